@@ -1,0 +1,102 @@
+"""fssbench: the plugin-based benchmark framework for few-shot semantic segmentation."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fssbench.errors import FssbenchError
+from fssbench.hookspecs import hookimpl
+from fssbench.specs import (
+    BackboneSpec,
+    DatasetSpec,
+    MatcherSpec,
+    MetricSpec,
+    ProtocolSpec,
+    SamplerSpec,
+)
+
+if TYPE_CHECKING:
+    from fssbench.backbones.backbone import Backbone, BackboneInfo, LayerInfo, WeightsInfo
+    from fssbench.build import backbone, dataset, matcher, metric
+    from fssbench.data.dataset import Dataset
+    from fssbench.episodes.draw import Draw
+    from fssbench.episodes.episode import Episode
+    from fssbench.episodes.manifest import Manifest
+    from fssbench.episodes.protocol import build_manifest
+    from fssbench.episodes.sampler import Pool
+    from fssbench.harness.evaluate import Evaluation, evaluate
+    from fssbench.harness.predictor import Prediction, Predictor
+    from fssbench.harness.record import Record
+    from fssbench.harness.run import Run
+    from fssbench.matchers.matcher import FeatureRequest, Matcher
+    from fssbench.metrics.metric import Metric
+
+__version__ = "0.1.0"
+
+# Imported when asked for: most of them need torch, and a page of specs must not.
+_LAZY = {
+    "Backbone": "fssbench.backbones.backbone",
+    "BackboneInfo": "fssbench.backbones.backbone",
+    "LayerInfo": "fssbench.backbones.backbone",
+    "WeightsInfo": "fssbench.backbones.backbone",
+    "backbone": "fssbench.build",
+    "dataset": "fssbench.build",
+    "matcher": "fssbench.build",
+    "metric": "fssbench.build",
+    "Dataset": "fssbench.data.dataset",
+    "Draw": "fssbench.episodes.draw",
+    "Episode": "fssbench.episodes.episode",
+    "Manifest": "fssbench.episodes.manifest",
+    "build_manifest": "fssbench.episodes.protocol",
+    "Pool": "fssbench.episodes.sampler",
+    "Evaluation": "fssbench.harness.evaluate",
+    "evaluate": "fssbench.harness.evaluate",
+    "Prediction": "fssbench.harness.predictor",
+    "Predictor": "fssbench.harness.predictor",
+    "Record": "fssbench.harness.record",
+    "Run": "fssbench.harness.run",
+    "FeatureRequest": "fssbench.matchers.matcher",
+    "Matcher": "fssbench.matchers.matcher",
+    "Metric": "fssbench.metrics.metric",
+}
+
+__all__ = [
+    "Backbone",
+    "BackboneInfo",
+    "BackboneSpec",
+    "Dataset",
+    "DatasetSpec",
+    "Draw",
+    "Episode",
+    "Evaluation",
+    "FeatureRequest",
+    "FssbenchError",
+    "LayerInfo",
+    "Manifest",
+    "Matcher",
+    "MatcherSpec",
+    "Metric",
+    "MetricSpec",
+    "Pool",
+    "Prediction",
+    "Predictor",
+    "ProtocolSpec",
+    "Record",
+    "Run",
+    "SamplerSpec",
+    "WeightsInfo",
+    "backbone",
+    "build_manifest",
+    "dataset",
+    "evaluate",
+    "hookimpl",
+    "matcher",
+    "metric",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'fssbench' has no attribute {name!r}")

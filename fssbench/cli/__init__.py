@@ -1,0 +1,126 @@
+"""The ``fssbench`` command. Verbs are imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+import fssbench
+from fssbench.errors import FssbenchError, near
+
+_VERBS = {
+    "evaluate": "fssbench.cli.evaluate:evaluate",
+    "board": "fssbench.cli.board:board",
+    "episodes": "fssbench.cli.episodes:episodes",
+    "data": "fssbench.cli.data:data",
+    "list": "fssbench.cli.listing:list_",
+    "show": "fssbench.cli.show:show",
+    "doctor": "fssbench.cli.doctor:doctor",
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_VERBS, *_plugin_commands()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _VERBS:
+            module, _, name = _VERBS[cmd_name].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), name)
+            return command
+        return _plugin_commands().get(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            verbs = self.list_commands(ctx)
+            raise click.UsageError(
+                f"no verb is called {args[0]!r}; {near(args[0], verbs)}verbs: {', '.join(verbs)}"
+            )
+        return super().resolve_command(ctx, args)
+
+
+def _plugin_commands() -> dict[str, click.Command]:
+    from fssbench import registry
+
+    answers = registry.registry().plugins.hook.fssbench_commands()
+    return {command.name or "": command for commands in answers for command in commands}
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(fssbench.__version__, "-V", "--version", prog_name="fssbench")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is done.")
+def cli(verbose: bool) -> None:
+    """Benchmark few-shot semantic segmentation.
+
+    Every verb takes -p MODULE or -p FILE.py (repeatable) to load a plugin that is not installed;
+    the environment variable FSSBENCH_PLUGINS does the same.
+    """
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a check failed, 2 a user's mistake, 130 stopped."""
+    logging.basicConfig(
+        level=logging.WARNING, format="fssbench: %(levelname)s: %(message)s", stream=sys.stderr
+    )
+    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        arguments, plugins = _split_plugins(arguments)
+        if plugins:
+            from fssbench import registry
+
+            registry.use_plugins(plugins)
+        result = cli.main(arguments, prog_name="fssbench", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except FssbenchError as error:
+        return _fail(str(error))
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "fssbench"
+        return _fail(f"{error.format_message()} (see {path} --help)")
+    except click.ClickException as error:
+        return _fail(error.format_message())
+    except (KeyboardInterrupt, click.Abort):
+        print("\nfssbench: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`fssbench list | head`); say nothing at interpreter exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(message: str) -> int:
+    print(f"fssbench: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _split_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Take ``-p NAME`` out, wherever it stands: plugins may bring the very verb that follows."""
+    rest: list[str] = []
+    plugins: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--":
+            rest += [argument, *waiting]
+        elif argument in ("-p", "--plugin"):
+            name = next(waiting, None)
+            if name is None:
+                raise click.UsageError(f"{argument} needs the name of a module or a .py file")
+            plugins.append(name)
+        elif argument.startswith("--plugin="):
+            plugins.append(argument.partition("=")[2])
+        elif argument.startswith("-p") and not argument.startswith("--"):
+            plugins.append(argument[2:])
+        else:
+            rest.append(argument)
+    return rest, plugins

@@ -1,0 +1,126 @@
+"""``fssbench evaluate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fssbench.cli.options import cell_options, data_options, json_option, pairs, plugin_option
+
+if TYPE_CHECKING:
+    from fssbench.harness.evaluate import Result
+
+
+@click.command()
+@click.argument("matcher", default="prototype")
+@click.option("--backbone", default="tiny-resnet", show_default=True, help="Frozen encoder.")
+@click.option("--protocol", default="shapes/v1-1k", show_default=True, help="Protocol id.")
+@data_options
+@cell_options
+@click.option("--weights", default="pretrained", show_default=True,
+              help="Of the backbone: pretrained, random, or a file.")  # fmt: skip
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Trained matcher.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+              help="Folder for run directories.")  # fmt: skip
+@click.option("-o", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
+              help="Option of the matcher; fssbench show matcher NAME lists them.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--workers", type=int, help="Loader processes (default: one less than the cores).")
+@click.option("--batch-size", type=int, default=1, show_default=True,
+              help="Episodes segmented at once.")  # fmt: skip
+@click.option("--panels", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Episodes of each fold to draw as PNG.")  # fmt: skip
+@json_option
+@plugin_option
+def evaluate(matcher: str, as_json: bool, panels: int, **settings: Any) -> None:
+    """Evaluate MATCHER over the folds of a protocol; an interrupted evaluation goes on.
+
+    Without arguments: the baseline on the embedded benchmark, which needs no download.
+    """
+    from rich.console import Console
+
+    from fssbench.harness.evaluate import Evaluation
+    from fssbench.harness.evaluate import evaluate as run_evaluation
+    from fssbench.harness.panels import Panels
+    from fssbench.harness.progress import ProgressReport
+    from fssbench.harness.run import Run
+
+    console = Console(stderr=True)
+    reports: list[ProgressReport] = []
+
+    def observers(run: Run) -> list[object]:
+        reports.append(ProgressReport(console))
+        return [reports[-1], Panels(run, panels)]
+
+    evaluation = Evaluation(matcher=matcher, **settings)
+    try:
+        results = run_evaluation(evaluation, observers=observers)
+    finally:
+        for report in reports:
+            report.close()
+    if as_json:
+        records = [{"path": str(r.folder), **json.loads(r.record.to_json())} for r in results]
+        click.echo(json.dumps(records, indent=2))
+    else:
+        _print_table(results, evaluation.out)
+
+
+def _print_table(results: Sequence[Result], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = results[0].record
+    table = Table(title=f"{first.matcher} on {first.backbone} ({_weights(first)}), {first.protocol}")
+    for name in ("fold", "shots", "seed", "mIoU", "95 % interval", "FB-IoU", "episode mIoU",
+                 "ms/episode"):  # fmt: skip
+        table.add_column(name, justify="right")
+    groups: dict[tuple[int, int], list[Any]] = {}
+    for result in results:
+        record = result.record
+        groups.setdefault((record.shots, record.seed), []).append(record)
+    for (shots, seed), records in groups.items():
+        for record in records:
+            low, high = record.intervals["miou"]
+            table.add_row(
+                str(record.fold), str(shots), str(seed), f"{record.scores['miou']:.2f}",
+                f"{low:.2f} to {high:.2f}", f"{record.scores['fb_iou']:.2f}",
+                f"{record.scores['episode_miou']:.2f}",
+                f"{1000 * record.cost.seconds_per_episode:.1f}",
+            )  # fmt: skip
+        if len(records) > 1:
+            means = [
+                sum(r.scores[name] for r in records) / len(records)
+                for name in ("miou", "fb_iou", "episode_miou")
+            ]
+            table.add_row(
+                "mean", str(shots), str(seed), f"[bold]{means[0]:.2f}[/bold]", "",
+                f"{means[1]:.2f}", f"{means[2]:.2f}", "",
+            )  # fmt: skip
+        table.add_section()
+    console = Console()
+    # A narrow terminal must not cut numbers off.
+    console.width = max(console.width, 88)
+    console.print(table)
+    for note in sorted({r.record.rankable for r in results} - {""}):
+        click.echo(f"These rows never rank on a board: {note}.")
+    dropped = sorted({name for r in results for name in r.record.manifest.dropped})
+    if dropped:
+        click.echo(f"Classes left out for want of images: {', '.join(dropped)}.")
+    if not any(result.fresh for result in results):
+        click.echo("Nothing was measured anew: these runs were finished before.")
+    click.echo(f"Records: {_common_folder(results)}")
+    click.echo(f"Board:   fssbench board build {out} --out boards")
+
+
+def _weights(record: Any) -> str:
+    weights = record.weights
+    return weights.source if weights.source != "file" else f"weights {weights.name}"
+
+
+def _common_folder(results: Sequence[Result]) -> Path:
+    return results[0].folder.parent if len(results) > 1 else results[0].folder

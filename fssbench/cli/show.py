@@ -1,0 +1,74 @@
+"""``fssbench show``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from typing import Any
+
+import attrs
+import click
+
+from fssbench import registry
+from fssbench.cli.options import json_option, plugin_option
+from fssbench.specs import BackboneSpec, Spec
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(list(registry.KINDS)))
+@click.argument("name")
+@json_option
+@plugin_option
+def show(kind: str, name: str, as_json: bool) -> None:
+    """Show everything about one registered thing: its spec, its options, its layers."""
+    known = registry.registry()
+    spec = known.get(registry.KINDS[kind], name)
+    about: dict[str, Any] = {
+        **{k: v for k, v in attrs.asdict(spec).items() if v not in ("", (), {}, None)},
+        "plugin": known.provider(spec),
+        "options": _options(spec),
+    }
+    if isinstance(spec, BackboneSpec):
+        about["layers"] = _layers(spec)
+    if as_json:
+        click.echo(json.dumps(about, indent=2, default=str))
+        return
+    for key, value in about.items():
+        if isinstance(value, dict):
+            click.echo(f"{key}:" if value else f"{key}: none")
+            width = max(map(len, value), default=0)
+            for name_, text in value.items():
+                click.echo(f"  {name_:<{width}}  {text}")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+            click.echo(f"{key}: {shown}")
+    config_class = registry.options_class(spec)
+    if config_class is not None and config_class.__doc__:
+        click.echo(f"\n{inspect.cleandoc(config_class.__doc__)}")
+
+
+def _options(spec: Spec) -> dict[str, str]:
+    config_class = registry.options_class(spec)
+    if config_class is None:
+        return {}
+    hints = typing.get_type_hints(config_class)
+    options = {}
+    for field in attrs.fields(config_class):
+        kind = getattr(hints[field.name], "__name__", None)
+        if kind is None or typing.get_args(hints[field.name]):
+            kind = str(hints[field.name]).replace("typing.", "")
+        default = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
+        needed = default is attrs.NOTHING
+        options[field.name] = f"{kind}, {'required' if needed else f'default {default!r}'}"
+    return options
+
+
+def _layers(spec: BackboneSpec) -> dict[str, str]:
+    from fssbench.backbones.describe import describe
+
+    info = describe(spec)
+    return {
+        name: f"{layer.channels} channels, stride {layer.stride}"
+        for name, layer in info.layers.items()
+    }

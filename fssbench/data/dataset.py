@@ -1,0 +1,89 @@
+"""The interface that every dataset fulfils."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from fssbench.errors import FssbenchError
+
+IGNORE = 255
+"""Mask value of pixels that no count takes in."""
+
+
+class Dataset(ABC):
+    """Images with class masks, cut into folds of classes and splits of images.
+
+    Objects must be picklable: loader processes hold copies of them.
+
+    Attributes:
+        name: the registered name.
+        classes: names of the classes; a class id is an index into it.
+        folds: number of class splits.
+        splits: names of the image splits, e.g. ``("train", "val")``.
+    """
+
+    name: ClassVar[str]
+    classes: tuple[str, ...]
+    folds: int = 1
+    splits: tuple[str, ...] = ("train", "val")
+
+    @abstractmethod
+    def fold_classes(self, fold: int) -> tuple[int, ...]:
+        """Class ids that are novel in `fold`, ascending; all others are base classes.
+
+        Raises:
+            FssbenchError: there is no such fold (use `check_fold`).
+        """
+
+    @abstractmethod
+    def image_ids(self, split: str) -> Sequence[str]:
+        """The dataset's own names of a split's images, in a fixed order.
+
+        Raises:
+            FssbenchError: there is no such split (use `check_split`), or its list is not there.
+        """
+
+    @abstractmethod
+    def class_pixels(self, image_id: str) -> Mapping[int, int]:
+        """Pixels of each class in an image's annotation, at its original size.
+
+        Only classes with at least one pixel; ignored pixels (255) belong to none.
+        """
+
+    @abstractmethod
+    def image(self, image_id: str) -> Tensor:
+        """The image as uint8 (3, H, W), RGB, at its original size.
+
+        Raises:
+            FssbenchError: the file is missing or cannot be decoded.
+        """
+
+    @abstractmethod
+    def mask(self, image_id: str, class_id: int) -> Tensor:
+        """Where a class is in an image: uint8 (H, W) of 0, 1 and 255 (ignore).
+
+        Raises:
+            FssbenchError: the file is missing or cannot be decoded, or its size is not the image's.
+        """
+
+    @abstractmethod
+    def fingerprint(self, split: str = "val") -> str:
+        """Hash (hex) of a split's annotations: equal for equal lists and masks, wherever they lie."""
+
+    def prepare(self, split: str) -> None:
+        """Do slow one-time work for a split (an index, say) before `class_pixels` is asked."""
+
+    def check_fold(self, fold: int) -> None:
+        """Raise an `FssbenchError` unless the dataset has this fold."""
+        if not 0 <= fold < self.folds:
+            known = "only fold 0" if self.folds == 1 else f"folds 0 to {self.folds - 1}"
+            raise FssbenchError(f"{self.name} has no fold {fold}; it has {known}")
+
+    def check_split(self, split: str) -> None:
+        """Raise an `FssbenchError` unless the dataset has this split."""
+        if split not in self.splits:
+            raise FssbenchError(f"{self.name} has no split {split!r}; it has {self.splits}")

@@ -1,0 +1,136 @@
+"""From episodes to tensors: decoding and resizing, in loader processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from fssbench.data.dataset import Dataset
+from fssbench.data.geometry import Geometry
+from fssbench.episodes.episode import Episode
+from fssbench.errors import FssbenchError
+
+
+@attrs.frozen(kw_only=True)
+class ChunkTask:
+    """What to load for a chunk.
+
+    Attributes:
+        chunk: its number.
+        episodes: its episodes, in manifest order.
+        images: (image id, class id or None) of the images that must be encoded. With a class id,
+            the class's mask comes along: the background is to be hidden before encoding.
+    """
+
+    chunk: int
+    episodes: tuple[Episode, ...]
+    images: tuple[tuple[str, int | None], ...]
+
+
+@attrs.frozen(kw_only=True)
+class ChunkData:
+    """What was loaded.
+
+    Attributes:
+        task: what was asked for.
+        images: uint8 (N, 3, S, S), one for each of ``task.images``.
+        keep: uint8 (S, S) mask of each image whose background is hidden, else None.
+        support_masks: uint8 (E, K, S, S).
+        targets: uint8 (H, W) of each query, at the size that is scored.
+    """
+
+    task: ChunkTask
+    images: Tensor
+    keep: list[Tensor | None]
+    support_masks: Tensor
+    targets: list[Tensor]
+
+
+class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
+    def __init__(
+        self, tasks: Sequence[ChunkTask], dataset: Dataset, geometry: Geometry, score_size: str
+    ) -> None:
+        self.tasks = tasks
+        self.dataset = dataset
+        self.geometry = geometry
+        self.score_size = score_size
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, position: int) -> ChunkData | FssbenchError:
+        try:
+            return self._load(self.tasks[position])
+        except FssbenchError as error:
+            # A raised error would reach the user as a worker's traceback.
+            return error
+
+    def _load(self, task: ChunkTask) -> ChunkData:
+        geometry, dataset = self.geometry, self.dataset
+        masks: dict[tuple[str, int], Tensor] = {}
+
+        def mask(image_id: str, class_id: int) -> Tensor:
+            key = image_id, class_id
+            if key not in masks:
+                masks[key] = geometry.mask(dataset.mask(image_id, class_id))
+            return masks[key]
+
+        images = [geometry.image(dataset.image(image_id)) for image_id, _ in task.images]
+        targets = []
+        for episode in task.episodes:
+            target = dataset.mask(episode.query, episode.class_id)
+            targets.append(target if self.score_size == "original" else geometry.mask(target))
+        return ChunkData(
+            task=task,
+            images=torch.stack(images) if images else torch.empty(0, dtype=torch.uint8),
+            keep=[None if c is None else mask(image_id, c) for image_id, c in task.images],
+            support_masks=torch.stack(
+                [torch.stack([mask(*key) for key in e.supports()]) for e in task.episodes]
+            ),
+            targets=targets,
+        )
+
+
+def load_chunks(
+    tasks: Sequence[ChunkTask],
+    dataset: Dataset,
+    geometry: Geometry,
+    *,
+    score_size: str,
+    workers: int,
+) -> Iterator[ChunkData]:
+    """Load chunks in order, ahead of their use.
+
+    Args:
+        tasks: what to load.
+        dataset: from where.
+        geometry: how images are resized.
+        score_size: ``original`` or ``input``, see `ProtocolSpec`.
+        workers: loader processes; 0 loads in this one.
+
+    Raises:
+        FssbenchError: an image or mask cannot be read, or a loader process died.
+    """
+    loader = DataLoader(
+        _Chunks(tasks, dataset, geometry, score_size),
+        batch_size=None,
+        num_workers=min(workers, len(tasks)),
+    )
+    try:
+        for data in loader:
+            if isinstance(data, FssbenchError):
+                raise data
+            yield data
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise FssbenchError(
+            f"a loader process died ({reason}); run the same command again to go on, with fewer "
+            "--workers if memory is short"
+        ) from error

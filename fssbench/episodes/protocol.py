@@ -1,0 +1,98 @@
+"""From a protocol and a dataset to a manifest."""
+
+from __future__ import annotations
+
+from fssbench import registry
+from fssbench.data.dataset import Dataset
+from fssbench.episodes.draw import Draw
+from fssbench.episodes.manifest import Manifest
+from fssbench.episodes.sampler import Pool, Sampler
+from fssbench.errors import FssbenchError
+from fssbench.specs import ProtocolSpec, SamplerSpec
+
+
+def build_manifest(
+    protocol: ProtocolSpec,
+    dataset: Dataset,
+    *,
+    fold: int,
+    shots: int,
+    seed: int = 0,
+    limit: int | None = None,
+) -> Manifest:
+    """Draw the episodes of one fold. Needs annotations only, no images and no model.
+
+    Args:
+        protocol: how.
+        dataset: of what; its name must be the protocol's.
+        fold: whose novel classes.
+        shots: K, at least 1.
+        seed: any integer; a benchmark uses 0.
+        limit: keep the first so many episodes.
+
+    Raises:
+        FssbenchError: the dataset is another, the fold does not exist, or a class has too few
+            images and the protocol does not drop such classes.
+    """
+    if dataset.name != protocol.dataset:
+        raise FssbenchError(
+            f"protocol {protocol.name} is for {protocol.dataset}, the dataset is {dataset.name}"
+        )
+    if shots < 1:
+        raise FssbenchError(f"shots must be at least 1, not {shots}")
+    if limit is not None and limit < 1:
+        raise FssbenchError(f"limit must be at least 1, not {limit}")
+    dataset.check_fold(fold)
+    lists = class_lists(dataset, protocol.split, dataset.fold_classes(fold), protocol.min_pixels)
+    rare = {c: len(images) for c, images in lists.items() if len(images) < shots + 1}
+    if rare and (protocol.rare == "error" or len(rare) == len(lists)):
+        counts = ", ".join(f"{dataset.classes[c]} ({n})" for c, n in rare.items())
+        raise FssbenchError(
+            f"{protocol.name}, fold {fold}, {shots}-shot: every class needs {shots + 1} images in "
+            f"split {protocol.split!r} with at least {protocol.min_pixels} of its pixels; too few: "
+            f"{counts}. Complete the dataset, ask for fewer shots{_hint(protocol)}"
+        )
+    pool = Pool(lists={c: lists[c] for c in lists if c not in rare}, dataset=dataset)
+    known = registry.registry()
+    sampler: Sampler = registry.load(known.get(SamplerSpec, protocol.sampler))
+    draw = Draw(protocol.name, fold, shots, seed)
+    episodes = sampler(pool, episodes=protocol.episodes, shots=shots, draw=draw)
+    manifest = Manifest(
+        protocol=protocol.name,
+        dataset=dataset.name,
+        split=protocol.split,
+        fingerprint=dataset.fingerprint(protocol.split),
+        fold=fold,
+        shots=shots,
+        seed=seed,
+        limit=None,
+        classes=tuple((c, dataset.classes[c]) for c in pool.lists),
+        dropped=tuple((c, dataset.classes[c]) for c in rare),
+        episodes=tuple(episodes),
+    )
+    silent = set(pool.lists) - set(manifest.class_ids)
+    if silent:
+        names = ", ".join(dataset.classes[c] for c in sorted(silent))
+        raise FssbenchError(f"{protocol.name}, fold {fold}: no episode asks for {names}")
+    return manifest if limit is None else manifest.limited(limit)
+
+
+def class_lists(
+    dataset: Dataset, split: str, classes: tuple[int, ...], min_pixels: int
+) -> dict[int, list[str]]:
+    """For each class the sorted ids of a split's images that hold at least `min_pixels` of it."""
+    dataset.check_split(split)
+    dataset.prepare(split)
+    lists: dict[int, list[str]] = {class_id: [] for class_id in sorted(classes)}
+    for image_id in sorted(dataset.image_ids(split)):
+        for class_id, pixels in dataset.class_pixels(image_id).items():
+            if pixels >= min_pixels and class_id in lists:
+                lists[class_id].append(image_id)
+    return lists
+
+
+def _hint(protocol: ProtocolSpec) -> str:
+    for other in registry.registry().specs(ProtocolSpec).values():
+        if other.dataset == protocol.dataset and other.rare == "drop":
+            return f", or use {other.name}, which leaves such classes out and says so"
+    return ""

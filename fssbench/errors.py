@@ -1,0 +1,20 @@
+"""The one error that a user can cause."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FssbenchError(Exception):
+    """A mistake that the person at the keyboard can mend.
+
+    The message is one line: what (file, option or name), what is wrong with it, what to do.
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Names like `name` among `known`, as the clause ``did you mean 'a' or 'b'? `` (or nothing)."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, close))}? " if close else ""

@@ -1,0 +1,1 @@
+"""The harness: runs a matcher over a manifest and writes rows and a record."""

@@ -1,0 +1,73 @@
+"""What software and hardware made a number."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fssbench
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "pillow", "pycocotools", "pluggy")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, source commit and hardware; no path, no host name, no user name."""
+    return {
+        "fssbench": fssbench.__version__,
+        **source_state(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device.type,
+        "hardware": _gpu(device) if device.type == "cuda" else _cpu(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def source_state() -> dict[str, Any]:
+    """Git commit of fssbench's own source and whether it was changed; empty outside a checkout."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return {}
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu(device: torch.device) -> str:
+    return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

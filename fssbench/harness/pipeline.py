@@ -1,0 +1,148 @@
+"""A matcher on its backbone: images and masks in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fssbench.backbones.backbone import Backbone
+from fssbench.data.geometry import Geometry
+from fssbench.errors import FssbenchError
+from fssbench.matchers.matcher import Matcher
+
+Precision = Literal["fp32", "bf16"]
+Features = Mapping[str, Tensor]
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        FssbenchError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise FssbenchError(f"--device {name}: use auto, cpu or cuda") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise FssbenchError(f"--device {name}: this machine has no such GPU that torch can use")
+    return device
+
+
+class Pipeline:
+    """The one path from images to logits, for evaluation and for people's own pictures.
+
+    Args:
+        matcher: the method.
+        backbone: its encoder.
+        device: where both compute.
+        precision: ``bf16`` runs both under autocast; logits are float32 either way.
+        encode_batch: images encoded at once. None is 1 on a CPU, so that an image's features do not
+            depend on its neighbours in a batch, and 16 on a GPU.
+
+    Raises:
+        FssbenchError: the matcher asks for a size or a layer that the backbone cannot give.
+    """
+
+    def __init__(
+        self,
+        matcher: Matcher,
+        backbone: Backbone,
+        *,
+        device: torch.device,
+        precision: Precision = "fp32",
+        encode_batch: int | None = None,
+    ) -> None:
+        self.matcher = matcher.to(device).eval()
+        self.backbone = backbone.to(device)
+        self.device = device
+        self.precision = precision
+        self.request = matcher.request()
+        self.geometry = Geometry(self.request.size, self.request.resize)
+        self.encode_batch = encode_batch or (1 if device.type == "cpu" else 16)
+        for layer in self.request.layers:
+            backbone.info.layer(layer)
+        if self.request.size < 1 or self.request.size % backbone.info.multiple:
+            raise FssbenchError(
+                f"backbone {backbone.info.name} takes images whose side is a multiple of "
+                f"{backbone.info.multiple}, not {self.request.size}; set the matcher's size option"
+            )
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor, keep: Sequence[Tensor | None] | None = None) -> list[Features]:
+        """Features of each image.
+
+        Args:
+            images: uint8, or float in [0, 1]; (N, 3, S, S) with S the request's size.
+            keep: for each image None, or a uint8 (S, S) mask: where it is not 1 the image is set
+                to the encoder's mean.
+
+        Returns:
+            For each image the requested layers, (C, h, w), in memory of their own.
+        """
+        encoded: list[Features] = []
+        for start in range(0, len(images), self.encode_batch):
+            batch = images[start : start + self.encode_batch].to(self.device, non_blocking=True)
+            if not batch.is_floating_point():
+                batch = batch.float() / 255
+            masks = keep[start : start + self.encode_batch] if keep else ()
+            for position, mask in enumerate(masks):
+                if mask is not None:
+                    hidden = (mask != 1).to(self.device)
+                    batch[position] = torch.where(
+                        hidden, self.backbone.mean.view(3, 1, 1), batch[position]
+                    )
+            filled = len(batch)
+            if self.encode_batch > filled:  # one shape for every batch
+                batch = torch.cat([batch, batch[-1:].expand(self.encode_batch - filled, -1, -1, -1)])
+            with self._autocast():
+                layers = self.backbone(batch, self.request.layers)
+            encoded += [
+                {name: maps[i].clone() for name, maps in layers.items()} for i in range(filled)
+            ]
+        return encoded
+
+    @torch.inference_mode()
+    def embed_support(self, supports: Sequence[Sequence[Features]], masks: Tensor) -> Any:
+        """What B support sets say.
+
+        Args:
+            supports: for each of B episodes the features of its K images.
+            masks: uint8 (B, K, S, S).
+        """
+        stacked = {
+            layer: torch.stack([torch.stack([f[layer] for f in shots]) for shots in supports])
+            for layer in self.request.layers
+        }
+        with self._autocast():
+            return self.matcher.embed_support(stacked, masks.to(self.device))
+
+    @torch.inference_mode()
+    def segment(self, queries: Sequence[Features], support: Any) -> Tensor:
+        """Logits of B queries: float32 (B, h', w').
+
+        Raises:
+            FssbenchError: the matcher's answer has a wrong shape, or is not finite.
+        """
+        stacked = {layer: torch.stack([f[layer] for f in queries]) for layer in self.request.layers}
+        with self._autocast():
+            logits = self.matcher.segment(stacked, support)
+        if logits.ndim != 3 or len(logits) != len(queries):
+            raise FssbenchError(
+                f"segment gave logits of shape {tuple(logits.shape)}; expected "
+                f"({len(queries)}, h, w), foreground minus background"
+            )
+        if not torch.isfinite(logits).all():
+            raise FssbenchError("segment gave logits that are NaN or infinite")
+        return logits.float()
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
+        )

@@ -1,0 +1,187 @@
+"""The record of one evaluation: what was measured, of what, how, and how far to trust it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+
+from fssbench.errors import FssbenchError
+from fssbench.files import write_atomically
+
+SCHEMA = 1
+RECORD_FILE = "record.json"
+ROWS_FILE = "rows.csv.gz"
+MANIFEST_FILE = "manifest.jsonl.gz"
+
+
+@attrs.frozen(kw_only=True)
+class ManifestInfo:
+    """Which episodes were measured.
+
+    Attributes:
+        digest: sha256 of the manifest: equal digests, equal episodes.
+        episodes: how many.
+        classes: class ids asked for.
+        dropped: names of the fold's classes that were left out for want of images.
+        limit: the manifest was cut to its first so many episodes; such a record never ranks.
+    """
+
+    digest: str
+    episodes: int
+    classes: tuple[int, ...]
+    dropped: tuple[str, ...] = ()
+    limit: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class DatasetInfo:
+    """Which data: name, split, and the hash of the split's annotations."""
+
+    name: str
+    split: str
+    fingerprint: str
+
+
+@attrs.frozen(kw_only=True)
+class Weights:
+    """Where the backbone's weights come from; see `fssbench.backbones.backbone.WeightsInfo`."""
+
+    source: str
+    name: str = ""
+    sha256: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class CheckpointInfo:
+    """The trained matcher: file name, hash of the file, and the header that training wrote."""
+
+    name: str
+    sha256: str
+    header: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class ClassScore:
+    """One class: IoU in percent over its episodes, foreground and background."""
+
+    class_id: int
+    name: str
+    episodes: int
+    iou: float
+    background_iou: float
+
+
+@attrs.frozen(kw_only=True)
+class Cost:
+    """What the evaluation took.
+
+    Attributes:
+        learnable_parameters: of the matcher.
+        backbone_parameters: of the frozen encoder.
+        flops_per_episode: floating-point operations (two per multiply-add) of one episode with
+            nothing cached: K+1 images encoded, supports embedded, query segmented. None if unknown.
+        seconds_per_episode: wall time of the whole run (loading, encoding, matching, counting)
+            divided by the episodes; caches on, as the run had them. It covers only the episodes
+            computed by the process that wrote the record.
+        peak_memory_mib: peak resident memory of the process, or on a GPU peak allocated memory.
+    """
+
+    learnable_parameters: int
+    backbone_parameters: int
+    flops_per_episode: int | None
+    seconds_per_episode: float
+    peak_memory_mib: float
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """One evaluation: one matcher, one manifest.
+
+    Attributes:
+        schema: version of this layout.
+        protocol, fold, shots, seed: the manifest's.
+        dataset: which data.
+        manifest: which episodes.
+        matcher: name of the matcher.
+        config: all its options, also those left at their defaults.
+        checkpoint: its trained weights, or None for a training-free method.
+        backbone: name of the backbone.
+        weights: the backbone's weights.
+        features: what the matcher asked of the backbone (layers, input size, resizing).
+        scores: by name, in percent (``miou``, ``fb_iou``, ``episode_miou``, …).
+        intervals: 95 % confidence intervals (low, high) of some scores, by bootstrap over query
+            images.
+        per_class: IoU of each class.
+        cost: parameters, operations, time, memory.
+        environment: versions, commit, hardware, precision, batch size.
+        created: UTC time, ISO 8601.
+    """
+
+    schema: int = SCHEMA
+    protocol: str
+    fold: int
+    shots: int
+    seed: int
+    dataset: DatasetInfo
+    manifest: ManifestInfo
+    matcher: str
+    config: Mapping[str, Any]
+    checkpoint: CheckpointInfo | None
+    backbone: str
+    weights: Weights
+    features: Mapping[str, Any]
+    scores: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    per_class: tuple[ClassScore, ...]
+    cost: Cost
+    environment: Mapping[str, Any]
+    created: str
+
+    @property
+    def rankable(self) -> str:
+        """Why the record must not rank on a board, or "" if it may."""
+        if self.weights.source == "random":
+            return "random weights"
+        if self.manifest.limit is not None:
+            return f"only the first {self.manifest.episodes} episodes"
+        return ""
+
+    def to_json(self) -> str:
+        """The record as JSON text, keys in the order of the attributes."""
+        return json.dumps(cattrs.unstructure(self), indent=2, allow_nan=False) + "\n"
+
+    def write(self, folder: Path) -> Path:
+        """Write ``record.json`` into a folder, by rename."""
+        path = folder / RECORD_FILE
+        write_atomically(path, self.to_json().encode())
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read a record.
+
+        Raises:
+            FssbenchError: it cannot be read, or is no record of this schema.
+        """
+        try:
+            fields = json.loads(path.read_bytes())
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise FssbenchError(f"{path}: cannot read this record: {reason}") from error
+        except ValueError as error:
+            raise FssbenchError(f"{path}: this is no record: not JSON ({error})") from error
+        schema = fields.get("schema") if isinstance(fields, dict) else None
+        if schema != SCHEMA:
+            raise FssbenchError(
+                f"{path}: a record of schema {schema}; this fssbench reads schema {SCHEMA}"
+            )
+        try:
+            return cattrs.structure(fields, cls)
+        except (cattrs.BaseValidationError, TypeError, ValueError, KeyError) as error:
+            reasons = "; ".join(cattrs.transform_error(error))
+            raise FssbenchError(f"{path}: this record is damaged: {reasons}") from error

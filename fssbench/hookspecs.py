@@ -1,0 +1,138 @@
+"""Every hook of fssbench.
+
+A plugin is a module (or any object) with functions of these names. It is found through the
+entry-point group ``fssbench``, or named with ``-p module`` / ``-p path/to/file.py`` / the
+environment variable ``FSSBENCH_PLUGINS``. An implementation may take fewer arguments than its hook.
+A function called ``fssbench_…`` is a hook implementation by its name; mark it with
+`fssbench.hookimpl` only to give pluggy's options (``tryfirst``, ``wrapper``, …).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import click
+    import pandas
+    from torch import Tensor
+
+    from fssbench.episodes.episode import Episode
+    from fssbench.harness.record import Record
+    from fssbench.harness.run import Run
+    from fssbench.specs import (
+        BackboneSpec,
+        DatasetSpec,
+        MatcherSpec,
+        MetricSpec,
+        ProtocolSpec,
+        SamplerSpec,
+    )
+
+hookspec = pluggy.HookspecMarker("fssbench")
+hookimpl = pluggy.HookimplMarker("fssbench")
+
+
+# --- what a plugin brings -------------------------------------------------------------------------
+
+
+@hookspec
+def fssbench_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
+    """Return the datasets that this plugin brings.
+
+    Called once, before anything else is known; must import no heavy package.
+    """
+
+
+@hookspec
+def fssbench_samplers() -> Iterable[SamplerSpec]:  # type: ignore[empty-body]
+    """Return the episode samplers that this plugin brings. Called once, as `fssbench_datasets`."""
+
+
+@hookspec
+def fssbench_protocols() -> Iterable[ProtocolSpec]:  # type: ignore[empty-body]
+    """Return the protocols that this plugin brings. Called once, as `fssbench_datasets`.
+
+    A protocol's name is its identity: whoever changes anything about it gives it a new name.
+    """
+
+
+@hookspec
+def fssbench_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-body]
+    """Return the backbones that this plugin brings. Called once, as `fssbench_datasets`."""
+
+
+@hookspec
+def fssbench_matchers() -> Iterable[MatcherSpec]:  # type: ignore[empty-body]
+    """Return the matchers that this plugin brings. Called once, as `fssbench_datasets`."""
+
+
+@hookspec
+def fssbench_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
+    """Return the metrics that this plugin brings. Called once, as `fssbench_datasets`."""
+
+
+@hookspec
+def fssbench_commands() -> Iterable[click.Command]:  # type: ignore[empty-body]
+    """Return further verbs of the ``fssbench`` command.
+
+    Called when the command line starts; import what a command needs inside of it.
+    """
+
+
+# --- what a plugin observes -----------------------------------------------------------------------
+
+
+@hookspec
+def fssbench_evaluation_started(run: Run) -> None:
+    """An evaluation (one manifest, one matcher) is about to measure its first chunk.
+
+    Args:
+        run: what is evaluated, where its files are, and how many episodes are left to do.
+    """
+
+
+@hookspec
+def fssbench_episodes_measured(
+    run: Run, chunk: int, episodes: Sequence[Episode], rows: pandas.DataFrame,
+    predictions: Sequence[Tensor],
+) -> None:
+    """A chunk was computed as a whole.
+
+    Args:
+        run: the evaluation.
+        chunk: the chunk's number in the manifest, from 0.
+        episodes: its episodes, in manifest order.
+        rows: one row for each of them (columns ``index, class_id, query`` and the metrics').
+        predictions: one bool (H, W) tensor for each of them, at the size that was scored.
+    """
+
+
+@hookspec
+def fssbench_evaluation_finished(run: Run, record: Record) -> None:
+    """Every episode is measured and the record is written."""
+
+
+@hookspec
+def fssbench_training_started(run: object) -> None:
+    """A training stage is about to take its first step."""
+
+
+@hookspec
+def fssbench_step_finished(run: object, step: int, losses: Mapping[str, float]) -> None:
+    """The optimiser took a step.
+
+    Args:
+        run: the training run.
+        step: how many steps were taken so far.
+        losses: the step's losses by name, and their sum as ``total``.
+    """
+
+
+@hookspec
+def fssbench_training_finished(run: object, checkpoint: Path) -> None:
+    """Training ended; `checkpoint` is the file that was written last."""

@@ -1,0 +1,73 @@
+"""The training-free baseline: nearest prototype by cosine similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fssbench.backbones.backbone import BackboneInfo
+from fssbench.matchers.matcher import FeatureRequest, Matcher
+from fssbench.nn import masked_average, masks_at
+
+
+@attrs.frozen(kw_only=True)
+class PrototypeConfig:
+    """Options of `Prototype`.
+
+    Attributes:
+        layer: backbone layer that is compared; "" for the deepest.
+        size: encoder input side in pixels; None for the backbone's own.
+        scale: what the difference of two cosines is multiplied with (PANet's alpha). It changes no
+            mask, only how steep the logits are.
+    """
+
+    layer: str = ""
+    size: int | None = None
+    scale: float = 20.0
+
+
+class Prototype(Matcher):
+    """One prototype for the foreground, one for the background, the nearer one wins.
+
+    A prototype is the masked average of a support's features (PANet, equations 1 and 2); for K
+    shots the prototypes of the supports, each of length 1, are averaged.
+
+    Args:
+        config: options.
+        backbone: names and shapes of the features.
+
+    Raises:
+        FssbenchError: the backbone has no such layer.
+    """
+
+    def __init__(self, *, config: PrototypeConfig, backbone: BackboneInfo) -> None:
+        super().__init__(config=config, backbone=backbone)
+        self.layer = config.layer or backbone.last_layer
+        self.size = config.size or backbone.image_size
+        backbone.layer(self.layer)
+
+    def request(self) -> FeatureRequest:
+        """One layer, images squashed to a square."""
+        return FeatureRequest(layers=(self.layer,), size=self.size)
+
+    def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Tensor:
+        """Prototypes of background and foreground: float (B, 2, C), each of length 1."""
+        maps = features[self.layer]
+        batch, shots, _, height, width = maps.shape
+        maps, masks = maps.flatten(0, 1), masks.flatten(0, 1)
+        prototypes = [
+            masked_average(maps, masks_at(masks, value, height, width)) for value in (0, 1)
+        ]
+        each = functional.normalize(torch.stack(prototypes, 1), dim=-1)
+        mean = each.unflatten(0, (batch, shots)).mean(1)
+        return functional.normalize(mean, dim=-1)
+
+    def segment(self, query: Mapping[str, Tensor], support: Tensor) -> Tensor:
+        """Scaled cosine to the foreground minus cosine to the background: float (B, h, w)."""
+        maps = functional.normalize(query[self.layer], dim=1)
+        cosines = torch.einsum("bchw,bnc->bnhw", maps, support.to(maps.dtype))
+        return float(self.config.scale) * (cosines[:, 1] - cosines[:, 0])

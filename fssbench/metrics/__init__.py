@@ -1,0 +1,18 @@
+"""Metrics; fssbench's own are registered here."""
+
+from __future__ import annotations
+
+from fssbench.specs import MetricSpec
+
+
+def fssbench_metrics() -> list[MetricSpec]:
+    """Intersection over union, the field's measure."""
+    return [
+        MetricSpec(
+            name="iou",
+            summary="class mIoU (accumulated per class), FB-IoU and episode mIoU, from pixel counts",
+            factory="fssbench.metrics.iou:IoU",
+            aliases=("miou", "fb-iou", "episode-miou"),
+            paper="Shaban et al., One-Shot Learning for Semantic Segmentation, BMVC 2017",
+        )
+    ]

@@ -1,0 +1,93 @@
+"""Intersection over union, from exact integer counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas
+import torch
+from torch import Tensor
+
+from fssbench.data.dataset import IGNORE
+from fssbench.errors import FssbenchError
+
+
+class IoU:
+    """Pixel counts of each episode, and the three scores that the field makes of them.
+
+    * ``miou``: intersections and unions are added up per class over all episodes, divided, and
+      averaged over the classes. This is what the literature reports (PANet, PFENet, HSNet, HDMNet).
+    * ``fb_iou``: added up over all episodes for foreground and for background, divided, and the two
+      averaged.
+    * ``episode_miou``: the mean of the episodes' own foreground IoU; an episode without foreground
+      in prediction and target counts as 1.
+    """
+
+    columns = ("intersection_fg", "union_fg", "intersection_bg", "union_bg")
+
+    def measure(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Count pixels.
+
+        Args:
+            prediction: bool (B, H, W), True is foreground.
+            target: uint8 (B, H, W) of 0, 1 and 255; 255 leaves every count.
+
+        Returns:
+            int64 (B,) for each of `columns`.
+        """
+        valid = target != IGNORE
+        truth = target == 1
+        marked = prediction & valid
+        in_valid, in_truth, in_marked, in_both = (
+            torch.count_nonzero(plane, dim=(1, 2)) for plane in (valid, truth, marked, marked & truth)
+        )
+        return {
+            "intersection_fg": in_both,
+            "union_fg": in_truth + in_marked - in_both,
+            "intersection_bg": in_valid - in_truth - in_marked + in_both,
+            "union_bg": in_valid - in_both,
+        }
+
+    def summarise(
+        self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
+    ) -> dict[str, float]:
+        """``miou``, ``fb_iou`` and ``episode_miou`` in percent; see `Metric.summarise`."""
+        per_class = self.per_class(rows, classes)
+        totals = rows[list(self.columns)].sum()
+        foreground = _ratio(totals["intersection_fg"], totals["union_fg"])
+        background = _ratio(totals["intersection_bg"], totals["union_bg"])
+        episode = (rows["intersection_fg"] / rows["union_fg"]).fillna(1.0)
+        return {
+            "miou": float(per_class["iou"].mean()),
+            "fb_iou": 50.0 * (foreground + background),
+            "episode_miou": 100.0 * float(episode.mean()),
+        }
+
+    def per_class(
+        self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
+    ) -> pandas.DataFrame:
+        """A table indexed by class id: ``episodes``, and ``iou`` and ``background_iou`` in percent.
+
+        A class whose episodes have no foreground at all, neither predicted nor true, has an IoU of
+        0, as in the authors' codes.
+
+        Raises:
+            FssbenchError: a class of `classes` has no row, or there is no row at all.
+        """
+        grouped = rows.groupby("class_id")[list(self.columns)]
+        sums = grouped.sum()
+        missing = sorted(set(classes or ()) - set(sums.index))
+        if missing or not len(sums):
+            named = f"of class {', '.join(map(str, missing))}" if missing else "at all"
+            raise FssbenchError(f"the table has no row {named}; a mean over the rest would mislead")
+        return pandas.DataFrame(
+            {
+                "episodes": grouped.size(),
+                "iou": 100.0 * sums["intersection_fg"] / sums["union_fg"].clip(lower=1),
+                "background_iou": 100.0 * sums["intersection_bg"] / sums["union_bg"].clip(lower=1),
+            }
+        )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part) / float(whole) if whole else 0.0

@@ -1,0 +1,52 @@
+"""The interface of metrics: columns for each episode, scores from a table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import pandas
+from torch import Tensor
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Measures predictions and summarises what was measured.
+
+    A score is a pure function of the table of rows: resuming, sharding, intervals, comparison and
+    verification are all the same operation on rows.
+    """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that `measure` gives and `summarise` reads."""
+        ...
+
+    def measure(self, prediction: Tensor, target: Tensor) -> Mapping[str, Tensor]:
+        """Columns for a batch of episodes.
+
+        Args:
+            prediction: bool (B, H, W), True is foreground.
+            target: uint8 (B, H, W): 0 background, 1 foreground, 255 ignored.
+
+        Returns:
+            For each of `columns` an int64 or float64 tensor (B,), on the prediction's device.
+        """
+        ...
+
+    def summarise(
+        self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
+    ) -> dict[str, float]:
+        """Scores of a table of rows.
+
+        Args:
+            rows: columns ``index, class_id, query`` and this metric's.
+            classes: class ids that must have rows; None for those that have some.
+
+        Returns:
+            Scores by name, in percent where they are ratios.
+
+        Raises:
+            FssbenchError: a class of `classes` has no row (it is named), or there is no row at all.
+        """
+        ...

@@ -1,0 +1,112 @@
+"""What plugins hand over: frozen descriptions of datasets, protocols, backbones, matchers, …
+
+A spec names its implementation as text (``"package.module:Name"``), so handing over specs imports
+neither torch nor anything optional. The implementation is imported when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+
+def _check_name(_: Any, attribute: attrs.Attribute[str], value: str) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.+-]*(/[a-z0-9][a-z0-9_.+-]*)?", value):
+        raise ValueError(
+            f"{attribute.name} {value!r}: use lower-case letters, digits and . _ + -, "
+            "with at most one / between two such words"
+        )
+
+
+def _check_factory(_: Any, attribute: attrs.Attribute[str], value: str) -> None:
+    if value and not re.fullmatch(r"[\w.]+:\w+", value):
+        raise ValueError(f"{attribute.name} {value!r}: write 'package.module:Name'")
+
+
+@attrs.frozen(kw_only=True)
+class Spec:
+    """What every registered thing says about itself.
+
+    Attributes:
+        name: how people ask for it, lower case, e.g. ``prototype`` or ``pascal5i/v1-1k``.
+        summary: one line.
+        factory: ``"package.module:Name"`` of the class or function that makes it.
+        config: ``"package.module:Name"`` of an attrs class with its options, or "" for none.
+        arguments: further keyword arguments of the factory, so that one factory can serve
+            several names.
+        aliases: other names that find it.
+        paper: title, venue or URL of what it implements.
+        licence: SPDX name of the implementation's licence (and of weights that it brings).
+        requires: modules that must be importable, beyond fssbench's own dependencies.
+        extra: the pip requirement that brings them, e.g. ``fssbench[mamba]``.
+    """
+
+    name: str = attrs.field(validator=_check_name)
+    summary: str
+    factory: str = attrs.field(default="", validator=_check_factory)
+    config: str = attrs.field(default="", validator=_check_factory)
+    arguments: Mapping[str, Any] = attrs.field(factory=dict)
+    aliases: tuple[str, ...] = ()
+    paper: str = ""
+    licence: str = ""
+    requires: tuple[str, ...] = ()
+    extra: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class DatasetSpec(Spec):
+    """A dataset; its factory is called as ``factory(root=Path | None, config=config)``.
+
+    Attributes:
+        layout: what a person must put below the root, one line; "" when no root is needed.
+    """
+
+    layout: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class SamplerSpec(Spec):
+    """How episodes are drawn; the factory is the function itself, see `fssbench.episodes.sampler`."""
+
+
+@attrs.frozen(kw_only=True)
+class ProtocolSpec(Spec):
+    """How a manifest is made and how predictions are scored. The name is its immutable identity.
+
+    Attributes:
+        dataset: name of the dataset.
+        split: which of its splits the episodes are drawn from.
+        sampler: name of the sampler.
+        episodes: how many, or None for as many as the sampler makes of the lists.
+        min_pixels: an image is listed for a class that covers at least this many of its pixels.
+        rare: what happens to a class with fewer than K+1 listed images: an ``error``, or the class
+            is left out (``drop``) and named in manifest and record.
+        score_size: predictions are scored at the ``original`` size of the query image, or at the
+            matcher's ``input`` size (the mask is then resized with nearest neighbour).
+    """
+
+    dataset: str
+    split: str
+    sampler: str
+    episodes: int | None
+    min_pixels: int
+    rare: Literal["error", "drop"] = "error"
+    score_size: Literal["original", "input"] = "original"
+
+
+@attrs.frozen(kw_only=True)
+class BackboneSpec(Spec):
+    """A frozen encoder; its factory is called as ``factory(weights=str, **arguments)``."""
+
+
+@attrs.frozen(kw_only=True)
+class MatcherSpec(Spec):
+    """A method; its factory is called as ``factory(config=config, backbone=BackboneInfo)``."""
+
+
+@attrs.frozen(kw_only=True)
+class MetricSpec(Spec):
+    """A metric; its factory is called as ``factory(**arguments)``."""
