@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +47,11 @@ def backbone(name: str, weights: str | Path = "pretrained") -> Backbone:
         FssbenchError: unknown name, or the weights cannot be had or do not fit.
     """
     spec = registry.registry().get(BackboneSpec, name)
-    return _checked(registry.load(spec)(weights=str(weights), **spec.arguments), Backbone, spec.name)
+    if str(weights) == "none":  # what `describe` asks a factory for: shapes without numbers
+        raise FssbenchError("--weights none: give pretrained, random or a file")
+    return _checked(
+        registry.load(spec)(weights=str(weights), **spec.arguments), Backbone, spec.name
+    )
 
 
 def matcher(name: str, backbone: str | Backbone | BackboneInfo, **options: Any) -> Matcher:

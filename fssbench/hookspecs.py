@@ -98,7 +98,10 @@ def fssbench_evaluation_started(run: Run) -> None:
 
 @hookspec
 def fssbench_episodes_measured(
-    run: Run, chunk: int, episodes: Sequence[Episode], rows: pandas.DataFrame,
+    run: Run,
+    chunk: int,
+    episodes: Sequence[Episode],
+    rows: pandas.DataFrame,
     predictions: Sequence[Tensor],
 ) -> None:
     """A chunk was computed as a whole.

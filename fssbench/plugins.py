@@ -53,12 +53,12 @@ class _Manager(pluggy.PluginManager):
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:
         """Take functions called ``fssbench_…`` for hook implementations, marked or not."""
         options = super().parse_hookimpl_opts(plugin, name)
-        if options is None and name.startswith("fssbench_"):
-            if inspect.isroutine(getattr(plugin, name, None)):
-                options = {
-                    "wrapper": False, "hookwrapper": False, "optionalhook": False,
-                    "tryfirst": False, "trylast": False, "specname": None,
-                }  # fmt: skip
+        by_name = name.startswith("fssbench_") and inspect.isroutine(getattr(plugin, name, None))
+        if options is None and by_name:
+            options = {
+                "wrapper": False, "hookwrapper": False, "optionalhook": False,
+                "tryfirst": False, "trylast": False, "specname": None,
+            }  # fmt: skip
         return options
 
 
@@ -169,7 +169,8 @@ def _import(name: str) -> ModuleType:
             f"plugin {name}: a module called {module_name!r} is loaded already; rename the file"
         )
     spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:

@@ -1,4 +1,4 @@
-"""Names to specs, specs to objects, options to configs; with answers that help when a name is wrong."""
+"""Names to specs, specs to objects, options to configs; and answers that help with wrong names."""
 
 from __future__ import annotations
 

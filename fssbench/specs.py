@@ -1,4 +1,4 @@
-"""What plugins hand over: frozen descriptions of datasets, protocols, backbones, matchers, …
+"""What plugins hand over: frozen descriptions of datasets, protocols, backbones, matchers.
 
 A spec names its implementation as text (``"package.module:Name"``), so handing over specs imports
 neither torch nor anything optional. The implementation is imported when somebody asks for it.
@@ -69,7 +69,7 @@ class DatasetSpec(Spec):
 
 @attrs.frozen(kw_only=True)
 class SamplerSpec(Spec):
-    """How episodes are drawn; the factory is the function itself, see `fssbench.episodes.sampler`."""
+    """How episodes are drawn; the factory is the function, see `fssbench.episodes.sampler`."""
 
 
 @attrs.frozen(kw_only=True)

@@ -91,8 +91,7 @@ class WeightsInfo:
     Attributes:
         source: ``pretrained``, ``random``, ``file`` or ``none`` (the encoder has no weights).
         name: tag or file name (never a path).
-        sha256: hash of the weight file, or of the tensors where no file is at hand; "" for
-            ``random`` and ``none``.
+        sha256: hash of the weight file; "" for ``random`` and ``none``.
     """
 
     source: str

@@ -21,7 +21,10 @@ _GOOD, _BAD, _NOTE = "ok", "PROBLEM", "note"
 @click.command()
 @plugin_option
 def doctor() -> int:
-    """Say what of this installation works, and what to do about the rest. Exit code 1 on a problem."""
+    """Say what of this installation works, and what to do about the rest.
+
+    Exit code 1 when something is wrong.
+    """
     findings = [
         (_GOOD, f"fssbench {fssbench.__version__}, Python {platform.python_version()}"),
         _torch(),
@@ -77,7 +80,7 @@ def _mamba() -> tuple[str, str]:
 
 
 def _cache() -> tuple[str, str]:
-    from fssbench.data.index import cache_folder
+    from fssbench.data.cache import cache_folder
 
     folder = cache_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())

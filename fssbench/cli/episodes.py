@@ -95,4 +95,6 @@ def show(manifest: Path, first: int, as_json: bool) -> None:
         click.echo(f"left out for want of images: {', '.join(n for _, n in read.dropped)}")
     for episode in read.episodes[:first]:
         name = read.class_name(episode.class_id)
-        click.echo(f"{episode.index}: {name} in {episode.query}, told by {', '.join(episode.support)}")
+        click.echo(
+            f"{episode.index}: {name} in {episode.query}, told by {', '.join(episode.support)}"
+        )

@@ -75,7 +75,9 @@ def _print_table(results: Sequence[Result], out: Path) -> None:
     from rich.table import Table
 
     first = results[0].record
-    table = Table(title=f"{first.matcher} on {first.backbone} ({_weights(first)}), {first.protocol}")
+    table = Table(
+        title=f"{first.matcher} on {first.backbone} ({_weights(first)}), {first.protocol}"
+    )
     for name in ("fold", "shots", "seed", "mIoU", "95 % interval", "FB-IoU", "episode mIoU",
                  "ms/episode"):  # fmt: skip
         table.add_column(name, justify="right")

@@ -19,7 +19,7 @@ _KINDS = {f"{kind}s": kind for kind in registry.KINDS}
 @json_option
 @plugin_option
 def list_(kind: str | None, as_json: bool) -> None:
-    """List what is registered: datasets, samplers, protocols, backbones, matchers, metrics, plugins."""
+    """List what is registered: all kinds of things, or one."""
     known = registry.registry()
     found: dict[str, list[dict[str, Any]]] = {}
     for plural, singular in _KINDS.items():

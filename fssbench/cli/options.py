@@ -26,7 +26,9 @@ def numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     return found
 
 
-def pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def pairs(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
     """``key=value`` texts to a dictionary."""
     found = {}
     for text in values:

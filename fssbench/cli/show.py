@@ -58,10 +58,15 @@ def _options(spec: Spec) -> dict[str, str]:
         kind = getattr(hints[field.name], "__name__", None)
         if kind is None or typing.get_args(hints[field.name]):
             kind = str(hints[field.name]).replace("typing.", "")
-        default = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
-        needed = default is attrs.NOTHING
-        options[field.name] = f"{kind}, {'required' if needed else f'default {default!r}'}"
+        options[field.name] = f"{kind}, {_default(field)}"
     return options
+
+
+def _default(field: attrs.Attribute[Any]) -> str:
+    if field.default is attrs.NOTHING:
+        return "required"
+    factory = getattr(field.default, "factory", None)
+    return f"default {field.default if factory is None else factory()!r}"
 
 
 def _layers(spec: BackboneSpec) -> dict[str, str]:

@@ -72,7 +72,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def fingerprint(self, split: str = "val") -> str:
-        """Hash (hex) of a split's annotations: equal for equal lists and masks, wherever they lie."""
+        """Hash (hex) of a split's annotations: the same for the same lists and masks anywhere."""
 
     def prepare(self, split: str) -> None:
         """Do slow one-time work for a split (an index, say) before `class_pixels` is asked."""

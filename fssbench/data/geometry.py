@@ -30,7 +30,9 @@ class Geometry:
         if self.resize == "squash":
             return self.size, self.size
         longest = max(height, width)
-        return max(1, round(height * self.size / longest)), max(1, round(width * self.size / longest))
+        return max(1, round(height * self.size / longest)), max(
+            1, round(width * self.size / longest)
+        )
 
     def image(self, image: Tensor) -> Tensor:
         """(3, H, W) to (3, size, size), uint8 or float as it comes.

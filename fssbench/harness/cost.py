@@ -39,7 +39,7 @@ def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
         support = pipeline.embed_support([[features] * shots], mask.expand(1, shots, -1, -1))
         pipeline.segment([features], support)
     each = encoding.get_total_flops() // pipeline.encode_batch
-    return (shots + 1) * each + matching.get_total_flops()
+    return int((shots + 1) * each + matching.get_total_flops())
 
 
 def peak_memory_mib(device: torch.device) -> float:

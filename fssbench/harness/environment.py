@@ -12,7 +12,7 @@ import torch
 
 import fssbench
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "pillow", "pycocotools", "pluggy")
+PACKAGES = ("torchvision", "timm", "numpy", "pandas", "pillow", "pycocotools", "pluggy")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -21,7 +21,10 @@ def environment(device: torch.device) -> dict[str, Any]:
         "fssbench": fssbench.__version__,
         **source_state(),
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": {
+            "torch": torch.__version__,  # names the build too: 2.9.0+cu128
+            **{name: version for name in PACKAGES if (version := _version(name))},
+        },
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
         "hardware": _gpu(device) if device.type == "cuda" else _cpu(),

@@ -243,8 +243,9 @@ class _Bench:
         }
 
     def _folder(self, manifest: Manifest, settings: Mapping[str, Any]) -> Path:
-        """``OUT/protocol/matcher--backbone--settings/fold0-1shot-seed0``: readable, and no two
-        methods, options, weights or data sets meet in one folder.
+        """``OUT/protocol/matcher--backbone--settings/fold0-1shot-seed0``.
+
+        Readable, and no two methods, options, weights or data sets meet in one folder.
         """
         text = json.dumps([settings, manifest.fingerprint, manifest.limit], sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:6]
@@ -290,13 +291,13 @@ class _Bench:
             intervals={"miou": miou_interval([rows])},
             per_class=tuple(
                 ClassScore(
-                    class_id=int(class_id),
-                    name=manifest.class_name(int(class_id)),
-                    episodes=int(line["episodes"]),
-                    iou=float(line["iou"]),
-                    background_iou=float(line["background_iou"]),
+                    class_id=class_id,
+                    name=manifest.class_name(class_id),
+                    episodes=int(table["episodes"][class_id]),
+                    iou=float(table["iou"][class_id]),
+                    background_iou=float(table["background_iou"][class_id]),
                 )
-                for class_id, line in table.iterrows()
+                for class_id in manifest.class_ids
             ),
             cost=Cost(
                 learnable_parameters=cost.learnable_parameters(self.pipeline),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy
 import pandas
-from numpy.typing import NDArray
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -19,7 +19,12 @@ HEIGHT = 240
 """Height of a tile, in pixels."""
 _CAPTION = 18
 _GAP = 6
-_SUPPORT, _TRUTH, _PREDICTION, _IGNORED = (255, 170, 0), (0, 200, 80), (40, 120, 255), (160, 160, 160)
+_SUPPORT, _TRUTH, _PREDICTION, _IGNORED = (
+    (255, 170, 0),
+    (0, 200, 80),
+    (40, 120, 255),
+    (160, 160, 160),
+)
 
 
 class Panels:
@@ -83,9 +88,7 @@ def _overlay(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> Image
 
 def _outline(inside: NDArray[numpy.bool_]) -> NDArray[numpy.bool_]:
     padded = numpy.pad(inside, 1, mode="edge")
-    neighbours = (
-        padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    )
+    neighbours = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     edge: NDArray[numpy.bool_] = inside & ~neighbours
     return edge
 

@@ -100,7 +100,9 @@ class Pipeline:
                     )
             filled = len(batch)
             if self.encode_batch > filled:  # one shape for every batch
-                batch = torch.cat([batch, batch[-1:].expand(self.encode_batch - filled, -1, -1, -1)])
+                batch = torch.cat(
+                    [batch, batch[-1:].expand(self.encode_batch - filled, -1, -1, -1)]
+                )
             with self._autocast():
                 layers = self.backbone(batch, self.request.layers)
             encoded += [

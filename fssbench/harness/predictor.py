@@ -79,7 +79,9 @@ class Predictor:
         """
         checkpoint = read_checkpoint(Path(path))
         header = checkpoint.header
-        made = cls(header["matcher"], header["backbone"], weights, device=device, **header["config"])
+        made = cls(
+            header["matcher"], header["backbone"], weights, device=device, **header["config"]
+        )
         checkpoint.load_into(made.pipeline.matcher)
         return made
 

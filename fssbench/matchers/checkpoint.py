@@ -42,8 +42,9 @@ class Checkpoint:
             FssbenchError: names or shapes differ.
         """
         own = matcher.state_dict()
-        missing, unexpected = sorted(own.keys() - self.weights.keys()), sorted(
-            self.weights.keys() - own.keys()
+        missing, unexpected = (
+            sorted(own.keys() - self.weights.keys()),
+            sorted(self.weights.keys() - own.keys()),
         )
         wrong = [
             f"{name} {tuple(self.weights[name].shape)} instead of {tuple(tensor.shape)}"
@@ -68,7 +69,9 @@ def write_checkpoint(path: Path, matcher: Matcher, header: Mapping[str, Any]) ->
         header: JSON values that say what they are: ``matcher`` (registered name), ``config``,
             ``backbone``, ``fold``, ``dataset``, ….
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in matcher.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in matcher.state_dict().items()
+    }
     write_atomically(path, safetensors.torch.save(state, {_KEY: json.dumps(dict(header))}))
 
 

@@ -63,7 +63,7 @@ class Prototype(Matcher):
             masked_average(maps, masks_at(masks, value, height, width)) for value in (0, 1)
         ]
         each = functional.normalize(torch.stack(prototypes, 1), dim=-1)
-        mean = each.unflatten(0, (batch, shots)).mean(1)
+        mean = each.view(batch, shots, 2, -1).mean(1)
         return functional.normalize(mean, dim=-1)
 
     def segment(self, query: Mapping[str, Tensor], support: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ def fssbench_metrics() -> list[MetricSpec]:
     return [
         MetricSpec(
             name="iou",
-            summary="class mIoU (accumulated per class), FB-IoU and episode mIoU, from pixel counts",
+            summary="class mIoU (accumulated per class), FB-IoU, episode mIoU; from pixel counts",
             factory="fssbench.metrics.iou:IoU",
             aliases=("miou", "fb-iou", "episode-miou"),
             paper="Shaban et al., One-Shot Learning for Semantic Segmentation, BMVC 2017",

@@ -39,7 +39,8 @@ class IoU:
         truth = target == 1
         marked = prediction & valid
         in_valid, in_truth, in_marked, in_both = (
-            torch.count_nonzero(plane, dim=(1, 2)) for plane in (valid, truth, marked, marked & truth)
+            torch.count_nonzero(plane, dim=(1, 2))
+            for plane in (valid, truth, marked, marked & truth)
         )
         return {
             "intersection_fg": in_both,

@@ -14,7 +14,8 @@ def masks_at(masks: Tensor, value: int, height: int, width: int) -> Tensor:
     Args:
         masks: uint8 (N, H, W).
         value: 0 (background), 1 (foreground) or 255 (ignored).
-        height, width: of the feature map.
+        height: of the feature map.
+        width: of the feature map.
 
     Returns:
         float32 (N, height, width) in [0, 1].

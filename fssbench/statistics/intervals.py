@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy
 import pandas
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 Floats = NDArray[numpy.float64]
 
@@ -68,16 +68,14 @@ def _miou(inter: Floats, union: Floats) -> Floats:
     return mean
 
 
-def _bca(
-    replicates: Floats, point: float, jackknife: Floats, level: float
-) -> tuple[float, float]:
+def _bca(replicates: Floats, point: float, jackknife: Floats, level: float) -> tuple[float, float]:
     spread = float((jackknife**2).sum())
     if spread == 0.0 or not replicates.std():
         return point, point
     below = (replicates < point).mean() + 0.5 * (replicates == point).mean()
-    bias = norm.ppf(numpy.clip(below, 1 / len(replicates), 1 - 1 / len(replicates)))
+    bias = ndtri(numpy.clip(below, 1 / len(replicates), 1 - 1 / len(replicates)))
     acceleration = float((jackknife**3).sum()) / (6.0 * spread**1.5)
-    tails = norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    tails = ndtri([(1 - level) / 2, (1 + level) / 2])
     shifted = bias + (bias + tails) / (1 - acceleration * (bias + tails))
-    low, high = numpy.quantile(replicates, norm.cdf(shifted))
+    low, high = numpy.quantile(replicates, ndtr(shifted))
     return float(low), float(high)

@@ -1,0 +1,326 @@
+"""Encoders from `timm`: ResNet, VGG, Swin, ViT and their kin, walked block by block.
+
+Layers have timm's module names, with three things to know:
+
+* ResNet ``layer3.5`` is a block's output, ``layer3.5:pre`` the residual sum before its last ReLU.
+* VGG ``features.3`` is the output of a ReLU, ``features.3:pre`` of the convolution before it.
+* Swin ``layers.1.blocks.0`` is a block's output: before patch merging, without the final norm.
+* ViT ``blocks.11`` is a block's output without class and register tokens, ``norm`` the last one
+  after the final norm.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fssbench.backbones import weights as weight_files
+from fssbench.backbones.backbone import Backbone, BackboneInfo, LayerInfo, WeightsInfo
+
+SHIPPED = Path(__file__).parent / "weights_shipped"
+
+
+class Step(NamedTuple):
+    """One stretch of the way through an encoder (no attrs class: torch.compile must trace it).
+
+    Attributes:
+        run: computes it, without the ReLU at its end.
+        name: the layer's name, "" when nobody may ask for it.
+        channels: of its output.
+        stride: of its output, in input pixels.
+        relu: it ends in a ReLU.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    name: str = ""
+    channels: int = 0
+    stride: int = 0
+    relu: bool = False
+
+
+class TimmBackbone(Backbone):
+    """A frozen encoder that is walked step by step, and no further than asked.
+
+    Args:
+        model: the encoder, without a head; the backbone takes it over.
+        name: the registered name.
+        image_size: input side, in pixels, that the encoder was made for.
+        multiple: input sides must be multiples of this.
+        mean: of each colour channel, in [0, 1].
+        std: standard deviation of each colour channel, in [0, 1].
+        weights: where the weights come from.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        image_size: int,
+        multiple: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        weights: WeightsInfo,
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.weights = weights
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.info = BackboneInfo(
+            name=name,
+            layers={
+                step.name: LayerInfo(step.channels, step.stride, relu=step.relu)
+                for step in self.steps()
+                if step.name
+            },
+            image_size=image_size,
+            multiple=multiple,
+        )
+
+    @abstractmethod
+    def steps(self) -> Iterator[Step]:
+        """The way through the encoder, shallow to deep."""
+
+    def to_map(self, x: Tensor, images: Tensor) -> Tensor:
+        """Bring what flows between the steps to (B, C, h, w)."""
+        del images
+        return x
+
+    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Features of some layers; see `Backbone.forward`."""
+        self.info.check(images, layers)
+        wanted = set(layers)
+        features: dict[str, Tensor] = {}
+        x = (images - self.mean) / self.std
+        for step in self.steps():
+            if len(features) == len(wanted):
+                break
+            x = step.run(x)
+            if step.relu:
+                before = f"{step.name}:pre"
+                if before in wanted:
+                    features[before] = self.to_map(x, images)
+                x = functional.relu(x, inplace=before not in wanted)
+            if step.name in wanted:
+                features[step.name] = self.to_map(x, images)
+        return {name: features[name] for name in layers}
+
+
+class ResNetBackbone(TimmBackbone):
+    """A ``timm.models.resnet.ResNet`` of basic or bottleneck blocks that end in a ReLU."""
+
+    def __init__(self, model: Any, **arguments: Any) -> None:
+        for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+            for block in stage:  # the walk applies the last ReLU, so that it can stop before it
+                setattr(block, "act3" if hasattr(block, "act3") else "act2", nn.Identity())
+        super().__init__(model, **arguments)
+
+    def steps(self) -> Iterator[Step]:
+        """The stem, then every block of the four stages."""
+        model = self.model
+        yield Step(lambda x: model.maxpool(model.act1(model.bn1(model.conv1(x)))))
+        for stage in model.feature_info[1:]:
+            for index, block in enumerate(model.get_submodule(stage["module"])):
+                name = f"{stage['module']}.{index}"
+                yield Step(block, name, stage["num_chs"], stage["reduction"], relu=True)
+
+
+class VggBackbone(TimmBackbone):
+    """The convolutions of a ``timm.models.vgg.VGG`` without batch norm."""
+
+    def steps(self) -> Iterator[Step]:
+        """Each convolution, named by the ReLU after it; pooling is a nameless step."""
+        stride = 1
+        for index, module in enumerate(self.model.features):
+            if isinstance(module, nn.Conv2d):
+                yield Step(module, f"features.{index + 1}", module.out_channels, stride, relu=True)
+            elif isinstance(module, nn.MaxPool2d):
+                stride *= 2
+                yield Step(module)
+
+
+class SwinBackbone(TimmBackbone):
+    """A ``timm.models.swin_transformer.SwinTransformer``, for images of any size."""
+
+    def steps(self) -> Iterator[Step]:
+        """Patch embedding, then each stage: patch merging, a nameless step, and its blocks."""
+        yield Step(self.model.patch_embed)
+        for stage, info in zip(self.model.layers, self.model.feature_info, strict=True):
+            yield Step(stage.downsample)
+            for index, block in enumerate(stage.blocks):
+                name = f"{info['module']}.blocks.{index}"
+                yield Step(partial(_swin_block, block), name, info["num_chs"], info["reduction"])
+
+    def to_map(self, x: Tensor, images: Tensor) -> Tensor:
+        """(B, h, w, C) to (B, C, h, w)."""
+        del images
+        return x.permute(0, 3, 1, 2).contiguous()
+
+
+class VitBackbone(TimmBackbone):
+    """A ``timm.models.vision_transformer.VisionTransformer`` with ``dynamic_img_size``."""
+
+    def steps(self) -> Iterator[Step]:
+        """Embedding, the blocks, and the final norm."""
+        model = self.model
+        channels, stride = model.embed_dim, model.patch_embed.patch_size[0]
+        yield Step(lambda x: model.norm_pre(model._pos_embed(model.patch_embed(x))))
+        for index, block in enumerate(model.blocks):
+            yield Step(block, f"blocks.{index}", channels, stride)
+        yield Step(model.norm, "norm", channels, stride)
+
+    def to_map(self, x: Tensor, images: Tensor) -> Tensor:
+        """(B, prefix + h w, C) to (B, C, h, w)."""
+        stride = self.model.patch_embed.patch_size[0]
+        size = (images.shape[-2] // stride, images.shape[-1] // stride)
+        patches = x[:, self.model.num_prefix_tokens :].transpose(1, 2)
+        return patches.reshape(len(x), -1, *size).contiguous()
+
+
+def _swin_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:
+    """A Swin block on (B, h, w, C) of any h and w.
+
+    As timm's own, but padded *before* the cyclic shift, as in Swin's code for dense prediction:
+    timm pads after it, so that its attention mask misses the seam where h or w is no multiple of
+    the window. Without padding, both are the same.
+    """
+    height, width = x.shape[1:3]
+    window, shift = block.window_size, block.shift_size
+    y = functional.pad(block.norm1(x), (0, 0, 0, -width % window[1], 0, -height % window[0]))
+    padded = y.shape[1:3]
+    y = torch.roll(y, (-shift[0], -shift[1]), (1, 2))
+    windows = window_partition(y, window).flatten(1, 2)  # (B n, window area, C)
+    windows = block.attn(windows, mask=block.get_attn_mask(y))
+    y = window_reverse(windows.unflatten(1, window), window, *padded)
+    y = torch.roll(y, shift, (1, 2))[:, :height, :width]
+    x = x + y
+    mixed: Tensor = x + block.mlp(block.norm2(x))
+    return mixed
+
+
+def resnet(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
+    """A ResNet with ImageNet weights; files in torchvision's format fit."""
+    return _from_timm(ResNetBackbone, weights, name, tag, image_size, multiple=32)
+
+
+def vgg(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
+    """A VGG with ImageNet weights; files in torchvision's format fit."""
+    # The classifier is thrown away: do not draw its hundred million weights first.
+    return _from_timm(VggBackbone, weights, name, tag, image_size, multiple=16, mlp_ratio=1 / 4096)
+
+
+def swin(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
+    """A Swin transformer; the authors' files fit."""
+    options = {"strict_img_size": False}
+    return _from_timm(
+        SwinBackbone, weights, name, tag, image_size, multiple=32, rename=_swin_names, **options
+    )
+
+
+def dinov2(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
+    """A DINOv2 vision transformer without registers; the authors' files fit."""
+    options = {"dynamic_img_size": True}
+    return _from_timm(
+        VitBackbone, weights, name, tag, image_size, multiple=14, rename=_dinov2_names, **options
+    )
+
+
+def tiny_resnet(*, weights: str) -> Backbone:
+    """The small ResNet whose weights come with fssbench."""
+    from fssbench.backbones import tiny
+
+    return _shipped(ResNetBackbone, tiny.tiny_resnet, weights, "tiny-resnet", multiple=32)
+
+
+def tiny_vit(*, weights: str) -> Backbone:
+    """The small vision transformer whose weights come with fssbench."""
+    from fssbench.backbones import tiny
+
+    return _shipped(VitBackbone, tiny.tiny_vit, weights, "tiny-vit", multiple=8)
+
+
+def headless(model: nn.Module) -> nn.Module:
+    """Take the classifier off a timm model."""
+    for name in ("fc", "head", "classifier", "pre_logits"):
+        if hasattr(model, name):
+            setattr(model, name, nn.Identity())
+    return model
+
+
+def _from_timm(
+    family: type[TimmBackbone],
+    weights: str,
+    name: str,
+    tag: str,
+    image_size: int,
+    *,
+    multiple: int,
+    rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
+    **options: Any,
+) -> Backbone:
+    source = weight_files.resolve(weights, backbone=name, tag=tag)
+    model = weight_files.build(
+        lambda: headless(timm.create_model(tag, pretrained=False, **options)),
+        source,
+        backbone=name,
+        rename=rename,
+    )
+    known = weight_files.hub_entry(tag)
+    return family(
+        model,
+        name=name,
+        image_size=image_size,
+        multiple=multiple,
+        mean=known.mean,
+        std=known.std,
+        weights=source.info,
+    ).freeze()
+
+
+def _shipped(
+    family: type[TimmBackbone],
+    make: Callable[[], nn.Module],
+    weights: str,
+    name: str,
+    *,
+    multiple: int,
+) -> Backbone:
+    source = weight_files.resolve(weights, backbone=name, shipped=SHIPPED / f"{name}.safetensors")
+    return family(
+        weight_files.build(make, source, backbone=name),
+        name=name,
+        image_size=160,
+        multiple=multiple,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        weights=source.info,
+    ).freeze()
+
+
+def _swin_names(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    # The authors merge patches at the end of a stage, timm at the start of the next one.
+    moved = "layers.0.downsample.reduction.weight" in state
+    return {
+        re.sub(r"^layers\.(\d)\.downsample", _next_stage, name) if moved else name: value
+        for name, value in state.items()
+        if not name.endswith(("relative_position_index", "attn_mask"))
+    }
+
+
+def _next_stage(match: re.Match[str]) -> str:
+    return f"layers.{int(match[1]) + 1}.downsample"
+
+
+def _dinov2_names(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return {name: value for name, value in state.items() if name != "mask_token"}

@@ -1,0 +1,268 @@
+"""Where the weights of an encoder come from: the hub, a file, or a seeded random generator."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import safetensors.torch
+import timm
+import torch
+from timm.models import get_pretrained_cfg
+from torch import Tensor, nn
+
+from fssbench.backbones.backbone import WeightsInfo
+from fssbench.errors import FssbenchError
+
+PRETRAINED, RANDOM, NONE = "pretrained", "random", "none"
+RANDOM_SEED = 0
+HUB_FILE = "model.safetensors"
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
+_HEADS = re.compile(r"(fc|head|classifier|pre_logits)\.")
+_PATIENCE = 8.0  # seconds until the hub counts as out of reach
+
+_log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class Source:
+    """Weights before they are put into a module.
+
+    Attributes:
+        info: where they come from, for the record.
+        state: tensors by name, or None when there is nothing to read (``random``, ``none``).
+    """
+
+    info: WeightsInfo
+    state: Mapping[str, Tensor] | None = None
+
+
+def resolve(weights: str, *, backbone: str, tag: str = "", shipped: Path | None = None) -> Source:
+    """Turn what the user asked for into tensors.
+
+    Args:
+        weights: ``pretrained``; ``random`` (the same on every machine, and never to be ranked);
+            ``none`` (nothing is read or drawn, only names and shapes are of interest); or a
+            ``.safetensors``, ``.pth``, ``.pt``, ``.bin`` or ``.npz`` file.
+        backbone: who needs them, for messages.
+        tag: timm's name of the pretrained weights on the hub.
+        shipped: the file of the pretrained weights, where fssbench brings it.
+
+    Raises:
+        FssbenchError: there is no such file, it holds no weights, or the download failed.
+    """
+    if weights == NONE:
+        return Source(info=WeightsInfo(source=NONE))
+    if weights == RANDOM:
+        return Source(info=WeightsInfo(source=RANDOM))
+    if weights != PRETRAINED:
+        path, source, name = Path(weights).expanduser(), "file", Path(weights).name
+    elif shipped is not None:
+        path, source, name = shipped, PRETRAINED, shipped.name
+    else:
+        path, source, name = _from_hub(tag, backbone), PRETRAINED, tag
+    return Source(state=read(path), info=WeightsInfo(source=source, name=name, sha256=sha256(path)))
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weight file by name, without the usual wrappings and classifier heads.
+
+    Nothing in the file is executed: pickles are read with torch's ``weights_only``.
+
+    Raises:
+        FssbenchError: the file is missing, of another kind, damaged, or holds no weights.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise FssbenchError(
+            f"weights {path}: unknown kind of file; give pretrained, random or a file that ends in "
+            f"{', '.join(_SUFFIXES)}"
+        )
+    if not path.is_file():
+        raise FssbenchError(f"weights {path}: there is no such file; check the path")
+    try:
+        content = _parse(path)
+    except MemoryError:
+        raise
+    # The parsers of three formats meet a file of unknown origin here: anything may be raised.
+    except Exception as error:
+        raise FssbenchError(
+            f"weights {path}: not readable as a plain weight file ({_first_line(error)}); "
+            "save the state dict alone, with safetensors or torch.save"
+        ) from error
+    state = {name: value for name, value in _unwrap(content).items() if not _HEADS.match(name)}
+    if not state:
+        raise FssbenchError(
+            f"weights {path}: holds no tensors of an encoder; give a file with a state dict"
+        )
+    return state
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hub_entry(tag: str) -> Any:
+    """What timm knows of pretrained weights: ``mean``, ``std``, ``hf_hub_id``, ….
+
+    Raises:
+        FssbenchError: timm has no weights of that tag.
+    """
+    entry = get_pretrained_cfg(tag)
+    if entry is None:
+        raise FssbenchError(f"timm {timm.__version__} has no weights {tag}; install a newer timm")
+    return entry
+
+
+def build(
+    make: Callable[[], nn.Module],
+    source: Source,
+    *,
+    backbone: str,
+    rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
+) -> nn.Module:
+    """Make an encoder and fill in its weights.
+
+    Args:
+        make: builds the module with random weights, without a classifier.
+        source: the weights.
+        backbone: who needs them, for messages.
+        rename: brings the names in authors' own files to the names of the module.
+
+    Returns:
+        The module; on the meta device (shapes without values) when `source` is ``none``.
+
+    Raises:
+        FssbenchError: the tensors do not fit the module.
+    """
+    if source.info.source == RANDOM:
+        _log.warning("backbone %s has random weights", backbone)
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(RANDOM_SEED)  # leaves those of GPUs alone
+            return make()
+    with torch.device("meta"):
+        module = make()
+    if source.state is None:
+        return module
+    fitting = _fit(module.state_dict(), rename(source.state), source.info.name, backbone)
+    module = module.to_empty(device="cpu")
+    module.load_state_dict(fitting)
+    for part in module.modules():  # what is computed, not stored, was lost on the meta device
+        restore = getattr(part, "init_non_persistent_buffers", None)
+        if callable(restore):
+            restore()
+    return module
+
+
+def _parse(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path, device="cpu")
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _unwrap(content: Any) -> dict[str, Tensor]:
+    for wrapping in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
+            content = content[wrapping]
+    if not isinstance(content, Mapping):
+        return {}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _fit(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], file: str, backbone: str
+) -> dict[str, Tensor]:
+    # Files from before PyTorch 0.4.1 have no batch counters, which inference does not use.
+    counters = {
+        name: torch.zeros((), dtype=torch.long)
+        for name in expected
+        if name.endswith(".num_batches_tracked")
+    }
+    state = counters | dict(state)
+    wrong = {
+        "missing": [name for name in expected if name not in state],
+        "unexpected": [name for name in state if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(state[name].shape)} for {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in state and state[name].shape != tensor.shape
+        ],
+    }
+    if any(wrong.values()):
+        reasons = "; ".join(f"{len(n)} {how} ({_some(n)})" for how, n in wrong.items() if n)
+        raise FssbenchError(
+            f"weights {file}: not weights of {backbone}, whose {len(expected)} tensors they do not "
+            f"match: {reasons}; give a file that was saved from that architecture"
+        )
+    return state
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()[:1]
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _from_hub(tag: str, backbone: str) -> Path:
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    repository = hub_entry(tag).hf_hub_id
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE, local_files_only=True))
+    except OSError:
+        pass  # not in the cache
+    reason = "HF_HUB_OFFLINE is set"
+    if not constants.HF_HUB_OFFLINE:
+        reason = "the hub does not answer"
+        # The hub's client would retry for half a minute before it says so.
+        if _answers(constants.ENDPOINT):
+            try:
+                return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE))
+            except Exception as error:
+                reason = _first_line(error)
+    raise FssbenchError(
+        f"pretrained weights of {backbone} cannot be downloaded ({reason}): fetch {HUB_FILE} of "
+        f"{repository} from the Hugging Face hub on a machine with a network and give --weights "
+        "FILE, or copy that machine's Hugging Face cache, or try things out with --weights random"
+    )
+
+
+def _answers(url: str) -> bool:
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(
+                urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE
+            ).close()
+        except urllib.error.HTTPError:
+            pass  # an answer, if not a friendly one
+        except OSError:
+            return
+        answers.append(True)
+
+    # In a thread, since neither name resolution nor a list of addresses obeys the timeout.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return bool(answers)

@@ -1,0 +1,1 @@
+"""Boards: leaderboards that follow from records, and published numbers kept apart from them."""

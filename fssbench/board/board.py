@@ -1,0 +1,55 @@
+"""From run directories to boards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fssbench.board.markdown import render
+from fssbench.board.results import RESULTS, find_results, read_result, store
+from fssbench.board.tables import make_boards
+from fssbench.board.verify import problems
+from fssbench.errors import FssbenchError
+from fssbench.files import write_atomically
+from fssbench.harness.record import RECORD_FILE
+
+
+def build_boards(runs: Sequence[Path], out: Path) -> list[Path]:
+    """Add runs to the results below `out`, and write one markdown page for each dataset.
+
+    The pages follow from all results there, old and new; without runs they are written anew.
+
+    Args:
+        runs: run directories, or folders that hold some.
+        out: where the pages and ``results/`` lie.
+
+    Returns:
+        The pages, in the order of their names.
+
+    Raises:
+        FssbenchError: a result, new or old, does not verify (the first of its problems is told);
+            nothing was added then. Or two results claim the same cell with other episodes or
+            weights.
+    """
+    folders = find_results(runs)
+    for folder in sorted({*folders, *_stored(out)}):
+        found = problems(folder)
+        if found:
+            more = f" (and {len(found) - 1} more problems)" if found[1:] else ""
+            raise FssbenchError(f"{found[0]}{more}")
+    for folder in folders:
+        store(read_result(folder), out)
+    pages = render_boards(out)
+    for name, text in pages.items():
+        write_atomically(out / name, text.encode())
+    return [out / name for name in pages]
+
+
+def render_boards(out: Path) -> dict[str, str]:
+    """The pages that follow from the results below `out`: file name to text."""
+    boards = make_boards([read_result(folder) for folder in _stored(out)])
+    return {f"{board.dataset.replace('/', '-')}.md": render(board) for board in boards}
+
+
+def _stored(out: Path) -> list[Path]:
+    return sorted({file.parent for file in (out / RESULTS).rglob(RECORD_FILE)})

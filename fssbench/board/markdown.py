@@ -1,0 +1,226 @@
+"""Boards as markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from fssbench.board.published import PublishedRow, Source
+from fssbench.board.tables import Board, Row, Table
+from fssbench.errors import FssbenchError
+
+LONGEST = 80
+NONE = "—"
+_MEASURED = ("95 % CI", "FB-IoU", "Learnable", "ms / episode")
+
+_HEAD = """\
+# {dataset}
+
+Few-shot semantic segmentation on {dataset}. This page follows from the records in
+[results/{folder}](results/{folder}), whose scores follow from their rows; do not edit it.
+
+* A table holds one protocol and one number of shots, and its ranked rows answered exactly the same
+  episodes. They rank by the mean over the folds, as printed; equal means share a rank. A row
+  without a rank (—) says why.
+* Folds and mean are class mIoU in percent: intersections and unions are added up per class,
+  divided, and averaged over the fold's classes. The 95 % CI is of the mean, by bootstrap over query
+  images; where intervals overlap, compare episode by episode before you call a method better.
+* Learnable parameters are the method's, without the frozen backbone. Time is wall time per episode
+  on the hardware that the record names; compare it only on equal hardware.
+
+Add your runs, and check every number of this page, without images and without a GPU:
+
+```console
+$ fssbench board build RUNS --out DIR
+$ fssbench board check DIR
+```
+"""
+
+_PUBLISHED = """\
+## Published numbers
+
+As printed in papers, by other code, under **other protocols**: image lists, samplers, episode
+counts, evaluation sizes and training data differ from the tables above and among the papers
+themselves. They are for orientation, **cannot be compared with measured rows, and have no rank**.
+
+A row is exactly what each of its sources prints, sorted by the printed mean; an empty cell was not
+printed. *Own result*: a source is the method's own paper. *Row reconstructed*: the cells of the
+table were displaced in the text that it was read from.
+"""
+
+
+def render(board: Board) -> str:
+    """A board as a markdown page, ending with a newline. The same board gives the same text."""
+    dataset = escape(board.dataset)
+    folder = board.dataset.replace("/", "-")
+    parts = [_HEAD.format(dataset=dataset, folder=folder), *map(_measured, board.tables)]
+    if board.published:
+        parts.append(_PUBLISHED)
+        parts += [_published(shots, rows) for shots, rows in board.published.items()]
+        parts.append(_sources(board))
+    return "\n".join(parts)
+
+
+def escape(text: str) -> str:
+    """Text of a stranger as one line that markdown shows as it is, cut to `LONGEST` characters."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    line = " ".join(plain.split())
+    line = line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    # No mark-up starts without one of these; an escaped colon keeps an address from being a link.
+    return re.sub(r"([\\`*_\[\]<>|~$&@]|:(?=//))", r"\\\1", line)
+
+
+def _measured(table: Table) -> str:
+    setting = f"{escape(table.protocol)}, {table.shots}-shot"
+    setting += f", seed {table.seed}" if table.seed else ""
+    qualifier = f", {escape(table.qualifier)}" if table.qualifier else ""
+    lines = [f"## {setting}{qualifier}", ""]
+    lines += [*_facts(table), ""]
+    folds = [f"Fold {fold}" for fold in table.folds]
+    of = "" if table.averaged == table.folds else f" of {', '.join(map(str, table.averaged))}"
+    scores = [*folds, f"Mean{of}"] if len(folds) > 1 else [f"mIoU, {folds[0].lower()}"]
+    noted = any(row.notes for row in table.rows)
+    note = ["Note"] if noted else []
+    header = ["Rank", "Method", "Backbone", *scores, *_MEASURED, *note, "Records"]
+    left = {"Method", "Backbone", "Records", "Note"}
+    body = [_cells(row, table.folds, noted) for row in table.rows]
+    return "\n".join([*lines, *_grid(header, body, left), ""])
+
+
+def _cells(row: Row, folds: Sequence[int], noted: bool) -> list[str]:
+    mean = [_score(row.mean)] if len(folds) > 1 else []
+    if row.rank == 1 and mean:
+        mean = [f"**{mean[0]}**"]
+    low_high = f"{row.interval[0]:.1f} to {row.interval[1]:.1f}" if row.interval else NONE
+    return [
+        NONE if row.rank is None else str(row.rank),
+        escape(row.method),
+        escape(row.backbone),
+        *(_score(row.folds.get(fold)) for fold in folds),
+        *mean,
+        low_high,
+        _score(row.fb_iou),
+        _count(row.parameters),
+        _milliseconds(row.seconds),
+        *(["; ".join(map(escape, row.notes))] if noted else []),
+        " ".join(f"[{fold}]({link})" for fold, link in row.records.items()),
+    ]
+
+
+def _facts(table: Table) -> Iterator[str]:
+    """Which protocol, which data, which episodes, as a list."""
+    summary = _summary(table.protocol)
+    if summary:
+        yield f"* Protocol: {escape(summary)}."
+    yield f"* Data: split {escape(table.split)}, annotations {_code(table.fingerprint)}."
+    manifests = [
+        f"fold {fold} {_code(episodes.digest)} ({episodes.count} episodes, "
+        f"{episodes.images} query images)"
+        for fold, episodes in table.episodes.items()
+    ]
+    yield f"* Manifests, seed {table.seed}: {', '.join(manifests) or 'none is complete'}."
+    dropped = [
+        f"fold {fold} {', '.join(map(escape, episodes.dropped))}"
+        for fold, episodes in table.episodes.items()
+        if episodes.dropped
+    ]
+    if dropped:
+        yield f"* Classes left out for want of images: {'; '.join(dropped)}."
+
+
+def _summary(protocol: str) -> str:
+    """The protocol's line of description, or "" when no installed plugin knows it."""
+    try:
+        from fssbench import registry
+        from fssbench.specs import ProtocolSpec
+
+        spec = registry.registry().specs(ProtocolSpec).get(protocol)
+    except (ImportError, FssbenchError):
+        return ""
+    return spec.summary.rstrip(".") if spec else ""
+
+
+def _published(shots: int, rows: Sequence[PublishedRow]) -> str:
+    folds = any(any(row.folds) for row in rows)
+    noted = any(row.note for row in rows)
+    scores = ["Fold 0", "Fold 1", "Fold 2", "Fold 3", "Mean"] if folds else ["mIoU"]
+    last = ["FB-IoU", "Printed in", *(["Note"] if noted else [])]
+    header = ["Method", "Backbone", *scores, *last]
+    body = [
+        [
+            escape(row.method) + (f" ({escape(row.venue_year)})" if row.venue_year else ""),
+            escape(row.backbone),
+            *(row.folds if folds else ()),
+            row.mean,
+            row.fb_iou,
+            "; ".join(
+                f"{escape(s.paper)}, {escape(s.table.replace(';', ','))}" for s in row.sources
+            ),
+            *([_plain(row.note)] if noted else []),
+        ]
+        for row in rows
+    ]
+    left = {"Method", "Backbone", "Printed in", "Note"}
+    return "\n".join([f"### Published, {shots}-shot", "", *_grid(header, body, left), ""])
+
+
+def _plain(note: str) -> str:
+    """A note of ours: whole, however long."""
+    return "; ".join(
+        " ".join(escape(word) for word in part.split()) for part in note.split("; ") if part
+    )
+
+
+def _sources(board: Board) -> str:
+    titles = {
+        source.paper: source
+        for rows in board.published.values()
+        for r in rows
+        for source in r.sources
+    }
+    lines = [f"* {escape(name)}: {_plain(_title(titles[name]))}" for name in sorted(titles)]
+    return "\n".join(["The papers:", "", *lines, ""])
+
+
+def _title(source: Source) -> str:
+    return source.title.removeprefix(f"{source.paper}: ")
+
+
+def _grid(header: Sequence[str], body: Sequence[Sequence[str]], left: set[str]) -> list[str]:
+    """A table whose columns are as wide as their widest cell, for whoever reads the source."""
+    widths = [max(3, *(len(line[i]) for line in [header, *body])) for i in range(len(header))]
+    lines = []
+    for line in [header, *body]:
+        cells = [
+            cell.ljust(width) if name in left else cell.rjust(width)
+            for cell, width, name in zip(line, widths, header, strict=True)
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    rule = [
+        f":{'-' * (width + 1)}" if name in left else f"{'-' * (width + 1)}:"
+        for width, name in zip(widths, header, strict=True)
+    ]
+    lines.insert(1, f"|{'|'.join(rule)}|")
+    return lines
+
+
+def _score(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f}"
+
+
+def _count(number: int) -> str:
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        # 999 950 and more would print as 1000.0 k.
+        if number >= 0.99995 * size:
+            return f"{number / size:.1f} {unit}"
+    return str(number)
+
+
+def _milliseconds(seconds: float) -> str:
+    milliseconds = 1000.0 * seconds
+    return f"{milliseconds:.1f}" if milliseconds < 9.95 else f"{milliseconds:.0f}"
+
+
+def _code(digest: str) -> str:
+    """The first eight digits of a hash; a fingerprint may be any text, so it is no code span."""
+    return f"`{digest[:8]}`" if re.fullmatch(r"[0-9A-Za-z]+", digest) else escape(digest[:8])

@@ -1,0 +1,53 @@
+"""Datasets: the specs of those that fssbench brings. This module imports nothing heavy."""
+
+from __future__ import annotations
+
+from fssbench.specs import DatasetSpec
+
+
+def fssbench_datasets() -> list[DatasetSpec]:
+    """The datasets that fssbench brings."""
+    return [
+        DatasetSpec(
+            name="pascal5i",
+            summary="PASCAL VOC 2012, with the SBD masks where they are: 20 classes, 4 folds of 5",
+            factory="fssbench.data.pascal:Pascal",
+            config="fssbench.data.pascal:PascalConfig",
+            aliases=("pascal",),
+            paper="Shaban et al., One-Shot Learning for Semantic Segmentation, BMVC 2017",
+            layout="VOC2012/ with JPEGImages/, SegmentationClassAug/ (or SegmentationClass/) and "
+            "ImageSets/Segmentation/val.txt, train_aug.txt (or train.txt)",
+        ),
+        DatasetSpec(
+            name="coco20i",
+            summary="COCO instances as class masks: 80 classes, 4 interleaved folds of 20",
+            factory="fssbench.data.coco:Coco",
+            config="fssbench.data.coco:CocoConfig",
+            aliases=("coco",),
+            paper="Nguyen and Todorovic, Feature Weighting and Boosting for Few-Shot Segmentation, "
+            "ICCV 2019",
+            layout="annotations/instances_{train,val}{2014,2017}.json with train2014/, val2014/, "
+            "…; or annotations/instances.json with images/",
+        ),
+        DatasetSpec(
+            name="fss1000",
+            summary="FSS-1000: 1000 classes of 10 images, 520/240/240 classes to train/val/test",
+            factory="fssbench.data.fss1000:Fss1000",
+            config="fssbench.data.fss1000:Fss1000Config",
+            paper="Li et al., FSS-1000: A 1000-Class Dataset for Few-Shot Segmentation, CVPR 2020",
+            layout="<class>/<n>.jpg and <class>/<n>.png; class lists through -d lists=FOLDER",
+        ),
+        DatasetSpec(
+            name="folder",
+            summary="your own images: one folder a class, a mask for each image",
+            factory="fssbench.data.folder:Folder",
+            layout="<class>/<name>.jpg and <class>/<name>.png (or <name>_mask.png); "
+            "or <class>/images/<name>.jpg and <class>/masks/<name>.png",
+        ),
+        DatasetSpec(
+            name="shapes",
+            summary="pictures that are drawn by fssbench itself; needs no files",
+            factory="fssbench.data.shapes:Shapes",
+            config="fssbench.data.shapes:ShapesConfig",
+        ),
+    ]

@@ -1,0 +1,300 @@
+"""COCO's annotation files as one compressed mask for each image and class."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as pycocotools_mask
+
+from fssbench.data.cache import Array, Arrays, pack_names, unpack_names
+from fssbench.data.dataset import IGNORE
+from fssbench.data.index import with_progress
+from fssbench.errors import FssbenchError
+
+log = logging.getLogger(__name__)
+
+rle: Any = pycocotools_mask  # which has no types
+
+CATEGORIES = {
+    1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train",
+    8: "truck", 9: "boat", 10: "traffic light", 11: "fire hydrant", 13: "stop sign",
+    14: "parking meter", 15: "bench", 16: "bird", 17: "cat", 18: "dog", 19: "horse", 20: "sheep",
+    21: "cow", 22: "elephant", 23: "bear", 24: "zebra", 25: "giraffe", 27: "backpack",
+    28: "umbrella", 31: "handbag", 32: "tie", 33: "suitcase", 34: "frisbee", 35: "skis",
+    36: "snowboard", 37: "sports ball", 38: "kite", 39: "baseball bat", 40: "baseball glove",
+    41: "skateboard", 42: "surfboard", 43: "tennis racket", 44: "bottle", 46: "wine glass",
+    47: "cup", 48: "fork", 49: "knife", 50: "spoon", 51: "bowl", 52: "banana", 53: "apple",
+    54: "sandwich", 55: "orange", 56: "broccoli", 57: "carrot", 58: "hot dog", 59: "pizza",
+    60: "donut", 61: "cake", 62: "chair", 63: "couch", 64: "potted plant", 65: "bed",
+    67: "dining table", 70: "toilet", 72: "tv", 73: "laptop", 74: "mouse", 75: "remote",
+    76: "keyboard", 77: "cell phone", 78: "microwave", 79: "oven", 80: "toaster", 81: "sink",
+    82: "refrigerator", 84: "book", 85: "clock", 86: "vase", 87: "scissors", 88: "teddy bear",
+    89: "hair drier", 90: "toothbrush",
+}  # fmt: skip
+"""COCO's category ids and names; a class id is the place in this order."""
+
+CLASS_IDS = {category: class_id for class_id, category in enumerate(CATEGORIES)}
+FARTHEST = 1e5
+"""Coordinates beyond this are no pixels."""
+
+Rle = dict[str, Any]
+"""pycocotools' compressed mask: ``{"size": [H, W], "counts": bytes}``."""
+
+
+class CocoMasks:
+    """Masks of N images: for each image and class one of the instances and one of the crowds.
+
+    Args:
+        numbers: int (N,), the official image numbers, ascending.
+        file_names: N names of image files.
+        sizes: int (N, 2), height and width.
+        starts: int (N + 1); image n has the entries ``starts[n]`` to ``starts[n + 1]``.
+        class_ids: int (E,), the class of each entry.
+        pixels: int (E,), pixels of its instances, 0 where it has only crowds.
+        cuts: int (2E + 1); entry e's instances are ``runs[cuts[2e]:cuts[2e + 1]]``, its crowds the
+            bytes from there to ``cuts[2e + 2]``; either may be empty.
+        runs: uint8, all masks, as pycocotools compresses them.
+
+    Raises:
+        ValueError: the arrays do not belong together.
+    """
+
+    def __init__(
+        self, *, numbers: Array, file_names: list[str], sizes: Array, starts: Array,
+        class_ids: Array, pixels: Array, cuts: Array, runs: Array,
+    ) -> None:  # fmt: skip
+        images, entries = len(numbers), len(class_ids)
+        if not (
+            images == len(file_names) == len(sizes) == len(starts) - 1
+            and entries == len(pixels) == starts[-1]
+            and len(cuts) == 2 * entries + 1
+            and cuts[-1] == len(runs)
+        ):
+            raise ValueError("the arrays of the masks do not belong together")
+        self.image_ids = [f"{number:012d}" for number in numbers.tolist()]
+        self._rows = {image_id: row for row, image_id in enumerate(self.image_ids)}
+        self._numbers, self._file_names, self._sizes = numbers, file_names, sizes
+        self._starts, self._class_ids, self._pixels = starts, class_ids, pixels
+        self._cuts, self._runs = cuts, runs
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> CocoMasks:
+        """The masks whose `arrays` these are."""
+        numeric = {key: array for key, array in arrays.items() if key != "file_names"}
+        return cls(file_names=unpack_names(arrays["file_names"]), **numeric)
+
+    def arrays(self) -> Arrays:
+        """The masks as arrays, to be written."""
+        return {
+            "numbers": self._numbers,
+            "file_names": pack_names(self._file_names),
+            "sizes": self._sizes,
+            "starts": self._starts,
+            "class_ids": self._class_ids,
+            "pixels": self._pixels,
+            "cuts": self._cuts,
+            "runs": self._runs,
+        }
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._rows
+
+    def file_name(self, image_id: str) -> str:
+        """Name of an image's file."""
+        return self._file_names[self._rows[image_id]]
+
+    def class_pixels(self, image_id: str) -> dict[int, int]:
+        """Pixels of each class that has any."""
+        entries = self._entries(image_id)
+        counts = zip(self._class_ids[entries].tolist(), self._pixels[entries].tolist(), strict=True)
+        return {class_id: pixels for class_id, pixels in counts if pixels}
+
+    def decode(self, image_id: str, class_id: int) -> Array:
+        """The mask of a class, uint8 (H, W): 1 in its instances, 255 in its crowds, else 0."""
+        size = self._sizes[self._rows[image_id]].tolist()
+        entries = self._entries(image_id)
+        mask = np.zeros(size, np.uint8)
+        for entry in np.flatnonzero(self._class_ids[entries] == class_id) + entries.start:
+            for part, value in ((2 * entry + 1, IGNORE), (2 * entry, 1)):
+                runs = self._runs[self._cuts[part] : self._cuts[part + 1]].tobytes()
+                if runs:
+                    mask[rle.decode({"size": size, "counts": runs}).view(bool)] = value
+        return mask
+
+    def _entries(self, image_id: str) -> slice:
+        row = self._rows[image_id]
+        return slice(int(self._starts[row]), int(self._starts[row + 1]))
+
+
+def read_annotations(path: Path) -> CocoMasks:
+    """Draw the masks of an annotation file of COCO's object instances.
+
+    Polygons of fewer than three points or of coordinates that are no numbers are left out, with a
+    warning.
+
+    Raises:
+        FssbenchError: the file is no such JSON, or an annotation makes no sense.
+    """
+    content = _load_json(path)
+    try:
+        return _draw(content, path)
+    except KeyError as error:
+        raise FssbenchError(
+            f"{path}: an entry has no {error.args[0]!r}; it must be a COCO file of object instances"
+        ) from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise FssbenchError(
+            f"{path}: it must be a COCO file of object instances: {error}"
+        ) from error
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    log.info("reading %s", path)
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FssbenchError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # also UnicodeDecodeError
+        raise FssbenchError(
+            f"{path}: is no whole JSON file ({error}); download or unpack it again"
+        ) from error
+    wanted = ("images", "annotations", "categories")
+    missing = [key for key in wanted if key not in content] if isinstance(content, dict) else wanted
+    if missing:
+        raise FssbenchError(
+            f"{path}: has no {', '.join(missing)}; it must be a COCO file of object instances"
+        )
+    return dict(content)
+
+
+def _draw(content: Mapping[str, Any], path: Path) -> CocoMasks:
+    _check_categories(content["categories"], path)
+    images = {image["id"]: image for image in content["images"]}
+    annotations = _by_image_and_class(content["annotations"], images, path)
+    numbers = sorted(images)
+    starts, class_ids, pixels, masks, left_out = [0], [], [], [], 0
+    for number in with_progress(numbers, f"Drawing the masks of {path.name}", len(numbers)):
+        size = [images[number]["height"], images[number]["width"]]
+        for class_id, of_class in sorted(annotations[number].items()):
+            parts = []
+            for crowd in (False, True):
+                chosen = [a for a in of_class if bool(a.get("iscrowd")) == crowd]
+                mask, wrong = _union(chosen, size, path)
+                left_out += wrong
+                parts.append(mask)
+            if any(rle.area(parts)):
+                class_ids.append(class_id)
+                pixels.append(int(rle.area(parts[0])))
+                masks += [part["counts"] for part in parts]
+        starts.append(len(class_ids))
+    if left_out:
+        log.warning("%s: %d polygons are none and are left out", path, left_out)
+    return CocoMasks(
+        numbers=np.array(numbers, np.int64),
+        file_names=[str(images[number]["file_name"]) for number in numbers],
+        sizes=np.array([[images[n]["height"], images[n]["width"]] for n in numbers], np.int32),
+        starts=np.array(starts, np.int64),
+        class_ids=np.array(class_ids, np.int16),
+        pixels=np.array(pixels, np.int32),
+        cuts=np.cumsum([0, *map(len, masks)]),
+        runs=np.frombuffer(b"".join(masks), np.uint8),
+    )
+
+
+def _check_categories(categories: Iterable[Mapping[str, Any]], path: Path) -> None:
+    for category in categories:
+        official = CATEGORIES.get(category["id"])
+        if official != category["name"]:
+            raise FssbenchError(
+                f"{path}: category {category['id']} is {category['name']!r}, in COCO it is "
+                f"{official!r}; give images of other classes to the dataset 'folder'"
+            )
+
+
+def _by_image_and_class(
+    annotations: Iterable[Mapping[str, Any]], images: Iterable[int], path: Path
+) -> dict[int, dict[int, list[Mapping[str, Any]]]]:
+    found: dict[int, dict[int, list[Mapping[str, Any]]]] = {n: defaultdict(list) for n in images}
+    for annotation in annotations:
+        number, category = annotation["image_id"], annotation["category_id"]
+        if number not in found or category not in CLASS_IDS:
+            what = f"image {number}" if number not in found else f"category {category}"
+            raise FssbenchError(
+                f"{path}: annotation {annotation.get('id')} is of {what}, which the file does not "
+                "have; take the official file, or one cut out of it"
+            )
+        found[number][CLASS_IDS[category]].append(annotation)
+    return found
+
+
+def _union(
+    annotations: Iterable[Mapping[str, Any]], size: list[int], path: Path
+) -> tuple[Rle, int]:
+    """The union of some annotations' masks, and how many polygons of theirs were left out."""
+    polygons: list[Array] = []
+    masks: list[Rle] = []
+    left_out = 0
+    for annotation in annotations:
+        segmentation = annotation["segmentation"]
+        if isinstance(segmentation, list):
+            good = [points for part in segmentation if (points := _polygon(part)) is not None]
+            left_out += len(segmentation) - len(good)
+            polygons += good
+        else:
+            try:
+                masks.append(_run_lengths(segmentation, size))
+            except (TypeError, ValueError) as error:
+                raise FssbenchError(
+                    f"{path}: segmentation of annotation {annotation.get('id')}: {error}; take the "
+                    "official file, or one cut out of it"
+                ) from error
+    if polygons:
+        masks += rle.frPyObjects(polygons, *size)
+    return (rle.merge(masks) if masks else {"size": size, "counts": b""}), left_out
+
+
+def _polygon(points: Any) -> Array | None:
+    """Corners x, y, x, y, … as float (2n,), or None where they are no polygon."""
+    try:
+        corners = np.array(points, np.float64)
+    except (TypeError, ValueError):
+        return None
+    whole = corners.ndim == 1 and len(corners) >= 6 and len(corners) % 2 == 0
+    return corners if whole and (np.abs(corners) < FARTHEST).all() else None  # NaN is not below
+
+
+def _run_lengths(segmentation: Any, size: list[int]) -> Rle:
+    """A mask of run lengths, after the checks that pycocotools leaves out."""
+    if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
+        raise TypeError("is neither polygons nor run lengths")
+    if list(segmentation["size"]) != size:
+        raise ValueError(f"has the size {segmentation['size']}, its image {size}")
+    counts = segmentation["counts"]
+    if not isinstance(counts, list):
+        counts = _expand(counts)
+    if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
+        raise ValueError(f"its run lengths do not add up to {size[0] * size[1]} pixels")
+    mask: Rle = rle.frPyObjects({"size": size, "counts": counts}, *size)
+    return mask
+
+
+def _expand(text: str | bytes) -> list[int]:
+    """Run lengths out of pycocotools' text: five-bit digits of differences to the last but one."""
+    counts: list[int] = []
+    value = shift = 0
+    for code in text.encode() if isinstance(text, str) else text:
+        digit = code - ord("0")
+        value |= (digit & 31) << shift
+        shift += 5
+        if digit & 32:
+            continue
+        value -= (1 << shift) if digit & 16 else 0
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return counts

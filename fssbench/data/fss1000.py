@@ -1,0 +1,114 @@
+"""FSS-1000: a thousand classes of ten images each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from fssbench.data.folder import HALF, ClassFolders
+from fssbench.data.images import read_grey
+from fssbench.errors import FssbenchError
+
+log = logging.getLogger(__name__)
+
+LISTS = {"train": ("train.txt", "trn.txt"), "val": ("val.txt",), "test": ("test.txt",)}
+OFFICIAL = {"train": 520, "val": 240, "test": 240}
+"""Number of classes in the official lists."""
+
+
+@attrs.frozen
+class Fss1000Config:
+    """Options of `Fss1000`.
+
+    Attributes:
+        lists: folder of the class lists, ``train.txt`` (or ``trn.txt``), ``val.txt`` and
+            ``test.txt``, one class name a line. Without it, every class is in every split.
+    """
+
+    lists: str | None = None
+
+
+class Fss1000(ClassFolders):
+    """FSS-1000 (Li et al., 2020): ``<class>/<n>.jpg`` with the mask ``<class>/<n>.png``.
+
+    Masks are turned to grey; 128 and more is foreground. The novel classes of the one fold are
+    those of the test list. Class ids count the folders below the root, whatever the lists say.
+
+    Args:
+        root: the folder that holds the class folders.
+        config: see `Fss1000Config`.
+
+    Raises:
+        FssbenchError: no root is given, it holds no folders, or a list names a class that has none.
+    """
+
+    name: ClassVar[str] = "fss1000"
+
+    def __init__(self, *, root: Path | None, config: Fss1000Config | None = None) -> None:
+        super().__init__(root=root)
+        lists = (config or Fss1000Config()).lists
+        self.lists = Path(lists).expanduser() if lists else None
+        self._listed: dict[str, tuple[str, ...]] = {}
+        if self.lists is None:
+            log.warning(
+                "fss1000 without lists: every class is in train, val and test; the official ones "
+                "come with -d lists=FOLDER"
+            )
+        else:
+            self._listed = self._read_lists(self.lists)
+
+    def split_classes(self, split: str) -> Sequence[str]:
+        """The classes on the split's list, sorted; without lists, all of them.
+
+        Raises:
+            FssbenchError: there is no such split, or it has no list.
+        """
+        self.check_split(split)
+        if self.lists is None:
+            return self.classes
+        if split not in self._listed:
+            raise FssbenchError(
+                f"{self.lists}: no {' or '.join(LISTS[split])}, the {split} classes of fss1000"
+            )
+        return self._listed[split]
+
+    def foreground(self, path: Path) -> Tensor:
+        """Where a mask is bright."""
+        return (read_grey(path) >= HALF).to(torch.uint8)
+
+    def _read_lists(self, folder: Path) -> dict[str, tuple[str, ...]]:
+        files = {
+            split: folder / name
+            for split, names in LISTS.items()
+            for name in reversed(names)
+            if (folder / name).is_file()
+        }
+        if not files:
+            raise FssbenchError(
+                f"{folder}: holds none of train.txt, val.txt and test.txt; -d lists must name the "
+                "folder of the class lists"
+            )
+        owner: dict[str, Path] = {}
+        listed = {}
+        for split, path in files.items():
+            lines = path.read_text("utf-8-sig", "surrogateescape").splitlines()
+            names = sorted({line.strip() for line in lines if line.strip()})
+            for name in names:
+                if name not in self.classes:
+                    raise FssbenchError(f"{path}: lists {name}, but there is no {self.root / name}")
+                if name in owner:
+                    raise FssbenchError(f"{path}: lists {name}, as {owner[name].name} does")
+                owner[name] = path
+            if len(names) != OFFICIAL[split]:
+                log.warning(
+                    "%s: lists %d classes; the official list has %d",
+                    path, len(names), OFFICIAL[split],
+                )  # fmt: skip
+            listed[split] = tuple(names)
+        return listed

@@ -1,0 +1,127 @@
+"""Read pictures and masks: the whole file as it was drawn, or an error of one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile, UnidentifiedImageError
+from torch import Tensor
+
+from fssbench.errors import FssbenchError
+
+T = TypeVar("T")
+
+MISSING = "no such file; check --data-root"
+"""What an error says of a missing file when the caller knows nothing better."""
+
+
+def read_image(path: Path, *, missing: str = MISSING) -> Tensor:
+    """The picture as uint8 (3, H, W), RGB.
+
+    Grey, palette and CMYK pictures are converted; transparency is dropped. The EXIF orientation is
+    not applied, because masks are drawn on the pixels as they are stored.
+
+    Args:
+        path: the file; errors show it as it is given.
+        missing: what an error says when there is no such file.
+
+    Raises:
+        FssbenchError: the file is missing, cut off, too large, or of more than 8 bits a channel.
+    """
+    pixels = _decode(path, missing, lambda picture: np.array(_eight_bit(picture).convert("RGB")))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def read_labels(path: Path, *, missing: str = MISSING) -> Tensor:
+    """The class numbers in a label map, a grey or palette file, as uint8 (H, W).
+
+    Raises:
+        FssbenchError: as `read_image`; or the file is in colour, so that it holds no class numbers.
+    """
+
+    def labels(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        if picture.mode not in ("L", "P"):
+            raise ValueError(
+                f"its mode is {picture.mode}, but class numbers need an 8-bit grey or palette file"
+            )
+        return np.array(picture)
+
+    return torch.from_numpy(_decode(path, missing, labels))
+
+
+def read_grey(path: Path, *, missing: str = MISSING) -> Tensor:
+    """A picture turned to grey as uint8 (H, W), 0 to 255; palette colours count, not their numbers.
+
+    Raises:
+        FssbenchError: as `read_image`.
+    """
+    return torch.from_numpy(
+        _decode(path, missing, lambda picture: np.array(_eight_bit(picture).convert("L")))
+    )
+
+
+def image_size(path: Path, *, missing: str = MISSING) -> tuple[int, int]:
+    """Height and width in pixels, from the file's header alone.
+
+    Raises:
+        FssbenchError: the file is missing or its header cannot be read.
+    """
+    width, height = _decode(path, missing, lambda picture: picture.size)
+    return height, width
+
+
+def check_same_size(
+    mask: Tensor, mask_path: Path, image_path: Path, *, missing: str = MISSING
+) -> None:
+    """Raise an `FssbenchError` unless a mask (H, W) has the size of its image.
+
+    Args:
+        mask: what was read.
+        mask_path: where it is from.
+        image_path: the image; only its header is read.
+        missing: what an error says when there is no such image.
+    """
+    height, width = mask.shape
+    image_height, image_width = image_size(image_path, missing=missing)
+    if (height, width) != (image_height, image_width):
+        raise FssbenchError(
+            f"{mask_path}: the mask is {width}x{height}, its image {image_path.name} is "
+            f"{image_width}x{image_height}; they must be of one size, pixel on pixel"
+        )
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):  # Pillow would cut everything above 255
+        raise ValueError(
+            f"its mode is {picture.mode}, more than 8 bits a channel; write it as 8 bits"
+        )
+    return picture
+
+
+def _decode(path: Path, missing: str, take: Callable[[Image.Image], T]) -> T:
+    # Research code that runs in this process may have set this; half a picture would change scores.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with Image.open(path) as picture:
+            return take(picture)
+    except FileNotFoundError as error:
+        raise FssbenchError(f"{path}: {missing}") from error
+    except UnidentifiedImageError as error:
+        raise FssbenchError(
+            f"{path}: cannot be decoded: it is no picture, or its beginning is damaged; "
+            "copy the file again"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise FssbenchError(
+            f"{path}: cannot be decoded: it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} "
+            "pixels; write it smaller"
+        ) from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FssbenchError(
+            f"{path}: cannot be decoded: {reason}; mend the file or copy it again"
+        ) from error

@@ -1,0 +1,169 @@
+"""PASCAL-5i: the 20 classes of PASCAL VOC 2012 in four folds of five."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Literal
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from fssbench.data.dataset import IGNORE
+from fssbench.data.images import check_same_size, read_image, read_labels
+from fssbench.data.index import IndexedDataset
+from fssbench.errors import FssbenchError
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+"""The classes in VOC order; a mask holds the class id + 1."""
+
+AUGMENTED, PLAIN = "SegmentationClassAug", "SegmentationClass"
+LISTS: dict[str, dict[str, tuple[str, ...]]] = {
+    AUGMENTED: {"train": ("train_aug.txt", "trainaug.txt"), "val": ("val.txt",)},
+    PLAIN: {"train": ("train.txt",), "val": ("val.txt",)},
+}
+
+
+@attrs.frozen
+class PascalConfig:
+    """Options of `Pascal`.
+
+    Attributes:
+        labels: folder of the masks: ``SegmentationClassAug`` (VOC with the SBD masks; its training
+            list is ``train_aug.txt`` or ``trainaug.txt``), ``SegmentationClass`` (VOC alone; its
+            training list is ``train.txt``), or ``auto``: the first of them that is there.
+    """
+
+    labels: Literal["auto", "SegmentationClassAug", "SegmentationClass"] = "auto"
+
+
+class Pascal(IndexedDataset):
+    """PASCAL VOC 2012 segmentation; fold i has the classes 5i to 5i + 4 (Shaban et al., 2017).
+
+    Args:
+        root: the folder ``VOC2012`` itself, or the one that holds ``VOC2012`` or
+            ``VOCdevkit/VOC2012``.
+        config: see `PascalConfig`.
+
+    Raises:
+        FssbenchError: no root is given, or there is no VOC2012.
+    """
+
+    name: ClassVar[str] = "pascal5i"
+    classes = CLASSES
+    folds = 4
+    splits = ("train", "val")
+
+    def __init__(self, *, root: Path | None, config: PascalConfig | None = None) -> None:
+        super().__init__()
+        self.folder = _voc_folder(root)
+        wanted = (config or PascalConfig()).labels
+        choices = (AUGMENTED, PLAIN) if wanted == "auto" else (wanted,)
+        there = [labels for labels in choices if (self.folder / labels).is_dir()]
+        if not there:
+            raise FssbenchError(
+                f"{self.name}: no folder {' or '.join(choices)} in {self.folder}; "
+                "put the masks there"
+            )
+        self.labels = there[0]
+        self._ids: dict[str, tuple[str, ...]] = {}
+
+    def fold_classes(self, fold: int) -> tuple[int, ...]:
+        """The five novel classes of a fold."""
+        self.check_fold(fold)
+        return tuple(range(5 * fold, 5 * fold + 5))
+
+    def image_ids(self, split: str) -> Sequence[str]:
+        """The images of the split's list, sorted.
+
+        A line of a list is an image id, or the paths of image and mask.
+
+        Raises:
+            FssbenchError: there is no such split, or its list is missing or empty.
+        """
+        self.check_split(split)
+        if split not in self._ids:
+            path = self._list(split)
+            lines = path.read_text("utf-8-sig", "surrogateescape").splitlines()
+            ids = {PurePosixPath(line.split()[0]).stem for line in lines if line.strip()}
+            if not ids:
+                raise FssbenchError(f"{path}: lists no image; write one image id a line")
+            self._ids[split] = tuple(sorted(ids))
+        return self._ids[split]
+
+    def image(self, image_id: str) -> Tensor:
+        """The photograph, uint8 (3, H, W)."""
+        return read_image(self.image_path(image_id), missing=_missing("image"))
+
+    def mask(self, image_id: str, class_id: int) -> Tensor:
+        """Where a class is: uint8 (H, W), 1; 255 on VOC's void borders, whatever the class."""
+        labels = self._labels(image_id).numpy()
+        void = (labels == IGNORE).astype(np.uint8) * np.uint8(IGNORE)
+        return torch.from_numpy((labels == class_id + 1) | void)
+
+    def image_path(self, image_id: str) -> Path:
+        """The file of an image."""
+        return self.folder / "JPEGImages" / f"{image_id}.jpg"
+
+    def mask_path(self, image_id: str) -> Path:
+        """The label map of an image."""
+        return self.folder / self.labels / f"{image_id}.png"
+
+    def count_pixels(self, image_id: str) -> Mapping[int, int]:
+        """Pixels of each class in an image's label map."""
+        counts = torch.bincount(self._labels(image_id).flatten(), minlength=IGNORE + 1).tolist()
+        return {c: counts[c + 1] for c in range(len(CLASSES)) if counts[c + 1]}
+
+    def listed_in(self, split: str) -> str:
+        """Name of a split's list."""
+        return self._list(split).name
+
+    def _list(self, split: str) -> Path:
+        folder = self.folder / "ImageSets" / "Segmentation"
+        names = LISTS[self.labels][split]
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        raise FssbenchError(
+            f"{folder}: no {' or '.join(names)}, the {split} list of {self.name} with "
+            f"{self.labels}; put it there"
+        )
+
+    def _labels(self, image_id: str) -> Tensor:
+        path = self.mask_path(image_id)
+        labels = read_labels(path, missing=_missing("mask"))
+        check_same_size(labels, path, self.image_path(image_id), missing=_missing("image"))
+        highest = int((labels + 1).max()) - 1  # uint8: 255 becomes 0
+        if highest > len(CLASSES):
+            raise FssbenchError(
+                f"{path}: holds the value {highest}; "
+                f"a VOC mask has 0 to {len(CLASSES)} and {IGNORE}"
+            )
+        return labels
+
+
+def _missing(what: str) -> str:
+    return f"no such {what}; it belongs to an image that ImageSets/Segmentation lists"
+
+
+def _voc_folder(root: Path | None) -> Path:
+    name = Pascal.name
+    if root is None:
+        raise FssbenchError(f"{name} needs --data-root, the folder that holds VOC2012")
+    if not root.is_dir():
+        raise FssbenchError(
+            f"{name}: no folder {root}; --data-root must name the folder that holds VOC2012"
+        )
+    for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+        if (folder / "JPEGImages").is_dir():
+            return folder
+    raise FssbenchError(
+        f"{name}: no folder VOC2012 below {root}; --data-root must name the folder that holds "
+        "VOC2012 (JPEGImages, SegmentationClassAug, ImageSets)"
+    )

@@ -1,0 +1,318 @@
+"""Weights: the hub, files of every kind, random ones, and everything that goes wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor
+
+from fssbench.backbones import timm_models, weights
+from fssbench.backbones.backbone import Backbone, WeightsInfo
+from fssbench.backbones.tiny import tiny_resnet
+from fssbench.errors import FssbenchError
+
+IMAGES = torch.rand(1, 3, 32, 64)
+
+
+def load_tiny(given: str | Path) -> Backbone:
+    return timm_models.tiny_resnet(weights=str(given))
+
+
+def features(backbone: Backbone) -> Tensor:
+    return backbone(IMAGES, ["layer4.1"])["layer4.1"]
+
+
+@pytest.fixture
+def state() -> dict[str, Tensor]:
+    torch.manual_seed(3)
+    return dict(tiny_resnet().state_dict())
+
+
+@pytest.fixture
+def expected(state: dict[str, Tensor], tmp_path: Path) -> Tensor:
+    safetensors.torch.save_file(state, tmp_path / "reference.safetensors")
+    return features(load_tiny(tmp_path / "reference.safetensors"))
+
+
+def hash_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        dict,
+        lambda state: {"state_dict": state, "epoch": 7},
+        lambda state: {"model": state, "optimizer": {"lr": 0.1}},
+        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: state | {"fc.weight": torch.zeros(9, 128), "fc.bias": torch.zeros(9)},
+        lambda state: {n: v for n, v in state.items() if not n.endswith("num_batches_tracked")},
+    ],
+    ids=["plain", "state_dict", "model", "module.", "with a head", "without counters"],
+)
+def test_pickled_files(
+    suffix: str,
+    wrap: Callable[[dict[str, Tensor]], Any],
+    state: dict[str, Tensor],
+    expected: Tensor,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    torch.save(wrap(state), path)
+    backbone = load_tiny(path)
+    assert torch.equal(features(backbone), expected)
+    assert backbone.weights == WeightsInfo(source="file", name=path.name, sha256=hash_of(path))
+
+
+def test_npz_files(state: dict[str, Tensor], expected: Tensor, tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    np.savez(path, **{name: value.numpy() for name, value in state.items()})
+    backbone = load_tiny(path)
+    assert torch.equal(features(backbone), expected)
+    assert backbone.weights.sha256 == hash_of(path)
+
+
+def test_half_precision_files_give_float_encoders(
+    state: dict[str, Tensor], expected: Tensor, tmp_path: Path
+) -> None:
+    path = tmp_path / "half.safetensors"
+    halves = {name: v.half() if v.is_floating_point() else v for name, v in state.items()}
+    safetensors.torch.save_file(halves, path)
+    backbone = load_tiny(path)
+    assert all(parameter.dtype == torch.float32 for parameter in backbone.parameters())
+    torch.testing.assert_close(features(backbone), expected, rtol=0.05, atol=0.05)
+
+
+def test_the_authors_swin_file(tmp_path: Path) -> None:
+    def make() -> SwinTransformer:
+        return SwinTransformer(
+            img_size=64, window_size=4, embed_dim=16, depths=(2, 2, 2), num_heads=(1, 2, 4),
+            num_classes=0, strict_img_size=False,
+        )  # fmt: skip
+
+    ours = make()
+    theirs = {}
+    for name, value in ours.state_dict().items():
+        for stage in (1, 2):
+            name = name.replace(f"layers.{stage}.downsample", f"layers.{stage - 1}.DOWN")
+        theirs[name.replace("DOWN", "downsample")] = value
+    theirs["layers.0.blocks.1.attn_mask"] = torch.zeros(16, 16, 16)
+    theirs["layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(16, 16)
+    theirs["head.weight"] = torch.zeros(1000, 64)
+    torch.save({"model": theirs}, tmp_path / "swin.pth")
+    source = weights.resolve(str(tmp_path / "swin.pth"), backbone="swin")
+    loaded = weights.build(make, source, backbone="swin", rename=timm_models._swin_names)
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(loaded.eval()(images), ours.eval()(images))
+
+
+def test_the_authors_dinov2_file(tmp_path: Path) -> None:
+    options = {"name": "dinov2-s", "tag": "vit_small_patch14_dinov2.lvd142m", "image_size": 518}
+    random = timm_models.dinov2(weights="random", **options)
+    theirs = dict(random.model.state_dict()) | {"mask_token": torch.zeros(1, 384)}
+    torch.save(theirs, tmp_path / "dinov2.pth")
+    loaded = timm_models.dinov2(weights=str(tmp_path / "dinov2.pth"), **options)
+    images = torch.rand(1, 3, 28, 42)
+    assert torch.equal(loaded(images, ["norm"])["norm"], random(images, ["norm"])["norm"])
+
+
+# --- files that are refused -----------------------------------------------------------------------
+
+
+class Harmful:
+    """Would create a file if it were unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def refusal(given: str | Path) -> str:
+    with pytest.raises(FssbenchError) as error:
+        load_tiny(given)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_pickles_of_objects_are_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": Harmful(tmp_path / "harm")}, tmp_path / "bad.pth")
+    assert "bad.pth: not readable as a plain weight file" in refusal(tmp_path / "bad.pth")
+    np.savez(tmp_path / "bad.npz", weights=np.array([Harmful(tmp_path / "harm")], dtype=object))
+    assert "bad.npz: not readable as a plain weight file" in refusal(tmp_path / "bad.npz")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_missing_file() -> None:
+    assert "nowhere.pth: there is no such file" in refusal("nowhere.pth")
+
+
+@pytest.mark.parametrize("given", ["pretraind", "weights.ckpt", "weights.onnx", ""])
+def test_an_unknown_kind_of_file(given: str) -> None:
+    assert "give pretrained, random or a file that ends in .safetensors" in refusal(given)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin", ".npz"])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04broken", b"\x80\x02}q."])
+def test_a_file_that_is_something_else(suffix: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"download{suffix}"
+    path.write_bytes(content)
+    assert f"download{suffix}: " in refusal(path)
+
+
+def test_a_truncated_file(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    safetensors.torch.save_file(state, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "not readable as a plain weight file" in refusal(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(3)])
+def test_a_file_without_weights(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "empty.pth")
+    assert "holds no tensors" in refusal(tmp_path / "empty.pth")
+
+
+def test_weights_of_something_else(state: dict[str, Tensor], tmp_path: Path) -> None:
+    for name in ("conv1.weight", "bn1.weight", "bn1.bias", "layer1.0.bn1.bias"):
+        state[f"stem.{name}"] = state.pop(name)
+    state["layer4.1.bn2.bias"] = torch.zeros(5)
+    torch.save(state, tmp_path / "other.pth")
+    message = refusal(tmp_path / "other.pth")
+    assert "other.pth: not weights of tiny-resnet" in message
+    assert "4 missing (conv1.weight, bn1.weight, bn1.bias, …)" in message
+    assert "4 unexpected (stem.conv1.weight" in message
+    assert "1 of another shape (layer4.1.bn2.bias (5,) for (128,))" in message
+
+
+# --- random ---------------------------------------------------------------------------------------
+
+
+def test_random_weights_are_the_same_every_time(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    with caplog.at_level(logging.WARNING):
+        one = load_tiny("random")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert "backbone tiny-resnet has random weights" in caplog.text
+    torch.manual_seed(2)
+    two = load_tiny("random")
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[name]), name
+    assert one.weights == WeightsInfo(source="random")
+
+
+# --- pretrained -----------------------------------------------------------------------------------
+
+
+def test_shipped_weights(
+    state: dict[str, Tensor],
+    expected: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(timm_models, "SHIPPED", tmp_path)
+    assert "tiny-resnet.safetensors: there is no such file" in refusal("pretrained")
+    path = tmp_path / "tiny-resnet.safetensors"
+    safetensors.torch.save_file(state, path)
+    backbone = load_tiny("pretrained")
+    assert torch.equal(features(backbone), expected)
+    assert backbone.weights == WeightsInfo(
+        source="pretrained", name="tiny-resnet.safetensors", sha256=hash_of(path)
+    )
+    assert torch.equal(backbone.mean, torch.full((3, 1, 1), 0.5))
+
+
+RESNET18 = {"name": "resnet18", "tag": "resnet18.tv_in1k", "image_size": 224}
+
+
+@pytest.fixture
+def empty_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    return tmp_path
+
+
+def test_cached_hub_weights_need_no_network(
+    empty_hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "_answers", lambda url: pytest.fail("asked the network"))
+    random = timm_models.resnet(weights="random", **RESNET18)
+    repository = empty_hub_cache / "models--timm--resnet18.tv_in1k"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    path = snapshot / "model.safetensors"
+    safetensors.torch.save_file(random.model.state_dict(), path)
+    backbone = timm_models.resnet(weights="pretrained", **RESNET18)
+    assert backbone.weights == WeightsInfo(
+        source="pretrained", name="resnet18.tv_in1k", sha256=hash_of(path)
+    )
+    assert torch.equal(
+        backbone(IMAGES, ["layer4.1"])["layer4.1"], random(IMAGES, ["layer4.1"])["layer4.1"]
+    )
+
+
+def refused_download() -> str:
+    with pytest.raises(FssbenchError) as error:
+        timm_models.resnet(weights="pretrained", **RESNET18)
+    message = str(error.value)
+    assert "\n" not in message
+    assert "pretrained weights of resnet18 cannot be downloaded" in message
+    assert "fetch model.safetensors of timm/resnet18.tv_in1k" in message
+    assert "--weights FILE" in message
+    assert "--weights random" in message
+    return message
+
+
+@pytest.mark.usefixtures("empty_hub_cache")
+def test_no_network_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # accepts and never answers, as some firewalls do
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr(weights, "_PATIENCE", 0.3)
+        start = time.perf_counter()
+        assert "the hub does not answer" in refused_download()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)  # now closed
+    assert "the hub does not answer" in refused_download()
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.usefixtures("empty_hub_cache")
+def test_offline_mode_does_not_touch_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(weights, "_answers", lambda url: pytest.fail("asked the network"))
+    assert "HF_HUB_OFFLINE is set" in refused_download()
+
+
+@pytest.mark.usefixtures("empty_hub_cache")
+def test_a_download_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, local_files_only: bool = False) -> str:
+        if local_files_only:
+            raise FileNotFoundError
+        raise ConnectionError("reset by peer\nand more")
+
+    monkeypatch.setattr(weights, "_answers", lambda url: True)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert "ConnectionError: reset by peer)" in refused_download()

@@ -1,0 +1,204 @@
+"""Whatever is changed by hand is found."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fssbench.board.board import build_boards
+from fssbench.board.check import check_boards
+from fssbench.episodes.manifest import Manifest
+from fssbench.errors import FssbenchError
+from fssbench.harness.rows import read_rows, write_rows
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, runs_below) -> Path:
+    """A board of two methods and two folds that is fine."""
+    folder = tmp_path_factory.mktemp("board")
+    runs = runs_below(folder / "runs")
+    for matcher, quality in (("prototype", 0.5), ("other", 0.7)):
+        for fold in (0, 1):
+            runs.add(matcher, fold=fold, quality=quality)
+    build_boards([runs.root], folder / "boards")
+    (folder / "boards" / "README.md").write_text("by hand\n")
+    return folder / "boards"
+
+
+@pytest.fixture
+def board(built, tmp_path) -> Path:
+    return shutil.copytree(built, tmp_path / "boards")
+
+
+def test_a_fresh_board_is_fine(board):
+    assert check_boards(board) == []
+
+
+def one_result(board: Path) -> Path:
+    return sorted(file.parent for file in board.rglob("record.json"))[0]
+
+
+def change_record(folder: Path, *keys: str, value: object) -> None:
+    path = folder / "record.json"
+    fields = json.loads(path.read_text())
+    *outer, last = keys
+    inside = fields
+    for key in outer:
+        inside = inside[key]
+    inside[last] = value
+    path.write_text(json.dumps(fields, indent=2) + "\n")
+
+
+def only_problem(board: Path) -> str:
+    (problem,) = check_boards(board)
+    assert "\n" not in problem
+    return problem
+
+
+def test_an_edited_number_on_the_page(board):
+    page = board / "pascal5i.md"
+    lines = page.read_text().splitlines(keepends=True)
+    number = next(i for i, line in enumerate(lines) if line.startswith("|    1 "))
+    lines[number] = lines[number].replace(".", ",", 1)
+    page.write_text("".join(lines))
+    assert only_problem(board) == (
+        f"{page}: line {number + 1} does not follow from the results; build the board again"
+    )
+
+
+def test_a_line_added_at_the_end_of_the_page(board):
+    page = board / "pascal5i.md"
+    page.write_text(page.read_text() + "the best\n")
+    assert "does not follow" in only_problem(board)
+
+
+def test_a_missing_page(board):
+    (board / "pascal5i.md").unlink()
+    assert "pascal5i.md: missing; build the board again" in only_problem(board)
+
+
+def test_a_page_without_results(board):
+    (board / "imagenet.md").write_text("# imagenet\n")
+    assert "imagenet.md: no result is behind this page; delete it" in only_problem(board)
+
+
+@pytest.mark.parametrize("score", ["miou", "fb_iou", "episode_miou"])
+def test_an_edited_score(board, score):
+    change_record(one_result(board), "scores", score, value=99.5)
+    assert f"scores.{score} is 99.500000, the rows give" in only_problem(board)
+
+
+def test_a_score_that_is_no_number(board):
+    change_record(one_result(board), "scores", "miou", value=float("nan"))
+    assert "scores.miou is nan" in only_problem(board)
+
+
+def test_a_removed_score(board):
+    change_record(one_result(board), "scores", value={})
+    assert any("scores.miou is missing" in problem for problem in check_boards(board))
+
+
+def test_an_edited_interval(board):
+    change_record(one_result(board), "intervals", "miou", value=[70.0, 71.0])
+    assert "intervals.miou is 70.0000 to 71.0000, the rows give" in only_problem(board)
+
+
+def test_an_edited_class(board):
+    folder = one_result(board)
+    per_class = json.loads((folder / "record.json").read_text())["per_class"]
+    per_class[1]["iou"] = 100.0
+    change_record(folder, "per_class", value=per_class)
+    assert "per_class of class 1 is not what the rows give" in only_problem(board)
+    change_record(folder, "per_class", value=per_class[:1])
+    assert "per_class has other classes" in only_problem(board)
+
+
+def test_an_edited_row(board):
+    folder = one_result(board)
+    rows = read_rows(folder / "rows.csv.gz")
+    rows.loc[3, "intersection_fg"] = rows.loc[3, "union_fg"]
+    write_rows(rows, folder / "rows.csv.gz")
+    assert any("scores.miou is" in problem for problem in check_boards(board))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rows: rows.drop(index=5), "23 rows for the manifest's 24 episodes"),
+        (lambda rows: rows.iloc[::-1], "line 2 is not episode 0"),
+        (lambda rows: rows.drop(columns="union_bg"), "lack the column union_bg"),
+        (lambda rows: rows.assign(intersection_fg=-1), "whole numbers from 0"),
+        (lambda rows: rows.assign(intersection_fg=0.5), "whole numbers from 0"),
+        (lambda rows: rows.assign(intersection_fg=10**9), "larger than union_fg"),
+        (lambda rows: rows.assign(extra="text"), "column extra must be numbers"),
+    ],
+)
+def test_rows_that_are_not_the_manifests(board, change, reason):
+    folder = one_result(board)
+    write_rows(change(read_rows(folder / "rows.csv.gz")), folder / "rows.csv.gz")
+    assert reason in only_problem(board)
+
+
+def test_a_changed_manifest(board):
+    path = one_result(board) / "manifest.jsonl.gz"
+    text = gzip.decompress(path.read_bytes()).decode()
+    path.write_bytes(gzip.compress(text.replace("image-2", "image-3", 1).encode()))
+    assert "does not fit its digest" in only_problem(board)
+
+
+def test_another_manifest_with_a_digest_of_its_own(board):
+    path = one_result(board) / "manifest.jsonl.gz"
+    manifest = Manifest.read(path)
+    other = manifest.limited(20)
+    other.write(path)
+    found = " ".join(check_boards(board))
+    assert "manifest.digest is" in found
+    assert "24 rows for the manifest's 20 episodes" in found
+
+
+@pytest.mark.parametrize("name", ["record.json", "rows.csv.gz", "manifest.jsonl.gz"])
+def test_a_missing_file(board, name):
+    (one_result(board) / name).unlink()
+    assert f"{name}: missing" in only_problem(board)
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"schema": 1}', "[" * 100_000])
+def test_a_damaged_record(board, text):
+    (one_result(board) / "record.json").write_text(text)
+    assert "record" in only_problem(board)
+
+
+@pytest.mark.parametrize("path", ["/home/me/weights.pt", "C:\\weights.pt", "~/weights.pt"])
+def test_an_absolute_path(board, path):
+    change_record(one_result(board), "environment", "checkpoints", value=[{"file": path}])
+    problem = only_problem(board)
+    assert "environment.checkpoints[0].file is an absolute path" in problem
+    assert "/home/me" not in problem
+
+
+def test_a_record_of_another_fold(board):
+    change_record(one_result(board), "fold", value=3)
+    assert "fold is 3, the manifest says 0" in only_problem(board)
+
+
+def test_a_result_in_the_wrong_place(board):
+    folder = one_result(board)
+    folder.rename(folder.with_name("fold7-1shot-seed0"))
+    assert "this result belongs in results/pascal5i/v1-1k/" in only_problem(board)
+
+
+def test_an_option_changed_after_the_fact(board):
+    change_record(one_result(board), "config", "temperature", value=20.0)
+    assert "belongs in" in only_problem(board)
+
+
+def test_a_negative_time(board):
+    change_record(one_result(board), "cost", "seconds_per_episode", value=-1.0)
+    assert "cost.seconds_per_episode is -1.0" in only_problem(board)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FssbenchError, match="no such folder"):
+        check_boards(tmp_path / "nowhere")

@@ -1,0 +1,163 @@
+"""Which results share a table, and how they rank."""
+
+from pathlib import Path
+
+import pytest
+
+from fssbench.board.results import read_result
+from fssbench.board.tables import Table, make_boards
+from fssbench.harness.record import Weights
+from fssbench.harness.rows import read_rows
+from fssbench.statistics.intervals import miou_interval
+
+
+def tables(folder: Path) -> list[Table]:
+    results = [read_result(file.parent) for file in sorted(folder.rglob("record.json"))]
+    return [table for board in make_boards(results) for table in board.tables]
+
+
+def test_rank_is_by_the_mean_over_the_folds(runs):
+    runs.folds("worse", quality=0.4)
+    folders = runs.folds("better", quality=0.6)
+    (table,) = tables(runs.root)
+    assert [(row.rank, row.method) for row in table.rows] == [(1, "better"), (2, "worse")]
+    assert table.folds == (0, 1, 2, 3)
+    best = table.rows[0]
+    assert best.mean == pytest.approx(sum(best.folds.values()) / 4)
+    assert best.folds[2] == read_result(folders[2]).record.scores["miou"]
+    assert best.interval == miou_interval([read_rows(f / "rows.csv.gz") for f in folders])
+    assert best.interval[0] < best.mean < best.interval[1]
+
+
+def test_rows_that_print_the_same_mean_share_a_rank(runs):
+    runs.folds("best", quality=0.7)
+    runs.folds("twin-b", quality=0.5)
+    runs.folds("twin-a", quality=0.5)
+    runs.folds("last", quality=0.3)
+    (table,) = tables(runs.root)
+    ranks = [(row.rank, row.method) for row in table.rows]
+    assert ranks == [(1, "best"), (2, "twin-a"), (2, "twin-b"), (4, "last")]
+
+
+def test_a_row_without_all_folds_has_no_rank_and_no_mean(runs):
+    runs.folds("whole", quality=0.4)
+    runs.add("part", fold=0, quality=0.9)
+    (table,) = tables(runs.root)
+    part = table.rows[1]
+    assert (part.rank, part.mean, part.interval, part.fb_iou) == (None, None, None, None)
+    assert part.notes == ("fold 1, 2, 3 missing",)
+    assert part.folds[0] > 80
+
+
+def test_without_competitors_one_fold_is_enough(runs):
+    runs.add(fold=1)
+    (table,) = tables(runs.root)
+    assert table.folds == (1,)
+    assert table.rows[0].rank == 1
+
+
+def test_random_weights_never_rank_and_take_no_rank_from_others(runs):
+    runs.folds("honest", quality=0.4)
+    runs.folds("lucky", quality=0.9, weights=Weights(source="random"))
+    (table,) = tables(runs.root)
+    assert [(row.rank, row.method) for row in table.rows] == [(1, "honest"), (None, "lucky")]
+    assert table.rows[1].notes == ("random weights",)
+    assert table.rows[1].backbone == "resnet50 (random weights)"
+
+
+def test_a_cut_manifest_never_ranks_and_asks_no_fold_of_others(runs):
+    runs.add("honest", fold=0, quality=0.4)
+    runs.folds("short", quality=0.9, limit=10)
+    (table,) = tables(runs.root)
+    assert [row.rank for row in table.rows] == [1, None]
+    assert table.rows[1].notes == ("only the first 10 episodes",)
+    assert (table.folds, table.averaged) == ((0, 1, 2, 3), (0,))
+    assert all(row.mean == row.folds[0] for row in table.rows)
+    assert {fold: episodes.count for fold, episodes in table.episodes.items()} == {0: 24}
+
+
+def test_a_checkpoint_of_another_fold_never_ranks(runs, trained):
+    for fold in range(4):
+        runs.add("dcama", fold=fold, checkpoint=trained(0))
+    (table,) = tables(runs.root)
+    (row,) = table.rows
+    assert row.rank is None
+    assert row.notes == (
+        "fold 1, 2, 3: checkpoint trained for fold 0, which has these classes in training",
+    )
+
+
+def test_folds_of_one_training_are_one_row_of_two_trainings_two(runs, trained):
+    for seed in (0, 1):
+        for fold in range(4):
+            runs.add("dcama", fold=fold, luck=seed, checkpoint=trained(fold, seed=seed))
+    (table,) = tables(runs.root)
+    assert sorted(row.method for row in table.rows) == [
+        "dcama (seed=0, dcama-fold*.safetensors)",
+        "dcama (seed=1, dcama-fold*.safetensors)",
+    ]
+    assert {row.rank for row in table.rows} == {1, 2}
+
+
+def test_labels_tell_only_the_options_that_differ(runs):
+    runs.folds(quality=0.4, config={"temperature": 10.0, "layers": ["last"]})
+    runs.folds(quality=0.5, config={"temperature": 20.0, "layers": ["last"]})
+    (table,) = tables(runs.root)
+    assert [row.method for row in table.rows] == [
+        "prototype (temperature=20.0)",
+        "prototype (temperature=10.0)",
+    ]
+
+
+def test_another_precision_is_another_row(runs):
+    runs.folds(quality=0.5, environment={"precision": "fp32"})
+    runs.folds(quality=0.4, environment={"precision": "bf16"})
+    (table,) = tables(runs.root)
+    assert [row.method for row in table.rows] == [
+        "prototype (precision=fp32)",
+        "prototype (precision=bf16)",
+    ]
+
+
+def test_other_weights_of_the_same_encoder_are_named(runs):
+    runs.folds(quality=0.4)
+    other = Weights(source="file", name="mine.safetensors", sha256="cd" * 32)
+    runs.folds(quality=0.5, weights=other)
+    (table,) = tables(runs.root)
+    assert [row.backbone for row in table.rows] == [
+        "resnet50 (mine.safetensors)",
+        "resnet50 (resnet50.a1_in1k)",
+    ]
+
+
+def test_protocols_and_shots_never_mix(runs):
+    runs.folds()
+    runs.folds(shots=5)
+    runs.folds(protocol="pascal5i/hsnet-1k")
+    found = tables(runs.root)
+    assert [(table.protocol, table.shots) for table in found] == [
+        ("pascal5i/hsnet-1k", 1),
+        ("pascal5i/v1-1k", 1),
+        ("pascal5i/v1-1k", 5),
+    ]
+    assert all(row.rank == 1 for table in found for row in table.rows)
+
+
+def test_other_annotations_get_a_table_of_their_own(runs):
+    runs.folds("mine", fingerprint="aa" * 32)
+    runs.folds("yours", fingerprint="bb" * 32)
+    runs.folds("theirs", fingerprint="bb" * 32)
+    first, second = tables(runs.root)
+    assert (first.qualifier, len(first.rows)) == ("annotations bbbbbbbb", 2)
+    assert (second.qualifier, len(second.rows)) == ("annotations aaaaaaaa", 1)
+
+
+def test_other_episodes_of_the_same_protocol_get_a_table_of_their_own(runs):
+    runs.folds("mine", quality=0.4)
+    runs.folds("also-mine", quality=0.5)
+    runs.folds("easy", quality=0.9, draw=1)
+    first, second = tables(runs.root)
+    assert [row.method for row in first.rows] == ["also-mine", "mine"]
+    assert [row.method for row in second.rows] == ["easy"]
+    assert first.qualifier.startswith("episode set ")
+    assert first.episodes[0].digest != second.episodes[0].digest

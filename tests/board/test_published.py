@@ -1,0 +1,81 @@
+"""The numbers that papers print."""
+
+import csv
+import importlib.resources
+from statistics import fmean
+
+import pytest
+
+from fssbench.board.published import published_rows
+
+# What the papers print although their folds give another mean; the notes of the rows say so.
+MISPRINTS = {("pascal5i", "1", "gf-sam"), ("coco20i", "1", "abcb")}
+
+
+def lines() -> list[dict[str, str]]:
+    file = importlib.resources.files("fssbench.board") / "published" / "results.csv"
+    return list(csv.DictReader(file.read_text("utf-8").splitlines()))
+
+
+def test_folds_average_to_the_printed_mean():
+    checked = 0
+    for line in lines():
+        folds = [line[f"fold{fold}"] for fold in range(4)]
+        if not all(folds):
+            continue
+        checked += 1
+        off = abs(fmean(map(float, folds)) - float(line["miou"]))
+        misprint = (line["dataset"], line["shots"], line["method_key"]) in MISPRINTS
+        assert (off > 0.15) == misprint, line
+        assert ("not the printed mean" in line["note"]) == misprint, line
+    assert checked == 213
+
+
+def test_every_line_names_its_paper_and_table():
+    assert len(lines()) == 258
+    titles = {line["paper"]: line["source"] for line in lines()}
+    assert set(titles) == {"HDMNet", "DCAMA", "FS-DINO", "UINO-FSS"}
+    assert all(len(title) > 40 for title in titles.values())
+    assert all(line["table"].startswith("Table") for line in lines())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shots", "method", "backbone", "mean"),
+    [
+        ("pascal5i", 1, "HDMNet", "ResNet-50", "69.4"),
+        ("coco20i", 5, "HDMNet", "ResNet-50", "56.0"),
+        ("pascal5i", 1, "DCAMA", "Swin-B", "69.3"),
+        ("coco20i", 1, "FS-DINO", "DINOv2-B", "62.4"),
+        ("pascal5i", 1, "UINO-FSS", "DINOv2-B", "80.6"),
+        ("fss1000", 1, "UINO-FSS", "", "89.0"),
+    ],
+)
+def test_the_four_papers_own_numbers(dataset, shots, method, backbone, mean):
+    rows = published_rows(dataset)[shots]
+    found = {row.mean for row in rows if (row.method, row.backbone) == (method, backbone)}
+    assert mean in found
+
+
+def test_the_highest_mean_comes_first_and_no_mean_last():
+    for dataset in ("pascal5i", "coco20i", "fss1000"):
+        for rows in published_rows(dataset).values():
+            means = [float(row.mean or "-inf") for row in rows]
+            assert means == sorted(means, reverse=True)
+
+
+def test_a_suspect_value_says_so():
+    (matcher,) = [row for row in published_rows("fss1000")[1] if row.method.startswith("Matcher")]
+    assert matcher.mean == "33.0"
+    assert "suspect" in matcher.note
+
+
+def test_lines_that_papers_share_are_one_row():
+    rows = [row for row in published_rows("pascal5i")[1] if row.method == "GF-SAM"]
+    (row,) = rows
+    assert [source.paper for source in row.sources] == ["FS-DINO", "UINO-FSS"]
+    assert row.venue_year == "NeurIPS'24"
+
+
+def test_what_is_no_miou_is_not_shown():
+    assert published_rows("davis17") == {}
+    assert published_rows("nothing") == {}
