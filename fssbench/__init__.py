@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fssbench.episodes.manifest import Manifest
     from fssbench.episodes.protocol import build_manifest
     from fssbench.episodes.sampler import Pool
-    from fssbench.harness.evaluate import Evaluation, evaluate
+    from fssbench.harness.evaluate import evaluate
+    from fssbench.harness.evaluation import Evaluation
     from fssbench.harness.predictor import Prediction, Predictor
     from fssbench.harness.record import Record
     from fssbench.harness.run import Run
@@ -50,7 +51,7 @@ _LAZY = {
     "Manifest": "fssbench.episodes.manifest",
     "build_manifest": "fssbench.episodes.protocol",
     "Pool": "fssbench.episodes.sampler",
-    "Evaluation": "fssbench.harness.evaluate",
+    "Evaluation": "fssbench.harness.evaluation",
     "evaluate": "fssbench.harness.evaluate",
     "Prediction": "fssbench.harness.predictor",
     "Predictor": "fssbench.harness.predictor",

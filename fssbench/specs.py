@@ -82,8 +82,9 @@ class ProtocolSpec(Spec):
         sampler: name of the sampler.
         episodes: how many, or None for as many as the sampler makes of the lists.
         min_pixels: an image is listed for a class that covers at least this many of its pixels.
-        rare: what happens to a class with fewer than K+1 listed images: an ``error``, or the class
-            is left out (``drop``) and named in manifest and record.
+        rare: what happens to a class with too few listed images: an ``error`` when there are fewer
+            than K+1; or (``drop``) a class with fewer than 6 (K+1 for more than 5 shots) is left
+            out and named in manifest and record.
         score_size: predictions are scored at the ``original`` size of the query image, or at the
             matcher's ``input`` size (the mask is then resized with nearest neighbour).
     """

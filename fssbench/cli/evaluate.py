@@ -44,8 +44,8 @@ def evaluate(matcher: str, as_json: bool, panels: int, **settings: Any) -> None:
     """
     from rich.console import Console
 
-    from fssbench.harness.evaluate import Evaluation
     from fssbench.harness.evaluate import evaluate as run_evaluation
+    from fssbench.harness.evaluation import Evaluation
     from fssbench.harness.panels import Panels
     from fssbench.harness.progress import ProgressReport
     from fssbench.harness.run import Run
@@ -74,6 +74,10 @@ def _print_table(results: Sequence[Result], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from fssbench.harness.record import ROWS_FILE
+    from fssbench.harness.rows import read_rows
+    from fssbench.statistics.intervals import miou_interval
+
     first = results[0].record
     table = Table(
         title=f"{first.matcher} on {first.backbone} ({_weights(first)}), {first.protocol}"
@@ -81,11 +85,11 @@ def _print_table(results: Sequence[Result], out: Path) -> None:
     for name in ("fold", "shots", "seed", "mIoU", "95 % interval", "FB-IoU", "episode mIoU",
                  "ms/episode"):  # fmt: skip
         table.add_column(name, justify="right")
-    groups: dict[tuple[int, int], list[Any]] = {}
+    groups: dict[tuple[int, int], list[Result]] = {}
     for result in results:
-        record = result.record
-        groups.setdefault((record.shots, record.seed), []).append(record)
-    for (shots, seed), records in groups.items():
+        groups.setdefault((result.record.shots, result.record.seed), []).append(result)
+    for (shots, seed), group in groups.items():
+        records = [result.record for result in group]
         for record in records:
             low, high = record.intervals["miou"]
             table.add_row(
@@ -99,9 +103,10 @@ def _print_table(results: Sequence[Result], out: Path) -> None:
                 sum(r.scores[name] for r in records) / len(records)
                 for name in ("miou", "fb_iou", "episode_miou")
             ]
+            low, high = miou_interval([read_rows(r.folder / ROWS_FILE) for r in group])
             table.add_row(
-                "mean", str(shots), str(seed), f"[bold]{means[0]:.2f}[/bold]", "",
-                f"{means[1]:.2f}", f"{means[2]:.2f}", "",
+                "mean", str(shots), str(seed), f"[bold]{means[0]:.2f}[/bold]",
+                f"{low:.2f} to {high:.2f}", f"{means[1]:.2f}", f"{means[2]:.2f}", "",
             )  # fmt: skip
         table.add_section()
     console = Console()

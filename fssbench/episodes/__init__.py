@@ -27,12 +27,14 @@ def fssbench_samplers() -> list[SamplerSpec]:
 def fssbench_protocols() -> list[ProtocolSpec]:
     """The house protocols. Never change one: give the changed one a new name."""
 
-    def balanced(name: str, split: str, episodes: int | None, **more: object) -> ProtocolSpec:
+    def balanced(
+        name: str, split: str, episodes: int | None, note: str = "", **more: object
+    ) -> ProtocolSpec:
         count = "every image of every class" if episodes is None else f"{episodes:,} episodes"
         fields = {"sampler": "class-balanced", "min_pixels": _MIN_PIXELS, **more}
         return ProtocolSpec(
             name=name,
-            summary=f"{count}, split {split!r}, scored at original size",
+            summary=f"{count}, split {split!r}, scored at original size{note and f'; {note}'}",
             dataset=name.partition("/")[0],
             split=split,
             episodes=episodes,
@@ -43,10 +45,17 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         balanced("pascal5i/v1-1k", "val", 1000),
         balanced("coco20i/v1-1k", "val", 1000),
         balanced("coco20i/v1-10k", "val", 10000),
-        balanced("coco20i/v1-mini", "val", 1000, rare="drop"),
+        balanced("coco20i/v1-mini", "val", 1000, "for subsets: drops rare classes", rare="drop"),
         balanced("fss1000/v1", "test", None, min_pixels=1),
         balanced("folder/v1", "test", None, min_pixels=1),
         # Objects of the embedded benchmark are small: its images have 160 pixels a side.
         balanced("shapes/v1-1k", "val", 1000, min_pixels=400),
-        balanced("shapes/v1-1k-wrong-mask", "val", 1000, min_pixels=400, sampler="wrong-mask"),
+        balanced(
+            "shapes/v1-1k-wrong-mask",
+            "val",
+            1000,
+            "a control: supports show another class's mask",
+            min_pixels=400,
+            sampler="wrong-mask",
+        ),
     ]

@@ -10,6 +10,9 @@ from fssbench.episodes.sampler import Pool, Sampler
 from fssbench.errors import FssbenchError
 from fssbench.specs import ProtocolSpec, SamplerSpec
 
+MOST_SHOTS = 5
+"""A protocol that drops rare classes drops those that cannot serve as many shots as this."""
+
 
 def build_manifest(
     protocol: ProtocolSpec,
@@ -44,11 +47,13 @@ def build_manifest(
         raise FssbenchError(f"limit must be at least 1, not {limit}")
     dataset.check_fold(fold)
     lists = class_lists(dataset, protocol.split, dataset.fold_classes(fold), protocol.min_pixels)
-    rare = {c: len(images) for c, images in lists.items() if len(images) < shots + 1}
+    # Classes are dropped for all shots alike, so that 1-shot and 5-shot ask for the same classes.
+    needed = shots + 1 if protocol.rare == "error" else max(shots, MOST_SHOTS) + 1
+    rare = {c: len(images) for c, images in lists.items() if len(images) < needed}
     if rare and (protocol.rare == "error" or len(rare) == len(lists)):
         counts = ", ".join(f"{dataset.classes[c]} ({n})" for c, n in rare.items())
         raise FssbenchError(
-            f"{protocol.name}, fold {fold}, {shots}-shot: every class needs {shots + 1} images in "
+            f"{protocol.name}, fold {fold}, {shots}-shot: every class needs {needed} images in "
             f"split {protocol.split!r} with at least {protocol.min_pixels} of its pixels; too few: "
             f"{counts}. Complete the dataset, ask for fewer shots{_hint(protocol)}"
         )

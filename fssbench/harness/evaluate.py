@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import json
 import os
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import cattrs
 import torch
 
 from fssbench import build, registry
@@ -23,76 +21,23 @@ from fssbench.episodes.loader import load_chunks
 from fssbench.episodes.manifest import Manifest
 from fssbench.episodes.protocol import build_manifest
 from fssbench.errors import FssbenchError
-from fssbench.harness import cost
-from fssbench.harness.environment import environment
+from fssbench.harness.evaluation import Evaluation
 from fssbench.harness.features import FeatureCache
 from fssbench.harness.measure import chunks_of, measure_chunks
-from fssbench.harness.pipeline import Pipeline, Precision, choose_device
+from fssbench.harness.pipeline import Pipeline, choose_device
 from fssbench.harness.record import (
-    CheckpointInfo,
-    ClassScore,
-    Cost,
-    DatasetInfo,
-    ManifestInfo,
     Record,
-    Weights,
 )
+from fssbench.harness.recording import config_of, make_record
 from fssbench.harness.run import Run
 from fssbench.harness.rundir import RunDirectory
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.matcher import Matcher
-from fssbench.metrics.iou import IoU
 from fssbench.metrics.metric import Metric
 from fssbench.specs import BackboneSpec, MatcherSpec, ProtocolSpec
-from fssbench.statistics.intervals import miou_interval
 
 CACHE_BYTES = 2 << 30
 """Features that are kept in memory."""
-
-
-@attrs.frozen(kw_only=True)
-class Evaluation:
-    """What `evaluate` is asked for; the command line's options, by the same names.
-
-    Attributes:
-        matcher: name of the method.
-        backbone: name of its encoder.
-        protocol: protocol id.
-        data_root: folder of the dataset.
-        data_options: the dataset's own options.
-        folds: fold numbers; None for all.
-        shots: K, each evaluated for itself.
-        seeds: seeds of the manifest; benchmarks use 0.
-        weights: of the encoder: ``pretrained``, ``random`` or a file.
-        checkpoint: trained weights of the matcher.
-        limit: only the first so many episodes of each manifest.
-        out: folder for run directories.
-        options: the matcher's own.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``fp32`` or ``bf16``.
-        workers: loader processes; None for one less than the cores, at most 8.
-        batch_size: episodes that are segmented at once.
-        metrics: names of the metrics to measure, ``iou`` first.
-    """
-
-    matcher: str = "prototype"
-    backbone: str = "tiny-resnet"
-    protocol: str = "shapes/v1-1k"
-    data_root: Path | None = None
-    data_options: Mapping[str, Any] = attrs.field(factory=dict)
-    folds: tuple[int, ...] | None = None
-    shots: tuple[int, ...] = (1,)
-    seeds: tuple[int, ...] = (0,)
-    weights: str = "pretrained"
-    checkpoint: Path | None = None
-    limit: int | None = None
-    out: Path = Path("runs")
-    options: Mapping[str, Any] = attrs.field(factory=dict)
-    device: str = "auto"
-    precision: Precision = "fp32"
-    workers: int | None = None
-    batch_size: int = 1
-    metrics: tuple[str, ...] = ("iou",)
 
 
 @attrs.frozen(kw_only=True)
@@ -131,28 +76,33 @@ def evaluate(
         FssbenchError: a name, option, file or dataset is not as it must be.
     """
     job = attrs.evolve(evaluation or Evaluation(), **changes)
-    if job.batch_size < 1:
-        raise FssbenchError(f"--batch-size must be at least 1, not {job.batch_size}")
     known = registry.registry()
     protocol = known.get(ProtocolSpec, job.protocol)
+    # Everything that a slip of the finger can spoil comes before everything that takes long.
+    registry.configure(known.get(MatcherSpec, job.matcher), job.options)
+    job = attrs.evolve(
+        job,
+        matcher=known.get(MatcherSpec, job.matcher).name,
+        backbone=known.get(BackboneSpec, job.backbone).name,
+    )
     dataset = build.dataset(protocol.dataset, job.data_root, **job.data_options)
     folds = tuple(range(dataset.folds)) if job.folds is None else job.folds
+    for fold in folds:
+        dataset.check_fold(fold)
+    device = choose_device(job.device)
+    workers = _workers(job.workers)
+    checkpoint = None if job.checkpoint is None else read_checkpoint(job.checkpoint)
+    if checkpoint is not None:
+        _check_checkpoint(checkpoint, job, dataset.name, folds)
+    backbone = build.backbone(job.backbone, job.weights)
+    matcher = _matcher(job, backbone, checkpoint)
+    pipeline = Pipeline(matcher, backbone, device=device, precision=job.precision)
     manifests = [
         build_manifest(protocol, dataset, fold=fold, shots=shots, seed=seed, limit=job.limit)
         for fold in folds
         for shots in job.shots
         for seed in job.seeds
     ]
-    checkpoint = None if job.checkpoint is None else read_checkpoint(job.checkpoint)
-    job = attrs.evolve(
-        job,
-        matcher=known.get(MatcherSpec, job.matcher).name,
-        backbone=known.get(BackboneSpec, job.backbone).name,
-    )
-    device = choose_device(job.device)
-    backbone = build.backbone(job.backbone, job.weights)
-    matcher = _matcher(job, backbone, checkpoint, manifests)
-    pipeline = Pipeline(matcher, backbone, device=device, precision=job.precision)
     bench = _Bench(
         job=job,
         protocol=protocol,
@@ -161,6 +111,7 @@ def evaluate(
         checkpoint=checkpoint,
         cache=FeatureCache(pipeline, CACHE_BYTES),
         metrics=tuple(build.metric(name) for name in job.metrics),
+        workers=workers,
     )
     return [bench.run(manifest, observers or (lambda run: ())) for manifest in manifests]
 
@@ -176,6 +127,7 @@ class _Bench:
     checkpoint: Checkpoint | None
     cache: FeatureCache
     metrics: tuple[Metric, ...]
+    workers: int
 
     def run(self, manifest: Manifest, observers: Observers) -> Result:
         settings = self._settings()
@@ -199,7 +151,15 @@ class _Bench:
             with _registered([*observers(run), directory]) as hook:
                 hook.fssbench_evaluation_started(run=run)
                 self._measure(run, directory, left, hook)
-                record = self._record(manifest, directory)
+                record = make_record(
+                    self.job,
+                    manifest,
+                    self.pipeline,
+                    self.checkpoint,
+                    self.metrics,
+                    rows=directory.rows(),
+                    seconds=directory.seconds,
+                )
                 directory.finish(record)
                 hook.fssbench_evaluation_finished(run=run, record=record)
         return Result(record=record, folder=folder, fresh=True)
@@ -212,7 +172,7 @@ class _Bench:
             self.dataset,
             self.pipeline.geometry,
             score_size=self.protocol.score_size,
-            workers=_workers(self.job.workers),
+            workers=self.workers,
         )
         measured = measure_chunks(
             loaded, self.pipeline, self.cache, self.metrics, batch_size=self.job.batch_size
@@ -231,7 +191,7 @@ class _Bench:
         """Everything but the manifest that the rows depend on."""
         return {
             "matcher": self.job.matcher,
-            "config": _config(self.pipeline.matcher),
+            "config": config_of(self.pipeline.matcher),
             "checkpoint": None if self.checkpoint is None else self.checkpoint.sha256,
             "backbone": self.job.backbone,
             "weights": attrs.asdict(self.pipeline.backbone.weights),
@@ -253,77 +213,11 @@ class _Bench:
         cell = f"fold{manifest.fold}-{manifest.shots}shot-seed{manifest.seed}"
         return self.job.out / re.sub(r"[^\w.+-]", "-", manifest.protocol) / method / cell
 
-    def _record(self, manifest: Manifest, directory: RunDirectory) -> Record:
-        rows = directory.rows()
-        scores: dict[str, float] = {}
-        for metric in self.metrics:
-            scores.update(metric.summarise(rows, manifest.class_ids))
-        table = IoU().per_class(rows, manifest.class_ids)
-        backbone = self.pipeline.backbone
-        return Record(
-            protocol=manifest.protocol,
-            fold=manifest.fold,
-            shots=manifest.shots,
-            seed=manifest.seed,
-            dataset=DatasetInfo(
-                name=manifest.dataset, split=manifest.split, fingerprint=manifest.fingerprint
-            ),
-            manifest=ManifestInfo(
-                digest=manifest.digest,
-                episodes=len(manifest.episodes),
-                classes=manifest.class_ids,
-                dropped=tuple(name for _, name in manifest.dropped),
-                limit=manifest.limit,
-            ),
-            matcher=self.job.matcher,
-            config=_config(self.pipeline.matcher),
-            checkpoint=None
-            if self.checkpoint is None
-            else CheckpointInfo(
-                name=self.checkpoint.name,
-                sha256=self.checkpoint.sha256,
-                header=self.checkpoint.header,
-            ),
-            backbone=self.job.backbone,
-            weights=Weights(**attrs.asdict(backbone.weights)),
-            features=cattrs.unstructure(self.pipeline.request),
-            scores=scores,
-            intervals={"miou": miou_interval([rows])},
-            per_class=tuple(
-                ClassScore(
-                    class_id=class_id,
-                    name=manifest.class_name(class_id),
-                    episodes=int(table["episodes"][class_id]),
-                    iou=float(table["iou"][class_id]),
-                    background_iou=float(table["background_iou"][class_id]),
-                )
-                for class_id in manifest.class_ids
-            ),
-            cost=Cost(
-                learnable_parameters=cost.learnable_parameters(self.pipeline),
-                backbone_parameters=cost.backbone_parameters(self.pipeline),
-                flops_per_episode=cost.flops_per_episode(self.pipeline, manifest.shots),
-                seconds_per_episode=directory.seconds / len(manifest.episodes),
-                peak_memory_mib=cost.peak_memory_mib(self.pipeline.device),
-            ),
-            environment={
-                **environment(self.pipeline.device),
-                "precision": self.job.precision,
-                "batch_size": self.job.batch_size,
-            },
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
 
-
-def _matcher(
-    job: Evaluation,
-    backbone: Backbone,
-    checkpoint: Checkpoint | None,
-    manifests: Sequence[Manifest],
-) -> Matcher:
-    """The matcher with its trained weights, after every check that they may be tested here."""
-    if checkpoint is None:
-        return build.matcher(job.matcher, backbone, **job.options)
+def _check_checkpoint(
+    checkpoint: Checkpoint, job: Evaluation, dataset: str, folds: Sequence[int]
+) -> None:
+    """A model must not be tested as something else, or on classes that it was trained on."""
     header = checkpoint.header
     for what, asked in (("matcher", job.matcher), ("backbone", job.backbone)):
         if header[what] != asked:
@@ -331,14 +225,20 @@ def _matcher(
                 f"--checkpoint {checkpoint.name}: it was trained as {what} {header[what]!r}, not "
                 f"{asked!r}"
             )
-    for manifest in manifests:
-        same_data = header.get("dataset") in (None, manifest.dataset)
-        if same_data and header.get("fold") not in (None, manifest.fold):
+    trained = header.get("fold")
+    for fold in folds:
+        if header.get("dataset") in (None, dataset) and trained not in (None, fold):
             raise FssbenchError(
-                f"--checkpoint {checkpoint.name}: it was trained for fold {header['fold']}, so it "
-                f"has seen the classes of fold {manifest.fold}; evaluate --fold {header['fold']}"
+                f"--checkpoint {checkpoint.name}: it was trained for fold {trained}, so it has "
+                f"seen the classes of fold {fold}; evaluate --fold {trained}"
             )
-    matcher = build.matcher(job.matcher, backbone, **{**header["config"], **job.options})
+
+
+def _matcher(job: Evaluation, backbone: Backbone, checkpoint: Checkpoint | None) -> Matcher:
+    """The matcher, with its trained weights and the options that it was trained with."""
+    if checkpoint is None:
+        return build.matcher(job.matcher, backbone, **job.options)
+    matcher = build.matcher(job.matcher, backbone, **{**checkpoint.header["config"], **job.options})
     checkpoint.load_into(matcher)
     return matcher
 
@@ -357,14 +257,5 @@ def _registered(observers: Sequence[object]) -> Iterator[Any]:
                 manager.unregister(observer)
 
 
-def _config(matcher: Matcher) -> dict[str, Any]:
-    config: dict[str, Any] = {} if matcher.config is None else cattrs.unstructure(matcher.config)
-    return config
-
-
 def _workers(asked: int | None) -> int:
-    if asked is None:
-        return max(0, min(8, (os.cpu_count() or 1) - 1))
-    if asked < 0:
-        raise FssbenchError(f"--workers must not be negative, not {asked}")
-    return asked
+    return max(0, min(8, (os.cpu_count() or 1) - 1)) if asked is None else asked

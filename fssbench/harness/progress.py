@@ -64,7 +64,7 @@ class ProgressReport:
         )
         self._bar.start()
         if run.done:
-            self._console.print(f"{self._name}: going on after {run.done} episodes")
+            self._say(f"{self._name}: going on after {run.done} episodes")
 
     def fssbench_episodes_measured(
         self, run: Run, chunk: int, episodes: Sequence[Episode], rows: pandas.DataFrame,
@@ -83,17 +83,20 @@ class ProgressReport:
         if not self._console.is_terminal and now - self._spoken > LINES_EVERY:
             self._spoken = now
             done = self._done + self._measured
-            self._console.print(f"{self._name}: {done}/{self._total} episodes, {rate}, {miou}")
+            self._say(f"{self._name}: {done}/{self._total} episodes, {rate}, {miou}")
 
     def fssbench_evaluation_finished(self, run: Run, record: Record) -> None:
         """Take the bar away and leave one line."""
         del run
         self.close()
         low, high = record.intervals["miou"]
-        self._console.print(
+        self._say(
             f"{self._name}: mIoU {record.scores['miou']:.2f} [{low:.1f}, {high:.1f}], "
             f"{record.manifest.episodes} episodes in {time.monotonic() - self._started:.1f} s"
         )
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, highlight=False)
 
     def close(self) -> None:
         """Give the terminal back."""

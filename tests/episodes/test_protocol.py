@@ -93,6 +93,14 @@ def test_class_with_too_few_images_is_an_error_that_names_it(make_fake):
         build_manifest(dropping, dataset, fold=0, shots=7)
 
 
+def test_rare_classes_are_dropped_for_all_shots_alike(make_fake):
+    images = {f"im{i}": {0: 5000} for i in range(9)} | {f"om{i}": {1: 5000} for i in range(5)}
+    dropping = attrs.evolve(PROTOCOL, rare="drop")
+    for shots in (1, 5):
+        manifest = build_manifest(dropping, make_fake(images, 4), fold=0, shots=shots)
+        assert manifest.dropped == ((1, "class1"),)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

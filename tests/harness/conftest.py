@@ -5,8 +5,7 @@ from __future__ import annotations
 import methods_for_tests
 import pytest
 
-from fssbench import registry
-from fssbench.harness.evaluate import Evaluation
+from fssbench import Evaluation, registry
 
 
 @pytest.fixture(scope="session")

@@ -300,7 +300,12 @@ def test_file_size_limit_stops_with_one_line(tmp_path):
         [sys.executable, "-c", code, *small(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2, done.stderr
-    assert "cannot write: File too large" in done.stderr.splitlines()[-1]
+    assert "journal.jsonl: cannot write: " in done.stderr.splitlines()[-1]
+    resumed, straight = cli(*small(tmp_path)), cli(*small(tmp_path / "straight"))
+    assert (resumed.returncode, straight.returncode) == (0, 0)
+    cells = sorted(tmp_path.rglob("rows.csv.gz"))
+    assert len(cells) == 2
+    assert cells[0].read_bytes() == cells[1].read_bytes()
 
 
 def test_missing_and_wrong_checkpoints(job, tmp_path):
@@ -341,7 +346,7 @@ def test_missing_and_wrong_checkpoints(job, tmp_path):
         ({"folds": (4,)}, "shapes has no fold 4; it has folds 0 to 3"),
         ({"options": {"size": "3"}}, "mixer takes no options, but was given size"),
         ({"data_options": {"image_size": "3"}}, "shapes has no option 'image_size'"),
-        ({"workers": -1}, "--workers must not be negative"),
+        ({"workers": -1}, "--workers must be at least 0"),
         ({"batch_size": 0}, "--batch-size must be at least 1"),
         ({"device": "gpu"}, "--device gpu: use auto, cpu or cuda"),
         ({"device": "cuda:77"}, "no such GPU"),

@@ -1,0 +1,70 @@
+"""What an evaluation is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from fssbench.errors import FssbenchError
+from fssbench.harness.pipeline import Precision
+
+
+@attrs.frozen(kw_only=True)
+class Evaluation:
+    """What `evaluate` is asked for; the command line's options, by the same names.
+
+    Attributes:
+        matcher: name of the method.
+        backbone: name of its encoder.
+        protocol: protocol id.
+        data_root: folder of the dataset.
+        data_options: the dataset's own options.
+        folds: fold numbers; None for all.
+        shots: K, each evaluated for itself.
+        seeds: seeds of the manifest; benchmarks use 0.
+        weights: of the encoder: ``pretrained``, ``random`` or a file.
+        checkpoint: trained weights of the matcher.
+        limit: only the first so many episodes of each manifest.
+        out: folder for run directories.
+        options: the matcher's own.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``fp32`` or ``bf16``.
+        workers: loader processes; None for one less than the cores, at most 8.
+        batch_size: episodes that are segmented at once.
+        metrics: names of the metrics to measure, ``iou`` first.
+
+    Raises:
+        FssbenchError: a number is too small.
+    """
+
+    matcher: str = "prototype"
+    backbone: str = "tiny-resnet"
+    protocol: str = "shapes/v1-1k"
+    data_root: Path | None = None
+    data_options: Mapping[str, Any] = attrs.field(factory=dict)
+    folds: tuple[int, ...] | None = None
+    shots: tuple[int, ...] = (1,)
+    seeds: tuple[int, ...] = (0,)
+    weights: str = "pretrained"
+    checkpoint: Path | None = None
+    limit: int | None = None
+    out: Path = Path("runs")
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    device: str = "auto"
+    precision: Precision = "fp32"
+    workers: int | None = None
+    batch_size: int = 1
+    metrics: tuple[str, ...] = ("iou",)
+
+    def __attrs_post_init__(self) -> None:
+        for name, value, least in (
+            ("--batch-size", self.batch_size, 1),
+            ("--limit", self.limit, 1),
+            ("--workers", self.workers, 0),
+            ("--shots", min(self.shots, default=0), 1),
+        ):
+            if value is not None and value < least:
+                raise FssbenchError(f"{name} must be at least {least}, not {value}")
