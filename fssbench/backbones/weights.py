@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import threading
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from fssbench.backbones.backbone import WeightsInfo
 from fssbench.errors import FssbenchError
+from fssbench.files import sha256
 
 PRETRAINED, RANDOM, NONE = "pretrained", "random", "none"
 RANDOM_SEED = 0
@@ -104,12 +104,6 @@ def read(path: Path) -> dict[str, Tensor]:
             f"weights {path}: holds no tensors of an encoder; give a file with a state dict"
         )
     return state
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hub_entry(tag: str) -> Any:
