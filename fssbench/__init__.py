@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from fssbench.harness.predictor import Prediction, Predictor
     from fssbench.harness.record import Record
     from fssbench.harness.run import Run
+    from fssbench.matchers.importing import Imported
     from fssbench.matchers.matcher import FeatureRequest, Matcher
+    from fssbench.matchers.recipe import Recipe
+    from fssbench.matchers.stage import (
+        EpisodeBatch,
+        ImageBatch,
+        LabelledBatch,
+        ParameterGroup,
+        Stage,
+    )
     from fssbench.metrics.metric import Metric
 
 __version__ = "0.1.0"
@@ -57,8 +66,15 @@ _LAZY = {
     "Predictor": "fssbench.harness.predictor",
     "Record": "fssbench.harness.record",
     "Run": "fssbench.harness.run",
+    "Imported": "fssbench.matchers.importing",
     "FeatureRequest": "fssbench.matchers.matcher",
     "Matcher": "fssbench.matchers.matcher",
+    "Recipe": "fssbench.matchers.recipe",
+    "EpisodeBatch": "fssbench.matchers.stage",
+    "ImageBatch": "fssbench.matchers.stage",
+    "LabelledBatch": "fssbench.matchers.stage",
+    "ParameterGroup": "fssbench.matchers.stage",
+    "Stage": "fssbench.matchers.stage",
     "Metric": "fssbench.metrics.metric",
 }
 
@@ -70,22 +86,29 @@ __all__ = [
     "DatasetSpec",
     "Draw",
     "Episode",
+    "EpisodeBatch",
     "Evaluation",
     "FeatureRequest",
     "FssbenchError",
+    "ImageBatch",
+    "Imported",
+    "LabelledBatch",
     "LayerInfo",
     "Manifest",
     "Matcher",
     "MatcherSpec",
     "Metric",
     "MetricSpec",
+    "ParameterGroup",
     "Pool",
     "Prediction",
     "Predictor",
     "ProtocolSpec",
+    "Recipe",
     "Record",
     "Run",
     "SamplerSpec",
+    "Stage",
     "WeightsInfo",
     "backbone",
     "build_manifest",

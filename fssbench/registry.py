@@ -122,6 +122,22 @@ def load(spec: Spec) -> Any:
     return _resolve(spec.factory, spec.name)
 
 
+def load_importer(spec: MatcherSpec) -> Any:
+    """Import what a matcher's `importer` names.
+
+    Raises:
+        FssbenchError: the matcher has none, or it cannot be imported.
+    """
+    if not spec.importer:
+        known = registry().specs(MatcherSpec).values()
+        others = [other.name for other in known if other.importer]
+        raise FssbenchError(
+            f"{spec.name} cannot read files of its authors; those that can: "
+            f"{', '.join(others) or 'none'}"
+        )
+    return _resolve(spec.importer, spec.name)
+
+
 def options_class(spec: Spec) -> type[Any] | None:
     """The attrs class of a spec's options, or None when it takes none."""
     return typing.cast(type[Any], _resolve(spec.config, spec.name)) if spec.config else None

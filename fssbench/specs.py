@@ -105,7 +105,17 @@ class BackboneSpec(Spec):
 
 @attrs.frozen(kw_only=True)
 class MatcherSpec(Spec):
-    """A method; its factory is called as ``factory(config=config, backbone=BackboneInfo)``."""
+    """A method; its factory is called as ``factory(config=config, backbone=BackboneInfo)``.
+
+    Attributes:
+        recipes: ``"package:recipes.toml"``, a file beside the package's ``__init__.py`` (or beside
+            the module) that tells how its stages are trained; "" for a method without training.
+        importer: ``"package.module:function"`` that understands the authors' own checkpoint files,
+            see `fssbench.matchers.importing`; "" if there is none.
+    """
+
+    recipes: str = ""
+    importer: str = attrs.field(default="", validator=_check_factory)
 
 
 @attrs.frozen(kw_only=True)

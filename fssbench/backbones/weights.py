@@ -25,6 +25,7 @@ from fssbench.files import sha256
 
 PRETRAINED, RANDOM, NONE = "pretrained", "random", "none"
 RANDOM_SEED = 0
+BACKBONE_PREFIX = "backbone."
 HUB_FILE = "model.safetensors"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 _HEADS = re.compile(r"(fc|head|classifier|pre_logits)\.")
@@ -74,12 +75,40 @@ def resolve(weights: str, *, backbone: str, tag: str = "", shipped: Path | None 
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file by name, without the usual wrappings and classifier heads.
+    """The tensors of an encoder's weight file by name, without its classifier's.
+
+    Of a file whose tensors have names in ``backbone.``, such as a checkpoint that brings its
+    encoder, it is these.
+
+    Raises:
+        FssbenchError: the file is missing, of another kind, damaged, or holds no weights.
+    """
+    tensors = read_tensors(path)
+    inside = {
+        name.removeprefix(BACKBONE_PREFIX): value
+        for name, value in tensors.items()
+        if name.startswith(BACKBONE_PREFIX)
+    }
+    state = without_head(inside or tensors)
+    if not state:
+        raise FssbenchError(
+            f"weights {path}: holds no tensors of an encoder; give a file with a state dict"
+        )
+    return state
+
+
+def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An encoder's tensors without those of its classifier."""
+    return {name: value for name, value in state.items() if not _HEADS.match(name)}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a weight file by name, without the usual wrappings.
 
     Nothing in the file is executed: pickles are read with torch's ``weights_only``.
 
     Raises:
-        FssbenchError: the file is missing, of another kind, damaged, or holds no weights.
+        FssbenchError: the file is missing, of another kind, or damaged.
     """
     if path.suffix not in _SUFFIXES:
         raise FssbenchError(
@@ -98,12 +127,7 @@ def read(path: Path) -> dict[str, Tensor]:
             f"weights {path}: not readable as a plain weight file ({_first_line(error)}); "
             "save the state dict alone, with safetensors or torch.save"
         ) from error
-    state = {name: value for name, value in _unwrap(content).items() if not _HEADS.match(name)}
-    if not state:
-        raise FssbenchError(
-            f"weights {path}: holds no tensors of an encoder; give a file with a state dict"
-        )
-    return state
+    return _unwrap(content)
 
 
 def hub_entry(tag: str) -> Any:
@@ -189,6 +213,17 @@ def _fit(
         if name.endswith(".num_batches_tracked")
     }
     state = counters | dict(state)
+    reasons = mismatch(expected, state)
+    if reasons:
+        raise FssbenchError(
+            f"weights {file}: not weights of {backbone}, whose {len(expected)} tensors they do not "
+            f"match: {reasons}; give a file that was saved from that architecture"
+        )
+    return state
+
+
+def mismatch(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """How tensors differ in name and shape from what is expected: counts and examples, or ""."""
     wrong = {
         "missing": [name for name in expected if name not in state],
         "unexpected": [name for name in state if name not in expected],
@@ -198,13 +233,7 @@ def _fit(
             if name in state and state[name].shape != tensor.shape
         ],
     }
-    if any(wrong.values()):
-        reasons = "; ".join(f"{len(n)} {how} ({_some(n)})" for how, n in wrong.items() if n)
-        raise FssbenchError(
-            f"weights {file}: not weights of {backbone}, whose {len(expected)} tensors they do not "
-            f"match: {reasons}; give a file that was saved from that architecture"
-        )
-    return state
+    return "; ".join(f"{len(n)} {how} ({_some(n)})" for how, n in wrong.items() if n)
 
 
 def _some(names: Sequence[str]) -> str:

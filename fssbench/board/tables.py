@@ -13,7 +13,7 @@ from fssbench.board.labels import backbone_label, method_label
 from fssbench.board.published import PublishedRow, published_rows
 from fssbench.board.results import Result, cell, method_id
 from fssbench.harness.record import RECORD_FILE, Record
-from fssbench.statistics.intervals import miou_interval
+from fssbench.statistics.intervals import score_intervals
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -205,7 +205,7 @@ def _row(method: Method, peers: Sequence[Record], why: Sequence[str], needed: se
         backbone=backbone_label(records[0], peers),
         folds={fold: record.scores["miou"] for fold, record in folds.items()},
         mean=None if missing else fmean(folds[f].scores["miou"] for f in averaged),
-        interval=None if missing else miou_interval([method[f].rows() for f in averaged]),
+        interval=None if missing else score_intervals([method[f].rows() for f in averaged])["miou"],
         fb_iou=None if missing else fmean(folds[f].scores["fb_iou"] for f in averaged),
         parameters=max(record.cost.learnable_parameters for record in records),
         seconds=fmean(record.cost.seconds_per_episode for record in records),

@@ -18,7 +18,7 @@ from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
 from fssbench.harness.record import RECORD_FILE, ROWS_FILE, Record
 from fssbench.metrics.iou import IoU
-from fssbench.statistics.intervals import miou_interval
+from fssbench.statistics.intervals import score_intervals
 
 TOLERANCE = 1e-6
 # An interval comes from floating-point comparisons of replicates with the score, which another
@@ -133,15 +133,15 @@ def _scores(record: Record, manifest: Manifest, rows: pandas.DataFrame) -> Itera
         near = _near(entry.iou, line["iou"]) and _near(entry.background_iou, line["background_iou"])
         if not (fits and near):
             yield f"per_class of class {entry.class_id} is not what the rows give; evaluate again"
-    low, high = miou_interval([rows])
-    said_low, said_high = record.intervals.get("miou", (math.nan, math.nan))
-    if not (
-        _near(said_low, low, INTERVAL_TOLERANCE) and _near(said_high, high, INTERVAL_TOLERANCE)
-    ):
-        yield (
-            f"intervals.miou is {said_low:.4f} to {said_high:.4f}, the rows give {low:.4f} to "
-            f"{high:.4f}; evaluate again"
-        )
+    for name, (low, high) in score_intervals([rows]).items():
+        said_low, said_high = record.intervals.get(name, (math.nan, math.nan))
+        if not (
+            _near(said_low, low, INTERVAL_TOLERANCE) and _near(said_high, high, INTERVAL_TOLERANCE)
+        ):
+            yield (
+                f"intervals.{name} is {said_low:.4f} to {said_high:.4f}, the rows give {low:.4f} "
+                f"to {high:.4f}; evaluate again"
+            )
 
 
 def _plugin_scores(rows: pandas.DataFrame, manifest: Manifest) -> dict[str, float]:

@@ -15,6 +15,7 @@ from fssbench.errors import FssbenchError, near
 
 _VERBS = {
     "evaluate": "fssbench.cli.evaluate:evaluate",
+    "checkpoint": "fssbench.cli.checkpoint:checkpoint",
     "board": "fssbench.cli.board:board",
     "episodes": "fssbench.cli.episodes:episodes",
     "data": "fssbench.cli.data:data",

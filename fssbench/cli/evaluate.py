@@ -76,7 +76,7 @@ def _print_table(results: Sequence[Result], out: Path) -> None:
 
     from fssbench.harness.record import ROWS_FILE
     from fssbench.harness.rows import read_rows
-    from fssbench.statistics.intervals import miou_interval
+    from fssbench.statistics.intervals import score_intervals
 
     first = results[0].record
     table = Table(
@@ -103,7 +103,7 @@ def _print_table(results: Sequence[Result], out: Path) -> None:
                 sum(r.scores[name] for r in records) / len(records)
                 for name in ("miou", "fb_iou", "episode_miou")
             ]
-            low, high = miou_interval([read_rows(r.folder / ROWS_FILE) for r in group])
+            low, high = score_intervals([read_rows(r.folder / ROWS_FILE) for r in group])["miou"]
             table.add_row(
                 "mean", str(shots), str(seed), f"[bold]{means[0]:.2f}[/bold]",
                 f"{low:.2f} to {high:.2f}", f"{means[1]:.2f}", f"{means[2]:.2f}", "",

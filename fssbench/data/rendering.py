@@ -252,16 +252,15 @@ def _place(
     u = (x * (by / determinant) + y * (-bx / determinant)) * (CELLS // 2) + CELLS // 2
     v = (x * (-ay / determinant) + y * (ax / determinant)) * (CELLS // 2) + CELLS // 2
     inside = (u >= 0.0) & (u < CELLS) & (v >= 0.0) & (v < CELLS)
-    cells = np.where(inside, v, 0.0).astype(np.int32) * CELLS
-    cells += np.where(inside, u, 0.0).astype(np.int32)
-    samples = (template.ravel()[cells] & inside).astype(np.int32)
+    cells = v.astype(np.int32) * CELLS + u.astype(np.int32)
+    samples = (template.ravel().take(cells, mode="clip") & inside).view(np.uint8)
     columns = samples[:, 0::2] + samples[:, 1::2]
     return Layer(
         label=label,
         area=full_side * full_side,
         top=top,
         left=left,
-        coverage=columns[0::2] + columns[1::2],
+        coverage=(columns[0::2] + columns[1::2]).astype(np.int32),
     )
 
 

@@ -47,6 +47,14 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         balanced("coco20i/v1-10k", "val", 10000),
         balanced("coco20i/v1-mini", "val", 1000, "for subsets: drops rare classes", rare="drop"),
         balanced("fss1000/v1", "test", None, min_pixels=1),
+        balanced(
+            "fss1000/v1-mini",
+            "test",
+            None,
+            "for subsets: drops rare classes",
+            min_pixels=1,
+            rare="drop",
+        ),
         balanced("folder/v1", "test", None, min_pixels=1),
         # Objects of the embedded benchmark are small: its images have 160 pixels a side.
         balanced("shapes/v1-1k", "val", 1000, min_pixels=400),

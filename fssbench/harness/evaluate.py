@@ -94,7 +94,8 @@ def evaluate(
     checkpoint = None if job.checkpoint is None else read_checkpoint(job.checkpoint)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, job, dataset.name, folds)
-    backbone = build.backbone(job.backbone, job.weights)
+    weights = job.weights if checkpoint is None else checkpoint.backbone_weights(job.weights)
+    backbone = build.backbone(job.backbone, weights)
     matcher = _matcher(job, backbone, checkpoint)
     pipeline = Pipeline(matcher, backbone, device=device, precision=job.precision)
     manifests = [

@@ -71,7 +71,7 @@ class Predictor:
 
         Args:
             path: the checkpoint.
-            weights: of the encoder.
+            weights: of the encoder; not to be given for a checkpoint that brings them.
             device: as for the class.
 
         Raises:
@@ -79,6 +79,7 @@ class Predictor:
         """
         checkpoint = read_checkpoint(Path(path))
         header = checkpoint.header
+        weights = checkpoint.backbone_weights(str(weights))
         made = cls(
             header["matcher"], header["backbone"], weights, device=device, **header["config"]
         )

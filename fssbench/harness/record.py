@@ -114,7 +114,7 @@ class Record:
         weights: the backbone's weights.
         features: what the matcher asked of the backbone (layers, input size, resizing).
         scores: by name, in percent (``miou``, ``fb_iou``, ``episode_miou``, …).
-        intervals: 95 % confidence intervals (low, high) of some scores, by bootstrap over query
+        intervals: 95 % confidence intervals (low, high) of the IoU scores, by bootstrap over query
             images.
         per_class: IoU of each class.
         cost: parameters, operations, time, memory.

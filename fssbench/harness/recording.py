@@ -28,7 +28,7 @@ from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.matchers.matcher import Matcher
 from fssbench.metrics.iou import IoU
 from fssbench.metrics.metric import Metric
-from fssbench.statistics.intervals import miou_interval
+from fssbench.statistics.intervals import score_intervals
 
 
 def make_record(
@@ -85,7 +85,7 @@ def make_record(
         weights=Weights(**attrs.asdict(backbone.weights)),
         features=cattrs.unstructure(pipeline.request),
         scores=scores,
-        intervals={"miou": miou_interval([rows])},
+        intervals=score_intervals([rows]),
         per_class=tuple(
             ClassScore(
                 class_id=class_id,

@@ -12,11 +12,13 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from fssbench.backbones.weights import BACKBONE_PREFIX
 from fssbench.errors import FssbenchError
 from fssbench.files import sha256, write_atomically
 from fssbench.matchers.matcher import Matcher
 
 _KEY = "fssbench"
+_HOLDS_BACKBONE = "holds_backbone"
 
 
 @attrs.frozen(kw_only=True)
@@ -24,16 +26,39 @@ class Checkpoint:
     """A checkpoint that was read.
 
     Attributes:
-        name: file name, without its folder.
+        path: the file.
         sha256: hash of the file.
         header: what training wrote: at least ``matcher``, ``config``, ``backbone``.
         weights: the matcher's state.
     """
 
-    name: str
+    path: Path
     sha256: str
     header: Mapping[str, Any]
     weights: Mapping[str, Tensor]
+
+    @property
+    def name(self) -> str:
+        """File name, without its folder."""
+        return self.path.name
+
+    def backbone_weights(self, asked: str) -> str:
+        """Where to take the backbone's weights from: the checkpoint itself, if it brings them.
+
+        Args:
+            asked: what the user gave: ``pretrained`` (the default), ``random`` or a file.
+
+        Raises:
+            FssbenchError: the user gave others than those the checkpoint brings.
+        """
+        if not self.header.get(_HOLDS_BACKBONE):
+            return asked
+        if asked != "pretrained":
+            raise FssbenchError(
+                f"--weights {asked}: the checkpoint {self.name} brings the weights of its "
+                "backbone; leave --weights out"
+            )
+        return str(self.path)
 
     def load_into(self, matcher: Matcher) -> None:
         """Give a matcher these weights.
@@ -60,7 +85,12 @@ class Checkpoint:
         matcher.load_state_dict(dict(self.weights))
 
 
-def write_checkpoint(path: Path, matcher: Matcher, header: Mapping[str, Any]) -> None:
+def write_checkpoint(
+    path: Path,
+    matcher: Matcher,
+    header: Mapping[str, Any],
+    backbone: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a matcher's weights, by rename.
 
     Args:
@@ -68,11 +98,15 @@ def write_checkpoint(path: Path, matcher: Matcher, header: Mapping[str, Any]) ->
         matcher: whose weights.
         header: JSON values that say what they are: ``matcher`` (registered name), ``config``,
             ``backbone``, ``fold``, ``dataset``, ….
+        backbone: weights of the backbone, by the names in its own weight files, for a checkpoint
+            that is to bring them.
     """
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in matcher.state_dict().items()
-    }
-    write_atomically(path, safetensors.torch.save(state, {_KEY: json.dumps(dict(header))}))
+    state = matcher.state_dict()
+    if backbone:
+        header = {**header, _HOLDS_BACKBONE: True}
+        state |= {f"{BACKBONE_PREFIX}{name}": tensor for name, tensor in backbone.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    write_atomically(path, safetensors.torch.save(tensors, {_KEY: json.dumps(dict(header))}))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -84,10 +118,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[_KEY])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [n for n in file.keys() if not n.startswith(BACKBONE_PREFIX)]  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in names}
         if not isinstance(header, dict) or not {"matcher", "config", "backbone"} <= header.keys():
             raise ValueError("incomplete header")
-        return Checkpoint(name=path.name, sha256=sha256(path), header=header, weights=weights)
+        return Checkpoint(path=path, sha256=sha256(path), header=header, weights=weights)
     except FileNotFoundError as error:
         raise FssbenchError(f"--checkpoint {path}: there is no such file") from error
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
 from torch import Tensor, nn
 
 from fssbench.backbones.backbone import BackboneInfo
+from fssbench.matchers.stage import Stage
 
 
 @attrs.frozen(kw_only=True)
@@ -76,3 +77,7 @@ class Matcher(nn.Module, ABC):
             Float (B, h', w') logits over the whole encoder input; above 0 is foreground. A network
             with two output channels returns ``logits[:, 1] - logits[:, 0]``.
         """
+
+    def stages(self) -> Sequence[Stage]:
+        """How the method is trained, phase after phase; none for a method without training."""
+        return ()

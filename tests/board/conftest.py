@@ -23,7 +23,7 @@ from fssbench.harness.record import (
 )
 from fssbench.harness.rows import write_rows
 from fssbench.metrics.iou import IoU
-from fssbench.statistics.intervals import miou_interval
+from fssbench.statistics.intervals import score_intervals
 
 EPISODES = 24
 
@@ -98,7 +98,7 @@ def record_of(manifest: Manifest, rows: pandas.DataFrame, **fields: object) -> R
         weights=Weights(source="pretrained", name="resnet50.a1_in1k", sha256="ab" * 32),
         features={"layers": ["layer4"], "size": 473},
         scores=IoU().summarise(rows, manifest.class_ids),
-        intervals={"miou": miou_interval([rows])},
+        intervals=score_intervals([rows]),
         per_class=tuple(
             ClassScore(
                 class_id=int(class_id),

@@ -8,7 +8,7 @@ from fssbench.board.results import read_result
 from fssbench.board.tables import Table, make_boards
 from fssbench.harness.record import Weights
 from fssbench.harness.rows import read_rows
-from fssbench.statistics.intervals import miou_interval
+from fssbench.statistics.intervals import score_intervals
 
 
 def tables(folder: Path) -> list[Table]:
@@ -25,7 +25,7 @@ def test_rank_is_by_the_mean_over_the_folds(runs):
     best = table.rows[0]
     assert best.mean == pytest.approx(sum(best.folds.values()) / 4)
     assert best.folds[2] == read_result(folders[2]).record.scores["miou"]
-    assert best.interval == miou_interval([read_rows(f / "rows.csv.gz") for f in folders])
+    assert best.interval == score_intervals([read_rows(f / "rows.csv.gz") for f in folders])["miou"]
     assert best.interval[0] < best.mean < best.interval[1]
 
 

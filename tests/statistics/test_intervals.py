@@ -7,7 +7,11 @@ import pandas
 import pytest
 
 from fssbench.metrics.iou import IoU
-from fssbench.statistics.intervals import miou_interval
+from fssbench.statistics.intervals import score_intervals
+
+
+def miou_interval(tables, **more):
+    return score_intervals(tables, **more)["miou"]
 
 
 def simulated(generator, queries, classes=5, repeats=1, truth=0.6):
@@ -76,3 +80,20 @@ def test_it_covers_the_truth_as_often_as_it_says():
         low, high = miou_interval([rows], resamples=500)
         held += low <= 60.0 <= high
     assert 0.90 <= held / 200 <= 0.99
+
+
+def test_each_score_lies_in_its_interval():
+    rows = simulated(np.random.default_rng(3), 120, repeats=2)
+    noise = np.random.default_rng(4).integers(-100, 100, len(rows))
+    rows = rows.assign(intersection_bg=rows["intersection_bg"] + noise)
+    scores, intervals = IoU().summarise(rows), score_intervals([rows])
+    assert set(intervals) == set(scores)
+    for name, (low, high) in intervals.items():
+        assert low < scores[name] < high
+
+
+def test_the_mean_of_episodes_agrees_with_the_normal_approximation():
+    rows = simulated(np.random.default_rng(5), 500)
+    own = rows["intersection_fg"] / rows["union_fg"]
+    low, high = score_intervals([rows])["episode_miou"]
+    assert high - low == pytest.approx(2 * 1.96 * 100 * own.std() / np.sqrt(len(own)), rel=0.1)

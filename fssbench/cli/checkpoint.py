@@ -1,0 +1,40 @@
+"""``fssbench checkpoint``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fssbench.cli.options import plugin_option
+
+
+@click.group()
+def checkpoint() -> None:
+    """Trained weights of matchers."""
+
+
+@checkpoint.command("import")
+@click.argument("matcher")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--backbone", required=True, help="Encoder that the file was trained with.")
+@click.option("--out", type=click.Path(path_type=Path), required=True,
+              help="Checkpoint to write, e.g. dcama.safetensors.")  # fmt: skip
+@click.option("--dataset", help="Dataset that it was trained on, e.g. pascal5i.")
+@click.option("--fold", type=int, help="Fold whose classes it has not seen.")
+@plugin_option
+def import_(
+    matcher: str, file: Path, backbone: str, out: Path, dataset: str | None, fold: int | None
+) -> None:
+    """Turn FILE, a checkpoint of MATCHER's authors, into one of fssbench.
+
+    Tensors are matched by name and shape; nothing in the file is executed. With --dataset and
+    --fold, the checkpoint refuses to be evaluated on classes that it was trained on.
+    """
+    from fssbench.matchers.importing import import_checkpoint
+
+    given = {"dataset": dataset, "fold": fold}
+    header = {name: value for name, value in given.items() if value is not None}
+    complete = import_checkpoint(file, out, matcher=matcher, backbone=backbone, header=header)
+    weights = "with" if complete else "without"
+    click.echo(f"{out}: {matcher} on {backbone}, {weights} the backbone's weights")

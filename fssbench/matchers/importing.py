@@ -1,0 +1,97 @@
+"""Checkpoints from the authors' own files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from fssbench import build, registry
+from fssbench.backbones.backbone import BackboneInfo
+from fssbench.backbones.weights import mismatch, read_tensors, without_head
+from fssbench.errors import FssbenchError
+from fssbench.matchers.checkpoint import write_checkpoint
+from fssbench.specs import BackboneSpec, MatcherSpec
+
+
+@attrs.frozen(kw_only=True)
+class Imported:
+    """What a plugin's importer makes of the tensors of an authors' file.
+
+    Attributes:
+        weights: of the matcher, by its own names. What the importer does not know keeps its name
+            in the file, and is told to the user.
+        backbone: of the backbone, by the names in its own weight files; empty if the file has none.
+        config: options of the matcher that these weights need.
+    """
+
+    weights: Mapping[str, Tensor]
+    backbone: Mapping[str, Tensor] = attrs.field(factory=dict)
+    config: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+Importer = Callable[[Mapping[str, Tensor], BackboneInfo], Imported]
+"""What `MatcherSpec.importer` names. It gets all tensors of the file, without such wrappings as
+``state_dict`` and ``module.``, matches them by name, never by position, and may raise
+`FssbenchError`."""
+
+
+def import_checkpoint(
+    source: Path,
+    out: Path,
+    *,
+    matcher: str,
+    backbone: str,
+    header: Mapping[str, Any] | None = None,
+) -> bool:
+    """Write a checkpoint of fssbench from the authors' file.
+
+    Args:
+        source: the authors' file; nothing in it is executed.
+        out: the checkpoint to write, usually ``….safetensors``.
+        matcher: registered name of the method.
+        backbone: registered name of the encoder that the file was trained with.
+        header: what else is known of the weights: ``dataset``, ``fold``, ….
+
+    Returns:
+        Whether the checkpoint brings the backbone's weights.
+
+    Raises:
+        FssbenchError: unknown names, a method without an importer, or a file that does not fit.
+    """
+    known = registry.registry()
+    spec = known.get(MatcherSpec, matcher)
+    importer: Importer = registry.load_importer(spec)
+    backbone = known.get(BackboneSpec, backbone).name
+    tensors = read_tensors(source)
+    if not tensors:
+        raise FssbenchError(f"{source}: holds no tensors; give the authors' checkpoint")
+    made = build.matcher(spec.name, backbone)
+    imported = importer(tensors, made.backbone)
+    if imported.config:
+        made = build.matcher(spec.name, backbone, **imported.config)
+    reasons = mismatch(made.state_dict(), imported.weights)
+    if reasons:
+        raise FssbenchError(
+            f"{source}: no checkpoint of {spec.name} on {backbone}: {reasons}; is --backbone right?"
+        )
+    made.load_state_dict(dict(imported.weights))
+    encoder = without_head(imported.backbone)
+    described = {
+        "matcher": spec.name,
+        "config": build.config_of(made),
+        "backbone": backbone,
+        "imported": source.name,
+        **(header or {}),
+    }
+    if encoder:
+        with tempfile.TemporaryDirectory() as folder:
+            trial = Path(folder) / f"{source.stem}.safetensors"
+            write_checkpoint(trial, made, described, encoder)
+            build.backbone(backbone, trial)  # raises if they are no weights of it
+    write_checkpoint(out, made, described, encoder)
+    return bool(encoder)

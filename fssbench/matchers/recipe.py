@@ -1,0 +1,243 @@
+"""Recipes: the published hyper-parameters of a stage for one dataset, read from TOML."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import attrs
+
+from fssbench import registry
+from fssbench.errors import FssbenchError, near
+from fssbench.specs import MatcherSpec
+
+
+def _positive(_: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ValueError(f"{attribute.name} must be above 0, not {value}")
+
+
+def _not_negative(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"{attribute.name} must not be negative, it is {value}")
+
+
+@attrs.frozen(kw_only=True)
+class Optimiser:
+    """The table ``optimiser``.
+
+    Attributes:
+        kind: ``sgd``, ``adam`` or ``adamw``.
+        lr: learning rate of a group whose scale is 1.
+        weight_decay: of groups that do not say otherwise.
+        momentum: of ``sgd``.
+        nesterov: of ``sgd``.
+        betas: of ``adam`` and ``adamw``.
+        lr_scales: by the name of a parameter group, what its learning rate is multiplied with.
+    """
+
+    kind: Literal["sgd", "adam", "adamw"]
+    lr: float = attrs.field(validator=_positive)
+    weight_decay: float = attrs.field(default=0.0, validator=_not_negative)
+    momentum: float = attrs.field(default=0.0, validator=_not_negative)
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    lr_scales: Mapping[str, float] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class Schedule:
+    """The table ``schedule``: what learning rates are multiplied with, for t steps of T.
+
+    Warm-up counts as part of T: after it the schedule runs over the other T - warmup steps.
+
+    Attributes:
+        kind: ``constant``: 1; ``poly``: (1 - t/T)^power; ``cosine``: from 1 down to `final` along
+            half a cosine.
+        power: of ``poly``.
+        final: where ``cosine`` ends.
+        warmup: so many first steps rise linearly from `warmup_start` to 1.
+        warmup_start: where warm-up begins.
+        per: the factor changes with each ``step``, or only with each ``epoch``.
+    """
+
+    kind: Literal["constant", "poly", "cosine"] = "constant"
+    power: float = attrs.field(default=0.9, validator=_positive)
+    final: float = attrs.field(default=0.0, validator=_not_negative)
+    warmup: int = attrs.field(default=0, validator=_not_negative)
+    warmup_start: float = attrs.field(default=0.0, validator=_not_negative)
+    per: Literal["step", "epoch"] = "step"
+
+
+@attrs.frozen(kw_only=True)
+class Augment:
+    """The table ``augment``: what happens to an image and its masks, in this order.
+
+    Attributes:
+        resize: to the encoder's size first: ``request`` (as the matcher asks for when it is
+            evaluated), ``squash``, ``letterbox``, or ``none`` (the original size).
+        scale: range of a uniformly drawn factor for both sides; None for no scaling.
+        rotate: range in degrees of a uniformly drawn angle; None for no rotation.
+        blur: probability of a Gaussian blur of 5 x 5 pixels.
+        flip: probability of a horizontal flip.
+        crop: an image of another shape than the encoder's square is padded (images with the
+            encoder's mean colour, masks with 255) and cut: ``random`` or ``centre``.
+    """
+
+    resize: Literal["request", "squash", "letterbox", "none"] = "request"
+    scale: tuple[float, float] | None = None
+    rotate: tuple[float, float] | None = None
+    blur: float = attrs.field(default=0.0, validator=_not_negative)
+    flip: float = attrs.field(default=0.0, validator=_not_negative)
+    crop: Literal["random", "centre"] = "random"
+
+
+@attrs.frozen(kw_only=True)
+class Recipe:
+    """A table ``[STAGE.NAME]`` of a ``recipes.toml``; the default for the dataset called NAME.
+
+    .. code-block:: toml
+
+        [episodes.pascal5i]          # stage "episodes", recipe "pascal5i"
+        paper = "section 4.1"
+        backbone = "resnet50"
+        epochs = 50
+        batch = 48
+        optimiser = { kind = "sgd", lr = 1e-3, momentum = 0.9, nesterov = true }
+        augment = { flip = 0.5 }     # schedule and augment may be left out
+
+    Attributes:
+        stage: name of the stage, from the table's name.
+        name: from the table's name.
+        paper: where the numbers come from.
+        backbone: name of the encoder; "" when ``--backbone`` must say it.
+        options: the matcher's options, where this recipe needs others than their defaults.
+        shots: K of training episodes.
+        epochs: how long; exactly one of `epochs` and `steps`.
+        steps: how long, in optimiser steps.
+        epoch_size: samples of an epoch; None for one episode for each (base class, image), or for
+            each image once. Samples beyond the last full batch are left out.
+        batch: samples of an optimiser step, over all devices and micro-batches.
+        size: side of the encoder's input in training; None for what the matcher asks for.
+        optimiser: see `Optimiser`.
+        schedule: see `Schedule`.
+        losses: weights of losses by name; 1 for those not named.
+        augment: see `Augment`.
+        clip: gradients are scaled down to this norm; None for never.
+        sampler: name of the sampler that draws episodes.
+        min_pixels: an image is listed for a class that covers at least this many of its pixels.
+        train_filter: training images that also show novel classes: ``keep`` (those pixels are
+            background) or ``base-only`` (dropped).
+    """
+
+    stage: str
+    name: str
+    paper: str = ""
+    backbone: str = ""
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    shots: int = attrs.field(default=1, validator=_positive)
+    epochs: int | None = attrs.field(default=None, validator=_positive)
+    steps: int | None = attrs.field(default=None, validator=_positive)
+    epoch_size: int | None = attrs.field(default=None, validator=_positive)
+    batch: int = attrs.field(validator=_positive)
+    size: int | None = attrs.field(default=None, validator=_positive)
+    optimiser: Optimiser
+    schedule: Schedule = Schedule()
+    losses: Mapping[str, float] = attrs.field(factory=dict)
+    augment: Augment = Augment()
+    clip: float | None = attrs.field(default=None, validator=_positive)
+    sampler: str = "class-balanced"
+    min_pixels: int = attrs.field(default=1, validator=_positive)
+    train_filter: Literal["keep", "base-only"] = "keep"
+
+    def __attrs_post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give epochs or steps, one of them")
+
+
+def find_recipe(spec: MatcherSpec, stage: str, *, dataset: str, wanted: str = "") -> Recipe:
+    """The recipe to train a stage with.
+
+    Args:
+        spec: the matcher.
+        stage: name of the stage.
+        dataset: name of the dataset.
+        wanted: name of one of the matcher's recipes, or a ``.toml`` file of one's own; "" for the
+            matcher's recipe of the dataset's name. Of a file with several recipes for the stage it
+            is also the one of the dataset's name.
+
+    Raises:
+        FssbenchError: there is no such recipe, or it is not as it must be.
+    """
+    own = wanted.endswith(".toml")
+    if not own and not spec.recipes:
+        raise FssbenchError(f"{spec.name} brings no recipes; give --recipe FILE.toml")
+    path = Path(wanted) if own else _bundled(spec)
+    tables = _read(path)
+    recipes = tables.get(stage, {})
+    name = dataset if own or not wanted else wanted
+    if own and len(recipes) == 1:
+        name = next(iter(recipes))
+    if name not in recipes:
+        there = ", ".join(f"{s}.{n}" for s, named in tables.items() for n in named)
+        raise FssbenchError(
+            f"{path.name} has no recipe [{stage}.{name}]; {near(name, recipes)}"
+            f"there: {there or 'none'}; choose with --recipe NAME, or write your own FILE.toml"
+        )
+    label = f"{path.stem}:{name}" if own else name
+    where = f"{path.name}: [{stage}.{name}]"
+    recipe: Recipe = _structure(Recipe, {**recipes[name], "stage": stage, "name": label}, where)
+    return recipe
+
+
+def _bundled(spec: MatcherSpec) -> Path:
+    module_name, _, file = spec.recipes.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise FssbenchError(f"{spec.name}: recipes {spec.recipes}: {error}") from error
+    return Path(str(module.__file__)).parent / file
+
+
+def _read(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FssbenchError(f"{path}: cannot read these recipes: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FssbenchError(f"{path}: this is no TOML: {error}") from error
+    for stage, recipes in tables.items():
+        if not isinstance(recipes, dict) or not all(isinstance(r, dict) for r in recipes.values()):
+            raise FssbenchError(f"{path}: write recipes as tables [STAGE.NAME], not {stage!r}")
+    return tables
+
+
+def _structure(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    fields = attrs.fields_dict(kind)
+    made = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise FssbenchError(
+                f"{where}: there is no {key!r}; {near(key, fields)}there are {', '.join(fields)}"
+            )
+        hint = hints[key]
+        try:
+            if attrs.has(hint):
+                if not isinstance(value, dict):
+                    raise ValueError(value)
+                made[key] = _structure(hint, value, f"{where[:-1]}.{key}]")
+            else:
+                made[key] = registry.structure(value, hint)
+        except FssbenchError:
+            raise
+        except Exception as error:
+            raise FssbenchError(f"{where}: {key} = {value!r} is not of the right kind") from error
+    try:
+        return kind(**made)
+    except (TypeError, ValueError) as error:
+        reason = str(error.args[0]).replace(f"{kind.__name__}.__init__() ", "")
+        raise FssbenchError(f"{where}: {reason}") from error

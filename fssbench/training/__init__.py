@@ -1,0 +1,1 @@
+"""Training: from a matcher's stage and a recipe to a checkpoint."""

@@ -1,0 +1,122 @@
+"""Augmentation: an image and its masks move together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+from fssbench.data.dataset import IGNORE
+from fssbench.data.geometry import Geometry
+from fssbench.episodes.draw import Draw
+from fssbench.matchers.recipe import Augment
+
+_NEAREST, _BILINEAR = InterpolationMode.NEAREST, InterpolationMode.BILINEAR
+
+
+@attrs.frozen(kw_only=True)
+class Augmentation:
+    """Resize, scale, rotate, blur, flip, crop: the chain of the PFENet line of work.
+
+    What an image goes through follows from `draw` alone, so it depends neither on loader processes
+    nor on the order of loading.
+
+    Attributes:
+        recipe: which of them, how much.
+        geometry: the square that comes out, and how evaluation resizes to it.
+        fill: colour (0 to 255) of what lies outside of the image.
+    """
+
+    recipe: Augment
+    geometry: Geometry
+    fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def random(self) -> bool:
+        """Whether two draws can give two results."""
+        recipe = self.recipe
+        cuts = recipe.resize == "none" and recipe.crop == "random"
+        return bool(recipe.scale or recipe.rotate or recipe.blur or recipe.flip or cuts)
+
+    def __call__(
+        self, image: Tensor, masks: Sequence[Tensor], draw: Draw
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Augment an image with its masks.
+
+        Args:
+            image: uint8 (3, H, W).
+            masks: uint8 (H, W) each; 255 is ignored, and marks what lies outside.
+            draw: the only source of randomness.
+
+        Returns:
+            uint8 (3, S, S) and as many uint8 (S, S), S the geometry's size.
+        """
+        planes = list(masks)
+        if self.recipe.resize != "none":
+            image, planes = self._resize(image, planes)
+        if self.recipe.scale is not None:
+            image, planes = self._scale(image, planes, _between(draw, self.recipe.scale))
+        if self.recipe.rotate is not None:
+            image, planes = self._rotate(image, planes, _between(draw, self.recipe.rotate))
+        if _happens(draw, self.recipe.blur):
+            image = functional.gaussian_blur(image, [5, 5])
+        if _happens(draw, self.recipe.flip):
+            image, planes = image.flip(-1), [plane.flip(-1) for plane in planes]
+        return self._crop(image, planes, draw)
+
+    def _resize(self, image: Tensor, masks: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        geometry = self.geometry
+        if self.recipe.resize in ("squash", "letterbox"):
+            geometry = attrs.evolve(geometry, resize=self.recipe.resize)
+        return geometry.image(image), [geometry.mask(mask) for mask in masks]
+
+    def _scale(
+        self, image: Tensor, masks: list[Tensor], scale: float
+    ) -> tuple[Tensor, list[Tensor]]:
+        size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+        return (
+            functional.resize(image, size, _BILINEAR, antialias=True),
+            [functional.resize(mask[None], size, _NEAREST)[0] for mask in masks],
+        )
+
+    def _rotate(
+        self, image: Tensor, masks: list[Tensor], degrees: float
+    ) -> tuple[Tensor, list[Tensor]]:
+        fill = list(self.fill)
+        return (
+            functional.rotate(image, degrees, _BILINEAR, fill=fill),
+            [functional.rotate(m[None], degrees, _NEAREST, fill=[IGNORE])[0] for m in masks],
+        )
+
+    def _crop(self, image: Tensor, masks: list[Tensor], draw: Draw) -> tuple[Tensor, list[Tensor]]:
+        size = self.geometry.size
+        height, width = image.shape[-2:]
+        missing = max(0, size - height), max(0, size - width)
+        if any(missing):
+            top, left = missing[0] // 2, missing[1] // 2
+            sides = [left, top, missing[1] - left, missing[0] - top]
+            # torchvision pads tensors with one number only, and the encoder's mean is a colour.
+            padded = torch.tensor(self.fill).round().to(torch.uint8).view(3, 1, 1)
+            padded = padded.repeat(1, height + missing[0], width + missing[1])
+            padded[:, top : top + height, left : left + width] = image
+            image = padded
+            masks = [functional.pad(mask[None], sides, fill=IGNORE)[0] for mask in masks]
+            height, width = image.shape[-2:]
+        if self.recipe.crop == "random":
+            top, left = draw.below(height - size + 1), draw.below(width - size + 1)
+        else:
+            top, left = (height - size) // 2, (width - size) // 2
+        rows, columns = slice(top, top + size), slice(left, left + size)
+        return image[:, rows, columns], [mask[rows, columns] for mask in masks]
+
+
+def _between(draw: Draw, ends: tuple[float, float]) -> float:
+    return ends[0] + (ends[1] - ends[0]) * draw.below(1 << 53) / (1 << 53)
+
+
+def _happens(draw: Draw, probability: float) -> bool:
+    # Drawn only if it may happen: a recipe without a blur draws the same flips as before.
+    return probability > 0 and _between(draw, (0.0, 1.0)) < probability

@@ -1,0 +1,79 @@
+"""Optimisers, and learning rates over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from fssbench.errors import FssbenchError
+from fssbench.matchers.recipe import Optimiser, Schedule
+from fssbench.matchers.stage import ParameterGroup
+
+
+def make_optimiser(recipe: Optimiser, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
+    """The recipe's optimiser; each group keeps its full learning rate as ``initial_lr``.
+
+    Raises:
+        FssbenchError: nothing is trained, a parameter is in two groups, or the recipe scales a
+            group that does not exist.
+    """
+    names = [group.name for group in groups]
+    unknown = sorted(set(recipe.lr_scales) - set(names))
+    if unknown:
+        raise FssbenchError(
+            f"recipe: optimiser.lr_scales names the group {unknown[0]!r}; the stage has "
+            f"{', '.join(names)}"
+        )
+    parameters = [id(p) for group in groups for p in group.parameters]
+    if not parameters:
+        raise FssbenchError("the stage trains no parameters")
+    if len(set(parameters)) < len(parameters):
+        raise FssbenchError("the stage names a parameter twice among its groups")
+    tables = []
+    for group in groups:
+        lr = recipe.lr * recipe.lr_scales.get(group.name, group.lr_scale)
+        decay = recipe.weight_decay if group.weight_decay is None else group.weight_decay
+        tables.append(
+            {"params": list(group.parameters), "lr": lr, "initial_lr": lr, "weight_decay": decay}
+        )
+    match recipe.kind:
+        case "sgd":
+            return torch.optim.SGD(tables, momentum=recipe.momentum, nesterov=recipe.nesterov)
+        case "adam":
+            return torch.optim.Adam(tables, betas=recipe.betas)
+        case "adamw":
+            return torch.optim.AdamW(tables, betas=recipe.betas)
+
+
+def factor(schedule: Schedule, step: int, *, steps: int, epoch_steps: int) -> float:
+    """What learning rates are multiplied with for the step that is taken after `step` steps.
+
+    Args:
+        schedule: see its description.
+        step: steps taken so far, 0 for the first one.
+        steps: of the whole training.
+        epoch_steps: of an epoch; only schedules ``per = "epoch"`` look at it.
+    """
+    if step < schedule.warmup:
+        rise = step / schedule.warmup
+        return schedule.warmup_start + (1 - schedule.warmup_start) * rise
+    if schedule.per == "epoch":
+        step = max(schedule.warmup, step - step % epoch_steps)
+    share = (step - schedule.warmup) / max(1, steps - schedule.warmup)
+    match schedule.kind:
+        case "constant":
+            return 1.0
+        case "poly":
+            return float((1 - share) ** schedule.power)
+        case "cosine":
+            fall = (1 + math.cos(math.pi * share)) / 2
+            return schedule.final + (1 - schedule.final) * fall
+
+
+def set_rates(optimiser: torch.optim.Optimizer, scale: float) -> float:
+    """Set every group's learning rate to `scale` times its full one; return the first."""
+    for group in optimiser.param_groups:
+        group["lr"] = scale * group["initial_lr"]
+    return float(optimiser.param_groups[0]["lr"])

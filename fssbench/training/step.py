@@ -1,0 +1,122 @@
+"""One forward pass: images to features without gradients, features to losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fssbench.backbones.backbone import Backbone
+from fssbench.errors import FssbenchError
+from fssbench.matchers.matcher import Matcher
+from fssbench.matchers.recipe import Recipe
+from fssbench.matchers.stage import EpisodeBatch, ImageBatch, LabelledBatch, Stage
+from fssbench.training.loader import LoadedBatch
+
+ENCODE_AT_ONCE = 16
+"""Images that a frozen backbone encodes at once."""
+
+
+class TrainingStep(nn.Module):
+    """Matcher and stage as one module, so that data parallelism sees one forward pass.
+
+    Args:
+        stage: what is trained, and how.
+        matcher: the method.
+        backbone: its encoder.
+        recipe: weights of the losses.
+        classes: the fold's base classes, ascending.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        matcher: Matcher,
+        backbone: Backbone,
+        recipe: Recipe,
+        classes: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.stage = stage
+        self.matcher = matcher
+        self.extra = nn.ModuleList(stage.modules())
+        if stage.trains_backbone:
+            self.trained_backbone = backbone
+        # In a tuple a frozen backbone is no submodule: nothing synchronises or saves it.
+        self._backbone = (backbone,)
+        self._layers = matcher.request().layers
+        self._weights = recipe.losses
+        self._classes = classes
+
+    def forward(self, loaded: LoadedBatch) -> dict[str, Tensor]:
+        """Weighted losses by name, and their sum as ``total``; scalars.
+
+        Raises:
+            FssbenchError: the stage gave no losses, no scalars, or others than the recipe weighs.
+        """
+        losses = self.stage.losses(self.matcher, self._batch(loaded))
+        if not losses or any(loss.ndim or not torch.is_tensor(loss) for loss in losses.values()):
+            raise FssbenchError(f"stage {self.stage.name}: losses must be scalars by name")
+        unknown = sorted(self._weights.keys() - losses.keys())
+        if unknown:
+            raise FssbenchError(
+                f"recipe: losses names {unknown[0]!r}; stage {self.stage.name} has "
+                f"{', '.join(losses)}"
+            )
+        total = torch.stack(
+            [self._weights.get(name, 1.0) * loss.float() for name, loss in losses.items()]
+        ).sum()
+        return {**losses, "total": total}
+
+    def _batch(self, loaded: LoadedBatch) -> EpisodeBatch | LabelledBatch | ImageBatch:
+        backbone = self._backbone[0]
+        device = backbone.mean.device
+        images = loaded.images.to(device, non_blocking=True).float() / 255
+        places = loaded.places.to(device)
+        features = self._encode(backbone, images, loaded)
+        masks = loaded.masks.to(device, non_blocking=True)
+        shown = images[places]
+        found = {name: maps[places] for name, maps in features.items()}
+        if self.stage.feeds == "episodes":
+            return EpisodeBatch(
+                class_ids=loaded.class_ids.to(device),
+                query={name: maps[:, 0] for name, maps in found.items()},
+                support={name: maps[:, 1:] for name, maps in found.items()},
+                query_masks=masks[:, 0],
+                support_masks=masks[:, 1:],
+                query_images=shown[:, 0],
+                support_images=shown[:, 1:],
+            )
+        single = {name: maps[:, 0] for name, maps in found.items()}
+        if self.stage.feeds == "labelled":
+            return LabelledBatch(
+                images=shown[:, 0], labels=masks[:, 0].long(), features=single,
+                classes=self._classes,
+            )  # fmt: skip
+        return ImageBatch(images=shown[:, 0], features=single)
+
+    def _encode(
+        self, backbone: Backbone, images: Tensor, loaded: LoadedBatch
+    ) -> Mapping[str, Tensor]:
+        if any(mask is not None for mask in loaded.keep):
+            hidden = torch.stack(
+                [torch.zeros_like(images[0, 0], dtype=torch.bool) if m is None
+                 else (m != 1).to(images.device) for m in loaded.keep]
+            )  # fmt: skip
+            images = torch.where(hidden[:, None], backbone.mean.view(1, 3, 1, 1), images)
+        if not self._layers:
+            return {}
+        if self.stage.trains_backbone:
+            return backbone(images, self._layers)
+        with torch.no_grad():
+            parts = [backbone(part, self._layers) for part in images.split(ENCODE_AT_ONCE)]
+        return {name: torch.cat([part[name] for part in parts]) for name in self._layers}
+
+
+def freeze_the_rest(module: nn.Module, trained: Any) -> None:
+    """Switch gradients on for the trained parameters, and off for all others of a module."""
+    wanted = {id(parameter) for parameter in trained}
+    for parameter in module.parameters():
+        parameter.requires_grad_(id(parameter) in wanted)
