@@ -12,14 +12,16 @@ rounds exactly. There is no sine, no power, no sum of floats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import floor, sqrt
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from fssbench.data.bits import Bits, IntArray
 from fssbench.data.silhouettes import CELLS, Template, ellipse, polygon
+from fssbench.data.textures import textured
 
 SIZE = 160
 """Height and width of a scene in pixels."""
@@ -38,48 +40,7 @@ _MAX_SQUEEZE = 1.15  # anisotropy
 _MAX_SHEAR = 0.15
 _TRIES = 12
 _TURN = 0.41421356237309503  # tan(22.5 degrees): objects are turned by up to 45 degrees
-_SWING = 64  # how far apart the two colours of a texture may be, per channel
 _CONTRAST = 150  # the least difference of a colour from the background's, summed over channels
-
-IntArray = NDArray[np.int32]
-
-
-class Bits:
-    """Random numbers from a Philox key, the same on every platform and NumPy version."""
-
-    def __init__(self, *, high: int, low: int) -> None:
-        """Start the stream of a key.
-
-        Args:
-            high: One half of the key, 0 <= high < 2**64.
-            low: The other half.
-        """
-        self._philox = np.random.Philox(key=np.array([low, high], dtype=np.uint64))
-        self._words: list[int] = []
-
-    def word(self) -> int:
-        """64 random bits."""
-        if not self._words:
-            self._words = self._philox.random_raw(128).tolist()
-        return self._words.pop()
-
-    def below(self, bound: int) -> int:
-        """An integer in [0, bound), for bound <= 2**32."""
-        return ((self.word() >> 32) * bound) >> 32
-
-    def integer(self, low: int, high: int) -> int:
-        """An integer in [low, high]."""
-        return low + self.below(high - low + 1)
-
-    def between(self, low: float, high: float) -> float:
-        """A float64 in [low, high)."""
-        return low + (high - low) * ((self.word() >> 11) / (1 << 53))
-
-    def bytes(self, height: int, width: int) -> IntArray:
-        """An array of integers in [0, 255], int32 (height, width)."""
-        count = height * width
-        words = self._philox.random_raw(-(-count // 8)).astype("<u8")
-        return words.view(np.uint8)[:count].reshape(height, width).astype(np.int32)
 
 
 @attrs.frozen(eq=False)
@@ -196,10 +157,10 @@ def paint(bits: Bits, scene: Scene) -> NDArray[np.uint8]:
         uint8 (3, 160, 160), RGB.
     """
     ground = _colour(bits)
-    canvas = _textured(bits, SIZE, SIZE, ground)
+    canvas = textured(bits, SIZE, SIZE, ground)
     for layer in scene.layers:
         height, width = layer.coverage.shape
-        surface = _textured(bits, height, width, _unlike(bits, ground))
+        surface = textured(bits, height, width, _unlike(bits, ground))
         region = canvas[:, layer.box[0], layer.box[1]]
         region += ((surface - region) * layer.coverage) >> 2
     canvas *= _light(bits)
@@ -294,100 +255,8 @@ def _unlike(bits: Bits, ground: Sequence[int]) -> list[int]:
             return colour
 
 
-def _textured(bits: Bits, height: int, width: int, colour: Sequence[int]) -> IntArray:
-    """A random texture around a colour, int32 (3, height, width)."""
-    mixture = _TEXTURES[bits.below(len(_TEXTURES))](bits, height, width) - 128
-    base = np.array(colour, dtype=np.int32)[:, None, None]
-    swing = [bits.integer(-_SWING, _SWING) for _ in range(3)]
-    return base + ((np.array(swing, dtype=np.int32)[:, None, None] * mixture) >> 8)
-
-
 def _light(bits: Bits) -> IntArray:
     """A gentle gradient of brightness in 1/256, int32 (160, 160)."""
     ramp = np.arange(SIZE, dtype=np.int32) - SIZE // 2
     across, down = bits.integer(-40, 40), bits.integer(-40, 40)
     return 256 - bits.below(32) + (across * ramp) // SIZE + ((down * ramp) // SIZE)[:, None]
-
-
-# A texture is a mixture: int32 (height, width) in 0 (the first colour) .. 256 (the second).
-
-
-def _flat(bits: Bits, height: int, width: int) -> IntArray:
-    return np.zeros((height, width), dtype=np.int32)
-
-
-def _wave(bits: Bits, height: int, width: int) -> tuple[IntArray, int]:
-    """Phase of a plane wave in a random direction, and its period in the same unit."""
-    a, b = bits.integer(-8, 8), bits.integer(1, 8)
-    period = floor(sqrt(a * a + b * b) * bits.integer(6, 16))
-    across = np.arange(width, dtype=np.int32) * a + bits.below(period)
-    down = np.arange(height, dtype=np.int32) * b
-    return (across + down[:, None]) % period, period
-
-
-def _stripes(bits: Bits, height: int, width: int) -> IntArray:
-    phase, period = _wave(bits, height, width)
-    return (phase * 2 < period).astype(np.int32) * 256
-
-
-def _checks(bits: Bits, height: int, width: int) -> IntArray:
-    checks: IntArray = np.abs(_stripes(bits, height, width) - _stripes(bits, height, width))
-    return checks
-
-
-def _ripples(bits: Bits, height: int, width: int) -> IntArray:
-    phase, period = _wave(bits, height, width)
-    ripples: IntArray = np.abs(phase * 2 - period) * 256 // period
-    return ripples
-
-
-def _dots(bits: Bits, height: int, width: int) -> IntArray:
-    pitch = bits.integer(7, 14)
-    row, column = np.arange(height, dtype=np.int32), np.arange(width, dtype=np.int32)
-    dy = ((row + bits.below(pitch)) % pitch) * 2 - pitch
-    dx = ((column + bits.below(pitch)) % pitch) * 2 - pitch
-    return ((dx * dx + (dy * dy)[:, None]) * 10 < pitch * pitch * 4).astype(np.int32) * 256
-
-
-def _gradient(bits: Bits, height: int, width: int) -> IntArray:
-    down = (np.arange(height, dtype=np.int32) * 256 // height)[:, None]
-    across = np.arange(width, dtype=np.int32) * 256 // width
-    weight = bits.integer(0, 8)
-    return (down * weight + across * (8 - weight)) >> 3
-
-
-def _clouds(bits: Bits, height: int, width: int) -> IntArray:
-    """Bilinear interpolation of a coarse grid of random values."""
-    cell = bits.integer(5, 16)
-    grid = bits.bytes(height // cell + 2, width // cell + 2)
-    row, part = np.divmod(np.arange(height, dtype=np.int32), np.int32(cell))
-    grid = (grid[row] * (cell - part)[:, None] + grid[row + 1] * part[:, None]) // cell
-    column, part = np.divmod(np.arange(width, dtype=np.int32), np.int32(cell))
-    clouds: IntArray = (grid[:, column] * (cell - part) + grid[:, column + 1] * part) // cell
-    return clouds
-
-
-def _blotches(bits: Bits, height: int, width: int) -> IntArray:
-    return (_clouds(bits, height, width) >= 128).astype(np.int32) * 256
-
-
-def _speckles(bits: Bits, height: int, width: int) -> IntArray:
-    return bits.bytes(height, width)
-
-
-def _halves(bits: Bits, height: int, width: int) -> IntArray:
-    return (_gradient(bits, height, width) >= bits.integer(90, 166)).astype(np.int32) * 256
-
-
-_TEXTURES: tuple[Callable[[Bits, int, int], IntArray], ...] = (
-    _flat,
-    _stripes,
-    _checks,
-    _ripples,
-    _dots,
-    _gradient,
-    _clouds,
-    _blotches,
-    _speckles,
-    _halves,
-)

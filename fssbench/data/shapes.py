@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fssbench.data.bits import Bits
 from fssbench.data.cache import saved_or_built
 from fssbench.data.dataset import Dataset
 from fssbench.data.index import ClassIndex, with_progress
-from fssbench.data.rendering import Bits, Scene, fragments, lay_out, paint
+from fssbench.data.rendering import Scene, fragments, lay_out, paint
 from fssbench.data.silhouettes import SILHOUETTES, Template, silhouette
 from fssbench.errors import FssbenchError
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import cattrs
 from torch import Tensor
 
 from fssbench import build, registry
@@ -83,7 +84,7 @@ def import_checkpoint(
     encoder = without_head(imported.backbone)
     described = {
         "matcher": spec.name,
-        "config": build.config_of(made),
+        "config": {} if made.config is None else cattrs.unstructure(made.config),
         "backbone": backbone,
         "imported": source.name,
         **(header or {}),

@@ -113,12 +113,15 @@ class Stage(ABC):
             (`ImageBatch`).
         trains_backbone: the backbone gets gradients too, as a group called ``backbone``, and the
             checkpoint holds it. Its batch norms still keep their statistics.
+        validates: measure mIoU after each epoch; False for a stage after which the matcher cannot
+            segment yet, so that there is no best checkpoint.
     """
 
     name: str
     summary: str = ""
     feeds: Feed = "episodes"
     trains_backbone: bool = False
+    validates: bool = True
 
     @abstractmethod
     def losses(self, matcher: Any, batch: Any) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fssbench.data.rendering import MIN_VISIBLE, Bits, fragments, lay_out, paint
+from fssbench.data.bits import Bits
+from fssbench.data.rendering import MIN_VISIBLE, fragments, lay_out, paint
 from fssbench.data.shapes import Shapes, ShapesConfig
 from fssbench.data.silhouettes import SILHOUETTES, silhouette
 from fssbench.errors import FssbenchError

@@ -1,0 +1,136 @@
+"""Validation while training: the evaluation harness on a manifest of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import attrs
+import pandas
+import torch.distributed
+
+from fssbench import registry
+from fssbench.backbones.backbone import Backbone
+from fssbench.data.dataset import Dataset
+from fssbench.episodes.draw import Draw
+from fssbench.episodes.loader import load_chunks
+from fssbench.episodes.manifest import Manifest
+from fssbench.episodes.protocol import class_lists
+from fssbench.episodes.sampler import Pool, Sampler
+from fssbench.errors import FssbenchError
+from fssbench.harness.features import FeatureCache
+from fssbench.harness.measure import chunks_of, measure_chunks
+from fssbench.harness.pipeline import Pipeline, Precision
+from fssbench.matchers.matcher import Matcher
+from fssbench.matchers.recipe import Recipe
+from fssbench.metrics.iou import IoU
+from fssbench.specs import SamplerSpec
+from fssbench.training.samples import base_classes
+
+SAMPLER = "class-balanced"
+CACHE_BYTES = 256 << 20
+"""Features that are kept in memory beside the training."""
+
+
+def validation_manifest(
+    dataset: Dataset, recipe: Recipe, *, fold: int, on: Literal["base", "novel"], episodes: int
+) -> Manifest:
+    """The episodes to validate on: images that are not trained on.
+
+    Base classes are asked for in the split ``val``; novel ones in the split that tests them, the
+    dataset's last.
+
+    Raises:
+        FssbenchError: no class has enough images there.
+    """
+    split = "val" if on == "base" else dataset.splits[-1]
+    classes = base_classes(dataset, fold) if on == "base" else dataset.fold_classes(fold)
+    lists = class_lists(dataset, split, classes, recipe.min_pixels)
+    enough = {c: images for c, images in lists.items() if len(images) > recipe.shots}
+    if not enough:
+        raise FssbenchError(
+            f"{dataset.name}, fold {fold}: no {on} class has {recipe.shots + 1} images in split "
+            f"{split!r} to validate on; give --validation-episodes 0"
+        )
+    sampler: Sampler = registry.load(registry.registry().get(SamplerSpec, SAMPLER))
+    protocol = f"{dataset.name}/validation-{on}"
+    drawn = sampler(
+        Pool(lists=enough, dataset=dataset),
+        episodes=episodes,
+        shots=recipe.shots,
+        draw=Draw(protocol, fold, recipe.shots, 0),
+    )
+    return Manifest(
+        protocol=protocol,
+        dataset=dataset.name,
+        split=split,
+        fingerprint=dataset.fingerprint(split),
+        fold=fold,
+        shots=recipe.shots,
+        seed=0,
+        limit=None,
+        classes=tuple((c, dataset.classes[c]) for c in enough),
+        dropped=tuple((c, dataset.classes[c]) for c in lists if c not in enough),
+        episodes=tuple(drawn),
+    )
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Validation:
+    """Scores a matcher as `fssbench.evaluate` would.
+
+    Attributes:
+        manifest: the episodes.
+        dataset: where their images are.
+        matcher: the method.
+        backbone: its encoder.
+        device: where they compute.
+        precision: of both.
+        workers: loader processes.
+        rank: number of this process; each measures its share of the chunks.
+        world: how many processes.
+    """
+
+    manifest: Manifest
+    dataset: Dataset
+    matcher: Matcher
+    backbone: Backbone
+    device: torch.device
+    precision: Precision
+    workers: int
+    rank: int = 0
+    world: int = 1
+
+    def scores(self, chunks: int | None = None) -> dict[str, float]:
+        """mIoU and what else `IoU` summarises, in percent. Leaves the matcher in eval mode.
+
+        Args:
+            chunks: only the first so many, to try it out.
+        """
+        pipeline = Pipeline(
+            self.matcher, self.backbone, device=self.device, precision=self.precision
+        )
+        cache = FeatureCache(pipeline, CACHE_BYTES)
+        every = list(chunks_of(self.manifest.episodes).items())[:chunks]
+        mine = dict(every[self.rank :: self.world])
+        metric = IoU()
+        loaded = load_chunks(
+            cache.plan(mine),
+            self.dataset,
+            pipeline.geometry,
+            score_size="original",
+            workers=self.workers,
+        )
+        rows = [
+            rows for _, rows, _, _ in measure_chunks(loaded, pipeline, cache, [metric], batch_size=1)
+        ]
+        table = pandas.concat(self._gathered(rows), ignore_index=True).sort_values("index")
+        asked = tuple(sorted(set(table["class_id"].tolist())))
+        return metric.summarise(table, asked)
+
+    def _gathered(self, rows: Sequence[pandas.DataFrame]) -> list[pandas.DataFrame]:
+        if self.world == 1:
+            return list(rows)
+        shares: list[Sequence[pandas.DataFrame]] = [()] * self.world
+        torch.distributed.all_gather_object(shares, rows)
+        return [table for share in shares for table in share]
