@@ -14,12 +14,17 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that tests share: an index that many of them need is built once."""
+    return tmp_path_factory.mktemp("shared-cache")
+
+
 @pytest.fixture(autouse=True)
-def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder for each test."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("FSSBENCH_CACHE", str(folder))
-    return folder
+def cache_folder(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of the test, never the user's own."""
+    monkeypatch.setenv("FSSBENCH_CACHE", str(shared_cache))
+    return shared_cache
 
 
 @pytest.fixture

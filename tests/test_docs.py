@@ -6,6 +6,7 @@ import inspect
 import re
 import shlex
 import sys
+import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,18 +34,6 @@ LINKING = [
 ]
 HOOKS = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("fssbench_")}
 TINY = ["--fold", "0", "-d", "images_per_split=60", "--limit", "10", "--workers", "0"]
-
-
-@pytest.fixture(scope="module")
-def shared_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("shared-cache")
-
-
-@pytest.fixture(autouse=True)
-def cache_folder(shared_cache, monkeypatch):
-    """One cache for all tests here: the index of the small shapes is built once."""
-    monkeypatch.setenv("FSSBENCH_CACHE", str(shared_cache))
-    return shared_cache
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +126,23 @@ def test_the_examples_of_hooks_work_together(folder, capsys):
     assert _run(["worst", str(result.folder), "--count", "3"]) == 0
     assert capsys.readouterr().out.count("episode ") == 3
     assert _run(["data", "check", "squares"]) == 0
+
+
+def test_the_examples_of_training_hooks_run(folder, capsys):
+    known = registry.use_plugins(write(files(page("hooks")), folder))
+    run = types.SimpleNamespace(matcher="mine", stage="base", steps=200, done=50, folder=folder)
+    hook = known.plugins.hook
+    hook.fssbench_training_started(run=run)
+    hook.fssbench_step_finished(
+        run=run, step=100, losses={"bce": 0.5, "total": 0.5}, lr=0.01, gradient_norm=2.0
+    )
+    hook.fssbench_validation_finished(run=run, step=100, scores={"miou": 12.0}, best=True)
+    hook.fssbench_training_finished(run=run, checkpoint=folder / "last.safetensors")
+    assert (folder / "losses.csv").read_text().split() == ["100,0.5,0.01,2.0"]
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "mine, stage base: 150 steps to do"
+    assert told[1] == "step 100: mIoU 12.00, the best so far"
+    assert told[2].startswith("fssbench evaluate --checkpoint ")
 
 
 # --- plugins --------------------------------------------------------------------------------------
@@ -251,13 +257,9 @@ def test_every_field_of_the_record_is_mentioned():
 
 
 def test_every_registered_name_is_mentioned():
-    """What fssbench brings, built in or bundled; other people's plugins may be installed too."""
+    """Every name of the core, that is; other plugins may be installed too."""
     known = Registry(Plugins())
-    ours = {
-        info.name
-        for info in known.plugins.infos
-        if info.source == "built-in" or info.source.split()[0] == "fssbench"
-    }
+    ours = {info.name for info in known.plugins.infos if info.source == "built-in"}
     text = "\n".join(path.read_text() for path in PAGES)
     for kind, spec_class in KINDS.items():
         for name, spec in known.specs(spec_class).items():

@@ -20,17 +20,6 @@ PLUGIN = methods_for_tests.__file__
 SMALL = ["--backbone", "pixels", "-p", PLUGIN, "--workers", "0"]
 
 
-@pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("shared-cache")
-
-
-@pytest.fixture(autouse=True)
-def cache_folder(shared_cache, monkeypatch):
-    monkeypatch.setenv("FSSBENCH_CACHE", str(shared_cache))
-    return shared_cache
-
-
 @pytest.fixture(autouse=True)
 def fresh_plugins():
     yield

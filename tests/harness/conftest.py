@@ -8,18 +8,6 @@ import pytest
 from fssbench import Evaluation, registry
 
 
-@pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("shared-cache")
-
-
-@pytest.fixture(autouse=True)
-def cache_folder(shared_cache, monkeypatch):
-    """One cache for all tests here: the index of the small shapes is built once."""
-    monkeypatch.setenv("FSSBENCH_CACHE", str(shared_cache))
-    return shared_cache
-
-
 @pytest.fixture(autouse=True)
 def plugin():
     """The test methods are registered, and gone afterwards."""
