@@ -1,7 +1,7 @@
 """Make the README's pictures: ``python tools/readme_pictures.py RUNS BOARD.md``.
 
-RUNS is a folder of evaluations made with ``--panels``; BOARD.md a page that ``fssbench board build``
-wrote. Writes ``docs/images/panels.png`` and, where a Chromium is installed, ``docs/images/board.png``.
+RUNS is a folder of evaluations made with ``--panels``; BOARD.md is a page that ``fssbench board
+build`` wrote. Makes ``docs/images/panels.png`` and, where there is a Chromium, ``board.png``.
 """
 
 from __future__ import annotations
