@@ -41,6 +41,9 @@ if TYPE_CHECKING:
         Stage,
     )
     from fssbench.metrics.metric import Metric
+    from fssbench.training.run import TrainingRun
+    from fssbench.training.train import train
+    from fssbench.training.training import Training
 
 __version__ = "0.1.0"
 
@@ -76,6 +79,9 @@ _LAZY = {
     "ParameterGroup": "fssbench.matchers.stage",
     "Stage": "fssbench.matchers.stage",
     "Metric": "fssbench.metrics.metric",
+    "TrainingRun": "fssbench.training.run",
+    "train": "fssbench.training.train",
+    "Training": "fssbench.training.training",
 }
 
 __all__ = [
@@ -109,6 +115,8 @@ __all__ = [
     "Run",
     "SamplerSpec",
     "Stage",
+    "Training",
+    "TrainingRun",
     "WeightsInfo",
     "backbone",
     "build_manifest",
@@ -117,6 +125,7 @@ __all__ = [
     "hookimpl",
     "matcher",
     "metric",
+    "train",
 ]
 
 

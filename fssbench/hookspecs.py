@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ProtocolSpec,
         SamplerSpec,
     )
+    from fssbench.training.run import TrainingRun
 
 hookspec = pluggy.HookspecMarker("fssbench")
 hookimpl = pluggy.HookimplMarker("fssbench")
@@ -80,7 +81,8 @@ def fssbench_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
 def fssbench_commands() -> Iterable[click.Command]:  # type: ignore[empty-body]
     """Return further verbs of the ``fssbench`` command.
 
-    Called when the command line starts; import what a command needs inside of it.
+    Called when a verb is not one of fssbench's own, and for ``--help``; import what a command needs
+    inside of it.
     """
 
 
@@ -121,21 +123,46 @@ def fssbench_evaluation_finished(run: Run, record: Record) -> None:
 
 
 @hookspec
-def fssbench_training_started(run: object) -> None:
-    """A training stage is about to take its first step."""
+def fssbench_training_started(run: TrainingRun) -> None:
+    """A training stage is about to take its first step.
 
-
-@hookspec
-def fssbench_step_finished(run: object, step: int, losses: Mapping[str, float]) -> None:
-    """The optimiser took a step.
+    Training hooks are called in the first process only, however many there are.
 
     Args:
-        run: the training run.
-        step: how many steps were taken so far.
-        losses: the step's losses by name, and their sum as ``total``.
+        run: what is trained, where its files are, and how many steps were taken before.
     """
 
 
 @hookspec
-def fssbench_training_finished(run: object, checkpoint: Path) -> None:
+def fssbench_step_finished(
+    run: TrainingRun, step: int, losses: Mapping[str, float], lr: float, gradient_norm: float
+) -> None:
+    """The optimiser took a step.
+
+    Args:
+        run: the training.
+        step: how many steps were taken so far.
+        losses: the step's losses by name, before the recipe's weights, and their weighted sum as
+            ``total``; means over all processes and micro-batches.
+        lr: learning rate of the first parameter group.
+        gradient_norm: of all gradients together, before clipping.
+    """
+
+
+@hookspec
+def fssbench_validation_finished(
+    run: TrainingRun, step: int, scores: Mapping[str, float], best: bool
+) -> None:
+    """The matcher was measured on the validation episodes.
+
+    Args:
+        run: the training.
+        step: how many steps were taken so far.
+        scores: in percent, ``miou`` and the others of `fssbench.metrics.iou.IoU`.
+        best: its mIoU is the highest so far.
+    """
+
+
+@hookspec
+def fssbench_training_finished(run: TrainingRun, checkpoint: Path) -> None:
     """Training ended; `checkpoint` is the file that was written last."""

@@ -114,12 +114,19 @@ class Plugins:
             plugin = load()
         except FssbenchError:
             raise
+        except ModuleNotFoundError as error:
+            if source == "-p" and error.name and f"{name}.".startswith(f"{error.name}."):
+                raise FssbenchError(f"-p {name}: there is no such module") from error
+            self._note_broken(name, source, error)
         # Somebody's module may raise anything, and none of it may end the program.
         except (Exception, SystemExit) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self.infos.append(PluginInfo(name=name, source=source, error=reason))
+            self._note_broken(name, source, error)
         else:
             self._register(plugin, name, source)
+
+    def _note_broken(self, name: str, source: str, error: BaseException) -> None:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        self.infos.append(PluginInfo(name=name, source=source, error=reason))
 
     def _register(self, plugin: Any, name: str, source: str) -> None:
         if self.manager.is_registered(plugin):

@@ -238,6 +238,8 @@ def _kind(spec_class: type[Spec]) -> str:
 
 def _resolve(path: str, name: str) -> Any:
     module_name, _, attribute = path.partition(":")
+    if not path:
+        raise FssbenchError(f"{name} has no factory, so there is nothing to make; mend its spec")
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:

@@ -85,6 +85,8 @@ class ProtocolSpec(Spec):
         rare: what happens to a class with too few listed images: an ``error`` when there are fewer
             than K+1; or (``drop``) a class with fewer than 6 (K+1 for more than 5 shots) is left
             out and named in manifest and record.
+        draw_key: what the random draws are keyed by, beside fold, shots and seed; "" for the name.
+            A control names the protocol whose very episodes it changes.
         score_size: predictions are scored at the ``original`` size of the query image, or at the
             matcher's ``input`` size (the mask is then resized with nearest neighbour).
     """
@@ -95,12 +97,17 @@ class ProtocolSpec(Spec):
     episodes: int | None
     min_pixels: int
     rare: Literal["error", "drop"] = "error"
+    draw_key: str = ""
     score_size: Literal["original", "input"] = "original"
 
 
 @attrs.frozen(kw_only=True)
 class BackboneSpec(Spec):
-    """A frozen encoder; its factory is called as ``factory(weights=str, **arguments)``."""
+    """A frozen encoder; its factory is called as ``factory(weights=str, **arguments)``.
+
+    The weights are ``pretrained``, ``random`` or a file; or ``none``, on torch's meta device, when
+    only names and shapes of the layers are asked for.
+    """
 
 
 @attrs.frozen(kw_only=True)

@@ -58,7 +58,7 @@ def fssbench_protocols():
 class Pixels(Backbone):
     def __init__(self, weights):
         super().__init__()
-        if weights not in ("pretrained", "random"):
+        if weights not in ("pretrained", "random", "none"):
             raise FssbenchError("pixels has no weight files")
         layers = {"cells4": LayerInfo(3, 4), "cells8": LayerInfo(3, 8)}
         self.info = BackboneInfo(name="pixels", layers=layers, image_size=64, multiple=8)

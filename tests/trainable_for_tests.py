@@ -1,4 +1,4 @@
-"""A plugin that tests load with ``-p``: a matcher that learns in seconds, with a stage of each kind."""
+"""A plugin that tests load with ``-p``: a matcher that learns in seconds, in stages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Tints(Pixels):
         super().__init__("random" if weights == "none" else "pretrained")
         source = weight_files.Source(info=WeightsInfo(source="random"))
         if weights not in ("pretrained", "random", "none"):
-            source = weight_files.find(weights, backbone="tints", tag="")
+            source = weight_files.resolve(weights, backbone="tints")
         self.model = weight_files.build(
             lambda: nn.Conv2d(3, 3, 1), source, backbone="tints"
         ).requires_grad_(False)
@@ -103,6 +103,8 @@ class Meta(Stage):
         truth = functional.adaptive_avg_pool2d(
             (batch.query_masks == 1).float()[:, None], logits.shape[-2:]
         )[:, 0]
+        if matcher.config.fail in ("nan", "inf") and Meta.calls - 1 == matcher.config.at:
+            logits = logits * float(matcher.config.fail)
         return {
             "bce": functional.binary_cross_entropy_with_logits(logits, truth),
             "size": (logits.sigmoid().mean((1, 2)) - truth.mean((1, 2))).square().mean(),

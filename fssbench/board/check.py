@@ -23,12 +23,15 @@ def check_boards(out: Path) -> list[str]:
         out: where the pages and ``results/`` lie.
 
     Raises:
-        FssbenchError: there is no such folder.
+        FssbenchError: there is no such folder, or no result in it.
     """
     if not out.is_dir():
         raise FssbenchError(f"{out}: no such folder; name what `fssbench board build` wrote")
+    folders = _result_folders(out)
+    if not folders:
+        raise FssbenchError(f"{out}: no results below it; name what `fssbench board build` wrote")
     found = []
-    for folder in _result_folders(out):
+    for folder in folders:
         wrong = problems(folder)
         if not wrong and folder != out / cell(read_result(folder).record):
             right = cell(read_result(folder).record)

@@ -27,13 +27,16 @@ def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:
     details = [
         f"{key}={_compact(value)}"
         for key, value in options.items()
-        if any(other.get(key) != value for other in namesakes)
+        if (key, value) != ("selected_on", "novel")  # said in any case, below
+        and any(other.get(key) != value for other in namesakes)
     ]
     checkpoints = {
         fold.checkpoint.name.replace(f"fold{fold.fold}", "fold*")
         for fold in folds
         if fold.checkpoint
     }
+    if training_facts(record).get("selected_on") == "novel":
+        details.append("selected on novel classes")
     if checkpoints:
         details.append(checkpoints.pop() if len(checkpoints) == 1 else "one checkpoint per fold")
     return f"{record.matcher} ({', '.join(details)})" if details else record.matcher

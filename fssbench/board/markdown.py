@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from fssbench.board.published import PublishedRow, Source
 from fssbench.board.tables import Board, Row, Table
-from fssbench.errors import FssbenchError
 
 LONGEST = 80
 NONE = "—"
@@ -109,10 +108,10 @@ def _cells(row: Row, folds: Sequence[int], noted: bool) -> list[str]:
 
 def _facts(table: Table) -> Iterator[str]:
     """Which protocol, which data, which episodes, as a list."""
-    summary = _summary(table.protocol)
-    if summary:
-        yield f"* Protocol: {escape(summary)}."
-    yield f"* Data: split {escape(table.split)}, annotations {_code(table.fingerprint)}."
+    yield (
+        f"* Data: split {escape(table.split)}, annotations {_code(table.fingerprint)}; scored at "
+        f"{escape(table.score_size)} size."
+    )
     manifests = [
         f"fold {fold} {_code(episodes.digest)} ({episodes.count} episodes, "
         f"{episodes.images} query images)"
@@ -126,18 +125,6 @@ def _facts(table: Table) -> Iterator[str]:
     ]
     if dropped:
         yield f"* Classes left out for want of images: {'; '.join(dropped)}."
-
-
-def _summary(protocol: str) -> str:
-    """The protocol's line of description, or "" when no installed plugin knows it."""
-    try:
-        from fssbench import registry
-        from fssbench.specs import ProtocolSpec
-
-        spec = registry.registry().specs(ProtocolSpec).get(protocol)
-    except (ImportError, FssbenchError):
-        return ""
-    return spec.summary.rstrip(".") if spec else ""
 
 
 def _published(shots: int, rows: Sequence[PublishedRow]) -> str:

@@ -23,7 +23,7 @@ from fssbench.harness.rows import read_rows
 RESULTS = "results"
 FILES = (RECORD_FILE, ROWS_FILE, MANIFEST_FILE)
 # What of a checkpoint's header tells two trainings of the same method apart; the fold does not.
-TRAINING = ("dataset", "recipe", "stage", "shots", "seed")
+TRAINING = ("dataset", "recipe", "stage", "shots", "seed", "selected_on")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]{0,99}")
 _log = logging.getLogger(__name__)
@@ -111,7 +111,8 @@ def method_identity(record: Record) -> dict[str, Any]:
         "matcher": record.matcher,
         "config": cattrs.unstructure(record.config),
         "backbone": record.backbone,
-        "weights": [record.weights.source, record.weights.sha256],
+        # The same file is the same weights, whether it came from the hub or from a folder.
+        "weights": record.weights.sha256 or record.weights.source,
         "precision": record.environment.get("precision"),
         "training": training_facts(record) if checkpoint else None,
         "protocol": record.protocol,

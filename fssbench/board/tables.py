@@ -81,6 +81,7 @@ class Table:
     shots: int
     seed: int
     split: str
+    score_size: str
     fingerprint: str
     qualifier: str
     episodes: Mapping[int, Episodes]
@@ -184,6 +185,7 @@ def _table(methods: Sequence[Method], qualifier: str) -> Table:
         shots=record.shots,
         seed=record.seed,
         split=record.dataset.split,
+        score_size=record.score_size,
         fingerprint=record.dataset.fingerprint,
         qualifier=qualifier,
         episodes=_episodes(methods),

@@ -16,6 +16,7 @@ from fssbench.errors import FssbenchError, near
 _VERBS = {
     "evaluate": "fssbench.cli.evaluate:evaluate",
     "checkpoint": "fssbench.cli.checkpoint:checkpoint",
+    "train": "fssbench.cli.train:train",
     "board": "fssbench.cli.board:board",
     "episodes": "fssbench.cli.episodes:episodes",
     "data": "fssbench.cli.data:data",
@@ -50,8 +51,17 @@ class _Verbs(click.Group):
 def _plugin_commands() -> dict[str, click.Command]:
     from fssbench import registry
 
-    answers = registry.registry().plugins.hook.fssbench_commands()
-    return {command.name or "": command for commands in answers for command in commands}
+    plugins = registry.registry().plugins
+    commands: dict[str, click.Command] = {}
+    for implementation in plugins.hook.fssbench_commands.get_hookimpls():
+        try:
+            brought = list(implementation.function())
+        except Exception as error:  # somebody's function, which must not take our verbs along
+            reason = " ".join(f"fssbench_commands: {type(error).__name__}: {error}".split())
+            plugins.mark_broken(implementation.plugin_name, reason)
+            continue
+        commands.update({command.name or "": command for command in brought})
+    return commands
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -86,6 +96,9 @@ def _run(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except FssbenchError as error:
         return _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "fssbench"
         return _fail(f"{error.format_message()} (see {path} --help)")

@@ -26,6 +26,7 @@ def check(
     as_json: bool,
 ) -> int:  # fmt: skip
     """Open every image and mask, and count classes. Exit code 1 when something is wrong."""
+    from rich.console import Console
     from rich.progress import track
 
     from fssbench import build
@@ -44,7 +45,9 @@ def check(
                 raise
             report[name] = "not there"
             continue
-        for image_id in track(ids, f"{name}: opening", transient=True, disable=as_json):
+        for image_id in track(
+            ids, f"{name}: opening", console=Console(stderr=True), transient=True
+        ):
             problems += check_image(made, image_id)
         if not problems:
             report[name] = {"images": len(ids), "classes": count_classes(made, name)}

@@ -9,21 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fssbench.cli.options import cell_options, data_options, json_option, pairs, plugin_option
+from fssbench.cli.options import (
+    cell_options,
+    data_options,
+    json_option,
+    names,
+    pairs,
+    plugin_option,
+)
 
 if TYPE_CHECKING:
     from fssbench.harness.evaluate import Result
 
 
 @click.command()
-@click.argument("matcher", default="prototype")
-@click.option("--backbone", default="tiny-resnet", show_default=True, help="Frozen encoder.")
+@click.argument("matcher", default="")
+@click.option("--backbone", default="",
+              help="Frozen encoder  [default: the checkpoint's, or tiny-resnet].")  # fmt: skip
 @click.option("--protocol", default="shapes/v1-1k", show_default=True, help="Protocol id.")
 @data_options
 @cell_options
 @click.option("--weights", default="pretrained", show_default=True,
               help="Of the backbone: pretrained, random, or a file.")  # fmt: skip
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Trained matcher.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Trained matcher; "
+              "brings its name, options, backbone and fold along.")  # fmt: skip
+@click.option("--any-fold", is_flag=True,
+              help="Also folds whose classes it was trained on; such rows never rank.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Folder for run directories.")  # fmt: skip
 @click.option("-o", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
@@ -33,6 +44,8 @@ if TYPE_CHECKING:
 @click.option("--workers", type=int, help="Loader processes (default: one less than the cores).")
 @click.option("--batch-size", type=int, default=1, show_default=True,
               help="Episodes segmented at once.")  # fmt: skip
+@click.option("--metrics", default="iou", show_default=True, callback=names, metavar="NAMES",
+              help="What to measure, e.g. iou,regions; iou always is.")  # fmt: skip
 @click.option("--panels", type=click.IntRange(min=0), default=0, show_default=True,
               help="Episodes of each fold to draw as PNG.")  # fmt: skip
 @json_option

@@ -12,18 +12,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-    """``0,1`` to (0, 1); ``all`` or nothing to None."""
-    if value is None or value == "all":
+    """``0,1`` to (0, 1); nothing, and ``all`` of ``--fold``, to None."""
+    name = parameter.opts[-1]
+    if value is None or (value == "all" and name == "--fold"):
         return None
     try:
         found = tuple(dict.fromkeys(int(part) for part in value.split(",")))
     except ValueError as error:
-        name = parameter.opts[-1]
         hint = " or all" if name == "--fold" else ""
         raise click.UsageError(
             f"{name} {value}: give whole numbers with commas, e.g. {name} 0,1{hint}", ctx
         ) from error
     return found
+
+
+def names(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """``a,b`` to (a, b)."""
+    return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
 def pairs(

@@ -86,4 +86,6 @@ class Dataset(ABC):
     def check_split(self, split: str) -> None:
         """Raise an `FssbenchError` unless the dataset has this split."""
         if split not in self.splits:
-            raise FssbenchError(f"{self.name} has no split {split!r}; it has {self.splits}")
+            raise FssbenchError(
+                f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}"
+            )

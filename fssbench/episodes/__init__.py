@@ -65,5 +65,6 @@ def fssbench_protocols() -> list[ProtocolSpec]:
             "a control: supports show another class's mask",
             min_pixels=400,
             sampler="wrong-mask",
+            draw_key="shapes/v1-1k",
         ),
     ]

@@ -60,7 +60,7 @@ def build_manifest(
     pool = Pool(lists={c: lists[c] for c in lists if c not in rare}, dataset=dataset)
     known = registry.registry()
     sampler: Sampler = registry.load(known.get(SamplerSpec, protocol.sampler))
-    draw = Draw(protocol.name, fold, shots, seed)
+    draw = Draw(protocol.draw_key or protocol.name, fold, shots, seed)
     episodes = sampler(pool, episodes=protocol.episodes, shots=shots, draw=draw)
     manifest = Manifest(
         protocol=protocol.name,

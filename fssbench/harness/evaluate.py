@@ -36,6 +36,8 @@ from fssbench.matchers.matcher import Matcher
 from fssbench.metrics.metric import Metric
 from fssbench.specs import BackboneSpec, MatcherSpec, ProtocolSpec
 
+DEFAULT_MATCHER = "prototype"
+DEFAULT_BACKBONE = "tiny-resnet"
 CACHE_BYTES = 2 << 30
 """Features that are kept in memory."""
 
@@ -76,6 +78,8 @@ def evaluate(
         FssbenchError: a name, option, file or dataset is not as it must be.
     """
     job = attrs.evolve(evaluation or Evaluation(), **changes)
+    checkpoint = None if job.checkpoint is None else read_checkpoint(job.checkpoint)
+    job = _completed(job, checkpoint)
     known = registry.registry()
     protocol = known.get(ProtocolSpec, job.protocol)
     # Everything that a slip of the finger can spoil comes before everything that takes long.
@@ -86,16 +90,17 @@ def evaluate(
         backbone=known.get(BackboneSpec, job.backbone).name,
     )
     dataset = build.dataset(protocol.dataset, job.data_root, **job.data_options)
-    folds = tuple(range(dataset.folds)) if job.folds is None else job.folds
+    folds = _folds(dataset, checkpoint) if job.folds is None else job.folds
     for fold in folds:
         dataset.check_fold(fold)
     device = choose_device(job.device)
     workers = _workers(job.workers)
-    checkpoint = None if job.checkpoint is None else read_checkpoint(job.checkpoint)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, job, dataset.name, folds)
     weights = job.weights if checkpoint is None else checkpoint.backbone_weights(job.weights)
     backbone = build.backbone(job.backbone, weights)
+    if checkpoint is not None:
+        _check_weights(checkpoint, backbone)
     matcher = _matcher(job, backbone, checkpoint)
     pipeline = Pipeline(matcher, backbone, device=device, precision=job.precision)
     manifests = [
@@ -158,6 +163,7 @@ class _Bench:
                     self.pipeline,
                     self.checkpoint,
                     self.metrics,
+                    score_size=self.protocol.score_size,
                     rows=directory.rows(),
                     seconds=directory.seconds,
                 )
@@ -215,6 +221,25 @@ class _Bench:
         return self.job.out / re.sub(r"[^\w.+-]", "-", manifest.protocol) / method / cell
 
 
+def _completed(job: Evaluation, checkpoint: Checkpoint | None) -> Evaluation:
+    """What the user left open is as the checkpoint was trained, or the embedded default."""
+    header = {} if checkpoint is None else checkpoint.header
+    return attrs.evolve(
+        job,
+        matcher=job.matcher or header.get("matcher", DEFAULT_MATCHER),
+        backbone=job.backbone or header.get("backbone", DEFAULT_BACKBONE),
+    )
+
+
+def _folds(dataset: Dataset, checkpoint: Checkpoint | None) -> tuple[int, ...]:
+    """All folds, or the one whose classes a checkpoint has not seen."""
+    if checkpoint is not None and checkpoint.header.get("dataset") in (None, dataset.name):
+        trained = checkpoint.header.get("fold")
+        if trained is not None:
+            return (trained,)
+    return tuple(range(dataset.folds))
+
+
 def _check_checkpoint(
     checkpoint: Checkpoint, job: Evaluation, dataset: str, folds: Sequence[int]
 ) -> None:
@@ -228,11 +253,28 @@ def _check_checkpoint(
             )
     trained = header.get("fold")
     for fold in folds:
-        if header.get("dataset") in (None, dataset) and trained not in (None, fold):
+        seen = header.get("dataset") in (None, dataset) and trained not in (None, fold)
+        if seen and not job.any_fold:
             raise FssbenchError(
                 f"--checkpoint {checkpoint.name}: it was trained for fold {trained}, so it has "
-                f"seen the classes of fold {fold}; evaluate --fold {trained}"
+                f"seen the classes of fold {fold}; evaluate --fold {trained}, or give --any-fold "
+                "for a record that never ranks"
             )
+
+
+def _check_weights(checkpoint: Checkpoint, backbone: Backbone) -> None:
+    """A matcher must not meet features of other weights than those it was trained on."""
+    trained = checkpoint.header.get("weights")
+    if not isinstance(trained, dict) or checkpoint.holds_backbone:
+        return
+    own = backbone.weights
+    random = "random" in (trained.get("source"), own.source)
+    if trained.get("sha256") != own.sha256 or (random and trained.get("source") != own.source):
+        raise FssbenchError(
+            f"--checkpoint {checkpoint.name}: it was trained on {trained.get('source')} weights "
+            f"{trained.get('name') or ''} of its backbone, and these are {own.source} "
+            f"{own.name}; give --weights"
+        )
 
 
 def _matcher(job: Evaluation, backbone: Backbone, checkpoint: Checkpoint | None) -> Matcher:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,27 @@ from fssbench.errors import FssbenchError
 from fssbench.harness.pipeline import Precision
 
 
+def _with_iou(metrics: Sequence[str]) -> tuple[str, ...]:
+    return ("iou", *(name for name in metrics if name != "iou"))
+
+
 @attrs.frozen(kw_only=True)
 class Evaluation:
     """What `evaluate` is asked for; the command line's options, by the same names.
 
     Attributes:
-        matcher: name of the method.
-        backbone: name of its encoder.
+        matcher: name of the method; "" for the checkpoint's, or ``prototype``.
+        backbone: name of its encoder; "" for the checkpoint's, or ``tiny-resnet``.
         protocol: protocol id.
         data_root: folder of the dataset.
         data_options: the dataset's own options.
-        folds: fold numbers; None for all.
+        folds: fold numbers; None for all, or for the one that the checkpoint was trained for.
         shots: K, each evaluated for itself.
         seeds: seeds of the manifest; benchmarks use 0.
         weights: of the encoder: ``pretrained``, ``random`` or a file.
         checkpoint: trained weights of the matcher.
+        any_fold: evaluate a checkpoint also on classes that it was trained on; such a record never
+            ranks.
         limit: only the first so many episodes of each manifest.
         out: folder for run directories.
         options: the matcher's own.
@@ -34,14 +40,14 @@ class Evaluation:
         precision: ``fp32`` or ``bf16``.
         workers: loader processes; None for one less than the cores, at most 8.
         batch_size: episodes that are segmented at once.
-        metrics: names of the metrics to measure, ``iou`` first.
+        metrics: names of the metrics to measure; ``iou`` always is, and comes first.
 
     Raises:
         FssbenchError: a number is too small.
     """
 
-    matcher: str = "prototype"
-    backbone: str = "tiny-resnet"
+    matcher: str = ""
+    backbone: str = ""
     protocol: str = "shapes/v1-1k"
     data_root: Path | None = None
     data_options: Mapping[str, Any] = attrs.field(factory=dict)
@@ -50,6 +56,7 @@ class Evaluation:
     seeds: tuple[int, ...] = (0,)
     weights: str = "pretrained"
     checkpoint: Path | None = None
+    any_fold: bool = False
     limit: int | None = None
     out: Path = Path("runs")
     options: Mapping[str, Any] = attrs.field(factory=dict)
@@ -57,7 +64,7 @@ class Evaluation:
     precision: Precision = "fp32"
     workers: int | None = None
     batch_size: int = 1
-    metrics: tuple[str, ...] = ("iou",)
+    metrics: tuple[str, ...] = attrs.field(default=("iou",), converter=_with_iou)
 
     def __attrs_post_init__(self) -> None:
         for name, value, least in (

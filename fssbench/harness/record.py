@@ -86,8 +86,8 @@ class Cost:
         flops_per_episode: floating-point operations (two per multiply-add) of one episode with
             nothing cached: K+1 images encoded, supports embedded, query segmented. None if unknown.
         seconds_per_episode: wall time of the whole run (loading, encoding, matching, counting)
-            divided by the episodes; caches on, as the run had them. It covers only the episodes
-            computed by the process that wrote the record.
+            divided by the episodes; caches on, as the run had them. The parts of an interrupted run
+            are added up.
         peak_memory_mib: peak resident memory of the process, or on a GPU peak allocated memory.
     """
 
@@ -105,6 +105,8 @@ class Record:
     Attributes:
         schema: version of this layout.
         protocol, fold, shots, seed: the manifest's.
+        score_size: predictions were scored at the ``original`` size of the image or at the
+            matcher's ``input`` size, as the protocol says.
         dataset: which data.
         manifest: which episodes.
         matcher: name of the matcher.
@@ -127,6 +129,7 @@ class Record:
     fold: int
     shots: int
     seed: int
+    score_size: str
     dataset: DatasetInfo
     manifest: ManifestInfo
     matcher: str

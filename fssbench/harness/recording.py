@@ -38,6 +38,7 @@ def make_record(
     checkpoint: Checkpoint | None,
     metrics: Sequence[Metric],
     *,
+    score_size: str,
     rows: pandas.DataFrame,
     seconds: float,
 ) -> Record:
@@ -49,6 +50,7 @@ def make_record(
         pipeline: matcher and backbone.
         checkpoint: the matcher's trained weights, if it has any.
         metrics: what was measured.
+        score_size: as the protocol says.
         rows: one for each episode.
         seconds: what they took, loading included.
     """
@@ -62,6 +64,7 @@ def make_record(
         fold=manifest.fold,
         shots=manifest.shots,
         seed=manifest.seed,
+        score_size=score_size,
         dataset=DatasetInfo(
             name=manifest.dataset, split=manifest.split, fingerprint=manifest.fingerprint
         ),

@@ -42,6 +42,11 @@ class Checkpoint:
         """File name, without its folder."""
         return self.path.name
 
+    @property
+    def holds_backbone(self) -> bool:
+        """Whether the file brings the weights of its backbone too."""
+        return bool(self.header.get(_HOLDS_BACKBONE))
+
     def backbone_weights(self, asked: str) -> str:
         """Where to take the backbone's weights from: the checkpoint itself, if it brings them.
 
@@ -51,7 +56,7 @@ class Checkpoint:
         Raises:
             FssbenchError: the user gave others than those the checkpoint brings.
         """
-        if not self.header.get(_HOLDS_BACKBONE):
+        if not self.holds_backbone:
             return asked
         if asked != "pretrained":
             raise FssbenchError(

@@ -26,19 +26,20 @@ class Imported:
     Attributes:
         weights: of the matcher, by its own names. What the importer does not know keeps its name
             in the file, and is told to the user.
+        names: the authors' name of each tensor of the matcher, for messages.
         backbone: of the backbone, by the names in its own weight files; empty if the file has none.
         config: options of the matcher that these weights need.
     """
 
     weights: Mapping[str, Tensor]
+    names: Mapping[str, str] = attrs.field(factory=dict)
     backbone: Mapping[str, Tensor] = attrs.field(factory=dict)
     config: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 Importer = Callable[[Mapping[str, Tensor], BackboneInfo], Imported]
 """What `MatcherSpec.importer` names. It gets all tensors of the file, without such wrappings as
-``state_dict`` and ``module.``, matches them by name, never by position, and may raise
-`FssbenchError`."""
+``state_dict`` and ``module.``, and matches them by name, never by position."""
 
 
 def import_checkpoint(
@@ -68,14 +69,18 @@ def import_checkpoint(
     spec = known.get(MatcherSpec, matcher)
     importer: Importer = registry.load_importer(spec)
     backbone = known.get(BackboneSpec, backbone).name
-    tensors = read_tensors(source)
-    if not tensors:
+    file = read_tensors(source)
+    if not file:
         raise FssbenchError(f"{source}: holds no tensors; give the authors' checkpoint")
     made = build.matcher(spec.name, backbone)
-    imported = importer(tensors, made.backbone)
+    imported = importer(file, made.backbone)
     if imported.config:
         made = build.matcher(spec.name, backbone, **imported.config)
-    reasons = mismatch(made.state_dict(), imported.weights)
+    expected, found = (
+        {imported.names.get(name, name): tensor for name, tensor in tensors.items()}
+        for tensors in (made.state_dict(), imported.weights)
+    )
+    reasons = mismatch(expected, found)
     if reasons:
         raise FssbenchError(
             f"{source}: no checkpoint of {spec.name} on {backbone}: {reasons}; is --backbone right?"

@@ -26,7 +26,9 @@ class PrototypeConfig:
     """
 
     layer: str = ""
-    size: int | None = None
+    size: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.gt(0))
+    )
     scale: float = 20.0
 
 

@@ -20,6 +20,16 @@ def _positive(_: Any, attribute: attrs.Attribute[Any], value: float | None) -> N
         raise ValueError(f"{attribute.name} must be above 0, not {value}")
 
 
+def _probability(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{attribute.name} is a probability, from 0 to 1, not {value}")
+
+
+def _range(_: Any, attribute: attrs.Attribute[Any], value: tuple[float, float] | None) -> None:
+    if value is not None and not value[0] <= value[1]:
+        raise ValueError(f"{attribute.name} must be [least, most], not {list(value)}")
+
+
 def _not_negative(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
     if not value >= 0:
         raise ValueError(f"{attribute.name} must not be negative, it is {value}")
@@ -68,7 +78,7 @@ class Schedule:
     power: float = attrs.field(default=0.9, validator=_positive)
     final: float = attrs.field(default=0.0, validator=_not_negative)
     warmup: int = attrs.field(default=0, validator=_not_negative)
-    warmup_start: float = attrs.field(default=0.0, validator=_not_negative)
+    warmup_start: float = attrs.field(default=0.1, validator=_not_negative)
     per: Literal["step", "epoch"] = "step"
 
 
@@ -88,10 +98,10 @@ class Augment:
     """
 
     resize: Literal["request", "squash", "letterbox", "none"] = "request"
-    scale: tuple[float, float] | None = None
-    rotate: tuple[float, float] | None = None
-    blur: float = attrs.field(default=0.0, validator=_not_negative)
-    flip: float = attrs.field(default=0.0, validator=_not_negative)
+    scale: tuple[float, float] | None = attrs.field(default=None, validator=_range)
+    rotate: tuple[float, float] | None = attrs.field(default=None, validator=_range)
+    blur: float = attrs.field(default=0.0, validator=_probability)
+    flip: float = attrs.field(default=0.0, validator=_probability)
     crop: Literal["random", "centre"] = "random"
 
 
@@ -172,20 +182,19 @@ def find_recipe(spec: MatcherSpec, stage: str, *, dataset: str, wanted: str = ""
     Raises:
         FssbenchError: there is no such recipe, or it is not as it must be.
     """
-    own = wanted.endswith(".toml")
-    if not own and not spec.recipes:
-        raise FssbenchError(f"{spec.name} brings no recipes; give --recipe FILE.toml")
-    path = Path(wanted) if own else _bundled(spec)
+    path = _file(spec, wanted)
     tables = _read(path)
+    own = wanted.endswith(".toml")
     recipes = tables.get(stage, {})
     name = dataset if own or not wanted else wanted
     if own and len(recipes) == 1:
         name = next(iter(recipes))
     if name not in recipes:
         there = ", ".join(f"{s}.{n}" for s, named in tables.items() for n in named)
+        close = near(name, recipes) if recipes else near(stage, tables)
         raise FssbenchError(
-            f"{path.name} has no recipe [{stage}.{name}]; {near(name, recipes)}"
-            f"there: {there or 'none'}; choose with --recipe NAME, or write your own FILE.toml"
+            f"{path.name} has no recipe [{stage}.{name}]; {close}there: {there or 'none'}; "
+            "choose with --recipe NAME, or write your own FILE.toml"
         )
     label = f"{path.stem}:{name}" if own else name
     where = f"{path.name}: [{stage}.{name}]"
@@ -193,7 +202,29 @@ def find_recipe(spec: MatcherSpec, stage: str, *, dataset: str, wanted: str = ""
     return recipe
 
 
-def _bundled(spec: MatcherSpec) -> Path:
+def only_stage(spec: MatcherSpec, wanted: str = "") -> str:
+    """The stage that recipes are for, when they are for one only.
+
+    Args:
+        spec: the matcher.
+        wanted: as for `find_recipe`.
+
+    Raises:
+        FssbenchError: they are for several.
+    """
+    stages = list(_read(_file(spec, wanted)))
+    if len(stages) != 1:
+        raise FssbenchError(f"{spec.name}: give --stage, one of {', '.join(stages) or 'none'}")
+    return stages[0]
+
+
+def _file(spec: MatcherSpec, wanted: str) -> Path:
+    if wanted.endswith(".toml"):
+        return Path(wanted)
+    if not spec.recipes:
+        raise FssbenchError(
+            f"{spec.name} brings no recipes: it needs no training, or give --recipe FILE.toml"
+        )
     module_name, _, file = spec.recipes.partition(":")
     try:
         module = importlib.import_module(module_name)

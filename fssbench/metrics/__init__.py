@@ -6,7 +6,7 @@ from fssbench.specs import MetricSpec
 
 
 def fssbench_metrics() -> list[MetricSpec]:
-    """Intersection over union, the field's measure."""
+    """Intersection over union, the field's measure, and measures of regions."""
     return [
         MetricSpec(
             name="iou",
@@ -14,5 +14,13 @@ def fssbench_metrics() -> list[MetricSpec]:
             factory="fssbench.metrics.iou:IoU",
             aliases=("miou", "fb-iou", "episode-miou"),
             paper="Shaban et al., One-Shot Learning for Semantic Segmentation, BMVC 2017",
-        )
+        ),
+        MetricSpec(
+            name="regions",
+            summary="ROM and RUM: regions that fall apart or melt together, per episode",
+            factory="fssbench.metrics.regions:Regions",
+            aliases=("rom", "rum"),
+            paper="Zhang, Mehta, Caspi, Rethinking Semantic Segmentation Evaluation for "
+            "Explainability and Model Selection, arXiv 2101.08418",
+        ),
     ]

@@ -109,9 +109,10 @@ class TrainingStep(nn.Module):
         if not self._layers:
             return {}
         if self.stage.trains_backbone:
-            return backbone(images, self._layers)
+            found: dict[str, Tensor] = backbone(images, self._layers)
+            return found
         with torch.no_grad():
-            parts = [backbone(part, self._layers) for part in images.split(ENCODE_AT_ONCE)]
+            parts = [backbone(part, self._layers) for part in torch.split(images, ENCODE_AT_ONCE)]
         return {name: torch.cat([part[name] for part in parts]) for name in self._layers}
 
 

@@ -25,7 +25,7 @@ from fssbench.matchers.matcher import Matcher
 from fssbench.matchers.recipe import Recipe
 from fssbench.metrics.iou import IoU
 from fssbench.specs import SamplerSpec
-from fssbench.training.samples import base_classes
+from fssbench.training.samples import SPLIT, base_classes
 
 SAMPLER = "class-balanced"
 CACHE_BYTES = 256 << 20
@@ -46,11 +46,14 @@ def validation_manifest(
     split = "val" if on == "base" else dataset.splits[-1]
     classes = base_classes(dataset, fold) if on == "base" else dataset.fold_classes(fold)
     lists = class_lists(dataset, split, classes, recipe.min_pixels)
+    if on == "base":  # small sets may have every image in every split
+        trained = set(dataset.image_ids(SPLIT))
+        lists = {c: [image for image in lists[c] if image not in trained] for c in lists}
     enough = {c: images for c, images in lists.items() if len(images) > recipe.shots}
     if not enough:
         raise FssbenchError(
             f"{dataset.name}, fold {fold}: no {on} class has {recipe.shots + 1} images in split "
-            f"{split!r} to validate on; give --validation-episodes 0"
+            f"{split!r}, beside those trained on, to validate on; give --validation-episodes 0"
         )
     sampler: Sampler = registry.load(registry.registry().get(SamplerSpec, SAMPLER))
     protocol = f"{dataset.name}/validation-{on}"
@@ -102,7 +105,7 @@ class Validation:
     world: int = 1
 
     def scores(self, chunks: int | None = None) -> dict[str, float]:
-        """mIoU and what else `IoU` summarises, in percent. Leaves the matcher in eval mode.
+        """MIoU and what else `IoU` summarises, in percent. Leaves the matcher in eval mode.
 
         Args:
             chunks: only the first so many, to try it out.
@@ -122,7 +125,8 @@ class Validation:
             workers=self.workers,
         )
         rows = [
-            rows for _, rows, _, _ in measure_chunks(loaded, pipeline, cache, [metric], batch_size=1)
+            rows
+            for _, rows, _, _ in measure_chunks(loaded, pipeline, cache, [metric], batch_size=1)
         ]
         table = pandas.concat(self._gathered(rows), ignore_index=True).sort_values("index")
         asked = tuple(sorted(set(table["class_id"].tolist())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -16,6 +17,7 @@ EXPLODED = 1000.0
 """A total loss so many times its running mean (at least 1) has exploded."""
 
 _MEMORY = 0.98  # of the running mean, for each step
+_CPU_LACKS_MEMORY = re.compile("not enough memory|can't allocate memory")
 _NAMED = 3  # samples that a message names
 
 
@@ -37,9 +39,7 @@ class LossWatch:
         total = losses["total"]
         if self.level is not None and total > EXPLODED * max(1.0, self.level):
             return f"the loss exploded to {total:.3g} (about {self.level:.3g} before)"
-        self.level = (
-            total if self.level is None else _MEMORY * self.level + (1 - _MEMORY) * total
-        )
+        self.level = total if self.level is None else _MEMORY * self.level + (1 - _MEMORY) * total
         return ""
 
 
@@ -71,7 +71,7 @@ def memory_advice(samples: int, size: int, accumulate: int) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         lacking = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not lacking and "not enough memory" not in str(error).lower():
+        if not lacking and not _CPU_LACKS_MEMORY.search(str(error)):
             raise
         raise FssbenchError(
             f"out of memory with {samples} samples of {size} x {size} pixels at once; give "

@@ -81,6 +81,7 @@ def record_of(manifest: Manifest, rows: pandas.DataFrame, **fields: object) -> R
         fold=manifest.fold,
         shots=manifest.shots,
         seed=manifest.seed,
+        score_size="original",
         dataset=DatasetInfo(
             name=manifest.dataset, split=manifest.split, fingerprint=manifest.fingerprint
         ),

@@ -122,8 +122,11 @@ def test_another_dataset_or_split(fake):
 
 
 def test_wrong_mask_is_the_same_episodes_with_other_masks(fake):
-    control = attrs.evolve(PROTOCOL, sampler="wrong-mask")
-    for episode in build_manifest(control, fake, fold=0, shots=3).episodes:
+    control = attrs.evolve(PROTOCOL, name="fake/control", sampler="wrong-mask", draw_key="fake/v1")
+    ordinary = build_manifest(PROTOCOL, fake, fold=0, shots=3).episodes
+    changed = build_manifest(control, fake, fold=0, shots=3).episodes
+    assert tuple(attrs.evolve(e, support_classes=()) for e in changed) == ordinary
+    for episode in changed:
         assert len(episode.support_classes) == 3
         for image, shown in episode.supports():
             assert shown != episode.class_id

@@ -164,7 +164,9 @@ def test_training_step(golden, imported, authors_weights):
         assert found == pytest.approx(float(norm), rel=1e-3, abs=1e-6 * total), name
 
     optimiser.step()
-    for name, expected in zip(arrays["ten_names"], arrays["ten_param_sums_after_step"], strict=True):
+    for name, expected in zip(
+        arrays["ten_names"], arrays["ten_param_sums_after_step"], strict=True
+    ):
         scale = parameters[ours[name]].detach().double().abs().sum().item()
         found = parameters[ours[name]].detach().double().sum().item()
         assert abs(found - expected) <= 1e-6 * scale, name

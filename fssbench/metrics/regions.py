@@ -1,0 +1,94 @@
+"""Region-wise over- and under-segmentation: ROM and RUM (Zhang, Mehta, Caspi, 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas
+import torch
+from skimage.measure import label
+from torch import Tensor
+
+from fssbench.data.dataset import IGNORE
+from fssbench.errors import FssbenchError
+
+
+class Regions:
+    """How far objects fall apart (ROM) or melt together (RUM); no threshold, smaller is better.
+
+    Regions are the connected parts (over sides and corners) of the foreground: G of the target, P
+    of the prediction; two of them are related when they share a pixel. A target region is
+    over-segmented when it is related to more than one predicted region. With G_O the over-segmented
+    target regions and P_O the predicted regions related to one of them,
+
+        ROM = tanh( |G_O| |P_O| / (|G| |P|) · sum over G_O of (related predicted regions - 1) ),
+
+    and RUM is the same with the parts of target and prediction exchanged. Both lie in [0, 1); both
+    are 0 where there is no target region or no predicted one. An episode's values are averaged over
+    all episodes.
+    """
+
+    columns = ("rom", "rum")
+
+    def measure(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """ROM and RUM of each episode.
+
+        Args:
+            prediction: bool (B, H, W), True is foreground.
+            target: uint8 (B, H, W) of 0, 1 and 255; pixels of 255 belong to no region.
+
+        Returns:
+            float64 (B,) for each of `columns`.
+        """
+        marked = (prediction & (target != IGNORE)).cpu().numpy()
+        truth = (target == 1).cpu().numpy()
+        values = np.zeros((len(marked), 2))
+        for row, one, other in zip(values, truth, marked, strict=True):
+            related = relations(one, other)
+            row[:] = over_segmentation(related), over_segmentation(related.T)
+        both = torch.from_numpy(values).to(prediction.device)
+        return {"rom": both[:, 0], "rum": both[:, 1]}
+
+    def summarise(
+        self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
+    ) -> dict[str, float]:
+        """``rom`` and ``rum``, means over the episodes in [0, 1); see `Metric.summarise`."""
+        missing = sorted(set(classes or ()) - set(rows["class_id"]))
+        if missing or not len(rows):
+            named = f"of class {', '.join(map(str, missing))}" if missing else "at all"
+            raise FssbenchError(f"the table has no row {named}; a mean over the rest would mislead")
+        return {name: float(rows[name].mean()) for name in self.columns}
+
+
+def relations(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Which regions overlap.
+
+    Args:
+        target: bool (H, W).
+        prediction: bool (H, W).
+
+    Returns:
+        bool (regions of the target, regions of the prediction).
+    """
+    true_regions, found_regions = _labelled(target), _labelled(prediction)
+    related = np.zeros((true_regions.max() + 1, found_regions.max() + 1), dtype=bool)
+    related[true_regions, found_regions] = True
+    return related[1:, 1:]  # number 0 is the background
+
+
+def over_segmentation(related: np.ndarray) -> float:
+    """The measure above, of bool (regions to be found, regions that may divide them)."""
+    if not related.size:
+        return 0.0
+    parts = related.sum(1)
+    divided = parts > 1
+    dividing = related[divided].any(0)
+    ratio = divided.sum() * dividing.sum() / related.size
+    return math.tanh(ratio * (parts[divided] - 1).sum())
+
+
+def _labelled(plane: np.ndarray) -> np.ndarray:
+    labels: np.ndarray = label(plane, connectivity=2)  # type: ignore[no-untyped-call]
+    return labels

@@ -1,0 +1,110 @@
+"""A dry run: one step and one validation chunk, to see that all fits before it takes days."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+from torch.utils.flop_counter import FlopCounterMode
+
+from fssbench.errors import FssbenchError
+from fssbench.harness.cost import peak_memory_mib
+from fssbench.training.loader import load_batches, portions_of
+from fssbench.training.plan import make_plan
+from fssbench.training.train import make_fabric, make_run, make_validation
+from fssbench.training.trainer import Trainer
+from fssbench.training.training import Training
+from fssbench.training.watch import memory_advice
+
+
+@attrs.frozen(kw_only=True)
+class DryRun:
+    """What a dry run found; nothing is written.
+
+    Attributes:
+        groups: (name, parameters, learning rate) of each group that is trained.
+        frozen: parameters of the matcher that are not trained.
+        backbone: parameters of the backbone.
+        step_flops: floating-point operations of one step, forward and backward, two per
+            multiply-add; element-wise operations and custom kernels are not counted.
+        samples: of an epoch.
+        dropped: training images that the ``train_filter`` dropped.
+        epoch_steps: steps of an epoch.
+        steps: steps of the whole training.
+        losses: of the step, by name.
+        scores: of one validation chunk in percent; empty without validation. After one step they
+            say that it works, not how well.
+        seconds: that the step took, loading included; the first one is slow.
+        peak_memory_mib: so far; see `fssbench.harness.record.Cost`.
+    """
+
+    groups: tuple[tuple[str, int, float], ...]
+    frozen: int
+    backbone: int
+    step_flops: int
+    samples: int
+    dropped: int
+    epoch_steps: int
+    steps: int
+    losses: dict[str, float]
+    scores: dict[str, float]
+    seconds: float
+    peak_memory_mib: float
+
+
+def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
+    """Take one step and measure one chunk, in one process, without writing anything.
+
+    Args:
+        training: what would be done.
+        changes: attributes of `Training` to set.
+
+    Raises:
+        FssbenchError: as `fssbench.train`.
+    """
+    job = Training(**changes) if training is None else attrs.evolve(training, **changes)
+    plan = make_plan(job)
+    # The share of one process: that is what must fit into a device's memory.
+    if job.devices > 1:
+        raise FssbenchError("--dry-run runs in one process; leave --devices out")
+    fabric = make_fabric(plan)
+    fabric.launch()
+    validation = make_validation(plan, fabric)
+    run = make_run(plan, Path(), done=0)
+    trainer = Trainer(plan, fabric, run=run, validation=validation, event=_nothing, save=_nothing)
+    portions = portions_of(
+        plan.samples.epoch(0),
+        first_step=0, batch=plan.recipe.batch, parts=job.accumulate, rank=0, world=1,
+    )[: job.accumulate]  # fmt: skip
+    plan.stage.training_mode(plan.matcher)
+    started = time.perf_counter()
+    batches = load_batches(plan.loader, 0, portions, workers=0, pin=False)
+    with (
+        memory_advice(len(portions[0].samples), plan.size, job.accumulate),
+        FlopCounterMode(display=False) as operations,
+    ):
+        losses, _, _ = trainer.take_step(batches)
+    seconds = time.perf_counter() - started
+    rates = [float(group["initial_lr"]) for group in trainer.optimiser.param_groups]
+    sizes = [sum(p.numel() for p in group.parameters) for group in trainer.groups]
+    names = [group.name for group in trainer.groups]
+    return DryRun(
+        groups=tuple(zip(names, sizes, rates, strict=True)),
+        frozen=sum(p.numel() for p in plan.matcher.parameters() if not p.requires_grad),
+        backbone=sum(p.numel() for p in plan.backbone.parameters()),
+        step_flops=operations.get_total_flops(),
+        samples=plan.samples.full_size,
+        dropped=plan.samples.dropped,
+        epoch_steps=plan.epoch_steps,
+        steps=plan.steps,
+        losses=losses,
+        scores={} if validation is None else validation.scores(chunks=1),
+        seconds=seconds,
+        peak_memory_mib=peak_memory_mib(fabric.device),
+    )
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass

@@ -1,0 +1,110 @@
+"""``metrics.csv``: a line for each step and for each validation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import attrs
+
+from fssbench.files import cannot_write, write_atomically
+from fssbench.training.run import TrainingRun
+
+METRICS_FILE = "metrics.csv"
+
+
+class MetricsFile:
+    """An observer that writes ``metrics.csv``.
+
+    Columns: step, epoch, lr, gradient_norm, total, the losses by name; and miou, which only the
+    lines of validations have. Lines after the last save of an interrupted training are dropped when
+    it goes on, since its steps are taken again.
+    """
+
+    def __init__(self) -> None:
+        self._file: TextIO | None = None
+        self._columns: list[str] = []
+
+    def fssbench_training_started(self, run: TrainingRun) -> None:
+        """Keep the lines of the steps that are done."""
+        self._path = run.folder / METRICS_FILE
+        rows = read_metrics(self._path) if run.done else []
+        kept = [row for row in rows if int(row["step"]) <= run.done]
+        self._columns = list(kept[0]) if kept else []
+        text = io.StringIO()
+        if kept:
+            writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(kept)
+        write_atomically(self._path, text.getvalue().encode())
+
+    def fssbench_step_finished(
+        self, run: TrainingRun, step: int, losses: Mapping[str, float], lr: float,
+        gradient_norm: float,
+    ) -> None:  # fmt: skip
+        """Append a step."""
+        first = {"step": step, "epoch": f"{step / run.epoch_steps:.4f}", "lr": lr}
+        total = {"gradient_norm": gradient_norm, "total": losses["total"]}
+        self._append({**first, **total, **losses})
+
+    def fssbench_validation_finished(
+        self, run: TrainingRun, step: int, scores: Mapping[str, float]
+    ) -> None:
+        """Append a validation."""
+        epoch = f"{step / run.epoch_steps:.4f}"
+        self._append({"step": step, "epoch": epoch, "miou": scores["miou"]})
+
+    def fssbench_training_finished(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        try:
+            if not self._columns:
+                self._columns = [*(name for name in row if name != "miou"), "miou"]
+                self._open().write(",".join(self._columns) + "\n")
+            csv.DictWriter(self._open(), self._columns, lineterminator="\n").writerow(row)
+            self._open().flush()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def _open(self) -> TextIO:
+        if self._file is None:
+            self._file = self._path.open("a", newline="")
+        return self._file
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The lines of a metrics file; a last one that was cut off is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    return list(csv.DictReader(io.StringIO(whole)))
+
+
+@attrs.frozen
+class Curve:
+    """A column over steps, where it has values."""
+
+    steps: list[int]
+    values: list[float]
+
+
+def curves(path: Path) -> dict[str, Curve]:
+    """Every column of a metrics file but ``step`` and ``epoch``."""
+    found: dict[str, Curve] = {}
+    for row in read_metrics(path):
+        for name, text in row.items():
+            if name in ("step", "epoch") or not text or not math.isfinite(float(text)):
+                continue
+            curve = found.setdefault(name, Curve([], []))
+            curve.steps.append(int(row["step"]))
+            curve.values.append(float(text))
+    return found

@@ -1,0 +1,233 @@
+"""From names to the parts of a training, with everything checked that can be mistyped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any
+
+import attrs
+import cattrs
+import torch
+
+from fssbench import build, registry
+from fssbench.backbones.backbone import Backbone
+from fssbench.data.dataset import Dataset
+from fssbench.data.geometry import Geometry
+from fssbench.errors import FssbenchError, near
+from fssbench.harness.recording import config_of
+from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
+from fssbench.matchers.matcher import Matcher
+from fssbench.matchers.recipe import Recipe, find_recipe, only_stage
+from fssbench.matchers.stage import Stage
+from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
+from fssbench.training.augment import Augmentation
+from fssbench.training.loader import BatchLoader
+from fssbench.training.samples import Samples, base_classes, make_samples
+from fssbench.training.training import Training
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Plan:
+    """The parts of a training.
+
+    Attributes:
+        job: what was asked for, names as they are registered.
+        recipe: with what the job changes.
+        dataset: where images are.
+        backbone: frozen encoder.
+        matcher: with initial weights.
+        stage: what is trained.
+        samples: what it is fed.
+        loader: and how that is loaded.
+        size: side of the encoder's input.
+        init: what the weights start from.
+    """
+
+    job: Training
+    recipe: Recipe
+    dataset: Dataset
+    backbone: Backbone
+    matcher: Matcher
+    stage: Stage
+    samples: Samples
+    loader: BatchLoader
+    size: int
+    init: Checkpoint | None
+
+    @property
+    def epoch_steps(self) -> int:
+        """Optimiser steps of an epoch."""
+        return self.samples.full_size // self.recipe.batch
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        if self.recipe.steps is not None:
+            return self.recipe.steps
+        assert self.recipe.epochs is not None
+        return self.recipe.epochs * self.epoch_steps
+
+    @property
+    def validates(self) -> bool:
+        """Whether mIoU is measured after each epoch."""
+        return self.stage.validates and self.job.validation_episodes > 0
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the weights depend on, but how the work is spread."""
+        job = self.job
+        return {
+            "matcher": job.matcher,
+            "config": config_of(self.matcher),
+            "backbone": job.backbone,
+            "weights": attrs.asdict(self.backbone.weights),
+            "stage": self.stage.name,
+            "recipe": cattrs.unstructure(self.recipe),
+            "init": None if self.init is None else self.init.sha256,
+            "dataset": self.dataset.name,
+            "fingerprint": self.dataset.fingerprint("train"),
+            "fold": job.fold,
+            "seed": job.seed,
+            "precision": job.precision,
+            "select_on": job.select_on,
+            "validation_episodes": job.validation_episodes,
+        }
+
+    def folder_name(self) -> str:
+        """``dataset/matcher--backbone--stage--settings/fold0-seed0``."""
+        identity = self.identity()
+        del identity["fold"], identity["seed"]
+        text = json.dumps(identity, sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()[:6]
+        job = self.job
+        method = f"{job.matcher}--{job.backbone}--{self.stage.name}--{key}".replace("/", "-")
+        return f"{self.dataset.name}/{method}/fold{job.fold}-seed{job.seed}"
+
+
+def make_plan(job: Training) -> Plan:
+    """Find and build the parts.
+
+    Raises:
+        FssbenchError: a name, option, file or dataset is not as it must be.
+    """
+    known = registry.registry()
+    spec = known.get(MatcherSpec, job.matcher)
+    recipe = recipe_of(job, spec)
+    backbone_name = job.backbone or recipe.backbone
+    if not backbone_name:
+        raise FssbenchError(f"recipe {recipe.name} names no backbone; give --backbone NAME")
+    known.get(SamplerSpec, recipe.sampler)
+    dataset = build.dataset(job.dataset, job.data_root, **job.data_options)
+    job = attrs.evolve(
+        job,
+        matcher=spec.name,
+        stage=recipe.stage,
+        backbone=known.get(BackboneSpec, backbone_name).name,
+        dataset=dataset.name,
+    )
+    classes = base_classes(dataset, job.fold)
+    options = {**recipe.options, **job.options}
+    registry.configure(spec, options)
+    init = None if job.init is None else read_checkpoint(job.init)
+    if init is not None:
+        _check_init(init, job)
+    weights = job.weights if init is None else init.backbone_weights(job.weights)
+    backbone = build.backbone(job.backbone, weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed)
+        matcher = build.matcher(job.matcher, backbone, **options)
+        stage = _stage(matcher, job)
+    if stage.feeds == "labelled" and len(classes) > 254:
+        raise FssbenchError(f"{dataset.name}: {len(classes)} base classes; labels hold 254")
+    if init is not None:
+        init.load_into(matcher)
+    size = recipe.size or matcher.request().size
+    if size % backbone.info.multiple:
+        raise FssbenchError(
+            f"backbone {job.backbone} takes images whose side is a multiple of "
+            f"{backbone.info.multiple}, not {size}; set the recipe's size"
+        )
+    samples = make_samples(dataset, recipe, stage.feeds, fold=job.fold, seed=job.seed)
+    return Plan(
+        job=job,
+        recipe=recipe,
+        dataset=dataset,
+        backbone=backbone,
+        matcher=matcher,
+        stage=stage,
+        samples=samples,
+        loader=_loader(dataset, recipe, matcher, backbone, stage, size, classes, job.seed),
+        size=size,
+        init=init,
+    )
+
+
+def recipe_of(job: Training, spec: MatcherSpec) -> Recipe:
+    """The recipe with what the job changes; its name tells so."""
+    stage = job.stage or only_stage(spec, job.recipe)
+    recipe = find_recipe(spec, stage, dataset=job.dataset, wanted=job.recipe)
+    changes: dict[str, Any] = {}
+    told = []
+    if job.epochs is not None or job.steps is not None:
+        changes |= {"epochs": job.epochs, "steps": job.steps}
+        told.append(f"epochs={job.epochs}" if job.epochs is not None else f"steps={job.steps}")
+    if job.batch_size is not None:
+        changes["batch"] = job.batch_size
+        told.append(f"batch={job.batch_size}")
+    if job.lr is not None:
+        changes["optimiser"] = attrs.evolve(recipe.optimiser, lr=job.lr)
+        told.append(f"lr={job.lr:g}")
+    if job.shots is not None:
+        changes["shots"] = job.shots
+    return attrs.evolve(recipe, name=" ".join([recipe.name, *told]), **changes)
+
+
+def workers_of(job: Training) -> int:
+    """Loader processes of each training process."""
+    if job.workers is not None:
+        return job.workers
+    return max(0, min(8, (os.cpu_count() or 1) // job.devices - 1))
+
+
+def _stage(matcher: Matcher, job: Training) -> Stage:
+    stages = {stage.name: stage for stage in matcher.stages()}
+    if job.stage not in stages:
+        raise FssbenchError(
+            f"{job.matcher} has no stage {job.stage!r}; {near(job.stage, stages)}"
+            f"it has {', '.join(stages) or 'none: it needs no training'}"
+        )
+    return stages[job.stage]
+
+
+def _loader(
+    dataset: Dataset, recipe: Recipe, matcher: Matcher, backbone: Backbone, stage: Stage,
+    size: int, classes: tuple[int, ...], seed: int,
+) -> BatchLoader:  # fmt: skip
+    red, green, blue = (255 * backbone.mean.flatten()).tolist()
+    return BatchLoader(
+        dataset=dataset,
+        feed=stage.feeds,
+        augmentation=Augmentation(
+            recipe=recipe.augment,
+            geometry=Geometry(size, matcher.request().resize),
+            fill=(red, green, blue),
+        ),
+        hide=matcher.request().mask_support,
+        classes=classes,
+        key=(dataset.name, stage.name, seed),
+    )
+
+
+def _check_init(init: Checkpoint, job: Training) -> None:
+    for what, asked in (("matcher", job.matcher), ("backbone", job.backbone)):
+        if init.header[what] != asked:
+            raise FssbenchError(
+                f"--init {init.name}: it was trained as {what} {init.header[what]!r}, not {asked!r}"
+            )
+    trained = init.header.get("fold")
+    if init.header.get("dataset") in (None, job.dataset) and trained not in (None, job.fold):
+        raise FssbenchError(
+            f"--init {init.name}: it was trained for fold {trained}, so it has seen the classes of "
+            f"fold {job.fold}"
+        )

@@ -1,0 +1,301 @@
+"""Train a matcher: from names to a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from fssbench import registry
+from fssbench.errors import FssbenchError
+from fssbench.harness.environment import environment
+from fssbench.harness.pipeline import choose_device
+from fssbench.harness.recording import config_of
+from fssbench.matchers.checkpoint import write_checkpoint
+from fssbench.training.directory import (
+    BEST_FILE,
+    LAST_FILE,
+    TrainingDirectory,
+    read_state,
+)
+from fssbench.training.metrics import MetricsFile
+from fssbench.training.plan import Plan, make_plan, workers_of
+from fssbench.training.plots import Plots
+from fssbench.training.run import TrainingRun
+from fssbench.training.tensorboard import TensorBoard
+from fssbench.training.trainer import Trainer
+from fssbench.training.training import Training
+from fssbench.training.validation import Validation, validation_manifest
+
+Observers = Callable[[TrainingRun], Sequence[object]]
+"""Makes further observers (objects with hook methods) of a training."""
+
+
+@attrs.frozen(kw_only=True)
+class TrainingResult:
+    """A finished training.
+
+    Attributes:
+        folder: the training directory.
+        last: checkpoint of the last step.
+        best: checkpoint of the highest validation mIoU; None without validation.
+        steps: how many were taken in all.
+        miou: of the best checkpoint, in percent; None without validation.
+        first: whether this is the first of all processes, the one that writes files.
+    """
+
+    folder: Path
+    last: Path
+    best: Path | None
+    steps: int
+    miou: float | None
+    first: bool
+
+
+def train(
+    training: Training | None = None, *, observers: Observers | None = None, **changes: Any
+) -> TrainingResult:
+    """Train one stage of a matcher on one fold.
+
+    Args:
+        training: what to do; None when `changes` say all.
+        observers: makes further observers, e.g. a progress bar.
+        changes: attributes of `Training` to set, e.g. ``train(matcher="dcama", fold=1)``.
+
+    Raises:
+        FssbenchError: a name, option, file or dataset is not as it must be, or the training went
+            wrong; see `fssbench.training.watch`.
+    """
+    job = Training(**changes) if training is None else attrs.evolve(training, **changes)
+    plan = make_plan(job)
+    fabric = make_fabric(plan)
+    folder = job.out / plan.folder_name()
+    validation = make_validation(plan, fabric)
+    # The lock and the state come before further processes: what fails here fails in one of them.
+    with _directory(plan, folder) as directory:
+        state = None if directory is None else read_state(folder)
+        if state is not None and not job.resume:
+            raise FssbenchError(
+                f"{folder}: this folder holds this very training, {state['step']} steps of it; go "
+                "on with --resume, or choose another --out"
+            )
+        fabric.launch()
+        state = fabric.broadcast(state)
+        if validation is not None:
+            validation = attrs.evolve(
+                validation, device=fabric.device, rank=fabric.global_rank, world=fabric.world_size
+            )
+        result = _train(plan, fabric, folder, directory, state, validation, observers)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return result
+
+
+def _train(
+    plan: Plan, fabric: Fabric, folder: Path, directory: TrainingDirectory | None,
+    state: dict[str, Any] | None, validation: Validation | None, observers: Observers | None,
+) -> TrainingResult:  # fmt: skip
+    run = make_run(plan, folder, done=0 if state is None else state["step"])
+    first = fabric.global_rank == 0
+    files = [MetricsFile(), TensorBoard(), Plots()] if first else []
+    more = observers(run) if first and observers is not None else ()
+    with _registered([*more, *files]) as hook:
+
+        def event(name: str, **arguments: Any) -> None:
+            if first:
+                getattr(hook, name)(run=run, **arguments)
+
+        keeper = _Keeper(plan, directory, fabric.device, validation)
+        trainer = Trainer(
+            plan, fabric, run=run, validation=validation, event=event, save=keeper.save
+        )
+        if state is not None:
+            trainer.resume(state)
+        event("fssbench_training_started")
+        trainer.train()
+        event("fssbench_training_finished", checkpoint=folder / LAST_FILE)
+    return TrainingResult(
+        folder=folder,
+        last=folder / LAST_FILE,
+        best=None if trainer.best is None else folder / BEST_FILE,
+        steps=trainer.step,
+        miou=trainer.best,
+        first=first,
+    )
+
+
+class _Keeper:
+    """Writes checkpoints and state, in the first process."""
+
+    def __init__(
+        self, plan: Plan, directory: TrainingDirectory | None, device: torch.device,
+        validation: Validation | None,
+    ) -> None:  # fmt: skip
+        self._plan = plan
+        self._directory = directory
+        self._environment = environment(device)
+        self._validation = validation
+
+    def save(self, trainer: Trainer, what: str) -> None:
+        """Write ``best``, or the last checkpoint and the state (and a ``kept`` checkpoint)."""
+        if self._directory is None:
+            return
+        folder = self._directory.folder
+        if what == "best":
+            self._checkpoint(folder / BEST_FILE, trainer, self._plan.job.select_on)
+            return
+        if what == "kept":
+            self._checkpoint(folder / f"step-{trainer.step:07d}.safetensors", trainer, "nothing")
+        self._checkpoint(folder / LAST_FILE, trainer, "nothing")
+        self._directory.save(trainer.state())
+
+    def _checkpoint(self, path: Path, trainer: Trainer, selected_on: str) -> None:
+        plan, job = self._plan, self._plan.job
+        validation = None
+        if self._validation is not None and trainer.validated == trainer.step:
+            validation = {
+                "on": job.select_on,
+                "digest": self._validation.manifest.digest,
+                "miou": trainer.score,
+            }
+        header = {
+            "matcher": job.matcher,
+            "config": config_of(plan.matcher),
+            "backbone": job.backbone,
+            "weights": attrs.asdict(plan.backbone.weights),
+            "dataset": plan.dataset.name,
+            "fingerprint": plan.dataset.fingerprint("train"),
+            "fold": job.fold,
+            "stage": plan.stage.name,
+            "recipe": plan.recipe.name,
+            "settings": cattrs.unstructure(plan.recipe),
+            "shots": plan.recipe.shots,
+            "seed": job.seed,
+            "train_filter": plan.recipe.train_filter,
+            "dropped_images": plan.samples.dropped,
+            "init": None
+            if plan.init is None
+            else {"name": plan.init.name, "sha256": plan.init.sha256},
+            "step": trainer.step,
+            "epoch": trainer.step / plan.epoch_steps,
+            "selected_on": selected_on,
+            "validation": validation,
+            "environment": {
+                **self._environment,
+                "precision": job.precision,
+                "processes": trainer.fabric.world_size,
+                "accumulate": job.accumulate,
+            },
+        }
+        trained = None
+        if plan.stage.trains_backbone:
+            state = plan.backbone.state_dict()
+            trained = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        write_checkpoint(path, plan.matcher, header, trained)
+
+
+def make_run(plan: Plan, folder: Path, *, done: int) -> TrainingRun:
+    """What hooks are told of a plan."""
+    job = plan.job
+    return TrainingRun(
+        matcher=job.matcher,
+        backbone=job.backbone,
+        stage=plan.stage.name,
+        recipe=plan.recipe,
+        dataset=plan.dataset,
+        fold=job.fold,
+        seed=job.seed,
+        select_on=job.select_on if plan.validates else "nothing",
+        folder=folder,
+        steps=plan.steps,
+        epoch_steps=plan.epoch_steps,
+        done=done,
+    )
+
+
+def make_fabric(plan: Plan) -> Fabric:
+    """Devices and processes: as ``torchrun`` says, else as the job does.
+
+    Raises:
+        FssbenchError: there are no such devices, or a batch cannot be shared out evenly.
+    """
+    job = plan.job
+    device = choose_device(job.device)
+    devices, nodes = job.devices, 1
+    if TorchElasticEnvironment.detect():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    elif device.type == "cuda" and devices > torch.cuda.device_count():
+        raise FssbenchError(
+            f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs that torch "
+            "can use"
+        )
+    parts = devices * nodes * job.accumulate
+    if plan.recipe.batch % parts:
+        raise FssbenchError(
+            f"--batch-size {plan.recipe.batch}: {devices * nodes} processes with --accumulate "
+            f"{job.accumulate} share a batch out evenly; give a multiple of {parts}"
+        )
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    many = devices * nodes > 1
+    chosen: Any = [device.index] if device.index is not None and not many else devices
+    return Fabric(
+        accelerator=device.type,
+        devices=chosen,
+        num_nodes=nodes,
+        strategy="ddp" if many else "auto",
+        precision="bf16-mixed" if job.precision == "bf16" else "32-true",
+    )
+
+
+def make_validation(plan: Plan, fabric: Fabric) -> Validation | None:
+    """How the plan's matcher is measured after each epoch, in this process."""
+    if not plan.validates:
+        return None
+    job = plan.job
+    return Validation(
+        manifest=validation_manifest(
+            plan.dataset,
+            plan.recipe,
+            fold=job.fold,
+            on=job.select_on,
+            episodes=job.validation_episodes,
+        ),
+        dataset=plan.dataset,
+        matcher=plan.matcher,
+        backbone=plan.backbone,
+        device=fabric.device,
+        precision=job.precision,
+        workers=workers_of(job),
+    )
+
+
+def _directory(
+    plan: Plan, folder: Path
+) -> contextlib.AbstractContextManager[TrainingDirectory | None]:
+    """The directory in the first process, nothing in the others."""
+    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+    return TrainingDirectory(folder, plan.identity()) if rank == "0" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _registered(observers: Sequence[object]) -> Iterator[Any]:
+    """Observers join the plugins for the length of a training."""
+    manager = registry.registry().plugins.manager
+    try:
+        for observer in observers:
+            manager.register(observer)
+        yield manager.hook
+    finally:
+        for observer in observers:
+            if manager.is_registered(observer):
+                manager.unregister(observer)

@@ -1,0 +1,228 @@
+"""The loop: batches to losses to steps, with saves and validations in between."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy
+import torch
+import torch.distributed
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from fssbench.episodes.draw import Draw
+from fssbench.errors import FssbenchError
+from fssbench.matchers.stage import ParameterGroup
+from fssbench.training.loader import LoadedBatch, load_batches, portions_of
+from fssbench.training.optim import factor, make_optimiser, set_rates
+from fssbench.training.plan import Plan, workers_of
+from fssbench.training.run import TrainingRun
+from fssbench.training.samples import Sample
+from fssbench.training.step import TrainingStep, freeze_the_rest
+from fssbench.training.validation import Validation
+from fssbench.training.watch import LossWatch, describe, memory_advice
+
+Event = Callable[..., None]
+
+
+class Trainer:
+    """One process's part of a training.
+
+    What it computes depends on the plan, the step and the number of processes alone: samples are
+    drawn and generators seeded by epoch and step, so nothing of a process's past matters but
+    weights, optimiser and `LossWatch.level`.
+
+    Args:
+        plan: the parts.
+        fabric: devices, processes, precision; launched.
+        run: what hooks are told.
+        validation: how to measure, or None.
+        event: calls a hook by name, in the first process only.
+        save: writes state and checkpoints, in the first process only.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        fabric: Fabric,
+        *,
+        run: TrainingRun,
+        validation: Validation | None,
+        event: Event,
+        save: Callable[[Trainer, str], None],
+    ) -> None:
+        self.plan = plan
+        self.fabric = fabric
+        self.run = run
+        self.validation = validation
+        self.step = 0
+        self.validated = 0
+        self.score: float | None = None
+        self.best: float | None = None
+        self.watch = LossWatch()
+        self._event = event
+        self._save = save
+        self.groups = _groups(plan)
+        plan.backbone.to(fabric.device)
+        module = TrainingStep(
+            plan.stage, plan.matcher, plan.backbone, plan.recipe, plan.loader.classes
+        )
+        freeze_the_rest(module, (p for group in self.groups for p in group.parameters))
+        self.optimiser = make_optimiser(plan.recipe.optimiser, self.groups)
+        self.module = module
+        self._forward, self._stepper = fabric.setup(module, self.optimiser)
+
+    def state(self) -> dict[str, Any]:
+        """All that `resume` needs."""
+        return {
+            "step": self.step,
+            "validated": self.validated,
+            "score": self.score,
+            "best": self.best,
+            "level": self.watch.level,
+            "module": self.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.step, self.validated = state["step"], state["validated"]
+        self.score, self.best = state["score"], state["best"]
+        self.watch = LossWatch(state["level"])
+        self.module.load_state_dict(state["module"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def train(self) -> None:
+        """Take all steps that are left.
+
+        Raises:
+            FssbenchError: a loss is not finite or exploded, memory ran out, or data cannot be read.
+        """
+        job = self.plan.job
+        while self.step < self.run.steps or self._validation_is_due():
+            if self._validation_is_due():
+                self._validate()
+                self._save(self, "epoch")
+                continue
+            for _ in self._epoch():
+                kept = job.keep_every is not None and self.step % job.keep_every == 0
+                if self.step % job.save_every == 0 or kept or self._epoch_ends():
+                    self._save(self, "kept" if kept else "")
+
+    def _epoch_ends(self) -> bool:
+        return self.step % self.run.epoch_steps == 0 or self.step == self.run.steps
+
+    def _validation_is_due(self) -> bool:
+        due = self.step > self.validated and self._epoch_ends()
+        return due and self.validation is not None
+
+    def _epoch(self) -> Iterator[int]:
+        """Take the steps of an epoch that are left, one each time that it is asked."""
+        run, plan, job = self.run, self.plan, self.plan.job
+        epoch, done = divmod(self.step, run.epoch_steps)
+        end = min(run.steps, (epoch + 1) * run.epoch_steps)
+        portions = portions_of(
+            plan.samples.epoch(epoch),
+            first_step=done,
+            batch=plan.recipe.batch,
+            parts=job.accumulate,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+        )[: (end - self.step) * job.accumulate]
+        batches = load_batches(
+            plan.loader,
+            epoch,
+            portions,
+            workers=workers_of(job),
+            pin=self.fabric.device.type == "cuda",
+        )
+        plan.stage.training_mode(plan.matcher)
+        while self.step < end:
+            share = len(portions[0].samples)
+            with memory_advice(share, plan.size, job.accumulate):
+                losses, lr, norm = self.take_step(batches)
+            self._event(
+                "fssbench_step_finished", step=self.step, losses=losses, lr=lr, gradient_norm=norm
+            )
+            yield self.step
+
+    def take_step(self, batches: Iterator[LoadedBatch]) -> tuple[dict[str, float], float, float]:
+        """One optimiser step: losses by name, learning rate, norm of the gradients."""
+        run, plan = self.run, self.plan
+        parts = plan.job.accumulate
+        scale = factor(
+            plan.recipe.schedule, self.step, steps=run.steps, epoch_steps=run.epoch_steps
+        )
+        lr = set_rates(self.optimiser, scale)
+        self._stepper.zero_grad()
+        shown: list[LoadedBatch] = []
+        found: list[dict[str, Tensor]] = []
+        for part in range(parts):
+            shown.append(next(batches))
+            _seed(run.seed, self.step, part, self.fabric.global_rank)
+            with self.fabric.no_backward_sync(self._forward, enabled=part < parts - 1):
+                losses = self._forward(shown[-1])
+                found.append({name: loss.detach().float() for name, loss in losses.items()})
+                self.fabric.backward(losses["total"] / parts)
+        # Without a limit it is the norm alone that is wanted: gradients are multiplied with 1.
+        norm = self.fabric.clip_gradients(
+            self._forward, self._stepper, max_norm=plan.recipe.clip or float("inf"),
+            error_if_nonfinite=False,
+        )  # fmt: skip
+        assert norm is not None
+        values = torch.stack([torch.stack(list(losses.values())) for losses in found])
+        means = self.fabric.all_reduce(values.mean(0), reduce_op="mean")
+        reported = dict(zip(found[0], torch.as_tensor(means).tolist(), strict=True))
+        self._check(reported, float(norm), shown, values)
+        self._stepper.step()
+        self.step += 1
+        return reported, lr, float(norm)
+
+    def _check(
+        self, losses: Mapping[str, float], norm: float, shown: list[LoadedBatch], values: Tensor
+    ) -> None:
+        complaint = self.watch.complaint(losses)
+        if not complaint and not numpy.isfinite(norm):
+            complaint = "the gradients are NaN or infinite"
+        if not complaint:
+            return
+        finite = torch.isfinite(values).all(1).tolist()
+        guilty = [s for b, fine in zip(shown, finite, strict=True) if not fine for s in b.samples]
+        if self.fabric.world_size > 1:
+            shares: list[list[Sample]] = [[]] * self.fabric.world_size
+            torch.distributed.all_gather_object(shares, guilty)
+            guilty = [sample for share in shares for sample in share]
+        if not guilty:
+            guilty = [sample for batch in shown for sample in batch.samples]
+        epoch = self.step // self.run.epoch_steps
+        raise FssbenchError(
+            f"step {self.step + 1} (epoch {epoch + 1}): {complaint}; batch: "
+            f"{describe(guilty)}; lower --lr, or clip gradients in the recipe"
+        )
+
+    def _validate(self) -> None:
+        assert self.validation is not None
+        scores = self.validation.scores()
+        self.validated, self.score = self.step, scores["miou"]
+        best = self.best is None or self.score > self.best
+        if best:
+            self.best = self.score
+            self._save(self, "best")
+        self._event("fssbench_validation_finished", step=self.step, scores=scores, best=best)
+
+
+def _groups(plan: Plan) -> list[ParameterGroup]:
+    groups = list(plan.stage.parameters(plan.matcher, plan.recipe))
+    if plan.stage.trains_backbone:
+        groups.append(ParameterGroup(name="backbone", parameters=list(plan.backbone.parameters())))
+    return groups
+
+
+def _seed(*key: int) -> None:
+    """Seed every generator that a loss may draw from, for this step alone."""
+    number = Draw("step", *key).below(1 << 63)
+    torch.manual_seed(number)
+    numpy.random.seed(number % (1 << 32))
+    random.seed(number)

@@ -1,0 +1,22 @@
+"""DCAMA: dense cross-query-and-support attention weighted mask aggregation (ECCV 2022)."""
+
+from __future__ import annotations
+
+from fssbench import MatcherSpec
+
+
+def fssbench_matchers() -> list[MatcherSpec]:
+    """The method."""
+    return [
+        MatcherSpec(
+            name="dcama",
+            summary="query mask = support masks weighted by dense multi-layer cross attention",
+            factory="fssbench_dcama.model:Dcama",
+            config="fssbench_dcama.model:DcamaConfig",
+            recipes="fssbench_dcama:recipes.toml",
+            importer="fssbench_dcama.checkpoint:import_official",
+            paper="Shi et al., Dense Cross-Query-and-Support Attention Weighted Mask Aggregation "
+            "for Few-Shot Segmentation, ECCV 2022",
+            licence="Apache-2.0",
+        )
+    ]

@@ -1,0 +1,65 @@
+"""Reads the authors' own checkpoint files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from fssbench import BackboneInfo, Imported
+from fssbench_dcama.model import Dcama, DcamaConfig
+
+_MODEL, _BACKBONE = "model.", "feature_extractor."
+# What stands before one of these is the prefix of a wrapper.
+_MARKS = (_BACKBONE, f"{_MODEL}DCAMA_blocks.")
+
+
+def import_official(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Imported:
+    """Match the authors' names with ours; the files hold the backbone, too.
+
+    Args:
+        tensors: of the authors' file, by name.
+        backbone: names and shapes of the encoder's features.
+    """
+    ours = official_names(Dcama(config=DcamaConfig(), backbone=backbone))
+    prefix = _wrapper(tensors)
+    weights: dict[str, Tensor] = {}
+    encoder: dict[str, Tensor] = {}
+    for full, tensor in tensors.items():
+        name = full.removeprefix(prefix)
+        if name.startswith(_BACKBONE):
+            encoder[name.removeprefix(_BACKBONE)] = tensor
+        elif not name.startswith(f"{_MODEL}pe."):  # the table of positions is computed
+            weights[ours.get(name, full)] = tensor
+    return Imported(
+        weights=weights, backbone=encoder, names={own: name for name, own in ours.items()}
+    )
+
+
+def _wrapper(names: Iterable[str]) -> str:
+    found = (name.partition(mark)[0] for mark in _MARKS for name in names if mark in name)
+    return next(found, "")
+
+
+def official_names(matcher: Dcama) -> dict[str, str]:
+    """Our name of each tensor by the authors'.
+
+    They number scales from fine to coarse for attention and from coarse to fine for convolutions;
+    inside of a block of convolutions, theirs and ours have the same order.
+    """
+    parts = {}
+    for name in matcher.attention:
+        index = (8, 16, 32).index(int(name.partition("-")[0]))
+        for linear, ours in enumerate(("query", "key")):
+            parts[f"attention.{name}.{ours}"] = f"DCAMA_blocks.{index}.linears.{linear}"
+    for number, stride in enumerate((32, 16, 8), start=1):
+        parts[f"prepare.{stride}"] = f"conv{number}"
+    for number, stride in enumerate((16, 8), start=4):
+        parts[f"integrate.{stride}"] = f"conv{number}"
+    for block in range(3):
+        parts[f"mixer.{block}"] = f"mixer{block + 1}"
+    found = {}
+    for name in matcher.state_dict():
+        part = next(part for part in parts if name.startswith(f"{part}."))
+        found[f"{_MODEL}{parts[part]}{name.removeprefix(part)}"] = name
+    return found
