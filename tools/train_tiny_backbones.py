@@ -54,6 +54,13 @@ LAYERS = {
 }
 TAUGHT = "layer3"  # of tiny-resnet
 WEIGHTS_OF_LOSSES = {"cells": 0.3, "objects": 0.3, "match": 1.0, "follow": 1.0}
+OBJECTIVES = {
+    "tiny-resnet": "classification of cells and objects, and prototype matching, on layer3 and "
+    "layer4",
+    "tiny-vit": "classification of cells and objects, and prototype matching, on blocks.2 and "
+    "norm; norm also imitates layer3 of tiny-resnet, whose first half the patch embedding "
+    "started from",
+}
 RATES = {"tiny-resnet": 2e-3, "tiny-vit": 1e-3}
 _GRID = (np.arange(CELLS) + 0.5) / (CELLS // 2) - 1.0
 _X, _Y = np.meshgrid(_GRID, _GRID)
@@ -555,7 +562,7 @@ def _match_prototypes(
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def save(model: nn.Module, path: Path, plan: Plan, layers: Sequence[str], command: str) -> None:
+def save(model: nn.Module, path: Path, name: str, plan: Plan, command: str) -> None:
     """Write the weights as float16 with a note of where they come from."""
     tensors = {
         key: value.half().contiguous() if value.is_floating_point() else value.contiguous()
@@ -564,8 +571,7 @@ def save(model: nn.Module, path: Path, plan: Plan, layers: Sequence[str], comman
     notes = {
         "trained_on": f"{plan.silhouettes} procedural silhouettes in scenes like those of shapes; "
         "none of the 20 benchmark classes",
-        "objective": f"classification of cells and objects, and prototype matching, on "
-        f"{' and '.join(layers)}",
+        "objective": OBJECTIVES[name],
         "input": "RGB, mean 0.5, standard deviation 0.5, about 160 x 160 pixels",
         "command": command,
         "stored_as": "float16; load as float32",
@@ -596,7 +602,7 @@ def main() -> None:
         model = train(arguments.name, plan)
         command = f"tools/train_tiny_backbones.py {arguments.name} "
         command += f"--minutes {arguments.minutes:g} --seed {arguments.seed}"
-        save(model, path, plan, LAYERS[arguments.name], command)
+        save(model, path, arguments.name, plan, command)
     evaluate(model, LAYERS[arguments.name], images=600, episodes=arguments.episodes)
 
 
