@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -262,3 +263,17 @@ def use_plugins(named: Sequence[str]) -> Registry:
     global _current
     _current = Registry(Plugins(named))
     return _current
+
+
+@contextlib.contextmanager
+def observing(observers: Sequence[object]) -> Iterator[Any]:
+    """Observers (objects with hook methods) join the plugins for a while; gives the hooks."""
+    manager = registry().plugins.manager
+    try:
+        for observer in observers:
+            manager.register(observer)
+        yield manager.hook
+    finally:
+        for observer in observers:
+            if manager.is_registered(observer):
+                manager.unregister(observer)

@@ -55,7 +55,7 @@ def _plugin_commands() -> dict[str, click.Command]:
     commands: dict[str, click.Command] = {}
     for implementation in plugins.hook.fssbench_commands.get_hookimpls():
         try:
-            brought = list(implementation.function())
+            brought: list[click.Command] = list(implementation.function())  # type: ignore[call-overload]
         except Exception as error:  # somebody's function, which must not take our verbs along
             reason = " ".join(f"fssbench_commands: {type(error).__name__}: {error}".split())
             plugins.mark_broken(implementation.plugin_name, reason)
@@ -79,6 +79,9 @@ def cli(verbose: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 a user's mistake, 130 stopped."""
+    # Threads of torch that wait for each other must sleep, not spin: on cores that anything else
+    # uses too, spinning makes small models ten times slower. Read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(
         level=logging.WARNING, format="fssbench: %(levelname)s: %(message)s", stream=sys.stderr
     )

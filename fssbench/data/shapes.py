@@ -15,6 +15,7 @@ from pathlib import Path
 import attrs
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fssbench.data.bits import Bits
@@ -107,8 +108,8 @@ class Shapes(Dataset):
         """Where a class is visible: uint8 (160, 160) of 0 and 1."""
         if not 0 <= class_id < len(self.classes):
             raise FssbenchError(f"shapes has no class {class_id}; it has classes 0 to 19")
-        scene = _scene(self.config.seed, *self._locate(image_id))
-        return torch.from_numpy((scene.labels == class_id + 1).astype(np.uint8))
+        labels = _labels(self.config.seed, *self._locate(image_id))
+        return torch.from_numpy((labels == class_id + 1).astype(np.uint8))
 
     def fingerprint(self, split: str = "val") -> str:
         """SHA-256 of what decides the masks: generator version, seed, number of images, split."""
@@ -140,12 +141,19 @@ def _templates() -> tuple[tuple[Template, ...], tuple[Template, ...]]:
     return tuple(silhouette(name) for name in SILHOUETTES), fragments(seed=0)
 
 
-# An image and its masks are asked for together, so a handful of scenes is worth keeping.
+# An image is painted soon after its labels were asked for, so a handful of scenes is worth keeping.
 @lru_cache(maxsize=32)
 def _scene(seed: int, split: str, index: int) -> Scene:
     return lay_out(_bits(seed, split, index, _LAYOUT), *_templates())
 
 
+# Masks are asked for again and again, and a label map is 25 KiB: a whole split is worth keeping.
+# Loader processes that are forked after the counting find the maps already there.
+@lru_cache(maxsize=2048)
+def _labels(seed: int, split: str, index: int) -> NDArray[np.uint8]:
+    return _scene(seed, split, index).labels.astype(np.uint8)
+
+
 def _class_pixels(seed: int, split: str, index: int) -> dict[int, int]:
-    counts = np.bincount(_scene(seed, split, index).labels.ravel()).tolist()
+    counts = np.bincount(_labels(seed, split, index).ravel()).tolist()
     return {label - 1: pixels for label, pixels in enumerate(counts) if label and pixels}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +153,7 @@ class _Bench:
                 done=len(manifest.episodes) - sum(map(len, left.values())),
             )
             # The last one registered is called first: a chunk is in the journal before it is shown.
-            with _registered([*observers(run), directory]) as hook:
+            with registry.observing([*observers(run), directory]) as hook:
                 hook.fssbench_evaluation_started(run=run)
                 self._measure(run, directory, left, hook)
                 record = make_record(
@@ -284,20 +283,6 @@ def _matcher(job: Evaluation, backbone: Backbone, checkpoint: Checkpoint | None)
     matcher = build.matcher(job.matcher, backbone, **{**checkpoint.header["config"], **job.options})
     checkpoint.load_into(matcher)
     return matcher
-
-
-@contextlib.contextmanager
-def _registered(observers: Sequence[object]) -> Iterator[Any]:
-    """Observers join the plugins for the length of a run."""
-    manager = registry.registry().plugins.manager
-    try:
-        for observer in observers:
-            manager.register(observer)
-        yield manager.hook
-    finally:
-        for observer in observers:
-            if manager.is_registered(observer):
-                manager.unregister(observer)
 
 
 def _workers(asked: int | None) -> int:

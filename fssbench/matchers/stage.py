@@ -148,8 +148,9 @@ class Stage(ABC):
     def modules(self) -> Sequence[nn.Module]:
         """Modules that only training needs: a teacher, a head that is dropped afterwards.
 
-        They are moved to the matcher's device and resumed with it, but no checkpoint holds them.
-        Trainable ones belong into `parameters` too.
+        They are moved to the matcher's device, but no checkpoint holds them. Trainable ones belong
+        into `parameters` too, and are resumed; a teacher without trained parameters is not saved,
+        so build it the same each time.
         """
         return ()
 

@@ -80,12 +80,13 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     )[: job.accumulate]  # fmt: skip
     plan.stage.training_mode(plan.matcher)
     started = time.perf_counter()
-    batches = load_batches(plan.loader, 0, portions, workers=0, pin=False)
+    # Loaded beforehand: augmentation is not part of the step's operations.
+    batches = list(load_batches(plan.loader, 0, portions, workers=0, pin=False))
     with (
         memory_advice(len(portions[0].samples), plan.size, job.accumulate),
         FlopCounterMode(display=False) as operations,
     ):
-        losses, _, _ = trainer.take_step(batches)
+        losses, _, _ = trainer.take_step(iter(batches))
     seconds = time.perf_counter() - started
     rates = [float(group["initial_lr"]) for group in trainer.optimiser.param_groups]
     sizes = [sum(p.numel() for p in group.parameters) for group in trainer.groups]

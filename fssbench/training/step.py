@@ -70,9 +70,18 @@ class TrainingStep(nn.Module):
         ).sum()
         return {**losses, "total": total}
 
+    def changing_state(self) -> dict[str, Tensor]:
+        """The state of all but modules that only training needs and that it leaves as they are."""
+        fixed = tuple(
+            f"extra.{number}."
+            for number, module in enumerate(self.extra)
+            if not any(parameter.requires_grad for parameter in module.parameters())
+        )
+        return {n: t for n, t in self.state_dict().items() if not n.startswith(fixed)}
+
     def _batch(self, loaded: LoadedBatch) -> EpisodeBatch | LabelledBatch | ImageBatch:
         backbone = self._backbone[0]
-        device = backbone.mean.device
+        device = next(self.parameters()).device
         images = loaded.images.to(device, non_blocking=True).float() / 255
         places = loaded.places.to(device)
         features = self._encode(backbone, images, loaded)

@@ -5,28 +5,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
-import cattrs
 import torch
+import torch.distributed
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from fssbench import registry
 from fssbench.errors import FssbenchError
-from fssbench.harness.environment import environment
 from fssbench.harness.pipeline import choose_device
-from fssbench.harness.recording import config_of
-from fssbench.matchers.checkpoint import write_checkpoint
 from fssbench.training.directory import (
     BEST_FILE,
     LAST_FILE,
     TrainingDirectory,
     read_state,
 )
+from fssbench.training.keeper import Keeper
 from fssbench.training.metrics import MetricsFile
 from fssbench.training.plan import Plan, make_plan, workers_of
 from fssbench.training.plots import Plots
@@ -35,6 +33,8 @@ from fssbench.training.tensorboard import TensorBoard
 from fssbench.training.trainer import Trainer
 from fssbench.training.training import Training
 from fssbench.training.validation import Validation, validation_manifest
+
+log = logging.getLogger(__name__)
 
 Observers = Callable[[TrainingRun], Sequence[object]]
 """Makes further observers (objects with hook methods) of a training."""
@@ -88,6 +88,8 @@ def train(
                 f"{folder}: this folder holds this very training, {state['step']} steps of it; go "
                 "on with --resume, or choose another --out"
             )
+        if directory is not None and state is None and job.resume:
+            log.warning("%s: nothing was saved here yet; starting", folder)
         fabric.launch()
         state = fabric.broadcast(state)
         if validation is not None:
@@ -95,7 +97,7 @@ def train(
                 validation, device=fabric.device, rank=fabric.global_rank, world=fabric.world_size
             )
         result = _train(plan, fabric, folder, directory, state, validation, observers)
-    if torch.distributed.is_initialized():
+    if fabric.world_size > 1:
         torch.distributed.destroy_process_group()
     return result
 
@@ -108,13 +110,13 @@ def _train(
     first = fabric.global_rank == 0
     files = [MetricsFile(), TensorBoard(), Plots()] if first else []
     more = observers(run) if first and observers is not None else ()
-    with _registered([*more, *files]) as hook:
+    with registry.observing([*more, *files]) as hook:
 
         def event(name: str, **arguments: Any) -> None:
             if first:
                 getattr(hook, name)(run=run, **arguments)
 
-        keeper = _Keeper(plan, directory, fabric.device, validation)
+        keeper = Keeper(plan, directory, fabric.device, validation)
         trainer = Trainer(
             plan, fabric, run=run, validation=validation, event=event, save=keeper.save
         )
@@ -131,76 +133,6 @@ def _train(
         miou=trainer.best,
         first=first,
     )
-
-
-class _Keeper:
-    """Writes checkpoints and state, in the first process."""
-
-    def __init__(
-        self, plan: Plan, directory: TrainingDirectory | None, device: torch.device,
-        validation: Validation | None,
-    ) -> None:  # fmt: skip
-        self._plan = plan
-        self._directory = directory
-        self._environment = environment(device)
-        self._validation = validation
-
-    def save(self, trainer: Trainer, what: str) -> None:
-        """Write ``best``, or the last checkpoint and the state (and a ``kept`` checkpoint)."""
-        if self._directory is None:
-            return
-        folder = self._directory.folder
-        if what == "best":
-            self._checkpoint(folder / BEST_FILE, trainer, self._plan.job.select_on)
-            return
-        if what == "kept":
-            self._checkpoint(folder / f"step-{trainer.step:07d}.safetensors", trainer, "nothing")
-        self._checkpoint(folder / LAST_FILE, trainer, "nothing")
-        self._directory.save(trainer.state())
-
-    def _checkpoint(self, path: Path, trainer: Trainer, selected_on: str) -> None:
-        plan, job = self._plan, self._plan.job
-        validation = None
-        if self._validation is not None and trainer.validated == trainer.step:
-            validation = {
-                "on": job.select_on,
-                "digest": self._validation.manifest.digest,
-                "miou": trainer.score,
-            }
-        header = {
-            "matcher": job.matcher,
-            "config": config_of(plan.matcher),
-            "backbone": job.backbone,
-            "weights": attrs.asdict(plan.backbone.weights),
-            "dataset": plan.dataset.name,
-            "fingerprint": plan.dataset.fingerprint("train"),
-            "fold": job.fold,
-            "stage": plan.stage.name,
-            "recipe": plan.recipe.name,
-            "settings": cattrs.unstructure(plan.recipe),
-            "shots": plan.recipe.shots,
-            "seed": job.seed,
-            "train_filter": plan.recipe.train_filter,
-            "dropped_images": plan.samples.dropped,
-            "init": None
-            if plan.init is None
-            else {"name": plan.init.name, "sha256": plan.init.sha256},
-            "step": trainer.step,
-            "epoch": trainer.step / plan.epoch_steps,
-            "selected_on": selected_on,
-            "validation": validation,
-            "environment": {
-                **self._environment,
-                "precision": job.precision,
-                "processes": trainer.fabric.world_size,
-                "accumulate": job.accumulate,
-            },
-        }
-        trained = None
-        if plan.stage.trains_backbone:
-            state = plan.backbone.state_dict()
-            trained = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-        write_checkpoint(path, plan.matcher, header, trained)
 
 
 def make_run(plan: Plan, folder: Path, *, done: int) -> TrainingRun:
@@ -285,17 +217,3 @@ def _directory(
     """The directory in the first process, nothing in the others."""
     rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
     return TrainingDirectory(folder, plan.identity()) if rank == "0" else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _registered(observers: Sequence[object]) -> Iterator[Any]:
-    """Observers join the plugins for the length of a training."""
-    manager = registry.registry().plugins.manager
-    try:
-        for observer in observers:
-            manager.register(observer)
-        yield manager.hook
-    finally:
-        for observer in observers:
-            if manager.is_registered(observer):
-                manager.unregister(observer)

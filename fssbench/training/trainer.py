@@ -82,7 +82,7 @@ class Trainer:
             "score": self.score,
             "best": self.best,
             "level": self.watch.level,
-            "module": self.module.state_dict(),
+            "module": self.module.changing_state(),
             "optimiser": self.optimiser.state_dict(),
         }
 
@@ -91,7 +91,7 @@ class Trainer:
         self.step, self.validated = state["step"], state["validated"]
         self.score, self.best = state["score"], state["best"]
         self.watch = LossWatch(state["level"])
-        self.module.load_state_dict(state["module"])
+        self.module.load_state_dict({**self.module.state_dict(), **state["module"]})
         self.optimiser.load_state_dict(state["optimiser"])
 
     def train(self) -> None:
@@ -196,6 +196,8 @@ class Trainer:
             guilty = [sample for share in shares for sample in share]
         if not guilty:
             guilty = [sample for batch in shown for sample in batch.samples]
+        if self.fabric.global_rank:  # all processes find the same; the first one says it
+            raise SystemExit(2)
         epoch = self.step // self.run.epoch_steps
         raise FssbenchError(
             f"step {self.step + 1} (epoch {epoch + 1}): {complaint}; batch: "

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 # Attention weights that exist at a time. On a CPU, one head's few hundred queries at a time stay in
 # its cache and take a third of the time of all at once; a GPU wants large pieces.
 _WEIGHTS_CPU = 1 << 19
-_WEIGHTS_GPU = 1 << 28
+_WEIGHTS_GPU = 1 << 26
 
 
 class MaskAggregation(nn.Module):
@@ -110,7 +110,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, dropout: float = 0.
         for start in range(0, length, rows):
             piece = (queries[some, start : start + rows], keys[some], values[some], dropout)
             parts.append(
-                checkpoint(_attend, *piece, use_reentrant=False) if again else _attend(*piece)
+                checkpoint(_attend, *piece, use_reentrant=False, preserve_rng_state=dropout > 0)
+                if again
+                else _attend(*piece)
             )
         results.append(torch.cat(parts, 1))
     return torch.cat(results)

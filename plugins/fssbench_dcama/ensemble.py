@@ -30,7 +30,7 @@ def combine(logits: Sequence[Tensor], how: str, weights: Tensor | None = None) -
         logits: K tensors (B, h, w).
         how: ``voting`` (foreground where more than half say so), ``averaging`` (of foreground
             probabilities), ``hsnet`` (votes are divided by the largest vote of the image, and half
-            of that is enough: Min et al., ICCV 2021, section 4.4), or ``scl`` (averaging with
+            of that is enough: Min et al., ICCV 2021), or ``scl`` (averaging with
             `weights`).
         weights: float (B, K), not negative.
 
@@ -61,7 +61,7 @@ def guided_weights(
     masks: Tensor,
     supports: Sequence[Any],
 ) -> Tensor:
-    """How well each support segments all K supports (Zhang et al., SCL, CVPR 2021, section 3.4).
+    """How well each support segments all K supports (Zhang, Xiao, Qin: SCL, CVPR 2021).
 
     Args:
         segment: logits of queries, given one support each.

@@ -200,7 +200,8 @@ class Dcama(Matcher):
                     maps = background_off(maps, small)
                 key = self._attention(stride, name).keys(maps)
                 if chosen is not None:
-                    key = key.gather(2, chosen[:, None, :, None].expand(-1, *key.shape[1::2], -1))
+                    _, heads, _, width = key.shape
+                    key = key.gather(2, chosen[:, None, :, None].expand(-1, heads, -1, width))
                 keys[name] = key
         skips = self.skips if self.config.support_skip else []
         return Support(keys, values, {name: features[name].amax(1) for name in skips})

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import methods_for_tests
 import pytest
 import trainable_for_tests
 
 from fssbench import Training, registry
+from fssbench.data import shapes
+from fssbench.training import plots
 
+SCENE = functools.cache(shapes._scene.__wrapped__)
 PLUGINS = (methods_for_tests.__file__, trainable_for_tests.__file__)
 
 
@@ -29,6 +34,13 @@ def plugins():
     trainable_for_tests.Meta.calls = 0
     yield registry.use_plugins(PLUGINS)
     registry.use_plugins([])
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Scenes are kept, and nothing is drawn, which both takes longer than the steps."""
+    monkeypatch.setattr(shapes, "_scene", SCENE)
+    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
 
 
 @pytest.fixture

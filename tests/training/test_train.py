@@ -10,7 +10,7 @@ import pandas
 import pytest
 import safetensors
 import torch
-from conftest_training import command, command_line
+from training_commands import command, command_line
 
 from fssbench import FssbenchError, evaluate, registry, train
 from fssbench.matchers.checkpoint import read_checkpoint

@@ -309,9 +309,8 @@ def test_hsnets_votes():
 
 def test_averaging_is_of_probabilities():
     logits = ensemble.combine([v[None] for v in VOTES], "averaging")
-    assert logits[0, 0, 1].item() == pytest.approx(
-        math.log((p := (0.95257413 + 0.73105858 + 0.11920292) / 3) / (1 - p)), abs=1e-4
-    )
+    mean = (0.95257413 + 0.73105858 + 0.11920292) / 3
+    assert logits[0, 0, 1].item() == pytest.approx(math.log(mean / (1 - mean)), abs=1e-4)
     same = ensemble.combine([VOTES[:1]] * 4, "averaging")
     torch.testing.assert_close(same, VOTES[:1], rtol=1e-4, atol=1e-4)
 
@@ -368,7 +367,7 @@ def test_ensembles_are_made_of_1_shot_predictions(strategy):
         ({"heads": "0"}, "heads must be at least 1"),
         ({"dropout": "1"}, r"dropout in \[0, 1\)"),
         ({"shots": "best"}, "expected one of one-pass, voting, averaging, hsnet, scl"),
-        ({"heads": "7"}, "16 channels of layer 'b0:pre' of four-scales cannot be divided among 7"),
+        ({"heads": "7"}, "32 channels of layer 'd0' of four-scales cannot be divided among 7"),
     ],
 )
 def test_wrong_options(options, message):

@@ -1,0 +1,91 @@
+"""What people see: the bar, the lines, the picture, TensorBoard."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+import types
+
+import attrs
+import pytest
+from rich.console import Console
+
+from fssbench import train
+from fssbench.training.metrics import curves, read_metrics
+from fssbench.training.plan import make_plan
+from fssbench.training.plots import Plots
+from fssbench.training.progress import TrainingProgress
+from fssbench.training.train import make_run
+
+HERE = importlib.util.find_spec
+
+
+def test_lines_without_a_terminal(job):
+    console = Console(file=io.StringIO(), width=200)
+    train(job, observers=lambda run: [TrainingProgress(console)])
+    lines = console.file.getvalue().splitlines()
+    assert lines[0].startswith("trainable meta, fold 0: epoch 1, mIoU ")
+    assert lines[0].endswith(" on base classes, the best so far")
+    assert lines[1].startswith("trainable meta, fold 0: epoch 2, mIoU ")
+    assert lines[2].startswith("trainable meta, fold 0: 10 steps, last.safetensors written (")
+
+
+def test_a_bar_on_a_terminal(job):
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    report = TrainingProgress(console)
+    train(job, observers=lambda run: [report])
+    text = console.file.getvalue()
+    for part in ("bce ", "size ", "total ", "steps/s", "mIoU "):
+        assert part in text
+    resumed = TrainingProgress(Console(file=io.StringIO()))
+    train(job, resume=True, observers=lambda run: [resumed])
+    assert "going on after 10 steps" in resumed._console.file.getvalue()
+
+
+def test_metrics_that_were_cut_off(job):
+    result = train(job)
+    path = result.folder / "metrics.csv"
+    whole = read_metrics(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert read_metrics(path) == whole[:-1]
+    found = curves(path)
+    assert found["total"].steps == list(range(1, 11))
+    assert found["miou"].steps == [5]
+
+
+@pytest.mark.skipif(HERE("matplotlib") is None, reason="matplotlib is not installed")
+@pytest.mark.parametrize("change", [{}, {"stage": "plain"}])
+def test_the_picture(job, monkeypatch, change):
+    result = train(job, **change)
+    assert not (result.folder / "training.png").exists()  # none without matplotlib
+    monkeypatch.setattr(importlib.util, "find_spec", HERE)
+    run = make_run(make_plan(attrs.evolve(job, **change)), result.folder, done=0)
+    Plots().fssbench_training_finished(run)
+    assert (result.folder / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_where_it_is_installed(job, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, log_dir, purge_step):
+            written.append((log_dir.rpartition("/")[2], purge_step))
+
+        def add_scalar(self, name, value, step):
+            written.append((name, step))
+
+        def close(self):
+            written.append("closed")
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else name
+    )
+    train(job, steps=1)
+    names = ["loss/bce", "loss/size", "loss/total", "lr", "gradient_norm"]
+    scores = ["validation/miou", "validation/fb_iou", "validation/episode_miou"]
+    steps = [(name, 1) for name in (*names, *scores)]
+    assert written == [("tensorboard", 1), *steps, "closed"]
