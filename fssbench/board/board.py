@@ -13,6 +13,9 @@ from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
 from fssbench.harness.record import RECORD_FILE
 
+NOTE_FILE = "NOTE.txt"
+"""In ``results/DATASET/``: plain text that stands at the head of the dataset's page."""
+
 
 def build_boards(runs: Sequence[Path], out: Path) -> list[Path]:
     """Add runs to the results below `out`, and write one markdown page for each dataset.
@@ -48,7 +51,19 @@ def build_boards(runs: Sequence[Path], out: Path) -> list[Path]:
 def render_boards(out: Path) -> dict[str, str]:
     """The pages that follow from the results below `out`: file name to text."""
     boards = make_boards([read_result(folder) for folder in _stored(out)])
-    return {f"{board.dataset.replace('/', '-')}.md": render(board) for board in boards}
+    return {
+        f"{(name := board.dataset.replace('/', '-'))}.md": render(board, _note(out, name))
+        for board in boards
+    }
+
+
+def _note(out: Path, dataset: str) -> str:
+    """What whoever keeps the boards wants readers of a page to know first; "" for nothing."""
+    path = out / RESULTS / dataset / NOTE_FILE
+    try:
+        return path.read_text() if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise FssbenchError(f"{path}: cannot read this note: {error}") from error
 
 
 def _stored(out: Path) -> list[Path]:

@@ -14,7 +14,7 @@ _MEASURED = ("95 % CI", "FB-IoU", "Learnable", "ms / episode")
 
 _HEAD = """\
 # {dataset}
-
+{note}
 Few-shot semantic segmentation on {dataset}. This page follows from the records in
 [results/{folder}](results/{folder}), whose scores follow from their rows; do not edit it.
 
@@ -48,11 +48,17 @@ table were displaced in the text that it was read from.
 """
 
 
-def render(board: Board) -> str:
-    """A board as a markdown page, ending with a newline. The same board gives the same text."""
+def render(board: Board, note: str = "") -> str:
+    """A board as a markdown page, ending with a newline. The same board gives the same text.
+
+    Args:
+        board: what to show.
+        note: plain text to show first, in a quotation; its paragraphs are parted by empty lines.
+    """
     dataset = escape(board.dataset)
     folder = board.dataset.replace("/", "-")
-    parts = [_HEAD.format(dataset=dataset, folder=folder), *map(_measured, board.tables)]
+    head = _HEAD.format(dataset=dataset, folder=folder, note=_quoted(note))
+    parts = [head, *map(_measured, board.tables)]
     if board.published:
         parts.append(_PUBLISHED)
         parts += [_published(shots, rows) for shots, rows in board.published.items()]
@@ -67,6 +73,12 @@ def escape(text: str) -> str:
     line = line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
     # No mark-up starts without one of these; an escaped colon keeps an address from being a link.
     return re.sub(r"([\\`*_\[\]<>|~$&@]|:(?=//))", r"\\\1", line)
+
+
+def _quoted(note: str) -> str:
+    """Plain text as a markdown quotation between empty lines; an empty text is an empty line."""
+    lines = [" ".join(escape(word) for word in line.split()) for line in note.strip().splitlines()]
+    return "\n" + "".join(f"> {line}".rstrip() + "\n" for line in lines) + "\n" if lines else ""
 
 
 def _measured(table: Table) -> str:

@@ -184,3 +184,22 @@ def test_escape_is_one_short_line_of_visible_characters():
     assert escape("x" * 200) == "x" * 79 + "…"
     assert escape("a_b*c") == r"a\_b\*c"
     assert escape("https://evil.example") == r"https\://evil.example"
+
+
+def test_a_note_stands_at_the_head_of_the_page(runs, tmp_path):
+    runs.folds()
+    out = tmp_path / "noted"
+    (page,) = build_boards([runs.root], out)
+    plain = page.read_text()
+    note = out / "results" / page.stem / "NOTE.txt"
+    note.write_text("These are **mini sets**.\n\nNot | comparable.\n")
+    assert [p.rpartition(": ")[2] for p in check_boards(out)] == [
+        "line 3 does not follow from the results; build the board again"
+    ]
+    (page,) = build_boards([], out)
+    head = page.read_text().split("\n\n")[1]
+    assert head == "> These are \\*\\*mini sets\\*\\*.\n>\n> Not \\| comparable."
+    assert check_boards(out) == []
+    note.unlink()
+    (page,) = build_boards([], out)
+    assert page.read_text() == plain
