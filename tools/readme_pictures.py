@@ -64,7 +64,7 @@ def _board(markdown: str) -> None:
         subprocess.run(
             [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
              "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             "--no-first-run", f"--user-data-dir={folder}/profile", "--window-size=1200,1060",
+             "--no-first-run", f"--user-data-dir={folder}/profile", "--window-size=1560,1000",
              f"--screenshot={IMAGES / 'board.png'}", source.as_uri()],
             check=True, capture_output=True, timeout=120,
         )  # fmt: skip

@@ -28,6 +28,7 @@ def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:
         f"{key}={_compact(value)}"
         for key, value in options.items()
         if (key, value) != ("selected_on", "novel")  # said in any case, below
+        and value not in ("", None)  # left to the method, which saying nothing says
         and any(other.get(key) != value for other in namesakes)
     ]
     checkpoints = {

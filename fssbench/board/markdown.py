@@ -78,7 +78,7 @@ def escape(text: str) -> str:
 def _quoted(note: str) -> str:
     """Plain text as a markdown quotation between empty lines; an empty text is an empty line."""
     lines = [" ".join(escape(word) for word in line.split()) for line in note.strip().splitlines()]
-    return "\n" + "".join(f"> {line}".rstrip() + "\n" for line in lines) + "\n" if lines else ""
+    return "\n" + "".join(f"> {line}".rstrip() + "\n" for line in lines) if lines else ""
 
 
 def _measured(table: Table) -> str:
