@@ -15,6 +15,9 @@ from fssbench.data.geometry import Geometry
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError
 
+MASK_BYTES = 64 << 20
+"""Support masks that each loader process keeps."""
+
 
 @attrs.frozen(kw_only=True)
 class ChunkTask:
@@ -59,6 +62,7 @@ class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
         self.dataset = dataset
         self.geometry = geometry
         self.score_size = score_size
+        self._masks: dict[tuple[str, int], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -72,14 +76,6 @@ class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
 
     def _load(self, task: ChunkTask) -> ChunkData:
         geometry, dataset = self.geometry, self.dataset
-        masks: dict[tuple[str, int], Tensor] = {}
-
-        def mask(image_id: str, class_id: int) -> Tensor:
-            key = image_id, class_id
-            if key not in masks:
-                masks[key] = geometry.mask(dataset.mask(image_id, class_id))
-            return masks[key]
-
         images = [geometry.image(dataset.image(image_id)) for image_id, _ in task.images]
         targets = []
         for episode in task.episodes:
@@ -88,12 +84,22 @@ class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
         return ChunkData(
             task=task,
             images=torch.stack(images) if images else torch.empty(0, dtype=torch.uint8),
-            keep=[None if c is None else mask(image_id, c) for image_id, c in task.images],
+            keep=[None if c is None else self._mask(image_id, c) for image_id, c in task.images],
             support_masks=torch.stack(
-                [torch.stack([mask(*key) for key in e.supports()]) for e in task.episodes]
+                [torch.stack([self._mask(*key) for key in e.supports()]) for e in task.episodes]
             ),
             targets=targets,
         )
+
+    def _mask(self, image_id: str, class_id: int) -> Tensor:
+        """A mask at the encoder's size; supports return, so the last ones are kept."""
+        key = image_id, class_id
+        if key not in self._masks:
+            mask = self.geometry.mask(self.dataset.mask(image_id, class_id))
+            while len(self._masks) * mask.numel() >= MASK_BYTES:
+                del self._masks[next(iter(self._masks))]
+            self._masks[key] = mask
+        return self._masks[key]
 
 
 def load_chunks(
