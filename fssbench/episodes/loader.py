@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import attrs
 import torch
@@ -14,6 +15,8 @@ from fssbench.data.dataset import Dataset
 from fssbench.data.geometry import Geometry
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError
+
+T = TypeVar("T")
 
 MASK_BYTES = 64 << 20
 """Support masks that each loader process keeps."""
@@ -127,6 +130,19 @@ def load_chunks(
         batch_size=None,
         num_workers=min(workers, len(tasks)),
     )
+    yield from unwrapped(loader, go_on="run the same command again to go on")
+
+
+def unwrapped(loader: Iterable[T | FssbenchError], *, go_on: str) -> Iterator[T]:
+    """What a loader gives, where its processes hand errors over as values.
+
+    Args:
+        loader: a torch ``DataLoader`` of such data.
+        go_on: what to do when one of its processes dies, for the message.
+
+    Raises:
+        FssbenchError: one was handed over, or a loader process died.
+    """
     try:
         for data in loader:
             if isinstance(data, FssbenchError):
@@ -137,6 +153,5 @@ def load_chunks(
             raise
         reason = str(error).splitlines()[0]
         raise FssbenchError(
-            f"a loader process died ({reason}); run the same command again to go on, with fewer "
-            "--workers if memory is short"
+            f"a loader process died ({reason}); {go_on}, with fewer --workers if memory is short"
         ) from error

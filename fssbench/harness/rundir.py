@@ -8,29 +8,26 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import filelock
 import pandas
 from torch import Tensor
 
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
-from fssbench.files import cannot_write, write_atomically
+from fssbench.files import cannot_write
+from fssbench.harness.claimed import ClaimedFolder
 from fssbench.harness.record import MANIFEST_FILE, RECORD_FILE, ROWS_FILE, Record
 from fssbench.harness.rows import KEYS, write_rows
 from fssbench.harness.run import Run
 
-IDENTITY_FILE = "run.json"
 JOURNAL_FILE = "journal.jsonl"
-LOCK_FILE = ".lock"
 
 log = logging.getLogger(__name__)
 
 
-class RunDirectory:
+class RunDirectory(ClaimedFolder):
     """Where one evaluation keeps its files; a context manager that holds the lock.
 
     Every measured chunk is a line of the journal, flushed to the disk before the next one starts.
@@ -47,43 +44,21 @@ class RunDirectory:
             read or written.
     """
 
+    identity_file = "run.json"
+    work = "run"
+
     def __init__(self, folder: Path, identity: Mapping[str, Any], manifest: Manifest) -> None:
-        self.folder = folder
-        self.identity = json.loads(json.dumps(identity))
+        super().__init__(folder, identity)
         self.manifest = manifest
         self.seconds = 0.0
+        self._pending_seconds = 0.0
         self._chunks: dict[int, pandas.DataFrame] = {}
-        self._lock = filelock.FileLock(folder / LOCK_FILE, blocking=False)
 
-    def __enter__(self) -> Self:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except filelock.Timeout as error:
-            raise FssbenchError(
-                f"{self.folder}: another process is evaluating into this folder; wait for it, or "
-                "choose another --out"
-            ) from error
-        except OSError as error:
-            raise FssbenchError(
-                f"{self.folder}: cannot use this folder: {error.strerror or error}; choose another "
-                "--out"
-            ) from error
-        try:
-            self._claim()
-            self._read_journal()
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._lock.release()
+    def entered(self) -> None:
+        """Write the manifest if it is not there yet, and read what is measured already."""
+        if not (self.folder / MANIFEST_FILE).exists():
+            self.manifest.write(self.folder / MANIFEST_FILE)
+        self._read_journal()
 
     @property
     def done(self) -> frozenset[int]:
@@ -142,32 +117,6 @@ class RunDirectory:
         record.write(self.folder)
         (self.folder / JOURNAL_FILE).unlink(missing_ok=True)
 
-    def _claim(self) -> None:
-        path = self.folder / IDENTITY_FILE
-        if path.exists():
-            try:
-                found = json.loads(path.read_bytes())
-            except (OSError, ValueError) as error:
-                raise FssbenchError(
-                    f"{path}: cannot read which run this folder holds ({error}); choose another "
-                    "--out"
-                ) from error
-            differing = sorted(
-                key
-                for key in self.identity.keys() | found.keys()
-                if self.identity.get(key) != found.get(key)
-            )
-            if differing:
-                key = differing[0]
-                raise FssbenchError(
-                    f"{self.folder}: this folder holds a run that differs in "
-                    f"{', '.join(differing)} ({key}: {_short(found.get(key))} there, "
-                    f"{_short(self.identity.get(key))} now); choose another --out or remove it"
-                )
-        else:
-            self.manifest.write(self.folder / MANIFEST_FILE)
-            write_atomically(path, (json.dumps(self.identity, indent=2) + "\n").encode())
-
     def _read_journal(self) -> None:
         path = self.folder / JOURNAL_FILE
         try:
@@ -192,8 +141,3 @@ class RunDirectory:
         with path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

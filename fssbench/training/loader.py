@@ -13,6 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from fssbench.data.dataset import IGNORE, Dataset
 from fssbench.episodes.draw import Draw
 from fssbench.episodes.episode import Episode
+from fssbench.episodes.loader import unwrapped
 from fssbench.errors import FssbenchError
 from fssbench.matchers.stage import Feed
 from fssbench.training.augment import Augmentation
@@ -179,19 +180,7 @@ def load_batches(
         num_workers=min(workers, len(portions)),
         pin_memory=pin,
     )
-    try:
-        for data in source:
-            if isinstance(data, FssbenchError):
-                raise data
-            yield data
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        reason = str(error).splitlines()[0]
-        raise FssbenchError(
-            f"a loader process died ({reason}); go on with --resume, with fewer --workers if "
-            "memory is short"
-        ) from error
+    yield from unwrapped(source, go_on="go on with --resume")
 
 
 def portions_of(

@@ -247,7 +247,7 @@ def test_two_runs_in_one_directory(tmp_path):
         first.kill()
         first.communicate()
     assert second.returncode == 2
-    assert "another process is evaluating into this folder" in second.stderr
+    assert "another process is at this run" in second.stderr
     assert second.stderr.count("\n") == 1
 
 
