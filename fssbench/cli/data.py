@@ -36,13 +36,13 @@ def check(
     made = build.dataset(dataset, data_root, **data_options)
     report: dict[str, object] = {}
     problems: list[str] = []
+    missing: list[FssbenchError] = []
     for name in made.splits if split is None else (split,):
         try:
             made.check_split(name)
             ids = made.image_ids(name)
-        except FssbenchError:
-            if split is not None:
-                raise
+        except FssbenchError as error:
+            missing.append(error)
             report[name] = "not there"
             continue
         for image_id in track(
@@ -51,6 +51,8 @@ def check(
             problems += check_image(made, image_id)
         if not problems:
             report[name] = {"images": len(ids), "classes": count_classes(made, name)}
+    if missing and len(missing) == len(report):
+        raise missing[0]
     if as_json:
         click.echo(json.dumps({"splits": report, "problems": problems}, indent=2))
     else:
@@ -83,13 +85,16 @@ def index(
     from fssbench.errors import FssbenchError
 
     made = build.dataset(dataset, data_root, **data_options)
-    for name in made.splits if split is None else (split,):
+    splits = made.splits if split is None else (split,)
+    missing: list[FssbenchError] = []
+    for name in splits:
         try:
             made.check_split(name)
             made.prepare(name)
         except FssbenchError as error:
-            if split is not None:
-                raise
+            missing.append(error)
+            if len(missing) == len(splits):
+                raise missing[0] from error
             click.echo(f"{name}: {error}", err=True)
             continue
         click.echo(f"{name}: {len(made.image_ids(name))} images, {made.fingerprint(name)}")

@@ -19,9 +19,10 @@ def numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     try:
         found = tuple(dict.fromkeys(int(part) for part in value.split(",")))
     except ValueError as error:
+        example = "1,5" if name == "--shots" else "0,1"
         hint = " or all" if name == "--fold" else ""
         raise click.UsageError(
-            f"{name} {value}: give whole numbers with commas, e.g. {name} 0,1{hint}", ctx
+            f"{name} {value}: give whole numbers with commas, e.g. {name} {example}{hint}", ctx
         ) from error
     return found
 
