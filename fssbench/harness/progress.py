@@ -60,7 +60,7 @@ class ProgressReport:
         self._done = run.done
         self._started = self._spoken = time.monotonic()
         self._task = self._bar.add_task(
-            self._name, total=self._total, completed=run.done, rate="", miou=""
+            self._name.partition(", ")[2], total=self._total, completed=run.done, rate="", miou=""
         )
         self._bar.start()
         if run.done:
