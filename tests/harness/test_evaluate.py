@@ -405,3 +405,12 @@ def test_rows_of_strange_query_names_survive(tmp_path):
     (tmp_path / "rows.csv.gz").write_bytes(b"no gzip")
     with pytest.raises(FssbenchError, match="cannot read these rows|damaged"):
         read_rows(tmp_path / "rows.csv.gz")
+
+
+def test_bf16_is_recorded_and_close(job, tmp_path):
+    job = attrs.evolve(job, matcher="prototype", backbone="tiny-resnet", limit=20)
+    (exact,) = evaluate(job)
+    (half,) = evaluate(attrs.evolve(job, precision="bf16"))
+    assert half.record.environment["precision"] == "bf16"
+    assert half.folder != exact.folder
+    assert half.record.scores["miou"] == pytest.approx(exact.record.scores["miou"], abs=2.0)
