@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 
 import torch
@@ -43,8 +42,15 @@ def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory so far: allocated on a GPU, resident in the process otherwise."""
+    """Peak memory so far: allocated on a GPU, resident in the process otherwise.
+
+    0 on Windows, whose Python does not tell.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
