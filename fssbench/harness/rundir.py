@@ -19,7 +19,7 @@ from fssbench.errors import FssbenchError
 from fssbench.files import cannot_write
 from fssbench.harness.claimed import ClaimedFolder
 from fssbench.harness.record import MANIFEST_FILE, RECORD_FILE, ROWS_FILE, Record
-from fssbench.harness.rows import KEYS, write_rows
+from fssbench.harness.rows import write_rows
 from fssbench.harness.run import Run
 
 JOURNAL_FILE = "journal.jsonl"
@@ -134,7 +134,7 @@ class RunDirectory(ClaimedFolder):
             rows = pandas.DataFrame(entry["rows"], columns=entry["columns"])
             if entry["chunk"] not in self._chunks:
                 self.seconds += entry["seconds"]
-            self._chunks[entry["chunk"]] = rows.astype({key: str for key in KEYS if key == "query"})
+            self._chunks[entry["chunk"]] = rows.astype({"query": str})
 
     @staticmethod
     def _ends_a_line(path: Path) -> bool:
