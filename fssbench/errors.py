@@ -14,6 +14,11 @@ class FssbenchError(Exception):
     """
 
 
+def one_line(error: BaseException) -> str:
+    """An error that is not ours, with its class, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Names like `name` among `known`, as the clause ``did you mean 'a' or 'b'? `` (or nothing)."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

@@ -17,7 +17,7 @@ import attrs
 import pluggy
 
 from fssbench import hookspecs
-from fssbench.errors import FssbenchError
+from fssbench.errors import FssbenchError, one_line
 
 ENTRY_POINT_GROUP = "fssbench"
 ENVIRONMENT_VARIABLE = "FSSBENCH_PLUGINS"
@@ -125,8 +125,7 @@ class Plugins:
             self._register(plugin, name, source)
 
     def _note_broken(self, name: str, source: str, error: BaseException) -> None:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        self.infos.append(PluginInfo(name=name, source=source, error=reason))
+        self.infos.append(PluginInfo(name=name, source=source, error=one_line(error)))
 
     def _register(self, plugin: Any, name: str, source: str) -> None:
         if self.manager.is_registered(plugin):

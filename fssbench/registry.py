@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import attrs
 import cattrs
 
-from fssbench.errors import FssbenchError, near
+from fssbench.errors import FssbenchError, near, one_line
 from fssbench.plugins import Plugins
 from fssbench.specs import (
     BackboneSpec,
@@ -98,8 +98,7 @@ class Registry:
         try:
             specs = list(hook())
         except Exception as error:
-            reason = " ".join(f"{hook_name}: {type(error).__name__}: {error}".split())
-            self.plugins.mark_broken(owner, reason)
+            self.plugins.mark_broken(owner, f"{hook_name}: {one_line(error)}")
             return []
         for spec in specs:
             if not isinstance(spec, spec_class):

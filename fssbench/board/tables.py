@@ -12,7 +12,7 @@ import attrs
 from fssbench.board.labels import backbone_label, method_label
 from fssbench.board.published import PublishedRow, published_rows
 from fssbench.board.results import Result, cell, method_id
-from fssbench.harness.record import RECORD_FILE, Record
+from fssbench.harness.record import RECORD_FILE, Record, trained_fold
 from fssbench.statistics.intervals import score_intervals
 
 K = TypeVar("K")
@@ -248,9 +248,8 @@ def _reasons(method: Method) -> list[str]:
 def _trained_on_novel(record: Record) -> str:
     """A checkpoint of another fold of the same dataset has seen the classes that are asked for."""
     header = record.checkpoint.header if record.checkpoint else {}
-    fold = header.get("fold")
-    same_data = header.get("dataset") in (None, record.dataset.name)
-    if same_data and fold not in (None, record.fold):
+    fold = trained_fold(header, record.dataset.name)
+    if fold not in (None, record.fold):
         return f"checkpoint trained for fold {fold}, which has these classes in training"
     return ""
 

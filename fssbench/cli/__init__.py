@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 import fssbench
-from fssbench.errors import FssbenchError, near
+from fssbench.errors import FssbenchError, near, one_line
 
 _VERBS = {
     "evaluate": "fssbench.cli.evaluate:evaluate",
@@ -57,7 +57,7 @@ def _plugin_commands() -> dict[str, click.Command]:
         try:
             brought: list[click.Command] = list(implementation.function())  # type: ignore[call-overload]
         except Exception as error:  # somebody's function, which must not take our verbs along
-            reason = " ".join(f"fssbench_commands: {type(error).__name__}: {error}".split())
+            reason = f"fssbench_commands: {one_line(error)}"
             plugins.mark_broken(implementation.plugin_name, reason)
             continue
         commands.update({command.name or "": command for command in brought})

@@ -24,9 +24,7 @@ from fssbench.harness.evaluation import Evaluation
 from fssbench.harness.features import FeatureCache
 from fssbench.harness.measure import chunks_of, measure_chunks
 from fssbench.harness.pipeline import Pipeline, choose_device
-from fssbench.harness.record import (
-    Record,
-)
+from fssbench.harness.record import Record, trained_fold
 from fssbench.harness.recording import config_of, make_record
 from fssbench.harness.run import Run
 from fssbench.harness.rundir import RunDirectory
@@ -82,11 +80,10 @@ def evaluate(
     known = registry.registry()
     protocol = known.get(ProtocolSpec, job.protocol)
     # Everything that a slip of the finger can spoil comes before everything that takes long.
-    registry.configure(known.get(MatcherSpec, job.matcher), job.options)
+    method = known.get(MatcherSpec, job.matcher)
+    registry.configure(method, job.options)
     job = attrs.evolve(
-        job,
-        matcher=known.get(MatcherSpec, job.matcher).name,
-        backbone=known.get(BackboneSpec, job.backbone).name,
+        job, matcher=method.name, backbone=known.get(BackboneSpec, job.backbone).name
     )
     dataset = build.dataset(protocol.dataset, job.data_root, **job.data_options)
     folds = _folds(dataset, checkpoint) if job.folds is None else job.folds
@@ -232,11 +229,8 @@ def _completed(job: Evaluation, checkpoint: Checkpoint | None) -> Evaluation:
 
 def _folds(dataset: Dataset, checkpoint: Checkpoint | None) -> tuple[int, ...]:
     """All folds, or the one whose classes a checkpoint has not seen."""
-    if checkpoint is not None and checkpoint.header.get("dataset") in (None, dataset.name):
-        trained = checkpoint.header.get("fold")
-        if trained is not None:
-            return (trained,)
-    return tuple(range(dataset.folds))
+    trained = None if checkpoint is None else trained_fold(checkpoint.header, dataset.name)
+    return tuple(range(dataset.folds)) if trained is None else (trained,)
 
 
 def _check_checkpoint(
@@ -250,10 +244,9 @@ def _check_checkpoint(
                 f"--checkpoint {checkpoint.name}: it was trained as {what} {header[what]!r}, not "
                 f"{asked!r}"
             )
-    trained = header.get("fold")
+    trained = trained_fold(header, dataset)
     for fold in folds:
-        seen = header.get("dataset") in (None, dataset) and trained not in (None, fold)
-        if seen and not job.any_fold:
+        if trained not in (None, fold) and not job.any_fold:
             raise FssbenchError(
                 f"--checkpoint {checkpoint.name}: it was trained for fold {trained}, so it has "
                 f"seen the classes of fold {fold}; evaluate --fold {trained}, or give --any-fold "

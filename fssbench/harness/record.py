@@ -19,6 +19,14 @@ ROWS_FILE = "rows.csv.gz"
 MANIFEST_FILE = "manifest.jsonl.gz"
 
 
+def trained_fold(header: Mapping[str, Any], dataset: str) -> int | None:
+    """The fold of a dataset that a checkpoint was trained for: all others' classes it has seen.
+
+    None when its header names none, or another dataset. A header without a dataset counts as this.
+    """
+    return header.get("fold") if header.get("dataset") in (None, dataset) else None
+
+
 @attrs.frozen(kw_only=True)
 class ManifestInfo:
     """Which episodes were measured.
