@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 # its cache and take a third of the time of all at once; a GPU wants large pieces.
 _WEIGHTS_CPU = 1 << 19
 _WEIGHTS_GPU = 1 << 26
+# So many may be kept for the backward pass (64 MiB in float32); more are computed again in it.
+_KEPT = 1 << 24
 
 
 class MaskAggregation(nn.Module):
@@ -27,15 +29,20 @@ class MaskAggregation(nn.Module):
         heads: attention heads; they divide C among them.
         pixels: h · w of the largest feature map.
         dropout: of the features with their positions added, and of attention weights, in training.
+        gain: what initial weights of the projections are multiplied with.
     """
 
     positions: Tensor
 
-    def __init__(self, channels: int, *, heads: int, pixels: int, dropout: float) -> None:
+    def __init__(
+        self, channels: int, *, heads: int, pixels: int, dropout: float, gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
         self.query = nn.Linear(channels, channels)
+        with torch.no_grad():
+            self.query.weight *= gain
         self.key = copy.deepcopy(self.query)  # training starts with one metric for both
         self.register_buffer("positions", sinusoids(pixels, channels), persistent=False)
 
@@ -101,8 +108,10 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, dropout: float = 0.
     budget = _WEIGHTS_CPU if queries.device.type == "cpu" else _WEIGHTS_GPU
     rows = max(1, min(length, budget // keys.shape[1]))
     group = max(1, min(count, budget // (rows * keys.shape[1])))
-    # Gradients would keep the weights of all pieces of all layers: they are computed again instead.
+    # Gradients would keep the weights of all pieces of all layers: where these are many they are
+    # computed again instead, which takes twice the time.
     again = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
+    again = again and count * length * keys.shape[1] > _KEPT
     results = []
     for first in range(0, count, group):
         some = slice(first, first + group)

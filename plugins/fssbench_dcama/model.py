@@ -47,6 +47,9 @@ class DcamaConfig:
             with Otsu's method (figure 6): ``1/8``, ``1/16`` or ``1/32``.
         heads: attention heads.
         dropout: in training, of features with positions and of attention weights.
+        gain: what initial weights of the attention's projections are multiplied with; 1 as in the
+            authors' code. Features of small norm need more (not in the paper): theirs is an
+            attention that starts almost uniform, and a mixer that learns to do without it.
     """
 
     size: int | None = None
@@ -59,6 +62,7 @@ class DcamaConfig:
     output: Literal["mask", "1/8", "1/16", "1/32"] = "mask"
     heads: int = 8
     dropout: float = 0.5
+    gain: float = 1.0
 
     def __attrs_post_init__(self) -> None:
         for name, strides, known in (
@@ -75,6 +79,8 @@ class DcamaConfig:
             raise ValueError("pixels: at least 2, or none for all")
         if self.heads < 1 or not 0 <= self.dropout < 1:
             raise ValueError("heads must be at least 1, and dropout in [0, 1)")
+        if not self.gain > 0:
+            raise ValueError("gain must be above 0")
 
 
 @attrs.frozen(eq=False)
@@ -131,6 +137,7 @@ class Dcama(Matcher):
                         heads=config.heads,
                         pixels=(self.size // stride) ** 2,
                         dropout=config.dropout,
+                        gain=config.gain,
                     )
 
         # From the masks of all layers of a scale (L) to 128 channels, and joining two scales.

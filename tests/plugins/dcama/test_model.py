@@ -105,8 +105,12 @@ def test_attention_in_pieces_has_the_same_gradients(monkeypatch):
 
     whole = gradients()
     monkeypatch.setattr(attention, "_WEIGHTS_CPU", 500)
-    for piece, expected in zip(gradients(), whole, strict=True):
+    in_pieces = gradients()
+    monkeypatch.setattr(attention, "_KEPT", 0)  # weights are computed again in the backward pass
+    computed_again = gradients()
+    for piece, again, expected in zip(in_pieces, computed_again, whole, strict=True):
         torch.testing.assert_close(piece, expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(again, piece)
 
 
 def test_positions_are_sines_and_cosines_that_start_anew_for_each_shot():
@@ -124,6 +128,16 @@ def test_training_starts_with_one_metric_for_queries_and_keys():
     module = attention.MaskAggregation(16, heads=4, pixels=64, dropout=0.5)
     assert torch.equal(module.query.weight, module.key.weight)
     assert module.query.weight is not module.key.weight
+
+
+def test_gain_sharpens_the_attention_that_training_starts_with():
+    def masks(gain):
+        torch.manual_seed(0)
+        matcher = fssbench.matcher("dcama", INFO, gain=gain)
+        embedded = matcher.embed_support(features(matcher, 1, 1, seed=1), masks_of(1, 1))
+        return matcher.aggregated_masks(features(matcher, 1), embedded)[8]
+
+    assert masks(4.0).std() > 3 * masks(1.0).std() > 0
 
 
 def test_dropout_only_in_training():
@@ -366,6 +380,7 @@ def test_ensembles_are_made_of_1_shot_predictions(strategy):
         ({"pixels": "1"}, "pixels: at least 2"),
         ({"heads": "0"}, "heads must be at least 1"),
         ({"dropout": "1"}, r"dropout in \[0, 1\)"),
+        ({"gain": "0"}, "gain must be above 0"),
         ({"shots": "best"}, "expected one of one-pass, voting, averaging, hsnet, scl"),
         ({"heads": "7"}, "32 channels of layer 'd0' of four-scales cannot be divided among 7"),
     ],
