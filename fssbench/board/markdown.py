@@ -19,18 +19,22 @@ Few-shot semantic segmentation on {dataset}. This page follows from the records 
 [results/{folder}](results/{folder}), whose scores follow from their rows; do not edit it.
 
 * A table holds one protocol and one number of shots, and its ranked rows answered exactly the same
-  episodes. They rank by the mean over the folds, as printed; equal means share a rank. A row
-  without a rank (—) says why.
+  episodes. They stand by the mean over the folds and rank in groups: from the best row down, a row
+  joins the group when the 95 % interval of its paired difference to the group's first row includes
+  zero, and starts the next group when not. A row without a rank (—) says why.
 * Folds and mean are class mIoU in percent: intersections and unions are added up per class,
   divided, and averaged over the fold's classes. The 95 % CI is of the mean, by bootstrap over query
-  images; where intervals overlap, compare episode by episode before you call a method better.
+  images. Paired differences are known better than that, because the same episodes are hard for
+  every method: compare two rows by their records.
 * Learnable parameters are the method's, without the frozen backbone. Time is wall time per episode
   on the hardware that the record names; compare it only on equal hardware.
 
-Add your runs, and check every number of this page, without images and without a GPU:
+Add your runs, compare two rows, and check every number of this page, without images and without a
+GPU:
 
 ```console
 $ fssbench board build RUNS --out DIR
+$ fssbench board compare RECORD RECORD
 $ fssbench board check DIR
 ```
 """

@@ -11,8 +11,10 @@ import attrs
 
 from fssbench.board.labels import backbone_label, method_label
 from fssbench.board.published import PublishedRow, published_rows
+from fssbench.board.ranks import group_ranks
 from fssbench.board.results import Result, cell, method_id
 from fssbench.harness.record import RECORD_FILE, Record, trained_fold
+from fssbench.statistics.compare import compare
 from fssbench.statistics.intervals import score_intervals
 
 K = TypeVar("K")
@@ -27,7 +29,7 @@ class Row:
     """A method on a board; its scores are percentages.
 
     Attributes:
-        rank: from 1; rows whose means print the same share one. None when `notes` say why not.
+        rank: from 1, shared by a group; see `group_ranks`. None when `notes` say why not.
         method: the matcher, and what tells it from other rows.
         backbone: the encoder, and its weights where they are not the usual ones.
         folds: class mIoU by fold.
@@ -191,7 +193,7 @@ def _table(methods: Sequence[Method], qualifier: str) -> Table:
         episodes=_episodes(methods),
         folds=tuple(sorted({fold for method in methods for fold in method})),
         averaged=tuple(sorted(needed)),
-        rows=tuple(_ranked(rows)),
+        rows=tuple(_ranked(list(zip(rows, methods, strict=True)), sorted(needed))),
     )
 
 
@@ -216,20 +218,26 @@ def _row(method: Method, peers: Sequence[Record], why: Sequence[str], needed: se
     )
 
 
-def _ranked(rows: Sequence[Row]) -> list[Row]:
-    """Rows with their ranks, best first. Who prints the same mean has the same rank."""
-    means = [_printed(row) for row in rows if not row.notes]
-    ranked = [
-        row if row.notes else attrs.evolve(row, rank=1 + sum(m > _printed(row) for m in means))
-        for row in rows
-    ]
-    return sorted(
-        ranked, key=lambda row: (row.rank is None, -_printed(row), row.method, row.backbone)
-    )
+def _ranked(rows: Sequence[tuple[Row, Method]], folds: Sequence[int]) -> list[Row]:
+    """Rows with their ranks, best first.
+
+    Rows that may rank have complete manifests of equal digests on all `folds`, so that any two of
+    them can be compared episode by episode.
+    """
+    rows = sorted(rows, key=lambda pair: _order_of_rows(pair[0]))
+    may_rank = [(row, method) for row, method in rows if not row.notes]
+
+    def differ(first: tuple[Row, Method], other: tuple[Row, Method]) -> bool:
+        pairs = [(first[1][fold].rows(), other[1][fold].rows()) for fold in folds]
+        return compare(pairs).scores["miou"].significant
+
+    ranks = group_ranks(may_rank, differ)
+    ranked = [attrs.evolve(row, rank=rank) for (row, _), rank in zip(may_rank, ranks, strict=True)]
+    return ranked + [row for row, _ in rows if row.notes]
 
 
-def _printed(row: Row) -> float:
-    return -1.0 if row.mean is None else round(row.mean, 1)
+def _order_of_rows(row: Row) -> tuple[float, str, str]:
+    return -(row.mean or 0.0), row.method, row.backbone
 
 
 def _reasons(method: Method) -> list[str]:

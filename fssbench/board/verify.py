@@ -13,6 +13,7 @@ import attrs
 import cattrs
 import pandas
 
+from fssbench.board.folds import known_folds
 from fssbench.board.results import FILES, read_result
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
@@ -29,10 +30,14 @@ _ABSOLUTE = re.compile(r"/|~/|\\\\|[A-Za-z]:[\\/]|file:")
 _log = logging.getLogger(__name__)
 
 
-def problems(folder: Path) -> list[str]:
+def problems(folder: Path, *, intervals: bool = True) -> list[str]:
     """Why the result in a folder cannot be trusted, one line each; empty when all of it fits.
 
     The scores, the per-class scores and the intervals are computed anew from the rows.
+
+    Args:
+        folder: holds the result's files.
+        intervals: False spares the intervals, which take the longest.
     """
     for name in FILES:
         if not (folder / name).is_file():
@@ -48,11 +53,17 @@ def problems(folder: Path) -> list[str]:
     if bad_rows:
         return [*found, f"{folder / ROWS_FILE}: {bad_rows}; evaluate again"]
     found += [f"{path}: {problem}" for problem in _scores(record, manifest, rows)]
+    if intervals:
+        found += [f"{path}: {problem}" for problem in _intervals(record, rows)]
     return found
 
 
 def _facts(record: Record, manifest: Manifest) -> Iterator[str]:
     """What the record says of its episodes against the manifest, and what no record may hold."""
+    folds = known_folds(record.dataset.name)
+    if folds is not None and record.fold >= folds:
+        # It would be a column of the table, and every other row would lack it.
+        yield f"fold is {record.fold}, but {record.dataset.name} has {folds} (from 0)"
     class_ids = {class_id for class_id, _ in manifest.classes}
     pairs = {
         "protocol": (record.protocol, manifest.protocol),
@@ -133,6 +144,9 @@ def _scores(record: Record, manifest: Manifest, rows: pandas.DataFrame) -> Itera
         near = _near(entry.iou, line["iou"]) and _near(entry.background_iou, line["background_iou"])
         if not (fits and near):
             yield f"per_class of class {entry.class_id} is not what the rows give; evaluate again"
+
+
+def _intervals(record: Record, rows: pandas.DataFrame) -> Iterator[str]:
     for name, (low, high) in score_intervals([rows]).items():
         said_low, said_high = record.intervals.get(name, (math.nan, math.nan))
         if not (

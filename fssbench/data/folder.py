@@ -43,6 +43,7 @@ class ClassFolders(IndexedDataset):
     """
 
     splits = ("train", "val", "test")
+    folds = 1
 
     def __init__(self, *, root: Path | None) -> None:
         super().__init__()

@@ -3,12 +3,15 @@
 import gzip
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from fssbench import registry
 from fssbench.board.board import build_boards
 from fssbench.board.check import check_boards
+from fssbench.board.folds import known_folds
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
 from fssbench.harness.rows import read_rows, write_rows
@@ -181,6 +184,68 @@ def test_an_absolute_path(board, path):
 def test_a_record_of_another_fold(board):
     change_record(one_result(board), "fold", value=3)
     assert "fold is 3, the manifest says 0" in only_problem(board)
+
+
+def test_a_fold_that_the_dataset_does_not_have(runs, tmp_path):
+    """A stranger's record of it would be a column that all other rows lack."""
+    runs.add()
+    runs.add("stranger", fold=4)
+    with pytest.raises(FssbenchError, match=r"fold is 4, but pascal5i has 4 \(from 0\)"):
+        build_boards([runs.root], tmp_path / "boards")
+    assert not (tmp_path / "boards").exists()
+
+
+def test_folds_of_a_dataset_that_is_not_installed_are_not_judged(runs, tmp_path):
+    folder = runs.add(dataset="elsewhere", protocol="elsewhere/v1", fold=9)
+    build_boards([folder], tmp_path / "boards")
+    assert check_boards(tmp_path / "boards") == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folds"),
+    [("shapes", 4), ("coco20i", 4), ("fss1000", 1), ("folder", 1), ("elsewhere", None)],
+)
+def test_known_folds(dataset, folds):
+    assert known_folds(dataset) == folds
+
+
+def test_a_default_number_of_folds_is_no_declaration(tmp_path):
+    """`Dataset.folds` is 1 by default, and an object may set its own."""
+    file = tmp_path / "own_folds.py"
+    file.write_text(PLUGIN)
+    registry.use_plugins([str(file)])
+    try:
+        assert known_folds("by-object") is None
+        assert known_folds("by-class") == 3
+        assert known_folds("by-function") is None
+    finally:
+        registry.use_plugins([])
+        sys.modules.pop("own_folds", None)
+
+
+PLUGIN = """
+import fssbench
+from fssbench.data.dataset import Dataset
+from fssbench.specs import DatasetSpec
+
+class ByObject(Dataset):
+    def __init__(self, *, root):
+        self.folds = 2
+
+class ByClass(ByObject):
+    folds = 3
+
+def make(*, root):
+    return ByObject(root=root)
+
+@fssbench.hookimpl
+def fssbench_datasets():
+    names = {"by-object": "ByObject", "by-class": "ByClass", "by-function": "make"}
+    return [
+        DatasetSpec(name=name, summary="for a test", factory=f"own_folds:{attribute}")
+        for name, attribute in names.items()
+    ]
+"""
 
 
 def test_a_result_in_the_wrong_place(board):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fssbench.board.ranks import group_ranks
 from fssbench.board.results import read_result
 from fssbench.board.tables import Table, make_boards
 from fssbench.harness.record import Weights
@@ -29,14 +30,56 @@ def test_rank_is_by_the_mean_over_the_folds(runs):
     assert best.interval[0] < best.mean < best.interval[1]
 
 
-def test_rows_that_print_the_same_mean_share_a_rank(runs):
-    runs.folds("best", quality=0.7)
+def test_rows_whose_difference_may_be_zero_share_a_rank(runs):
+    runs.folds("best", quality=0.8)
     runs.folds("twin-b", quality=0.5)
     runs.folds("twin-a", quality=0.5)
-    runs.folds("last", quality=0.3)
+    runs.folds("near", quality=0.5, luck=1)
+    runs.folds("last", quality=0.2)
     (table,) = tables(runs.root)
-    ranks = [(row.rank, row.method) for row in table.rows]
-    assert ranks == [(1, "best"), (2, "twin-a"), (2, "twin-b"), (4, "last")]
+    ranks = {row.method: row.rank for row in table.rows}
+    assert ranks == {"best": 1, "twin-a": 2, "twin-b": 2, "near": 2, "last": 5}
+    means = [row.mean for row in table.rows]
+    assert means == sorted(means, reverse=True)
+    assert len(set(means)) == 4
+
+
+def test_a_small_difference_that_is_always_there_is_a_rank(runs):
+    """Paired, half a point counts; the intervals of the two means overlap almost entirely."""
+    runs.folds("ahead", quality=0.505)
+    runs.folds("behind", quality=0.5)
+    (table,) = tables(runs.root)
+    ahead, behind = table.rows
+    assert [(row.rank, row.method) for row in table.rows] == [(1, "ahead"), (2, "behind")]
+    assert ahead.interval[0] < behind.mean < ahead.mean < behind.interval[1]
+
+
+def test_only_the_first_of_a_group_decides_who_joins_it():
+    """Steps of 1, and what is more than 1.5 apart differs: a chain does not make one group."""
+    means = [9.0, 8.0, 7.0, 6.0, 3.0]
+    assert group_ranks(means, lambda first, other: first - other > 1.5) == [1, 1, 3, 3, 5]
+    assert group_ranks(means, lambda first, other: False) == [1] * 5
+    assert group_ranks(means, lambda first, other: True) == [1, 2, 3, 4, 5]
+    assert group_ranks([], lambda first, other: True) == []
+
+
+def test_rows_without_a_rank_break_no_group(runs):
+    runs.folds("first", quality=0.6)
+    runs.folds("random", quality=0.59, weights=Weights(source="random"))
+    runs.folds("second", quality=0.6, luck=1)
+    (table,) = tables(runs.root)
+    assert {row.method: row.rank for row in table.rows} == {"first": 1, "second": 1, "random": None}
+    assert table.rows[-1].method == "random"
+
+
+def test_a_choice_on_novel_classes_is_marked(runs, trained):
+    for fold in range(4):
+        runs.add("dcama", fold=fold, checkpoint=trained(fold, selected_on="novel"))
+        runs.add("dcama", fold=fold, quality=0.4, checkpoint=trained(fold, selected_on="base"))
+    (table,) = tables(runs.root)
+    novel, base = (row.method for row in table.rows)
+    assert "selected on novel classes" in novel
+    assert "novel" not in base
 
 
 def test_a_row_without_all_folds_has_no_rank_and_no_mean(runs):
@@ -96,7 +139,7 @@ def test_folds_of_one_training_are_one_row_of_two_trainings_two(runs, trained):
         "dcama (seed=0, dcama-fold*.safetensors)",
         "dcama (seed=1, dcama-fold*.safetensors)",
     ]
-    assert {row.rank for row in table.rows} == {1, 2}
+    assert len({row.mean for row in table.rows}) == 2
 
 
 def test_labels_tell_only_the_options_that_differ(runs):

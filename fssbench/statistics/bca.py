@@ -1,0 +1,67 @@
+"""The bias-corrected and accelerated bootstrap (Efron 1987): intervals, and p-values from them."""
+
+from __future__ import annotations
+
+import numpy
+from scipy.special import ndtr, ndtri
+
+from fssbench.statistics.sums import Floats
+
+
+def bca_interval(
+    replicates: Floats, point: float, influence: Floats, level: float
+) -> tuple[float, float]:
+    """Low and high end; both are `point` where nothing varies.
+
+    Args:
+        replicates: (R,) the statistic of each bootstrap sample.
+        point: the statistic of the data.
+        influence: (N,) how far each unit of the data moves the statistic, e.g. the mean of the
+            leave-one-out values minus each of them. Its scale does not matter.
+        level: coverage, between 0 and 1.
+    """
+    if _constant(replicates, influence):
+        return point, point
+    bias, acceleration = _corrections(replicates, point, influence)
+    tails = ndtri([(1 - level) / 2, (1 + level) / 2])
+    shifted = bias + (bias + tails) / (1 - acceleration * (bias + tails))
+    low, high = numpy.quantile(replicates, ndtr(shifted))
+    return float(low), float(high)
+
+
+def bca_p_value(replicates: Floats, point: float, influence: Floats) -> float:
+    """Two-sided p-value of "the statistic is 0": 1 - the level at which an interval ends at 0.
+
+    So it is below 0.05 when the 95 % interval excludes 0, up to the grain of the replicates. It is
+    never below 2 / (R + 1): R replicates cannot tell smaller ones from 0.
+
+    Args:
+        replicates: as for `bca_interval`, like the others.
+        point: the statistic of the data.
+        influence: how far each unit of the data moves it.
+    """
+    least = 2 / (len(replicates) + 1)
+    if _constant(replicates, influence):
+        return 1.0 if point == 0.0 else least
+    if replicates.min() > 0.0 or replicates.max() < 0.0:
+        return least
+    bias, acceleration = _corrections(replicates, point, influence)
+    distance = _quantile_of(0.0, replicates) - bias
+    tail = ndtr(distance / max(1 + acceleration * distance, 1e-9) - bias)
+    return float(numpy.clip(2 * min(tail, 1 - tail), least, 1.0))
+
+
+def _constant(replicates: Floats, influence: Floats) -> bool:
+    return not (influence**2).sum() or not replicates.std()
+
+
+def _corrections(replicates: Floats, point: float, influence: Floats) -> tuple[float, float]:
+    """Bias and acceleration."""
+    spread = float((influence**2).sum())
+    return _quantile_of(point, replicates), float((influence**3).sum()) / (6.0 * spread**1.5)
+
+
+def _quantile_of(value: float, replicates: Floats) -> float:
+    """Where a value stands among the replicates, as a quantile of the normal distribution."""
+    below = (replicates < value).mean() + 0.5 * (replicates == value).mean()
+    return float(ndtri(numpy.clip(below, 1 / len(replicates), 1 - 1 / len(replicates))))

@@ -1,0 +1,93 @@
+"""Sums of pixel counts over rows, and the IoU scores that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import numpy
+import pandas
+from numpy.typing import NDArray
+
+Floats = NDArray[numpy.float64]
+
+
+@attrs.frozen(kw_only=True)
+class Sums:
+    """Sums over rows; each array's first axes count replicates or query images.
+
+    Attributes:
+        inter, union: (…, C) foreground pixels by class, classes by ascending id.
+        asked: (…, C) episodes by class.
+        back: (…, 2) background pixels, intersection and union.
+        ious: (…, 2) sum of the episodes' own IoU, and number of episodes.
+    """
+
+    inter: Floats
+    union: Floats
+    asked: Floats
+    back: Floats
+    ious: Floats
+
+    @classmethod
+    def by_query(cls, table: pandas.DataFrame) -> Sums:
+        """Sums of each query image's rows; query images by ascending id."""
+        rows = pandas.DataFrame(
+            {
+                "query": table["query"],
+                "class_id": table["class_id"],
+                "inter": table["intersection_fg"],
+                "union": table["union_fg"],
+                "asked": 1,
+                "back_inter": table["intersection_bg"],
+                "back_union": table["union_bg"],
+                "iou": (table["intersection_fg"] / table["union_fg"]).fillna(1.0),
+            }
+        )
+        wide = rows.groupby(["query", "class_id"])[["inter", "union", "asked"]].sum()
+        wide = wide.unstack(fill_value=0)
+        rest = rows.groupby("query")[["back_inter", "back_union", "iou", "asked"]].sum()
+        return cls(
+            inter=wide["inter"].to_numpy(dtype=numpy.float64),
+            union=wide["union"].to_numpy(dtype=numpy.float64),
+            asked=wide["asked"].to_numpy(dtype=numpy.float64),
+            back=rest[["back_inter", "back_union"]].to_numpy(dtype=numpy.float64),
+            ious=rest[["iou", "asked"]].to_numpy(dtype=numpy.float64),
+        )
+
+    def total(self) -> Sums:
+        """Sums over all query images."""
+        return self._each(lambda part: part.sum(0))
+
+    def without_each(self) -> Sums:
+        """Sums with one query image left out, for each of them."""
+        return self._each(lambda part: part.sum(0) - part)
+
+    def weighted(self, weights: Floats) -> Sums:
+        """Sums with each query image taken so many times; weights are (R, Q)."""
+        return self._each(lambda part: weights @ part)
+
+    def _each(self, change: Callable[[Floats], Floats]) -> Sums:
+        return Sums(**{f.name: change(getattr(self, f.name)) for f in attrs.fields(Sums)})
+
+    def class_ious(self) -> Floats:
+        """(…, C) in percent; NaN for a class that a replicate missed."""
+        ious = 100.0 * _ratio(self.inter, self.union)
+        return numpy.where(self.asked > 0, ious, numpy.nan)
+
+    def scores(self) -> dict[str, Floats]:
+        """The scores of `fssbench.metrics.iou.IoU`, in percent."""
+        there = self.asked > 0  # a class that a replicate missed is left out of its mean
+        classes = _ratio(self.inter, self.union).sum(-1) / numpy.maximum(there.sum(-1), 1)
+        foreground = _ratio(self.inter.sum(-1), self.union.sum(-1))
+        background = _ratio(self.back[..., 0], self.back[..., 1])
+        return {
+            "miou": 100.0 * classes,
+            "fb_iou": 50.0 * (foreground + background),
+            "episode_miou": 100.0 * _ratio(self.ious[..., 0], self.ious[..., 1]),
+        }
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    zero = numpy.zeros(numpy.broadcast(part, whole).shape)
+    return numpy.divide(part, whole, out=zero, where=numpy.asarray(whole) > 0)
