@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from fssbench.board.results import training_facts
+from fssbench.board.results import brings_backbone, training_facts
 from fssbench.harness.record import Record
 
 
@@ -46,6 +46,8 @@ def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:
 def backbone_label(record: Record, peers: Sequence[Record]) -> str:
     """The encoder; its weights too, where they are not pretrained or others of the table differ.
 
+    A backbone that the method's own training changed is said to be ``trained``.
+
     Args:
         record: one record of the method.
         peers: one record of each method in the table.
@@ -53,10 +55,14 @@ def backbone_label(record: Record, peers: Sequence[Record]) -> str:
     weights = record.weights
     if weights.source == "random":
         return f"{record.backbone} (random weights)"
+    if brings_backbone(record):
+        return f"{record.backbone} (trained)"
     others = [
         peer.weights
         for peer in peers
-        if peer.backbone == record.backbone and peer.weights.source != "random"
+        if peer.backbone == record.backbone
+        and peer.weights.source != "random"
+        and not brings_backbone(peer)
     ]
     details = []
     if weights.source == "file" or any(other.name != weights.name for other in others):
@@ -64,6 +70,22 @@ def backbone_label(record: Record, peers: Sequence[Record]) -> str:
     if any(o.name == weights.name and o.sha256 != weights.sha256 for o in others):
         details.append(weights.sha256[:8] or weights.source)
     return f"{record.backbone} ({', '.join(details)})" if details else record.backbone
+
+
+def training_label(record: Record) -> str:
+    """How the checkpoint was trained, in the words of `fssbench train`; "" if it does not say."""
+    header = record.checkpoint.header if record.checkpoint else {}
+    environment = header.get("environment")
+    precision = environment.get("precision") if isinstance(environment, dict) else None
+    facts = {
+        "dataset": header.get("dataset"),
+        "stage": header.get("stage"),
+        "recipe": header.get("recipe"),
+        "shots": header.get("shots"),
+        "seed": header.get("seed"),
+        "precision": precision,
+    }
+    return ", ".join(f"{key} {value}" for key, value in facts.items() if value not in ("", None))
 
 
 def _options(record: Record) -> dict[str, Any]:

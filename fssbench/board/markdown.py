@@ -99,7 +99,15 @@ def _measured(table: Table) -> str:
     header = ["Rank", "Method", "Backbone", *scores, *_MEASURED, *note, "Records"]
     left = {"Method", "Backbone", "Records", "Note"}
     body = [_cells(row, table.folds, noted) for row in table.rows]
-    return "\n".join([*lines, *_grid(header, body, left), ""])
+    trained = [_trained(row) for row in table.rows if row.checkpoints]
+    return "\n".join([*lines, *_grid(header, body, left), *(["", *trained] if trained else []), ""])
+
+
+def _trained(row: Row) -> str:
+    """Which checkpoints a row is of, as a list item."""
+    how = f" was trained with {escape(row.training)};" if row.training else ":"
+    hashes = ", ".join(f"fold {fold} {_code(sha)}" for fold, sha in row.checkpoints.items())
+    return f"* {escape(row.method)} on {escape(row.backbone)}{how} checkpoints {hashes}."
 
 
 def _cells(row: Row, folds: Sequence[int], noted: bool) -> list[str]:

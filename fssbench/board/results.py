@@ -111,14 +111,24 @@ def method_identity(record: Record) -> dict[str, Any]:
         "matcher": record.matcher,
         "config": cattrs.unstructure(record.config),
         "backbone": record.backbone,
-        # The same file is the same weights, whether it came from the hub or from a folder.
-        "weights": record.weights.sha256 or record.weights.source,
+        # The same file is the same weights, whether it came from the hub or from a folder; a
+        # backbone that was trained is another one for each fold.
+        "weights": (
+            "checkpoint"
+            if brings_backbone(record)
+            else record.weights.sha256 or record.weights.source
+        ),
         "precision": record.environment.get("precision"),
         "training": training_facts(record) if checkpoint else None,
         "protocol": record.protocol,
         "fingerprint": record.dataset.fingerprint,
         "limit": record.manifest.limit,
     }
+
+
+def brings_backbone(record: Record) -> bool:
+    """Whether the checkpoint holds the backbone too, because a stage trained it."""
+    return record.checkpoint is not None and bool(record.checkpoint.header.get("holds_backbone"))
 
 
 def training_facts(record: Record) -> dict[str, Any]:

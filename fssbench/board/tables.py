@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import attrs
 
-from fssbench.board.labels import backbone_label, method_label
+from fssbench.board.labels import backbone_label, method_label, training_label
 from fssbench.board.published import PublishedRow, published_rows
 from fssbench.board.ranks import group_ranks
 from fssbench.board.results import Result, cell, method_id
@@ -39,6 +39,8 @@ class Row:
         parameters: learnable ones.
         seconds: per episode, mean over the folds.
         records: link of each fold's record, relative to the board.
+        training: how its checkpoints were trained, "" without any or when they do not say.
+        checkpoints: sha256 of each fold's.
         notes: what a reader must know.
     """
 
@@ -52,6 +54,8 @@ class Row:
     parameters: int
     seconds: float
     records: Mapping[int, str]
+    training: str
+    checkpoints: Mapping[int, str]
     notes: tuple[str, ...]
 
 
@@ -214,6 +218,10 @@ def _row(method: Method, peers: Sequence[Record], why: Sequence[str], needed: se
         parameters=max(record.cost.learnable_parameters for record in records),
         seconds=fmean(record.cost.seconds_per_episode for record in records),
         records={fold: f"{cell(record)}/{RECORD_FILE}" for fold, record in folds.items()},
+        training=training_label(records[0]),
+        checkpoints={
+            fold: record.checkpoint.sha256 for fold, record in folds.items() if record.checkpoint
+        },
         notes=tuple(notes),
     )
 

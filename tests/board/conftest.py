@@ -176,6 +176,6 @@ def trained() -> Callable[..., CheckpointInfo]:
     def make(fold: int, **header: object) -> CheckpointInfo:
         facts = {"matcher": "dcama", "dataset": "pascal5i", "fold": fold, "seed": 0, **header}
         name = f"dcama-fold{fold}.safetensors"
-        return CheckpointInfo(name=name, sha256=f"{fold:064x}", header=facts)
+        return CheckpointInfo(name=name, sha256="abcd"[fold] * 64, header=facts)
 
     return make

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from fssbench.board.markdown import render
 from fssbench.board.ranks import group_ranks
-from fssbench.board.results import read_result
+from fssbench.board.results import find_results, read_result
 from fssbench.board.tables import Table, make_boards
 from fssbench.harness.record import Weights
 from fssbench.harness.rows import read_rows
@@ -140,6 +141,31 @@ def test_folds_of_one_training_are_one_row_of_two_trainings_two(runs, trained):
         "dcama (seed=1, dcama-fold*.safetensors)",
     ]
     assert len({row.mean for row in table.rows}) == 2
+
+
+def test_folds_of_a_trained_backbone_are_one_row(runs, trained):
+    for fold in range(4):
+        runs.add(
+            "hdmnet",
+            fold=fold,
+            checkpoint=trained(fold, holds_backbone=True),
+            weights=Weights(source="file", name="last.safetensors", sha256=f"{fold + 7:064x}"),
+        )
+    runs.folds(quality=0.2)
+    (table,) = tables(runs.root)
+    first, second = table.rows
+    assert sorted(first.folds) == [0, 1, 2, 3]
+    assert first.backbone == f"{second.backbone} (trained)"
+
+
+def test_a_page_says_how_and_to_what_a_method_was_trained(runs, trained):
+    facts = {"stage": "meta", "recipe": "shapes", "environment": {"precision": "bf16"}}
+    for fold in range(2):
+        runs.add("dcama", fold=fold, checkpoint=trained(fold, **facts))
+    (board,) = make_boards([read_result(folder) for folder in find_results([runs.root])])
+    line = next(line for line in render(board).splitlines() if "was trained" in line)
+    assert "dataset pascal5i, stage meta, recipe shapes, seed 0, precision bf16" in line
+    assert line.endswith("checkpoints fold 0 `aaaaaaaa`, fold 1 `bbbbbbbb`.")
 
 
 def test_labels_tell_only_the_options_that_differ(runs):
