@@ -18,13 +18,16 @@ from fssbench.specs import (
 
 if TYPE_CHECKING:
     from fssbench.backbones.backbone import Backbone, BackboneInfo, LayerInfo, WeightsInfo
+    from fssbench.backbones.weights import read_tensors
     from fssbench.build import backbone, dataset, matcher, metric
     from fssbench.data.dataset import Dataset
+    from fssbench.data.geometry import Geometry
     from fssbench.episodes.draw import Draw
     from fssbench.episodes.episode import Episode
     from fssbench.episodes.manifest import Manifest
     from fssbench.episodes.protocol import build_manifest
     from fssbench.episodes.sampler import Pool
+    from fssbench.files import sha256
     from fssbench.harness.evaluate import evaluate
     from fssbench.harness.evaluation import Evaluation
     from fssbench.harness.predictor import Prediction, Predictor
@@ -38,10 +41,12 @@ if TYPE_CHECKING:
         ImageBatch,
         LabelledBatch,
         ParameterGroup,
+        Setting,
         Stage,
     )
     from fssbench.metrics.metric import Metric
     from fssbench.training.run import TrainingRun
+    from fssbench.training.store import FeatureStore
     from fssbench.training.train import train
     from fssbench.training.training import Training
 
@@ -57,12 +62,15 @@ _LAZY = {
     "dataset": "fssbench.build",
     "matcher": "fssbench.build",
     "metric": "fssbench.build",
+    "read_tensors": "fssbench.backbones.weights",
     "Dataset": "fssbench.data.dataset",
+    "Geometry": "fssbench.data.geometry",
     "Draw": "fssbench.episodes.draw",
     "Episode": "fssbench.episodes.episode",
     "Manifest": "fssbench.episodes.manifest",
     "build_manifest": "fssbench.episodes.protocol",
     "Pool": "fssbench.episodes.sampler",
+    "sha256": "fssbench.files",
     "Evaluation": "fssbench.harness.evaluation",
     "evaluate": "fssbench.harness.evaluate",
     "Prediction": "fssbench.harness.predictor",
@@ -77,9 +85,11 @@ _LAZY = {
     "ImageBatch": "fssbench.matchers.stage",
     "LabelledBatch": "fssbench.matchers.stage",
     "ParameterGroup": "fssbench.matchers.stage",
+    "Setting": "fssbench.matchers.stage",
     "Stage": "fssbench.matchers.stage",
     "Metric": "fssbench.metrics.metric",
     "TrainingRun": "fssbench.training.run",
+    "FeatureStore": "fssbench.training.store",
     "train": "fssbench.training.train",
     "Training": "fssbench.training.training",
 }
@@ -95,7 +105,9 @@ __all__ = [
     "EpisodeBatch",
     "Evaluation",
     "FeatureRequest",
+    "FeatureStore",
     "FssbenchError",
+    "Geometry",
     "ImageBatch",
     "Imported",
     "LabelledBatch",
@@ -114,6 +126,7 @@ __all__ = [
     "Record",
     "Run",
     "SamplerSpec",
+    "Setting",
     "Stage",
     "Training",
     "TrainingRun",
@@ -125,6 +138,8 @@ __all__ = [
     "hookimpl",
     "matcher",
     "metric",
+    "read_tensors",
+    "sha256",
     "train",
 ]
 

@@ -164,5 +164,16 @@ def fssbench_validation_finished(
 
 
 @hookspec
+def fssbench_held_out_measured(run: TrainingRun, step: int, measures: Mapping[str, float]) -> None:
+    """A stage that asks for it was measured on held-out images, at the end of an epoch.
+
+    Args:
+        run: the training.
+        step: how many steps were taken so far.
+        measures: what the stage calls its measures, means over the images.
+    """
+
+
+@hookspec
 def fssbench_training_finished(run: TrainingRun, checkpoint: Path) -> None:
     """Training ended; `checkpoint` is the file that was written last."""

@@ -18,7 +18,9 @@ DAMPING = {
     ".mlp.fc2.weight": 0.1,
     ".patch_embed.norm.weight": 0.5,
     ".downsample.reduction.weight": 0.4,
+    ".mix_transformer.cls.4.weight": 0.03,
 }
+MERGES = ("gram_merge.weight", "cls_merge.weight")
 
 
 @attrs.frozen
@@ -54,7 +56,9 @@ def draw(name, shape):
     x = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
     x = x.astype(np.float32).astype(np.float64)
     last = name.rpartition(".")[2]
-    if last == "weight" and len(shape) > 1:
+    if name in MERGES:
+        value = np.array([1.0, 0.0]).reshape(shape) + 0.2 * x
+    elif last == "weight" and len(shape) > 1:
         value = x * np.sqrt(2 / np.prod(shape[1:]))
     elif last == "weight":
         value = 1 + 0.1 * x

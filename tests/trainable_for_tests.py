@@ -97,6 +97,8 @@ class Meta(Stage):
 
     def losses(self, matcher, batch):
         self._fail(matcher.config)
+        assert len(batch.classes) == 15
+        assert set(batch.class_ids.tolist()) <= set(batch.classes)
         logits = matcher.segment(
             batch.query, matcher.embed_support(batch.support, batch.support_masks)
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from fssbench.specs import BackboneSpec
 
 _RESNET = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
+_SAM = "Kirillov et al., Segment Anything, ICCV 2023"
 _DINOV2 = "Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, TMLR 2024"
 
 
@@ -48,6 +49,27 @@ def fssbench_backbones() -> Iterable[BackboneSpec]:
         paper="Liu et al., Swin Transformer, ICCV 2021",
         licence="MIT",
     )
+    for depth in (50, 101):
+        yield BackboneSpec(
+            name=f"resnet{depth}-psp",
+            summary=f"ResNet-{depth} with a deep stem and output stride 8, as in PSPNet's code",
+            factory="fssbench.backbones.psp:resnet_psp",
+            arguments={
+                "name": f"resnet{depth}-psp",
+                "tag": f"resnet{depth}s.gluon_in1k",
+                "architecture": f"resnet{depth}s",
+            },
+            paper="Zhao et al., Pyramid Scene Parsing Network, CVPR 2017",
+            licence="Apache-2.0",
+        )
+    yield BackboneSpec(
+        name="vgg16-bn",
+        summary="VGG-16 with batch norm in five stages, as in PFENet, BAM and HDMNet",
+        factory="fssbench.backbones.psp:vgg_psp",
+        arguments={"name": "vgg16-bn", "tag": "vgg16_bn.tv_in1k"},
+        paper="Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015",
+        licence="BSD-3-Clause",
+    )
     for letter, size, parameters in (("s", "small", 22), ("b", "base", 87), ("l", "large", 304)):
         yield BackboneSpec(
             name=f"dinov2-{letter}",
@@ -61,6 +83,25 @@ def fssbench_backbones() -> Iterable[BackboneSpec]:
             paper=_DINOV2,
             licence="Apache-2.0",
         )
+    for letter, size, parameters in (("b", "base", 90), ("l", "large", 308), ("h", "huge", 637)):
+        yield BackboneSpec(
+            name=f"sam-vit-{letter}",
+            summary=f"SAM's image encoder ViT-{letter.upper()}/16, {parameters} M parameters",
+            factory="fssbench.backbones.sam:sam",
+            arguments={
+                "name": f"sam-vit-{letter}",
+                "tag": f"samvit_{size}_patch16.sa1b",
+            },
+            paper=_SAM,
+            licence="Apache-2.0",
+        )
+    yield BackboneSpec(
+        name="tiny-sam",
+        summary="SAM's image encoder at a size for tests; has no trained weights",
+        factory="fssbench.backbones.sam:tiny_sam",
+        paper=_SAM,
+        licence="Apache-2.0",
+    )
     yield BackboneSpec(
         name="mobilenetv2",
         summary="MobileNetV2 1.0, ImageNet-1k",

@@ -129,7 +129,8 @@ class Backbone(nn.Module, ABC):
                 for blocks that end in one.
 
         Returns:
-            For each name a float (B, C, H / stride, W / stride) tensor.
+            For each name a float (B, C, H / stride, W / stride) tensor, rounded up or down by the
+            encoder's own rule where `info.multiple` allows sides that do not divide.
 
         Raises:
             FssbenchError: there is no such layer.

@@ -9,6 +9,13 @@ from fssbench.registry import load
 from fssbench.specs import BackboneSpec
 
 
+def parameters(spec: BackboneSpec) -> int:
+    """How many numbers a backbone's weights are; none is read or drawn."""
+    with torch.device("meta"):
+        made = load(spec)(weights="none", **spec.arguments)
+    return sum(parameter.numel() for parameter in made.parameters())
+
+
 def describe(spec: BackboneSpec) -> BackboneInfo:
     """Names and shapes of a backbone's layers; no weights are read, drawn or kept in memory.
 

@@ -20,6 +20,7 @@ _VERBS = {
     "board": "fssbench.cli.board:board",
     "episodes": "fssbench.cli.episodes:episodes",
     "data": "fssbench.cli.data:data",
+    "analyse": "fssbench.cli.analyse:analyse",
     "list": "fssbench.cli.listing:list_",
     "show": "fssbench.cli.show:show",
     "doctor": "fssbench.cli.doctor:doctor",

@@ -68,15 +68,15 @@ def _timm() -> tuple[str, str]:
 
 
 def _mamba() -> tuple[str, str]:
-    version = _version("mamba-ssm")
-    if version is None:
-        return _NOTE, "mamba-ssm is not installed (optional, for GPUs): pip install fssbench[mamba]"
     try:
-        importlib.import_module("mamba_ssm")
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        return _NOTE, f"mamba-ssm {version} cannot be imported ({reason}); it needs a CUDA GPU"
-    return _GOOD, f"mamba-ssm {version}"
+        from fssbench.nn import scan_in_use
+
+        found = scan_in_use()
+    except Exception as error:  # without a torch there is no scan; that is said above
+        return _NOTE, f"selective scan: not to be had ({' '.join(str(error).split())})"
+    if _version("mamba-ssm") is None:
+        return _NOTE, f"{found}; its kernel is optional, for GPUs: pip install fssbench[mamba]"
+    return (_GOOD if "the kernel of" in found else _NOTE), found
 
 
 def _cache() -> tuple[str, str]:

@@ -45,6 +45,21 @@ def pairs(
     return found
 
 
+def weights_of_parts(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """``W`` and ``part=W`` texts to a dictionary; the backbone's name is ""."""
+    found: dict[str, str] = {}
+    for text in values:
+        part, equals, value = text.partition("=")
+        if not equals or not part.isidentifier() or Path(text).exists():
+            part, value = "", text
+        if part in found:
+            raise click.UsageError(f"{parameter.opts[0]} {text}: given twice", ctx)
+        found[part] = value
+    return found
+
+
 def plugin_option(command: F) -> F:
     """Show ``-p`` in a verb's help. It is taken out of the arguments before verbs see them."""
     return click.option(

@@ -11,16 +11,20 @@ import attrs
 import click
 
 from fssbench import registry
-from fssbench.cli.options import json_option, plugin_option
-from fssbench.specs import BackboneSpec, Spec
+from fssbench.cli.options import json_option, pairs, plugin_option
+from fssbench.specs import BackboneSpec, MatcherSpec, Spec
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(list(registry.KINDS)))
 @click.argument("name")
+@click.option("--backbone", default="",
+              help="Encoder of a matcher's parameters  [default: its first recipe's].")  # fmt: skip
+@click.option("-o", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
+              help="Option of the matcher, for its parameters.")  # fmt: skip
 @json_option
 @plugin_option
-def show(kind: str, name: str, as_json: bool) -> None:
+def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: bool) -> None:
     """Show everything about one registered thing: its spec, its options, its layers."""
     known = registry.registry()
     spec = known.get(registry.KINDS[kind], name)
@@ -31,6 +35,8 @@ def show(kind: str, name: str, as_json: bool) -> None:
     }
     if isinstance(spec, BackboneSpec):
         about["layers"] = _layers(spec)
+    if isinstance(spec, MatcherSpec):
+        about |= _parameters(spec, backbone, options)
     if as_json:
         click.echo(json.dumps(about, indent=2, default=str))
         return
@@ -67,6 +73,30 @@ def _default(field: attrs.Attribute[Any]) -> str:
         return "required"
     factory = getattr(field.default, "factory", None)
     return f"default {field.default if factory is None else factory()!r}"
+
+
+def _parameters(spec: MatcherSpec, backbone: str, options: dict[str, str]) -> dict[str, Any]:
+    """Numbers of the matcher's parts and of its backbone; nothing for a method without any."""
+    from fssbench import build
+    from fssbench.backbones.describe import describe, parameters
+    from fssbench.matchers.recipe import first_backbone
+
+    backbone = backbone or first_backbone(spec)
+    if not backbone:
+        return {}
+    encoder = registry.registry().get(BackboneSpec, backbone)
+    matcher = build.matcher(spec.name, describe(encoder), **options)
+    parts = {
+        name: sum(parameter.numel() for parameter in module.parameters())
+        for name, module in matcher.named_children()
+    }
+    whole = sum(parameter.numel() for parameter in matcher.parameters())
+    if not whole:
+        return {}
+    rest = whole - sum(parts.values())
+    counts = {**parts, **({"(others)": rest} if rest else {}), "all": whole}
+    counts[f"backbone {encoder.name}"] = parameters(encoder)
+    return {"parameters": {name: f"{number:,}" for name, number in counts.items() if number}}
 
 
 def _layers(spec: BackboneSpec) -> dict[str, str]:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fssbench.cli.options import data_options, json_option, pairs, plugin_option
+from fssbench.cli.options import (
+    data_options,
+    json_option,
+    pairs,
+    plugin_option,
+    weights_of_parts,
+)
 
 if TYPE_CHECKING:
     from fssbench.training.dry_run import DryRun
@@ -26,8 +32,9 @@ if TYPE_CHECKING:
 @click.option("--recipe", default="",
               help="A recipe of the matcher, or FILE.toml  [default: the dataset's].")  # fmt: skip
 @click.option("--backbone", default="", help="Frozen encoder  [default: the recipe's].")
-@click.option("--weights", default="pretrained", show_default=True,
-              help="Of the backbone: pretrained, random, or a file.")  # fmt: skip
+@click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[PART=]W",
+              help="Of the backbone: pretrained, random, or a file; or of a part that the stage "
+              "names, e.g. sam=FILE.  [default: pretrained]")  # fmt: skip
 @click.option("--init", type=click.Path(path_type=Path),
               help="Checkpoint to start from, e.g. of the stage before.")  # fmt: skip
 @click.option("-o", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
@@ -59,7 +66,9 @@ if TYPE_CHECKING:
               show_default=True, help="Folder for training directories.")  # fmt: skip
 @json_option
 @plugin_option
-def train(matcher: str, as_json: bool, dry_run: bool, **settings: Any) -> None:
+def train(
+    matcher: str, as_json: bool, dry_run: bool, weights: dict[str, str], **settings: Any
+) -> None:
     """Train a stage of MATCHER on the base classes of a fold.
 
     The same command with --resume goes on after an interruption, to the same weights.
@@ -71,7 +80,8 @@ def train(matcher: str, as_json: bool, dry_run: bool, **settings: Any) -> None:
     from fssbench.training.train import train as run_training
     from fssbench.training.training import Training
 
-    training = Training(matcher=matcher, **settings)
+    encoder = weights.pop("", "pretrained")
+    training = Training(matcher=matcher, weights=encoder, part_weights=weights, **settings)
     if dry_run:
         _print_dry_run(trying.dry_run(training), as_json)
         return

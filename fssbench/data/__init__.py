@@ -45,6 +45,12 @@ def fssbench_datasets() -> list[DatasetSpec]:
             "or <class>/images/<name>.jpg and <class>/masks/<name>.png",
         ),
         DatasetSpec(
+            name="images",
+            summary="any folder of pictures without annotation, for stages that need none",
+            factory="fssbench.data.plain:PlainImages",
+            layout="pictures (.jpg .jpeg .png .bmp .webp), in folders as deep as you like",
+        ),
+        DatasetSpec(
             name="shapes",
             summary="pictures that are drawn by fssbench itself; needs no files",
             factory="fssbench.data.shapes:Shapes",

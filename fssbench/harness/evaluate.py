@@ -22,6 +22,7 @@ from fssbench.episodes.protocol import build_manifest
 from fssbench.errors import FssbenchError
 from fssbench.harness.evaluation import Evaluation
 from fssbench.harness.features import FeatureCache
+from fssbench.harness.maps import EpisodeMaps
 from fssbench.harness.measure import chunks_of, measure_chunks
 from fssbench.harness.pipeline import Pipeline, choose_device
 from fssbench.harness.record import Record, trained_fold
@@ -148,6 +149,7 @@ class _Bench:
                 dataset=self.dataset,
                 folder=folder,
                 done=len(manifest.episodes) - sum(map(len, left.values())),
+                maps=EpisodeMaps(dataset=self.dataset, pipeline=self.pipeline),
             )
             # The last one registered is called first: a chunk is in the journal before it is shown.
             with registry.observing([*observers(run), directory]) as hook:

@@ -1,8 +1,9 @@
-"""Pictures of episodes: supports with their masks, query, truth, prediction."""
+"""Pictures of episodes: supports with their masks, query, truth, maps, prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
 import pandas
@@ -58,7 +59,7 @@ class Panels:
 
 
 def draw_episode(run: Run, episode: Episode, prediction: Tensor, iou: float) -> Image.Image:
-    """One row of tiles: each support with its mask, the query, the truth, the prediction."""
+    """One row of tiles: supports with their masks, query, truth, the matcher's maps, prediction."""
     dataset = run.dataset
     tiles = []
     for image_id, class_id in episode.supports():
@@ -68,6 +69,8 @@ def draw_episode(run: Run, episode: Episode, prediction: Tensor, iou: float) -> 
     truth = dataset.mask(episode.query, episode.class_id)
     tiles.append((_overlay(query, truth * 0, _TRUTH), f"query {episode.query}"))
     tiles.append((_overlay(query, truth, _TRUTH), f"truth: {dataset.classes[episode.class_id]}"))
+    maps = {} if run.maps is None else run.maps.of(episode)
+    tiles += [(_heat(query, each), caption) for caption, each in maps.items()]
     marked = prediction.cpu().to(truth.dtype)
     if marked.shape != truth.shape:  # scored at the encoder's size
         query = _resized(query, marked.shape[0], marked.shape[1])
@@ -82,6 +85,21 @@ def _overlay(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> Image
     pixels[inside] = 0.45 * pixels[inside] + 0.55 * numpy.asarray(colour, numpy.float32)
     pixels[plane == IGNORE] = _IGNORED
     pixels[_outline(inside)] = colour
+    return _tile(pixels)
+
+
+def _heat(image: Tensor, heat: Tensor) -> Image.Image:
+    """A map over a greyed image, from blue (its least value) to red (its largest)."""
+    values = heat.double().numpy()
+    spread = float(values.max() - values.min())
+    level = (values - values.min()) / spread if spread > 0 else numpy.zeros_like(values)
+    # Three overlapping ramps: blue, green, red.
+    colours = numpy.stack([1.5 - numpy.abs(4 * level - c) for c in (3, 2, 1)], -1).clip(0, 1)
+    grey = image.permute(1, 2, 0).numpy().astype(numpy.float64).mean(-1, keepdims=True)
+    return _tile(0.5 * grey + 0.5 * 255 * colours)
+
+
+def _tile(pixels: NDArray[Any]) -> Image.Image:
     picture = Image.fromarray(pixels.round().astype(numpy.uint8))
     return picture.resize((max(1, round(HEIGHT * picture.width / picture.height)), HEIGHT))
 

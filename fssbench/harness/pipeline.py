@@ -60,7 +60,7 @@ class Pipeline:
         encode_batch: int | None = None,
     ) -> None:
         self.matcher = matcher.to(device).eval()
-        self.backbone = backbone.to(device)
+        self.backbone = backbone.to(device).eval()
         self.device = device
         self.precision = precision
         self.request = matcher.request()
@@ -143,6 +143,14 @@ class Pipeline:
         if not torch.isfinite(logits).all():
             raise FssbenchError("segment gave logits that are NaN or infinite")
         return logits.float()
+
+    @torch.inference_mode()
+    def maps(self, queries: Sequence[Features], support: Any) -> dict[str, Tensor]:
+        """What panels draw over B queries: float32 (B, h, w) by caption; see `Matcher.maps`."""
+        stacked = {layer: torch.stack([f[layer] for f in queries]) for layer in self.request.layers}
+        with self._autocast():
+            found = self.matcher.maps(stacked, support)
+        return {caption: each.float() for caption, each in found.items()}
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(

@@ -8,6 +8,7 @@ import attrs
 
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.manifest import Manifest
+from fssbench.harness.maps import EpisodeMaps
 
 
 @attrs.frozen(kw_only=True)
@@ -21,6 +22,7 @@ class Run:
         dataset: where their images are.
         folder: the run directory.
         done: episodes that an earlier, interrupted run measured already.
+        maps: computes what the matcher can show of an episode; None where nothing was asked.
     """
 
     matcher: str
@@ -29,3 +31,4 @@ class Run:
     dataset: Dataset
     folder: Path
     done: int
+    maps: EpisodeMaps | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +65,28 @@ class Checkpoint:
             )
         return str(self.path)
 
-    def load_into(self, matcher: Matcher) -> None:
+    def load_into(self, matcher: Matcher, parts: Sequence[str] = ()) -> None:
         """Give a matcher these weights.
+
+        Args:
+            matcher: whose weights are replaced.
+            parts: only tensors whose names start with one of these; () for all.
 
         Raises:
             FssbenchError: names or shapes differ.
         """
-        own = matcher.state_dict()
+        own, weights = (
+            {n: t for n, t in tensors.items() if not parts or n.startswith(tuple(parts))}
+            for tensors in (matcher.state_dict(), self.weights)
+        )
         missing, unexpected = (
-            sorted(own.keys() - self.weights.keys()),
-            sorted(self.weights.keys() - own.keys()),
+            sorted(own.keys() - weights.keys()),
+            sorted(weights.keys() - own.keys()),
         )
         wrong = [
-            f"{name} {tuple(self.weights[name].shape)} instead of {tuple(tensor.shape)}"
+            f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
             for name, tensor in own.items()
-            if name in self.weights and self.weights[name].shape != tensor.shape
+            if name in weights and weights[name].shape != tensor.shape
         ]
         for what, names in (("lacks", missing), ("has unknown", unexpected), ("has", wrong)):
             if names:
@@ -87,7 +94,7 @@ class Checkpoint:
                     f"{self.name}: the checkpoint does not fit the matcher: it {what} "
                     f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if names[3:] else ''}"
                 )
-        matcher.load_state_dict(dict(self.weights))
+        matcher.load_state_dict(weights, strict=not parts)
 
 
 def write_checkpoint(

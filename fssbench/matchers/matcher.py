@@ -78,6 +78,20 @@ class Matcher(nn.Module, ABC):
             with two output channels returns ``logits[:, 1] - logits[:, 0]``.
         """
 
+    def maps(self, query: Mapping[str, Tensor], support: Any) -> Mapping[str, Tensor]:
+        """What panels draw over the query beside the prediction: correlation, attention, priors.
+
+        Args:
+            query: as in `segment`.
+            support: as in `segment`.
+
+        Returns:
+            By caption a float (B, h, w) map over the whole encoder input, on any scale; none by
+            default.
+        """
+        del query, support
+        return {}
+
     def stages(self) -> Sequence[Stage]:
         """How the method is trained, phase after phase; none for a method without training."""
         return ()

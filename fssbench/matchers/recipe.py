@@ -91,18 +91,21 @@ class Augment:
             evaluated), ``squash``, ``letterbox``, or ``none`` (the original size).
         scale: range of a uniformly drawn factor for both sides; None for no scaling.
         rotate: range in degrees of a uniformly drawn angle; None for no rotation.
+        rotate_probability: of the rotation.
         blur: probability of a Gaussian blur of 5 x 5 pixels.
         flip: probability of a horizontal flip.
         crop: an image of another shape than the encoder's square is padded (images with the
-            encoder's mean colour, masks with 255) and cut: ``random`` or ``centre``.
+            encoder's mean colour, masks with 255) and cut: ``random`` or ``centre``; or nothing is
+            cut, and it is resized, each side on its own: ``squash``.
     """
 
     resize: Literal["request", "squash", "letterbox", "none"] = "request"
     scale: tuple[float, float] | None = attrs.field(default=None, validator=_range)
     rotate: tuple[float, float] | None = attrs.field(default=None, validator=_range)
+    rotate_probability: float = attrs.field(default=1.0, validator=_probability)
     blur: float = attrs.field(default=0.0, validator=_probability)
     flip: float = attrs.field(default=0.0, validator=_probability)
-    crop: Literal["random", "centre"] = "random"
+    crop: Literal["random", "centre", "squash"] = "random"
 
 
 @attrs.frozen(kw_only=True)
@@ -216,6 +219,15 @@ def only_stage(spec: MatcherSpec, wanted: str = "") -> str:
     if len(stages) != 1:
         raise FssbenchError(f"{spec.name}: give --stage, one of {', '.join(stages) or 'none'}")
     return stages[0]
+
+
+def first_backbone(spec: MatcherSpec) -> str:
+    """The encoder that a matcher's first recipe names; "" if it has none."""
+    if not spec.recipes:
+        return ""
+    tables = _read(_file(spec, "")).values()
+    named = (recipe.get("backbone", "") for recipes in tables for recipe in recipes.values())
+    return str(next(filter(None, named), ""))
 
 
 def _file(spec: MatcherSpec, wanted: str) -> Path:

@@ -6,7 +6,7 @@ from fssbench.specs import MetricSpec
 
 
 def fssbench_metrics() -> list[MetricSpec]:
-    """Intersection over union, the field's measure, and measures of regions."""
+    """Intersection over union, the field's measure, and measures of regions and outlines."""
     return [
         MetricSpec(
             name="iou",
@@ -22,5 +22,13 @@ def fssbench_metrics() -> list[MetricSpec]:
             aliases=("rom", "rum"),
             paper="Zhang, Mehta, Caspi, Rethinking Semantic Segmentation Evaluation for "
             "Explainability and Model Selection, arXiv 2101.08418",
+        ),
+        MetricSpec(
+            name="boundary",
+            summary="J&F of DAVIS: region similarity J and boundary accuracy F",
+            factory="fssbench.metrics.boundary:Boundary",
+            aliases=("j-and-f", "davis"),
+            paper="Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object "
+            "Segmentation, CVPR 2016",
         ),
     ]

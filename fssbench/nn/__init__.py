@@ -1,5 +1,16 @@
 """Layers and operations that several matchers share."""
 
+from fssbench.nn.conv4d import CenterPivotConv4d
+from fssbench.nn.correlation import correlation, cosine_map
 from fssbench.nn.pooling import masked_average, masks_at
+from fssbench.nn.selective_scan import scan_in_use, selective_scan
 
-__all__ = ["masked_average", "masks_at"]
+__all__ = [
+    "CenterPivotConv4d",
+    "correlation",
+    "cosine_map",
+    "masked_average",
+    "masks_at",
+    "scan_in_use",
+    "selective_scan",
+]

@@ -59,7 +59,7 @@ class Augmentation:
             image, planes = self._resize(image, planes)
         if self.recipe.scale is not None:
             image, planes = self._scale(image, planes, _between(draw, self.recipe.scale))
-        if self.recipe.rotate is not None:
+        if self.recipe.rotate is not None and _happens(draw, self.recipe.rotate_probability):
             image, planes = self._rotate(image, planes, _between(draw, self.recipe.rotate))
         if _happens(draw, self.recipe.blur):
             image = functional.gaussian_blur(image, [5, 5])
@@ -93,6 +93,9 @@ class Augmentation:
 
     def _crop(self, image: Tensor, masks: list[Tensor], draw: Draw) -> tuple[Tensor, list[Tensor]]:
         size = self.geometry.size
+        if self.recipe.crop == "squash":
+            geometry = attrs.evolve(self.geometry, resize="squash")
+            return geometry.image(image), [geometry.mask(mask) for mask in masks]
         height, width = image.shape[-2:]
         missing = max(0, size - height), max(0, size - width)
         if any(missing):
@@ -118,5 +121,7 @@ def _between(draw: Draw, ends: tuple[float, float]) -> float:
 
 
 def _happens(draw: Draw, probability: float) -> bool:
-    # Drawn only if it may happen: a recipe without a blur draws the same flips as before.
-    return probability > 0 and _between(draw, (0.0, 1.0)) < probability
+    # Drawn only if it is uncertain: a recipe without a blur draws the same flips as before.
+    if probability in (0.0, 1.0):
+        return probability == 1.0
+    return _between(draw, (0.0, 1.0)) < probability

@@ -13,6 +13,7 @@ from fssbench.errors import FssbenchError
 from fssbench.harness.cost import peak_memory_mib
 from fssbench.training.loader import load_batches, portions_of
 from fssbench.training.plan import make_plan
+from fssbench.training.step import set_modes
 from fssbench.training.train import make_fabric, make_run, make_validation
 from fssbench.training.trainer import Trainer
 from fssbench.training.training import Training
@@ -78,7 +79,7 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
         plan.samples.epoch(0),
         first_step=0, batch=plan.recipe.batch, parts=job.accumulate, rank=0, world=1,
     )[: job.accumulate]  # fmt: skip
-    plan.stage.training_mode(plan.matcher)
+    set_modes(plan.stage, plan.matcher, plan.backbone)
     started = time.perf_counter()
     # Loaded beforehand: augmentation is not part of the step's operations.
     batches = list(load_batches(plan.loader, 0, portions, workers=0, pin=False))

@@ -73,6 +73,7 @@ class Keeper:
             "seed": job.seed,
             "train_filter": plan.recipe.train_filter,
             "dropped_images": plan.samples.dropped,
+            **({"parts": plan.parts} if plan.parts else {}),
             "init": None
             if plan.init is None
             else {"name": plan.init.name, "sha256": plan.init.sha256},
@@ -88,7 +89,8 @@ class Keeper:
             },
         }
         trained = None
-        if plan.stage.trains_backbone:
+        # A backbone that an earlier stage trained is nowhere but in checkpoints: hand it on.
+        if plan.stage.trains_backbone or (plan.init is not None and plan.init.holds_backbone):
             state = plan.backbone.state_dict()
             trained = {name.removeprefix("model."): tensor for name, tensor in state.items()}
         write_checkpoint(path, plan.matcher, header, trained)

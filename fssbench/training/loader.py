@@ -34,6 +34,8 @@ class LoadedBatch:
             comes first.
         masks: uint8 (B, 1 + K, S, S) class masks, or labels; empty for plain images.
         class_ids: int64 (B,) of episodes; empty otherwise.
+        labels: uint8 (B, S, S) of the queries of episodes, if they are wanted; otherwise None.
+        names: ids of `images`, if their features are to be kept; otherwise None.
     """
 
     samples: tuple[Sample, ...]
@@ -42,6 +44,8 @@ class LoadedBatch:
     places: Tensor
     masks: Tensor
     class_ids: Tensor
+    labels: Tensor | None = None
+    names: tuple[str, ...] | None = None
 
     def pin_memory(self) -> LoadedBatch:
         """The same in memory from which a GPU copies fast; torch's loader asks for it."""
@@ -59,6 +63,8 @@ class BatchLoader:
         hide: the background of supports is hidden before encoding.
         classes: base classes, ascending; the n-th is n + 1 in labels.
         key: what augmentation is keyed by, beside epoch and sample.
+        marks: the queries of episodes come with all base classes marked, too.
+        keeps: features of images are kept, since these always look the same.
     """
 
     dataset: Dataset
@@ -67,6 +73,8 @@ class BatchLoader:
     hide: bool
     classes: tuple[int, ...]
     key: tuple[str | int, ...]
+    marks: bool = False
+    keeps: bool = False
 
     def load(self, epoch: int, first: int, samples: Sequence[Sample]) -> LoadedBatch:
         """Load consecutive samples of an epoch.
@@ -79,11 +87,14 @@ class BatchLoader:
         unique: dict[tuple[object, ...], int] = {}
         images: list[Tensor] = []
         keep: list[Tensor | None] = []
-        places, masks = [], []
+        places, masks, labels = [], [], []
         for index, sample in enumerate(samples, start=first):
             for position, (image_id, class_id) in enumerate(_shown(sample)):
                 draw = Draw("augment", *self.key, epoch, index, position)
-                image, planes = self._augmented(image_id, class_id, draw)
+                marked = self.marks and class_id is not None and position == 0
+                image, planes = self._augmented(image_id, class_id, draw, marked=marked)
+                if marked:
+                    labels.append(planes.pop())
                 hidden = self.hide and position > 0
                 key: tuple[object, ...] = (image_id, class_id if hidden else None)
                 if self.augmentation.random:
@@ -104,16 +115,18 @@ class BatchLoader:
             places=torch.tensor(places).view(count, -1),
             masks=torch.stack(masks).view(count, -1, size, size) if masks else torch.empty(0),
             class_ids=torch.tensor(ids, dtype=torch.int64),
+            labels=torch.stack(labels) if labels else None,
+            names=tuple(str(key[0]) for key in unique) if self.keeps else None,
         )
 
     def _augmented(
-        self, image_id: str, class_id: int | None, draw: Draw
+        self, image_id: str, class_id: int | None, draw: Draw, *, marked: bool
     ) -> tuple[Tensor, list[Tensor]]:
         planes = []
         if class_id is not None:
             planes = [self.dataset.mask(image_id, class_id)]
-        elif self.feed == "labelled":
-            planes = [self._labels(image_id)]
+        if marked or self.feed == "labelled":
+            planes.append(self._labels(image_id))
         return self.augmentation(self.dataset.image(image_id), planes, draw)
 
     def _labels(self, image_id: str) -> Tensor:

@@ -15,6 +15,7 @@ from fssbench.files import cannot_write, write_atomically
 from fssbench.training.run import TrainingRun
 
 METRICS_FILE = "metrics.csv"
+HELD_OUT_FILE = "held_out.csv"
 
 
 class MetricsFile:
@@ -57,6 +58,20 @@ class MetricsFile:
         """Append a validation."""
         epoch = f"{step / run.epoch_steps:.4f}"
         self._append({"step": step, "epoch": epoch, "miou": scores["miou"]})
+
+    def fssbench_held_out_measured(
+        self, run: TrainingRun, step: int, measures: Mapping[str, float]
+    ) -> None:
+        """Write ``held_out.csv``: step, epoch, and a column for each measure."""
+        path = run.folder / HELD_OUT_FILE
+        rows = [row for row in read_metrics(path) if int(row["step"]) < step]
+        new = {"step": str(step), "epoch": f"{step / run.epoch_steps:.4f}"}
+        rows.append({**new, **{name: repr(value) for name, value in measures.items()}})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(path, text.getvalue().encode())
 
     def fssbench_training_finished(self) -> None:
         """Close the file."""

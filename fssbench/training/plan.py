@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,13 +17,16 @@ from fssbench.backbones.backbone import Backbone
 from fssbench.data.dataset import Dataset
 from fssbench.data.geometry import Geometry
 from fssbench.errors import FssbenchError, near
+from fssbench.harness.features import feature_bytes
 from fssbench.harness.recording import config_of
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.matcher import Matcher
 from fssbench.matchers.recipe import Recipe, find_recipe, only_stage
-from fssbench.matchers.stage import Stage
+from fssbench.matchers.stage import Setting, Stage
 from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
 from fssbench.training.augment import Augmentation
+from fssbench.training.heldout import held_out_images
+from fssbench.training.kept import KEPT_BYTES
 from fssbench.training.loader import BatchLoader
 from fssbench.training.samples import Samples, base_classes, make_samples
 from fssbench.training.training import Training
@@ -43,6 +47,8 @@ class Plan:
         loader: and how that is loaded.
         size: side of the encoder's input.
         init: what the weights start from.
+        held_out: ids of the images that are measured after each epoch.
+        parts: what the stage took from elsewhere; see `Stage.prepare`.
     """
 
     job: Training
@@ -55,6 +61,8 @@ class Plan:
     loader: BatchLoader
     size: int
     init: Checkpoint | None
+    held_out: Sequence[str]
+    parts: Mapping[str, Any]
 
     @property
     def epoch_steps(self) -> int:
@@ -92,6 +100,7 @@ class Plan:
             "precision": job.precision,
             "select_on": job.select_on,
             "validation_episodes": job.validation_episodes,
+            **({"parts": self.parts} if self.parts else {}),
         }
 
     def folder_name(self) -> str:
@@ -141,7 +150,7 @@ def make_plan(job: Training) -> Plan:
     if stage.feeds == "labelled" and len(classes) > 254:
         raise FssbenchError(f"{dataset.name}: {len(classes)} base classes; labels hold 254")
     if init is not None:
-        init.load_into(matcher)
+        init.load_into(matcher, stage.inherits.get(str(init.header.get("stage")), ()))
     size = recipe.size or matcher.request().size
     if size % backbone.info.multiple:
         raise FssbenchError(
@@ -149,6 +158,24 @@ def make_plan(job: Training) -> Plan:
             f"{backbone.info.multiple}, not {size}; set the recipe's size"
         )
     samples = make_samples(dataset, recipe, stage.feeds, fold=job.fold, seed=job.seed)
+    loader = _loader(
+        dataset, recipe, matcher, backbone, stage, size, classes, job, len(samples.images)
+    )
+    held_out = held_out_images(dataset, stage)
+    parts = stage.prepare(
+        matcher,
+        Setting(
+            dataset=dataset,
+            backbone=backbone,
+            size=size,
+            resize=loader.augmentation.geometry.resize,
+            images=samples.images,
+            held_out=held_out,
+            augmented=loader.augmentation.random,
+            weights=_part_weights(stage, job),
+            started=init is not None,
+        ),
+    )
     return Plan(
         job=job,
         recipe=recipe,
@@ -157,9 +184,11 @@ def make_plan(job: Training) -> Plan:
         matcher=matcher,
         stage=stage,
         samples=samples,
-        loader=_loader(dataset, recipe, matcher, backbone, stage, size, classes, job.seed),
+        loader=loader,
         size=size,
         init=init,
+        held_out=held_out,
+        parts=parts,
     )
 
 
@@ -190,6 +219,16 @@ def workers_of(job: Training) -> int:
     return max(0, min(8, (os.cpu_count() or 1) // job.devices - 1))
 
 
+def _part_weights(stage: Stage, job: Training) -> Mapping[str, str]:
+    for name in job.part_weights:
+        if name not in stage.parts:
+            raise FssbenchError(
+                f"--weights {name}=…: stage {stage.name} of {job.matcher} has no part {name!r}; "
+                f"{near(name, stage.parts)}it has {', '.join(stage.parts) or 'none'}"
+            )
+    return job.part_weights
+
+
 def _stage(matcher: Matcher, job: Training) -> Stage:
     stages = {stage.name: stage for stage in matcher.stages()}
     if job.stage not in stages:
@@ -202,20 +241,26 @@ def _stage(matcher: Matcher, job: Training) -> Stage:
 
 def _loader(
     dataset: Dataset, recipe: Recipe, matcher: Matcher, backbone: Backbone, stage: Stage,
-    size: int, classes: tuple[int, ...], seed: int,
+    size: int, classes: tuple[int, ...], job: Training, images: int,
 ) -> BatchLoader:  # fmt: skip
     red, green, blue = (255 * backbone.mean.flatten()).tolist()
+    request = attrs.evolve(matcher.request(), size=size, layers=tuple(stage.layers(matcher)))
+    augmentation = Augmentation(
+        recipe=recipe.augment,
+        geometry=Geometry(size, request.resize),
+        fill=(red, green, blue),
+    )
+    still = not (augmentation.random or request.mask_support or stage.trains_backbone)
+    memory = images * feature_bytes(backbone.info, request, job.precision)
     return BatchLoader(
         dataset=dataset,
         feed=stage.feeds,
-        augmentation=Augmentation(
-            recipe=recipe.augment,
-            geometry=Geometry(size, matcher.request().resize),
-            fill=(red, green, blue),
-        ),
-        hide=matcher.request().mask_support,
+        augmentation=augmentation,
+        hide=request.mask_support,
         classes=classes,
-        key=(dataset.name, stage.name, seed),
+        key=(dataset.name, stage.name, job.seed),
+        marks=stage.wants_labels,
+        keeps=still and memory <= KEPT_BYTES,
     )
 
 

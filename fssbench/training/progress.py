@@ -89,6 +89,13 @@ class TrainingProgress:
             f"{', the best so far' if best else ''}"
         )
 
+    def fssbench_held_out_measured(
+        self, run: TrainingRun, step: int, measures: Mapping[str, float]
+    ) -> None:
+        """Leave a line."""
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
+        self._say(f"{self._name}: epoch {step / run.epoch_steps:g}, held-out images: {shown}")
+
     def fssbench_training_finished(self, run: TrainingRun, checkpoint: Path) -> None:
         """Take the bar away and leave one line."""
         self.close()

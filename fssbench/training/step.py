@@ -7,16 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fssbench.backbones.backbone import Backbone
 from fssbench.errors import FssbenchError
 from fssbench.matchers.matcher import Matcher
 from fssbench.matchers.recipe import Recipe
 from fssbench.matchers.stage import EpisodeBatch, ImageBatch, LabelledBatch, Stage
+from fssbench.training.kept import KeptFeatures
 from fssbench.training.loader import LoadedBatch
-
-ENCODE_AT_ONCE = 16
-"""Images that a frozen backbone encodes at once."""
 
 
 class TrainingStep(nn.Module):
@@ -46,7 +45,8 @@ class TrainingStep(nn.Module):
             self.trained_backbone = backbone
         # In a tuple a frozen backbone is no submodule: nothing synchronises or saves it.
         self._backbone = (backbone,)
-        self._layers = matcher.request().layers
+        self._layers = tuple(stage.layers(matcher))
+        self._kept = KeptFeatures(backbone, self._layers)
         self._weights = recipe.losses
         self._classes = classes
 
@@ -69,6 +69,11 @@ class TrainingStep(nn.Module):
             [self._weights.get(name, 1.0) * loss.float() for name, loss in losses.items()]
         ).sum()
         return {**losses, "total": total}
+
+    @torch.no_grad()
+    def measures(self, loaded: LoadedBatch) -> dict[str, Tensor]:
+        """What the stage reports of held-out samples; scalars by name."""
+        return self.stage.measures(self.matcher, self._batch(loaded))
 
     def changing_state(self) -> dict[str, Tensor]:
         """The state of all but modules that only training needs and that it leaves as they are."""
@@ -97,6 +102,8 @@ class TrainingStep(nn.Module):
                 support_masks=masks[:, 1:],
                 query_images=shown[:, 0],
                 support_images=shown[:, 1:],
+                classes=self._classes,
+                query_labels=None if loaded.labels is None else loaded.labels.to(device),
             )
         single = {name: maps[:, 0] for name, maps in found.items()}
         if self.stage.feeds == "labelled":
@@ -104,7 +111,8 @@ class TrainingStep(nn.Module):
                 images=shown[:, 0], labels=masks[:, 0].long(), features=single,
                 classes=self._classes,
             )  # fmt: skip
-        return ImageBatch(images=shown[:, 0], features=single)
+        ids = tuple(str(sample) for sample in loaded.samples)
+        return ImageBatch(images=shown[:, 0], features=single, ids=ids)
 
     def _encode(
         self, backbone: Backbone, images: Tensor, loaded: LoadedBatch
@@ -120,9 +128,17 @@ class TrainingStep(nn.Module):
         if self.stage.trains_backbone:
             found: dict[str, Tensor] = backbone(images, self._layers)
             return found
-        with torch.no_grad():
-            parts = [backbone(part, self._layers) for part in torch.split(images, ENCODE_AT_ONCE)]
-        return {name: torch.cat([part[name] for part in parts]) for name in self._layers}
+        return self._kept.encode(images, loaded.names)
+
+
+def set_modes(stage: Stage, matcher: Matcher, backbone: Backbone) -> None:
+    """Bring matcher and backbone into the modes that a stage trains them in."""
+    stage.training_mode(matcher)
+    backbone.eval()
+    if stage.trains_backbone and stage.updates_batch_norm:
+        for module in backbone.modules():
+            if isinstance(module, _BatchNorm):
+                module.train()
 
 
 def freeze_the_rest(module: nn.Module, trained: Any) -> None:

@@ -41,6 +41,12 @@ class TensorBoard:
             for name, value in scores.items():
                 self._writer.add_scalar(f"validation/{name}", value, step)
 
+    def fssbench_held_out_measured(self, step: int, measures: Mapping[str, float]) -> None:
+        """Write measures of held-out images."""
+        if self._writer is not None:
+            for name, value in measures.items():
+                self._writer.add_scalar(f"held_out/{name}", value, step)
+
     def fssbench_training_finished(self) -> None:
         """Close the event file."""
         if self._writer is not None:

@@ -15,12 +15,13 @@ from torch import Tensor
 from fssbench.episodes.draw import Draw
 from fssbench.errors import FssbenchError
 from fssbench.matchers.stage import ParameterGroup
+from fssbench.training.heldout import measure_held_out
 from fssbench.training.loader import LoadedBatch, load_batches, portions_of
 from fssbench.training.optim import factor, make_optimiser, set_rates
 from fssbench.training.plan import Plan, workers_of
 from fssbench.training.run import TrainingRun
 from fssbench.training.samples import Sample
-from fssbench.training.step import TrainingStep, freeze_the_rest
+from fssbench.training.step import TrainingStep, freeze_the_rest, set_modes
 from fssbench.training.validation import Validation
 from fssbench.training.watch import LossWatch, describe, memory_advice
 
@@ -108,6 +109,8 @@ class Trainer:
                 continue
             for _ in self._epoch():
                 kept = job.keep_every is not None and self.step % job.keep_every == 0
+                if self._epoch_ends() and self.plan.held_out:
+                    self._measure_held_out()
                 if self.step % job.save_every == 0 or kept or self._epoch_ends():
                     self._save(self, "kept" if kept else "")
 
@@ -138,7 +141,7 @@ class Trainer:
             workers=workers_of(job),
             pin=self.fabric.device.type == "cuda",
         )
-        plan.stage.training_mode(plan.matcher)
+        set_modes(plan.stage, plan.matcher, plan.backbone)
         while self.step < end:
             share = len(portions[0].samples)
             with memory_advice(share, plan.size, job.accumulate):
@@ -203,6 +206,16 @@ class Trainer:
             f"step {self.step + 1} (epoch {epoch + 1}): {complaint}; batch: "
             f"{describe(guilty)}; lower --lr, or clip gradients in the recipe"
         )
+
+    def _measure_held_out(self) -> None:
+        """Tell what the stage measures on held-out images, and leave the mode as it was."""
+        plan = self.plan
+        training = plan.matcher.training
+        plan.matcher.eval()
+        found = measure_held_out(plan, self.module, rank=self.fabric.global_rank,
+                                 world=self.fabric.world_size)  # fmt: skip
+        plan.matcher.train(training)
+        self._event("fssbench_held_out_measured", step=self.step, measures=found)
 
     def _validate(self) -> None:
         assert self.validation is not None

@@ -27,6 +27,7 @@ class Training:
             dataset's name.
         backbone: name of the encoder; "" for the recipe's.
         weights: of the encoder: ``pretrained``, ``random`` or a file.
+        part_weights: of what the stage calls its parts, by name: ``{"sam": "sam_vit_h.pth"}``.
         init: checkpoint to start from, e.g. of the stage before.
         options: the matcher's own; they go before the recipe's.
         epochs: instead of the recipe's epochs or steps.
@@ -61,6 +62,7 @@ class Training:
     recipe: str = ""
     backbone: str = ""
     weights: str = "pretrained"
+    part_weights: Mapping[str, str] = attrs.field(factory=dict)
     init: Path | None = None
     options: Mapping[str, Any] = attrs.field(factory=dict)
     epochs: int | None = None

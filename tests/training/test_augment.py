@@ -82,6 +82,18 @@ def test_flips_happen_as_often_as_told(picture):
     assert 40 <= flipped <= 80
 
 
+def test_rotations_happen_as_often_as_told(picture):
+    image, mask = picture
+    plain, _ = chain(64)(image, [mask], Draw(0))
+    turned = 0
+    for number in range(100):
+        found, _ = chain(64, rotate=(5.0, 30.0), rotate_probability=0.3)(
+            image, [mask], Draw(number)
+        )
+        turned += not torch.equal(found, plain)
+    assert 15 <= turned <= 45
+
+
 @pytest.mark.parametrize("recipe", EVERY.values(), ids=EVERY)
 def test_the_same_draw_gives_the_same_picture(picture, recipe):
     image, mask = picture

@@ -10,10 +10,13 @@ import pandas
 import pytest
 import safetensors
 import torch
+import trainable_for_tests
 from training_commands import command, command_line
 
-from fssbench import FssbenchError, evaluate, registry, train
+from fssbench import FssbenchError, build, evaluate, registry, train
+from fssbench.harness.pipeline import Pipeline
 from fssbench.matchers.checkpoint import read_checkpoint
+from fssbench.training.step import set_modes
 
 LOSSES = ["total", "bce", "size"]
 
@@ -282,6 +285,40 @@ def test_a_trained_backbone_is_in_the_checkpoint(job):
     )  # fmt: skip
     assert record.backbone == "tints"
     assert record.weights.source == "file"
+
+
+def test_a_trained_backbone_is_handed_on(job):
+    tuned = train(job, stage="tuned", steps=3, validation_episodes=0)
+    result = train(job, backbone="tints", init=tuned.last, steps=2)
+    for path in (result.last, result.best):
+        for name in ("backbone.weight", "backbone.bias"):
+            assert torch.equal(weights(path)[name], weights(tuned.last)[name])
+    assert read_checkpoint(result.last).header["weights"]["source"] == "file"
+    assert not same(tuned.last, result.last)
+    untouched = train(job, backbone="tints", steps=2, validation_episodes=0)
+    assert "backbone.weight" not in weights(untouched.last)
+
+
+def test_batch_norms_of_a_trained_backbone_follow_the_stage():
+    backbone = build.backbone("tiny-resnet")
+    matcher = build.matcher("prototype", backbone)
+    stage = trainable_for_tests.Tuned()
+    norms = [m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    others = [m for m in backbone.modules() if not isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(norms) > 10
+    for updates in (True, False):
+        stage.updates_batch_norm = updates
+        set_modes(stage, matcher, backbone)
+        assert matcher.training
+        assert [norm.training for norm in norms] == [updates] * len(norms)
+        assert not any(module.training for module in others)
+    stage.updates_batch_norm, stage.trains_backbone = True, False
+    set_modes(stage, matcher, backbone)
+    assert not any(norm.training for norm in norms)
+    stage.trains_backbone = True
+    set_modes(stage, matcher, backbone)
+    Pipeline(matcher, backbone, device=torch.device("cpu"))  # what validation measures with
+    assert not any(norm.training for norm in norms)
 
 
 def test_more_shots(job):

@@ -1,0 +1,118 @@
+"""SAM's image encoders (Kirillov et al., Segment Anything, ICCV 2023), from `timm`.
+
+Layers are ``blocks.N``, a block's output, and ``neck``, the 256-channel embedding that SAM's mask
+decoder is given. Files in the authors' format (``image_encoder.…`` among others) fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import timm
+from timm.layers.pos_embed import resample_abs_pos_embed_nhwc
+from timm.models.vision_transformer_sam import VisionTransformerSAM
+from torch import Tensor, nn
+
+from fssbench.backbones import weights as weight_files
+from fssbench.backbones.backbone import Backbone
+from fssbench.backbones.timm_models import Step, TimmBackbone, headless
+from fssbench.errors import FssbenchError
+
+_PREFIX = "image_encoder."
+# timm's default is 1e-5.
+_NORM: Any = partial(nn.LayerNorm, eps=1e-6)
+
+
+class SamBackbone(TimmBackbone):
+    """A ``timm.models.vision_transformer_sam.VisionTransformerSAM`` with a neck.
+
+    Images of other sizes than SAM's 1024 pixels get interpolated positions.
+    """
+
+    def steps(self) -> Iterator[Step]:
+        """Embedding, the blocks, and the neck."""
+        model = self.model
+        stride = model.patch_embed.patch_size[0]
+        yield Step(self._embed)
+        for index, block in enumerate(model.blocks):
+            yield Step(block, f"blocks.{index}", model.embed_dim, stride)
+        yield Step(self._neck, "neck", model.num_features, stride)
+
+    def to_map(self, x: Tensor, images: Tensor) -> Tensor:
+        """(B, h, w, C) to (B, C, h, w)."""
+        del images
+        return x.permute(0, 3, 1, 2).contiguous()
+
+    def _embed(self, x: Tensor) -> Tensor:
+        model = self.model
+        patches: Tensor = model.patch_embed(x)
+        places: Tensor = resample_abs_pos_embed_nhwc(model.pos_embed, list(patches.shape[1:3]))
+        return patches + places
+
+    def _neck(self, x: Tensor) -> Tensor:
+        embedding: Tensor = self.model.neck(x.permute(0, 3, 1, 2))
+        return embedding.permute(0, 2, 3, 1)
+
+
+def sam(*, weights: str, name: str, tag: str) -> Backbone:
+    """One of SAM's encoders, for images of 1024 pixels.
+
+    Args:
+        weights: as for all backbones; a file may be the authors' ``sam_vit_….pth``.
+        name: the registered name.
+        tag: timm's name of the pretrained weights.
+    """
+    source = weight_files.resolve(weights, backbone=name, tag=tag)
+    return _made(
+        lambda: timm.create_model(tag, pretrained=False, norm_layer=_NORM), source, name, 1024
+    )
+
+
+def tiny_sam(*, weights: str) -> Backbone:
+    """SAM's architecture at a size for tests: 4 blocks of 96 channels, 160 pixels.
+
+    Raises:
+        FssbenchError: pretrained weights were asked for; there are none.
+    """
+    name = "tiny-sam"
+    if weights == weight_files.PRETRAINED:
+        raise FssbenchError(f"{name} was never trained: give --weights random, or a file")
+    source = weight_files.resolve(weights, backbone=name)
+    return _made(
+        lambda: VisionTransformerSAM(
+            img_size=160, patch_size=16, embed_dim=96, depth=4, num_heads=3, num_classes=0,
+            use_rel_pos=True, window_size=5, global_attn_indexes=(1, 3), norm_layer=_NORM,
+        ),
+        source, name, 160,
+    )  # fmt: skip
+
+
+def without_decoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's tensors by timm's names, of a file of the authors or of timm."""
+    own = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
+    return {
+        name.replace("mlp.lin", "mlp.fc"): value for name, value in (own or dict(state)).items()
+    }
+
+
+def _made(
+    make: Callable[[], nn.Module], source: weight_files.Source, name: str, size: int
+) -> Backbone:
+    model = weight_files.build(
+        lambda: _scattered(headless(make())), source, backbone=name, rename=without_decoder
+    )
+    known = weight_files.hub_entry("samvit_base_patch16.sa1b")
+    return SamBackbone(
+        model, name=name, image_size=size, multiple=16, mean=known.mean, std=known.std,
+        weights=source.info,
+    ).freeze()  # fmt: skip
+
+
+def _scattered(model: nn.Module) -> nn.Module:
+    """Draw the positions, which timm leaves at zero, so that random weights tell places apart."""
+    for name, parameter in model.named_parameters():
+        if name == "pos_embed" or "rel_pos" in name:
+            nn.init.normal_(parameter, std=0.02)
+    return model

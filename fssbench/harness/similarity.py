@@ -1,0 +1,161 @@
+"""Self-similarity of features: which block of an encoder sees images as another encoder does.
+
+Zhuo et al., FS-DINO, arXiv 2504.15669v2, section 2.1, equation 1 and figure 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional
+
+from fssbench.backbones.backbone import Backbone
+from fssbench.data.geometry import Geometry
+from fssbench.errors import FssbenchError
+from fssbench.nn import correlation
+
+TILE = 120
+"""Side of a drawn map, in pixels."""
+_GAP, _CAPTION = 4, 16
+
+Point = tuple[float, float]
+"""(x, y) as shares of width and height, from the top left corner."""
+
+
+@attrs.frozen(kw_only=True)
+class Agreement:
+    """How much a layer's self-similarities are like those of the reference.
+
+    Attributes:
+        layer: its name.
+        mean: over images, of the correlation coefficient of both encoders' similarities of all
+            pairs of places; 1 is the same up to scale and offset.
+        images: each image's own, in the order of the images.
+    """
+
+    layer: str
+    mean: float
+    images: tuple[float, ...]
+
+
+@torch.inference_mode()
+def layer_features(
+    backbone: Backbone, image: Tensor, layers: Sequence[str], size: int | None = None
+) -> dict[str, Tensor]:
+    """Features of one image, squashed to a square.
+
+    Args:
+        backbone: the encoder.
+        image: uint8 (3, H, W).
+        layers: their names.
+        size: side of the square; None for the encoder's own.
+
+    Returns:
+        For each layer (C, h, w).
+    """
+    square = Geometry(size or backbone.info.image_size).image(image).float() / 255
+    device = backbone.mean.device
+    found = backbone(square[None].to(device), layers)
+    return {name: maps[0].float().cpu() for name, maps in found.items()}
+
+
+def self_similarity(features: Tensor) -> Tensor:
+    """Equation 1: cosines of all pairs of places, (C, h, w) to (h, w, h, w)."""
+    return correlation(features[None], features[None])[0]
+
+
+def similarity_map(features: Tensor, point: Point) -> Tensor:
+    """Cosines of all places with the one that holds a point, (C, h, w) to (h, w)."""
+    height, width = features.shape[1:]
+    column, row = int(point[0] * width), int(point[1] * height)
+    return self_similarity(features)[min(row, height - 1), min(column, width - 1)]
+
+
+def agreement(features: Tensor, reference: Tensor) -> float:
+    """How alike two encoders' self-similarities are.
+
+    The paper shows maps and names the best block by eye; here it is Pearson's correlation of the
+    similarities of all pairs of different places, at the coarser of both grids.
+
+    Args:
+        features: (C, h, w).
+        reference: (D, h', w').
+    """
+    grid = tuple(min(a, b) for a, b in zip(features.shape[1:], reference.shape[1:], strict=True))
+    values = []
+    for maps in (features, reference):
+        if tuple(maps.shape[1:]) != grid:
+            maps = functional.interpolate(
+                maps[None], grid, mode="bilinear", align_corners=False, antialias=True
+            )[0]
+        similar = self_similarity(maps).flatten(2).flatten(0, 1).double()
+        above = torch.triu_indices(len(similar), len(similar), offset=1)
+        values.append(similar[above[0], above[1]])
+    both = torch.corrcoef(torch.stack(values))[0, 1]
+    return float(both.nan_to_num(0.0))
+
+
+def rank_layers(
+    features: Sequence[Mapping[str, Tensor]], references: Sequence[Tensor]
+) -> list[Agreement]:
+    """Layers by their agreement with a reference, the best one first.
+
+    Args:
+        features: of each image, by layer.
+        references: of each image, one layer's.
+
+    Raises:
+        FssbenchError: there is no image.
+    """
+    if not features:
+        raise FssbenchError("similarity: give at least one image")
+    ranked = []
+    for layer in features[0]:
+        pairs = zip(features, references, strict=True)
+        each = tuple(agreement(maps[layer], reference) for maps, reference in pairs)
+        ranked.append(Agreement(layer=layer, mean=math.fsum(each) / len(each), images=each))
+    return sorted(ranked, key=lambda entry: -entry.mean)
+
+
+def draw_similarity(
+    image: Tensor, points: Sequence[Point], maps: Mapping[str, Tensor]
+) -> Image.Image:
+    """Figure 2: a row for each point, with the image and a tile for each encoder's layer.
+
+    Args:
+        image: uint8 (3, H, W).
+        points: where similarities are taken from; drawn as a red dot.
+        maps: features (C, h, w) by caption, in order.
+    """
+    width = (len(maps) + 1) * (TILE + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, len(points) * (TILE + _GAP) + _GAP + _CAPTION), "white")
+    pen = ImageDraw.Draw(sheet)
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((TILE, TILE))
+    for column, caption in enumerate(("image", *maps)):
+        pen.text((_GAP + column * (TILE + _GAP), 2), caption, fill="black")
+    for row, point in enumerate(points):
+        top = _CAPTION + row * (TILE + _GAP)
+        marked = picture.copy()
+        x, y = point[0] * TILE, point[1] * TILE
+        ImageDraw.Draw(marked).ellipse((x - 3, y - 3, x + 3, y + 3), fill="red")
+        sheet.paste(marked, (_GAP, top))
+        for column, features in enumerate(maps.values(), start=1):
+            tile = _coloured(similarity_map(features, point))
+            sheet.paste(tile.resize((TILE, TILE)), (_GAP + column * (TILE + _GAP), top))
+    return sheet
+
+
+def _coloured(similar: Tensor) -> Image.Image:
+    """From the least similar place (blue) through white to the point itself (red)."""
+    values = similar.numpy().astype(np.float64)
+    low, high = values.min(), values.max()
+    share = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    rising, falling = np.clip(2 * share, 0, 1), np.clip(2 - 2 * share, 0, 1)
+    pixels = np.stack([rising, np.minimum(rising, falling), falling], -1)
+    return Image.fromarray((255 * pixels).round().astype(np.uint8))

@@ -1,0 +1,63 @@
+"""Centre-pivot 4D convolution, the affordable one (Min et al., HSNet, ICCV 2021, section 4.2)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+Sides = tuple[int, int, int, int]
+
+
+class CenterPivotConv4d(nn.Module):
+    """A convolution of a 4D volume whose kernel is zero but on two planes through its centre.
+
+    One plane is a 2D convolution over query places (at each support place), the other over support
+    places (at each query place); their results are added (equation 7). A support stride s takes
+    every s-th support place for the first plane, from place 0 on. When the support kernel covers
+    the whole support without padding, the first plane is summed over all support places instead and
+    the support's dimensions are gone.
+
+    The parameters are called as in the authors' code: ``conv1`` over the query, ``conv2`` over the
+    support, each with its own bias.
+
+    Args:
+        channels: of the volume.
+        out: channels of the result.
+        kernel: sides of the kernel: query rows and columns, support rows and columns.
+        stride: along the same dimensions.
+        padding: same, with zeros.
+        bias: whether both convolutions have one.
+    """
+
+    def __init__(
+        self, channels: int, out: int, kernel: Sides, *, stride: Sides = (1, 1, 1, 1),
+        padding: Sides = (0, 0, 0, 0), bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.conv1 = nn.Conv2d(
+            channels, out, kernel[:2], stride=stride[:2], padding=padding[:2], bias=bias
+        )
+        self.conv2 = nn.Conv2d(
+            channels, out, kernel[2:], stride=stride[2:], padding=padding[2:], bias=bias
+        )
+        self._kernel, self._stride, self._padding = kernel[2:], stride[2:], padding[2:]
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """Convolve.
+
+        Args:
+            volume: (B, channels, hq, wq, hs, ws).
+
+        Returns:
+            (B, out, hq', wq', hs', ws'); or (B, out, hq', wq') when the kernel covers the support.
+        """
+        rows, columns = self._stride
+        batch, _, hq, wq, hs, ws = volume.shape
+        kept = volume[..., ::rows, ::columns]
+        query = self.conv1(kept.permute(0, 4, 5, 1, 2, 3).flatten(0, 2))  # (B·hs'·ws', …)
+        query = query.unflatten(0, (batch, *kept.shape[-2:])).permute(0, 3, 4, 5, 1, 2)
+        support = self.conv2(volume.permute(0, 2, 3, 1, 4, 5).flatten(0, 2))  # (B·hq·wq, …)
+        support = support.unflatten(0, (batch, hq, wq)).permute(0, 3, 1, 2, 4, 5)
+        if self._kernel == (hs, ws) and self._padding == (0, 0):
+            query, support = query.sum((-2, -1)), support[..., 0, 0]
+        added: Tensor = query + support
+        return added

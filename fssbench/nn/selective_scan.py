@@ -1,0 +1,312 @@
+"""The selective scan of state space models: Mamba's kernel on a GPU, else torch without a loop."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+# Numbers that one pass over time holds: what the CPU's caches hold too. More on a GPU.
+_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,  # noqa: N803
+    B: Tensor,  # noqa: N803
+    C: Tensor,  # noqa: N803
+    D: Tensor | None = None,  # noqa: N803
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+) -> Tensor:
+    """A linear recurrence whose coefficients depend on its input (Gu and Dao, "Mamba", 2023).
+
+    For each of b samples and d channels, with n states that are zero at first (algorithm 2)::
+
+        h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t        y_t = C_t · h_t + D u_t
+
+    The semantics are those of ``mamba_ssm.ops.selective_scan_interface.selective_scan_fn``. That
+    kernel is used when mamba-ssm can be imported and the tensors are on a GPU; see `scan_in_use`.
+    Otherwise a parallel prefix scan takes log2(L) steps of vectorised torch operations. It only
+    ever multiplies decays with each other, never divides by them, so long sequences and strong
+    decays (delta A far below 0) are safe. Its backward pass computes the states anew instead of
+    keeping them: what is kept for it are the arguments. There are no second derivatives.
+
+    Args:
+        u: input, (b, d, L).
+        delta: step sizes, (b, d, L).
+        A: (d, n), below 0 in a stable model.
+        B: (b, g, n, L), one for each of g groups of d / g consecutive channels.
+        C: same.
+        D: (d,), or None for 0.
+        delta_bias: (d,), added to `delta`, or None for 0.
+        delta_softplus: take the softplus of `delta` (after the bias).
+
+    Returns:
+        (b, d, L), in the type of `u`. It is computed in float32 at least, under autocast too.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    _check(u, delta, A, B, C, D, delta_bias)
+    if u.is_cuda and _kernel()[0] is not None and torch.float64 not in (u.dtype, delta.dtype):
+        return _by_kernel(u, delta, A, B, C, D, delta_bias, delta_softplus)
+    with torch.autocast(u.device.type, enabled=False):
+        scanned: Tensor = _Scan.apply(u, delta, A, B, C, D, delta_bias, delta_softplus)
+    return scanned
+
+
+def scan_in_use() -> str:
+    """Which implementation `selective_scan` takes on this machine, and why; one line."""
+    kernel, reason = _kernel()
+    if kernel is None:
+        return f"selective scan: torch ({reason})"
+    if not torch.cuda.is_available():
+        return f"selective scan: torch ({reason}, but there is no GPU for its kernel)"
+    return f"selective scan: the kernel of {reason} on the GPU, torch on the CPU"
+
+
+def _check(
+    u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None, bias: Tensor | None
+) -> None:
+    if u.ndim != 3 or delta.shape != u.shape:
+        raise ValueError(f"u {tuple(u.shape)} and delta {tuple(delta.shape)} must be (b, d, L)")
+    batch, channels, length = u.shape
+    if a.ndim != 2 or len(a) != channels:
+        raise ValueError(f"A {tuple(a.shape)} must be (d, n) with d = {channels}")
+    wanted = f"(b, g, n, L) = ({batch}, a divisor of {channels}, {a.shape[1]}, {length})"
+    for name, tensor in (("B", b), ("C", c)):
+        fits = tensor.ndim == 4 and tensor.shape[1] > 0 and channels % tensor.shape[1] == 0
+        if not fits or tensor.shape != (batch, b.shape[1], a.shape[1], length):
+            raise ValueError(f"{name} {tuple(tensor.shape)} must be {wanted}, the same for B and C")
+    for name, vector in (("D", d), ("delta_bias", bias)):
+        if vector is not None and vector.shape != (channels,):
+            raise ValueError(f"{name} {tuple(vector.shape)} must be ({channels},)")
+
+
+# --- mamba-ssm ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _kernel() -> tuple[Callable[..., Any] | None, str]:
+    """Mamba's function and its version; or None, and why."""
+    try:
+        version = importlib.metadata.version("mamba-ssm")
+    except importlib.metadata.PackageNotFoundError:
+        return None, "mamba-ssm is not installed"
+    try:
+        module = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+    except Exception as error:  # an extension built for another torch fails in many ways
+        return None, f"mamba-ssm {version} cannot be imported: {' '.join(str(error).split())}"
+    return module.selective_scan_fn, f"mamba-ssm {version}"
+
+
+def _by_kernel(
+    u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None,
+    bias: Tensor | None, softplus: bool,
+) -> Tensor:  # fmt: skip
+    # The kernel wants one type for all that changes over time, and float32 for what does not.
+    changing = [u, delta, b, c]
+    if len({tensor.dtype for tensor in changing}) > 1:
+        changing = [tensor.float() for tensor in changing]
+    steady = [None if tensor is None else tensor.float() for tensor in (d, bias)]
+    function = _kernel()[0]
+    assert function is not None
+    scanned: Tensor = function(
+        changing[0], changing[1], a.float(), changing[2], changing[3], steady[0],
+        delta_bias=steady[1], delta_softplus=softplus,
+    )  # fmt: skip
+    return scanned.to(u.dtype)
+
+
+# --- torch ----------------------------------------------------------------------------------------
+
+
+class _Scan(torch.autograd.Function):
+    """The scan, time first, one state after the other, and some samples and channels at once.
+
+    Neither states nor channels nor samples see each other, so no tensor of all states at all times
+    is ever made.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None,
+        bias: Tensor | None, softplus: bool,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(u, delta, a, b, c, d, bias)
+        ctx.softplus = softplus
+        batch, channels, length = u.shape
+        groups = b.shape[1]
+        out = u.new_empty(length, batch, groups, channels // groups)
+        for where in _portions(u, groups):
+            part = _Portion(where, u, delta, a, b, c, bias, softplus)
+            total = torch.zeros_like(part.u) if d is None else part.u * part.of_channels(d)
+            for state in range(a.shape[1]):
+                total.addcmul_(part.states(state), part.c[state])
+            out[:, *where] = total.to(out.dtype)
+        return out.flatten(2).permute(1, 2, 0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        given = ctx.saved_tensors
+        with torch.autocast(slope.device.type, enabled=False):
+            found = _gradients(slope, given, ctx.softplus)
+        pairs = zip(given, found, ctx.needs_input_grad, strict=False)
+        wanted = [gradient.to(x.dtype) if needed else None for x, gradient, needed in pairs]
+        return (*wanted, None)
+
+
+Where = tuple[slice, slice, slice]  # samples, groups, channels of a group
+
+
+class _Portion:
+    """Some samples, groups and channels, time first, in the type that is computed in.
+
+    `b` and `c` are (n, L, samples, groups, 1), `a` is (n, groups, channels), all else (L, samples,
+    groups, channels).
+    """
+
+    def __init__(
+        self, where: Where, u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor,
+        bias: Tensor | None, softplus: bool,
+    ) -> None:  # fmt: skip
+        self.kind, self.groups, self.where = _kind(u, delta), b.shape[1], where
+        self.u, self.raw = self.first(u), self.first(delta)
+        if bias is not None:
+            self.raw = self.raw + self.of_channels(bias)
+        self.delta = functional.softplus(self.raw) if softplus else self.raw
+        self.a = a.to(self.kind).t().unflatten(1, (self.groups, -1))[:, *where[1:]]
+        self.b, self.c = (
+            x[where[:2]].to(self.kind).permute(2, 3, 0, 1).contiguous()[..., None] for x in (b, c)
+        )
+        self.driven = self.delta * self.u
+
+    def first(self, changing: Tensor) -> Tensor:
+        """(b, d, L) to (L, samples, groups, channels)."""
+        turned = changing.unflatten(1, (self.groups, -1))[self.where].permute(3, 0, 1, 2)
+        return turned.to(self.kind).contiguous()
+
+    def of_channels(self, steady: Tensor) -> Tensor:
+        """(d,) to (groups, channels)."""
+        return steady.to(self.kind).unflatten(0, (self.groups, -1))[self.where[1:]]
+
+    def decays(self, state: int) -> Tensor:
+        """Of one state at all times."""
+        return (self.delta * self.a[state]).exp_()
+
+    def states(self, state: int) -> Tensor:
+        """One state at all times."""
+        states = self.driven * self.b[state]
+        _accumulate(self.decays(state), states)
+        return states
+
+
+def _gradients(slope: Tensor, given: tuple[Tensor, ...], softplus: bool) -> tuple[Tensor, ...]:
+    """Gradients of u, delta, A, B, C, D and the bias, whether or not they are wanted."""
+    u, delta, a, b, c, d, bias = given
+    batch, channels, length = u.shape
+    groups, states, kind = b.shape[1], a.shape[1], _kind(u, delta)
+    steady = (groups, channels // groups)
+    du, ddelta = (u.new_empty(length, batch, *steady, dtype=kind) for _ in range(2))
+    db, dc = (b.new_zeros(states, length, batch, groups, dtype=kind) for _ in range(2))
+    da = a.new_zeros(states, *steady, dtype=kind)
+    dd, dbias = (a.new_zeros(*steady, dtype=kind) for _ in range(2))
+    for where in _portions(u, groups):
+        rows, some_groups, _ = where
+        part = _Portion(where, u, delta, a, b, c, bias, softplus)
+        dy = part.first(slope)
+        # What reaches delta_t u_t, summed over states, and delta_t by way of the decays.
+        of_driven, of_delta = torch.zeros_like(dy), torch.zeros_like(dy)
+        for state in range(states):
+            h = part.states(state)
+            dc[state][:, rows, some_groups] += (dy * h).sum(-1)
+            decays = part.decays(state)
+            following = torch.empty_like(decays)
+            following[:-1], following[-1] = decays[1:], 0
+            dh = dy * part.c[state]
+            _accumulate_backwards(following, dh)
+            of_driven.addcmul_(dh, part.b[state])
+            db[state][:, rows, some_groups] += (dh * part.driven).sum(-1)
+            # d h_t / d (delta_t A) = exp(delta_t A) h_(t-1); nothing is before the first step.
+            exponent = dh.mul_(decays)
+            exponent[1:].mul_(h[:-1])
+            exponent[0] = 0
+            of_delta.addcmul_(exponent, part.a[state])
+            da[state][where[1:]] += exponent.mul_(part.delta).sum((0, 1))
+        of_delta.addcmul_(of_driven, part.u)
+        of_u = of_driven.mul_(part.delta)
+        if d is not None:
+            of_u.addcmul_(dy, part.of_channels(d))
+            dd[where[1:]] += (dy * part.u).sum((0, 1))
+        if softplus:
+            of_delta.mul_(part.raw.sigmoid())
+        du[:, *where], ddelta[:, *where] = of_u, of_delta
+        dbias[where[1:]] += of_delta.sum((0, 1))
+    of_steps = (x.flatten(2).permute(1, 2, 0) for x in (du, ddelta))
+    of_groups = (x.permute(2, 3, 0, 1) for x in (db, dc))
+    return (*of_steps, da.flatten(1).t(), *of_groups, dd.flatten(), dbias.flatten())
+
+
+def _kind(u: Tensor, delta: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(u.dtype, delta.dtype), torch.float32)
+
+
+def _portions(u: Tensor, groups: int) -> Iterator[Where]:
+    """Samples, groups and channels that are small enough to be computed at once."""
+    batch, channels, length = u.shape
+    most = max(1, _AT_ONCE.get(u.device.type, _AT_ONCE["cpu"]) // length)
+    wide = channels // groups
+    rows = max(1, most // channels)
+    count = groups if channels <= most else max(1, most // wide)
+    width = wide if wide <= most else most
+    for start in range(0, batch, rows):
+        for group in range(0, groups, count):
+            for channel in range(0, wide, width):
+                yield (
+                    slice(start, min(batch, start + rows)),
+                    slice(group, min(groups, group + count)),
+                    slice(channel, min(wide, channel + width)),
+                )
+
+
+def _accumulate(decays: Tensor, x: Tensor) -> None:
+    """x_t += decays_t x_(t-1), one t after the other, in place; along the first dimension.
+
+    A parallel prefix scan (Blelloch, 1990) over pairs (decay, x): pairs of neighbours are combined,
+    the half as long sequence of pairs is scanned, and the others follow from it: 2 L operations of
+    log2(L) depth. `decays` are overwritten.
+    """
+    length = len(x)
+    if length < 2:
+        return
+    odd, before = slice(1, None, 2), slice(0, length - 1, 2)
+    x[odd].addcmul_(decays[odd], x[before])
+    decays[odd].mul_(decays[before])
+    _accumulate(decays[odd], x[odd])
+    if length > 2:
+        x[2::2].addcmul_(decays[2::2], x[1 : length - 1 : 2])
+
+
+def _accumulate_backwards(decays: Tensor, x: Tensor) -> None:
+    """x_t += decays_t x_(t+1), from the last t to the first: the mirror image of `_accumulate`."""
+    length = len(x)
+    if length < 2:
+        return
+    start = length % 2
+    odd, after = slice(start, length - 1, 2), slice(start + 1, None, 2)  # odd from the end
+    x[odd].addcmul_(decays[odd], x[after])
+    decays[odd].mul_(decays[after])
+    _accumulate_backwards(decays[odd], x[odd])
+    if length > 2:
+        even = slice(1 - start, length - 2, 2)
+        x[even].addcmul_(decays[even], x[2 - start : length - 1 : 2])

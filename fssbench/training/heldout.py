@@ -1,0 +1,68 @@
+"""Images that are measured after each epoch and never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+import torch.distributed
+
+from fssbench.data.dataset import Dataset
+from fssbench.errors import FssbenchError
+from fssbench.matchers.recipe import Augment
+from fssbench.matchers.stage import Stage
+from fssbench.training.samples import SPLIT
+from fssbench.training.step import TrainingStep
+
+if TYPE_CHECKING:
+    from fssbench.training.plan import Plan
+
+AT_ONCE = 8
+"""Held-out images of a batch."""
+
+
+def held_out_images(dataset: Dataset, stage: Stage) -> list[str]:
+    """Ids of the images that a stage is measured on: evenly spread over the split ``val``.
+
+    Raises:
+        FssbenchError: every image of that split is trained on.
+    """
+    if not stage.held_out:
+        return []
+    trained = set(dataset.image_ids(SPLIT))
+    left = sorted(image for image in dataset.image_ids("val") if image not in trained)
+    if not left:
+        raise FssbenchError(
+            f"{dataset.name}: stage {stage.name} is measured on images of split 'val' that are not "
+            "trained on, and there are none; choose a dataset with such images"
+        )
+    count = min(stage.held_out, len(left))
+    return [left[number * len(left) // count] for number in range(count)]
+
+
+def measure_held_out(
+    plan: Plan, module: TrainingStep, *, rank: int, world: int
+) -> Mapping[str, float]:
+    """Means of a stage's measures over the held-out images.
+
+    Args:
+        plan: what is trained.
+        module: matcher and stage, the matcher in eval mode.
+        rank: number of this process; each measures its share.
+        world: how many processes.
+    """
+    augmentation = attrs.evolve(plan.loader.augmentation, recipe=Augment(crop="centre"))
+    loader = attrs.evolve(plan.loader, augmentation=augmentation, keeps=False)
+    sums: dict[str, float] = {}
+    ids: Sequence[str] = plan.held_out
+    for start in list(range(0, len(ids), AT_ONCE))[rank::world]:
+        some = ids[start : start + AT_ONCE]
+        for name, value in module.measures(loader.load(0, start, some)).items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(some)
+    shares: list[dict[str, float]] = [sums]
+    if world > 1:
+        shares = [{}] * world
+        torch.distributed.all_gather_object(shares, sums)
+    names = list(dict.fromkeys(name for share in shares for name in share))
+    return {name: sum(s.get(name, 0.0) for s in shares) / len(ids) for name in names}

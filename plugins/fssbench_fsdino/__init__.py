@@ -1,0 +1,23 @@
+"""FS-DINO: DINOv2 alone, taught by SAM (Zhuo et al., arXiv 2504.15669, version 2)."""
+
+from __future__ import annotations
+
+from fssbench import MatcherSpec
+
+
+def fssbench_matchers() -> list[MatcherSpec]:
+    """The method."""
+    return [
+        MatcherSpec(
+            name="fsdino",
+            summary="DINOv2 with an adapter taught by SAM, 4D correlation prompts, SAM's decoder",
+            factory="fssbench_fsdino.model:FsDino",
+            config="fssbench_fsdino.model:FsDinoConfig",
+            recipes="fssbench_fsdino:recipes.toml",
+            importer="fssbench_fsdino.checkpoint:import_sam",
+            aliases=("fs-dino",),
+            paper="Zhuo et al., DINOv2-powered Few-Shot Semantic Segmentation: A Unified Framework "
+            "via Cross-Model Distillation and 4D Correlation Mining, arXiv 2504.15669v2, 2025",
+            licence="Apache-2.0",
+        )
+    ]

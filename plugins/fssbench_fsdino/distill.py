@@ -1,0 +1,92 @@
+"""Coarse-to-fine distillation of SAM's image embedding (section 3.3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from fssbench import FssbenchError, ImageBatch, Matcher, ParameterGroup, Recipe, Setting, Stage
+from fssbench_fsdino.teacher import Teacher, at_grid
+
+if TYPE_CHECKING:
+    from fssbench_fsdino.adapter import BottleneckAdapter
+    from fssbench_fsdino.model import FsDino
+
+HELD_OUT = 200
+"""Images that are measured after each epoch."""
+
+
+class Distill(Stage):
+    """The adapter learns SAM's embeddings by mean squared error; nothing else is trained.
+
+    Three such stages follow one another, each from the checkpoint of the one before, at 126, 252
+    and 518 pixels. The paper does not say how SAM's 64 x 64 places meet the student's 9 x 9,
+    18 x 18 and 37 x 37: here SAM's map is averaged down to them, see `Teacher`. The mean squared
+    error is the mean over all numbers of all maps.
+
+    Args:
+        pixels: side of the student's input that the stage is called after; recipes set the size.
+    """
+
+    feeds = "images"
+    validates = False
+    held_out = HELD_OUT
+    parts = ("teacher",)
+
+    def __init__(self, pixels: int) -> None:
+        self.name = f"distill-{pixels}"
+        self.summary = f"the adapter learns SAM's embeddings of images at {pixels} pixels"
+        self._teacher: Teacher | None = None
+
+    def prepare(self, matcher: FsDino, setting: Setting) -> Mapping[str, Any]:
+        """Find the teacher (option ``teacher``, ``--weights teacher=…``) and what it has embedded.
+
+        Raises:
+            FssbenchError: images are augmented, or the teacher does not suit.
+        """
+        if setting.augmented:
+            raise FssbenchError(
+                f"stage {self.name}: the teacher's embeddings are kept, so images must always look "
+                "the same; leave augment out of the recipe"
+            )
+        stride = matcher.backbone.layer(matcher.layer).stride
+        self._teacher = Teacher(
+            matcher.config.teacher,
+            setting.weights.get("teacher", "pretrained"),
+            setting,
+            channels=matcher.config.width,
+            grid=matcher.size // stride,
+        )
+        return self._teacher.identity
+
+    def layers(self, matcher: Matcher) -> Sequence[str]:
+        """The adapter's layer alone: the encoder is walked no further."""
+        return (matcher.layer,)  # type: ignore[return-value]
+
+    def parameters(self, matcher: Matcher, recipe: Recipe) -> Sequence[ParameterGroup]:
+        """The adapter's."""
+        del recipe
+        adapter: BottleneckAdapter = matcher.adapter  # type: ignore[assignment]
+        return [ParameterGroup(name="adapter", parameters=list(adapter.parameters()))]
+
+    def losses(self, matcher: FsDino, batch: ImageBatch) -> dict[str, Tensor]:
+        """``mse``, of student and teacher."""
+        student, teacher = self._both(matcher, batch)
+        return {"mse": functional.mse_loss(student, teacher)}
+
+    def measures(self, matcher: FsDino, batch: ImageBatch) -> dict[str, Tensor]:
+        """``mse``, and ``cosine``: the mean cosine similarity over all places."""
+        student, teacher = self._both(matcher, batch)
+        return {
+            "mse": functional.mse_loss(student, teacher),
+            "cosine": functional.cosine_similarity(student, teacher, dim=1).mean(),
+        }
+
+    def _both(self, matcher: FsDino, batch: ImageBatch) -> tuple[Tensor, Tensor]:
+        assert self._teacher is not None, "prepare was not called"
+        student = matcher.adapter(batch.features[matcher.layer]).float()
+        teacher = self._teacher.embeddings(batch.ids, student.device)
+        return student, at_grid(teacher, student.shape[-1])

@@ -1,0 +1,48 @@
+"""Dice and binary cross entropy of masks (section 3.4.3, equations 6 and 7)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+IGNORE = 255
+
+
+def dice_loss(logits: Tensor, masks: Tensor, smooth: float = 1.0) -> Tensor:
+    """One minus the Dice coefficient of probabilities (Milletari et al., V-Net, 3DV 2016).
+
+    1 - (2 Σ p g + s) / (Σ p + Σ g + s), with plain sums in the denominator, for each sample; then
+    the mean over samples. The paper prints no formula; s keeps empty masks finite.
+
+    Args:
+        logits: float (B, H, W).
+        masks: uint8 (B, H, W) of 0, 1 and 255; pixels of 255 are in no sum.
+        smooth: s, in pixels.
+
+    Returns:
+        Scalar in [0, 1).
+    """
+    valid = (masks != IGNORE).flatten(1)
+    truth = (masks == 1).flatten(1).float()
+    found = logits.flatten(1).float().sigmoid() * valid
+    overlap = (found * truth).sum(1)
+    total = found.sum(1) + truth.sum(1)
+    return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+
+
+def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Binary cross entropy: the mean over a sample's pixels, then over samples.
+
+    Args:
+        logits: float (B, H, W).
+        masks: uint8 (B, H, W) of 0, 1 and 255; pixels of 255 do not count.
+
+    Returns:
+        Scalar.
+    """
+    valid = (masks != IGNORE).flatten(1).float()
+    truth = (masks == 1).flatten(1).float()
+    each = functional.binary_cross_entropy_with_logits(
+        logits.flatten(1).float(), truth, reduction="none"
+    )
+    return ((each * valid).sum(1) / valid.sum(1).clamp(min=1)).mean()

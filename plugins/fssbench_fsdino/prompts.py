@@ -1,0 +1,137 @@
+"""The meta-visual prompt generator (section 3.4.1): what the supports ask of the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fssbench.nn import masked_average
+
+
+class SemanticPrompt(nn.Module):
+    """Semantic-aware visual prompt: the foreground's mean feature as one sparse prompt.
+
+    "We process the support features from DINOv2's last layer to match the dimension of SAM's sparse
+    prompt embedding, and then average them to a vector." The process is not printed. Of one 1 x 1
+    convolution 768 → 256 (0.20 M) and two of them through 64 channels (0.07 M) only the second
+    gives the sizes of the paper's later version (UINO-FSS, table IV: 0.07 M trained parameters
+    without the decoder, 92.0 M in all with DINOv2-B), so it is taken, with a GELU in between.
+
+    Args:
+        channels: of the support features.
+        width: of the prompt.
+        inner: channels in between.
+    """
+
+    def __init__(self, channels: int, *, width: int = 256, inner: int = 64) -> None:
+        super().__init__()
+        self.project = nn.Sequential(
+            nn.Conv2d(channels, inner, 1), nn.GELU(), nn.Conv2d(inner, width, 1)
+        )
+
+    def forward(self, features: Tensor, masks: Tensor) -> Tensor:
+        """One prompt for each support.
+
+        Args:
+            features: (N, C, h, w).
+            masks: float (N, h, w) in [0, 1], 1 is foreground.
+
+        Returns:
+            (N, width).
+        """
+        return masked_average(self.project(features), masks)
+
+
+class CorrelationPrior(nn.Module):
+    """Dense prompts of 4D correlations: from all pairs of places to one prior mask.
+
+    For places h x w of the query and as many of the support (37 x 37 at 518 pixels):
+
+    1. `shrink`: the support's h·w places are channels: 1 x 1 1369 → 512 and 3 x 3 512 → 361 with
+       stride 2, so that 19 x 19 query places hold 19 x 19 support places.
+    2. `refine`: a depthwise 3 x 3 convolution over the query's plane (equation 4) plus a pointwise
+       convolution of the transposed volume, which mixes query places (equation 5).
+    3. the map of prototype similarities is added to every channel.
+    4. `decode`: 3 x 3 convolutions up to four times the size of the features, one channel.
+
+    1369 → 512 → 361 at other sizes is h·w → `width` → ceil(h / 2)². "4 x higher" is four times the
+    features' own 37 x 37, because SAM's mask downscaling turns 148 x 148 into 37 x 37; from 19 this
+    takes three doublings. Their channels are not printed: 256, 128 and 64 make 3.70 M parameters
+    in all, the paper's "4 M". Activations are not printed either: ReLUs follow both convolutions
+    of `shrink` and each of `decode` but the last, none is in equations 4 and 5.
+
+    Args:
+        grid: h, places along a side.
+        width: channels after the first convolution.
+        channels: of the convolutions of `decode`, but for the last one.
+    """
+
+    def __init__(
+        self, grid: int, *, width: int = 512, channels: Sequence[int] = (256, 128, 64)
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.shrunk = (grid + 1) // 2
+        places = self.shrunk**2
+        self.reduce = nn.ModuleList(
+            [nn.Conv2d(grid**2, width, 1), nn.Conv2d(width, places, 3, stride=2, padding=1)]
+        )
+        self.depthwise = nn.Conv2d(places, places, 3, padding=1, groups=places)
+        self.pointwise = nn.Conv2d(places, places, 1)
+        widths = (places, *channels, 1)
+        self.upsample = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths)
+        )
+
+    def forward(self, volumes: Tensor, similarity: Tensor) -> Tensor:
+        """Logits of the prior mask.
+
+        For K shots the refined volumes are averaged: their channels are support places, whose order
+        means nothing across images until step 2 has mixed them.
+
+        Args:
+            volumes: 4D correlations, (B, K, h, w, h, w): query places, support places.
+            similarity: to the prototype, (B, h, w).
+
+        Returns:
+            (B, 4 h, 4 w).
+        """
+        batch, shots = volumes.shape[:2]
+        refined = self.refine(self.shrink(volumes.flatten(0, 1)))
+        mean = refined.view(batch, shots, *refined.shape[1:]).mean(1)
+        small = functional.interpolate(
+            similarity[:, None], mean.shape[-2:], mode="bilinear", align_corners=False
+        )
+        return self.decode(mean + small.to(mean.dtype))
+
+    def shrink(self, volume: Tensor) -> Tensor:
+        """(N, h, w, h, w) to (N, ceil(h/2)², ceil(h/2), ceil(h/2)): support places are channels."""
+        # The flattened support as channels of a channels-last map: nothing is copied.
+        maps = volume.flatten(3).permute(0, 3, 1, 2)
+        for convolution in self.reduce:
+            maps = convolution(maps).relu()
+        return maps
+
+    def refine(self, maps: Tensor) -> Tensor:
+        """Equations 4 and 5, reshaped and added: (N, s, hq, wq) to the same shape."""
+        across = self.depthwise(maps)
+        # Transposed: (N, hq·wq, hs, ws), support places are the plane, query places the channels.
+        turned = maps.flatten(2).transpose(1, 2)
+        turned = turned.reshape(len(maps), -1, self.shrunk, self.shrunk)
+        mixed = self.pointwise(turned).flatten(2).transpose(1, 2).reshape(maps.shape)
+        refined: Tensor = across + mixed
+        return refined
+
+    def decode(self, maps: Tensor) -> Tensor:
+        """(B, s, ceil(h/2), ceil(h/2)) to (B, 4 h, 4 h) logits."""
+        *hidden, last = self.upsample
+        steps = len(hidden)
+        for number, convolution in enumerate(hidden, start=1):
+            side = 4 * self.grid // 2 ** (steps - number)
+            maps = convolution(maps).relu()
+            maps = functional.interpolate(maps, (side, side), mode="bilinear", align_corners=False)
+        logits: Tensor = last(maps)[:, 0]
+        return logits

@@ -1,0 +1,105 @@
+"""SAM's image encoder as a teacher: its embeddings of whole images, made once for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import fssbench
+from fssbench import Dataset, FeatureStore, FssbenchError, Geometry, Setting
+
+
+class Teacher:
+    """Embeddings of a frozen encoder's last layer, kept on disk at one grid.
+
+    The teacher sees the whole image at its own size (1024 pixels for SAM), brought to a square as
+    the student's is, so that its places are the student's. Its 64 x 64 map is averaged down to the
+    finest grid that is asked for (37 x 37 at 518 pixels) and kept there in float16, a third of the
+    bytes; coarser stages average that. An image is encoded when it is first asked for: the stages
+    after the first one, and resumed ones, find it on disk, and need no teacher at all.
+
+    Args:
+        name: of a registered backbone, e.g. ``sam-vit-h``.
+        weights: ``pretrained``, ``random`` or a file.
+        setting: of the stage.
+        channels: what the student's embedding has.
+        grid: places along a side to keep.
+
+    Raises:
+        FssbenchError: the teacher's embedding has other channels, or its weights cannot be had.
+    """
+
+    def __init__(
+        self, name: str, weights: str, setting: Setting, *, channels: int, grid: int
+    ) -> None:
+        backbone = fssbench.backbone(name, weights)
+        info, layer = backbone.info, backbone.info.last_layer
+        if info.layers[layer].channels != channels:
+            raise FssbenchError(
+                f"teacher {info.name}: its layer {layer} has {info.layers[layer].channels} "
+                f"channels, and the student's embedding {channels}; choose another teacher, or "
+                f"the option width={info.layers[layer].channels}"
+            )
+        self.backbone = backbone
+        self.grid = min(grid, info.image_size // info.layers[layer].stride)
+        self._layer = layer
+        self._dataset: Dataset = setting.dataset
+        self._geometry = Geometry(info.image_size, setting.resize)
+        self.identity = {
+            "teacher": info.name,
+            "weights": {
+                "source": backbone.weights.source,
+                "name": backbone.weights.name,
+                "sha256": backbone.weights.sha256,
+            },
+        }
+        ids = sorted({*setting.images, *setting.held_out})
+        self.store = FeatureStore(
+            {
+                **self.identity,
+                "layer": layer,
+                "size": info.image_size,
+                "resize": setting.resize,
+                "dataset": setting.dataset.name,
+                "fingerprint": setting.dataset.fingerprint("train"),
+            },
+            ids,
+            (channels, self.grid, self.grid),
+        )
+
+    def embeddings(self, ids: Sequence[str], device: torch.device) -> Tensor:
+        """Embeddings of some images.
+
+        Args:
+            ids: of the images.
+            device: where missing ones are made, and where the result is wanted.
+
+        Returns:
+            float32 (B, C, grid, grid).
+        """
+        return torch.stack([self._embedding(image, device).to(device) for image in ids]).float()
+
+    @torch.no_grad()
+    def _embedding(self, image: str, device: torch.device) -> Tensor:
+        kept = self.store.read(image)
+        if kept is None:
+            picture = self._geometry.image(self._dataset.image(image)).float() / 255
+            # Always single: an embedding must not depend on its neighbours in a batch.
+            found = self.backbone.to(device)(picture[None].to(device), (self._layer,))[self._layer]
+            self.store.write(image, at_grid(found.float(), self.grid)[0])
+            kept = self.store.read(image)
+        if kept is None:
+            raise FssbenchError(f"{self.store.folder}: what was written cannot be read again")
+        return kept
+
+
+def at_grid(maps: Tensor, grid: int) -> Tensor:
+    """Bring maps to a grid, averaging where it is coarser: (B, C, h, w) to (B, C, grid, grid)."""
+    if maps.shape[-2:] == (grid, grid):
+        return maps
+    return functional.interpolate(
+        maps, (grid, grid), mode="bilinear", align_corners=False, antialias=True
+    )

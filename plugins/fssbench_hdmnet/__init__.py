@@ -1,0 +1,22 @@
+"""HDMNet: hierarchical dense correlation distillation for few-shot segmentation (CVPR 2023)."""
+
+from __future__ import annotations
+
+from fssbench import MatcherSpec
+
+
+def fssbench_matchers() -> list[MatcherSpec]:
+    """The method."""
+    return [
+        MatcherSpec(
+            name="hdmnet",
+            summary="decoupled feature pyramid, cosine matching along the query, distilled maps",
+            factory="fssbench_hdmnet.model:HdmNet",
+            config="fssbench_hdmnet.model:HdmNetConfig",
+            recipes="fssbench_hdmnet:recipes.toml",
+            importer="fssbench_hdmnet.checkpoint:import_official",
+            paper="Peng et al., Hierarchical Dense Correlation Distillation for Few-Shot "
+            "Segmentation, CVPR 2023",
+            licence="Apache-2.0",
+        )
+    ]

@@ -1,0 +1,106 @@
+"""Reads the authors' own checkpoint files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fssbench import BackboneInfo, Imported
+from fssbench_hdmnet.model import HdmNet, HdmNetConfig
+
+_TRANSFORMER = "transformer.mix_transformer"
+_BACKBONE = re.compile(r"layer[0-4]\.")
+# What stands before one of these is the prefix of a wrapper.
+_MARKS = (f"{_TRANSFORMER}.", "base_learnear.", "down_query.")
+
+# Parts of the network: our name, the authors' name. What follows is the same.
+_PARTS = {
+    "base.pyramid.levels": "ppm.features",
+    "base.bottleneck": "cls",
+    "base.classifier": "base_learnear",
+    "reduce_support.project": "down_supp.0",
+    "reduce_query.project": "down_query.0",
+    "merge_support.project": "supp_merge.0",
+    "merge_query.project": "query_merge.0",
+    "ensemble.gram_merge": "gram_merge",
+    "ensemble.base_merge": "cls_merge",
+    "ensemble.reweight": "kshot_rw",
+    "decoder.parse": f"{_TRANSFORMER}.parse_layers",
+    "decoder.classify": f"{_TRANSFORMER}.cls",
+}
+_STAGE = {"embed": "0.projection", "embed_norm": "0.norm", "norm": "3"}
+_BLOCK = {
+    "norm1": "norm1",
+    "attention.query": "attn.attn.linear_q",
+    "attention.key": "attn.attn.linear_k",
+    "attention.value": "attn.attn.linear_v",
+    "attention.output": "attn.attn.linear_o",
+    "attention.reduce": "attn.sr",
+    "attention.norm": "attn.norm",
+    "norm2": "norm2",
+    "feed_forward.expand": "ffn.layers.0",
+    "feed_forward.position": "ffn.layers.1",
+    "feed_forward.reduce": "ffn.layers.4",
+}
+
+
+def import_official(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Imported:
+    """Match the authors' names with ours; the files hold the backbone, too.
+
+    The number of base classes and of shots is read from shapes.
+
+    Args:
+        tensors: of the authors' file, by name.
+        backbone: names and shapes of the encoder's features.
+    """
+    prefix = _wrapper(tensors)
+    named = {full.removeprefix(prefix): full for full in tensors}
+    config: dict[str, Any] = {}
+    for option, name, more in (
+        ("base_classes", "base_learnear.2.bias", 1),
+        ("shots", "kshot_rw.2.bias", 0),
+    ):
+        if name in named and tensors[named[name]].numel() > more:
+            config[option] = tensors[named[name]].numel() - more
+    ours = official_names(HdmNet(config=HdmNetConfig(**config), backbone=backbone))
+    weights: dict[str, Tensor] = {}
+    encoder: dict[str, Tensor] = {}
+    for name, full in named.items():
+        if _BACKBONE.match(name):
+            encoder[name] = tensors[full]
+        else:
+            weights[ours.get(name, full)] = tensors[full]
+    return Imported(
+        weights=weights,
+        backbone=encoder,
+        names={own: name for name, own in ours.items()},
+        config=config,
+    )
+
+
+def _wrapper(names: Iterable[str]) -> str:
+    found = (name.partition(mark)[0] for mark in _MARKS for name in names if mark in name)
+    return next(found, "")
+
+
+def official_names(matcher: HdmNet) -> dict[str, str]:
+    """Our name of each tensor by the authors'."""
+    parts = dict(_PARTS)
+    for stage in range(len(matcher.pyramid.stages)):
+        ours, theirs = f"pyramid.stages.{stage}", f"{_TRANSFORMER}.down_sample_layers.{stage}"
+        parts |= {f"{ours}.{own}": f"{theirs}.{name}" for own, name in _STAGE.items()}
+        for block in (0, 1):
+            for own, name in _BLOCK.items():
+                parts[f"{ours}.blocks.{block}.{own}"] = f"{theirs}.{block + 1}.{name}"
+        ours, theirs = f"matching.{stage}", f"{_TRANSFORMER}.match_layers.{stage}"
+        for own, name in _BLOCK.items():
+            parts[f"{ours}.{own.removeprefix('attention.')}"] = f"{theirs}.0.{name}"
+        parts |= {f"{ours}.fuse": f"{theirs}.1.conv", f"{ours}.fuse_norm": f"{theirs}.1.bn"}
+    found = {}
+    for own in matcher.state_dict():
+        part = next(part for part in parts if own.startswith(f"{part}."))
+        found[f"{parts[part]}{own.removeprefix(part)}"] = own
+    return found

@@ -1,0 +1,152 @@
+"""How HDMNet's matching is trained: episodes of base classes, backbone and base learner frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fssbench import (
+    EpisodeBatch,
+    FssbenchError,
+    Matcher,
+    ParameterGroup,
+    Recipe,
+    Setting,
+    Stage,
+)
+from fssbench_hdmnet.base import base_channels
+from fssbench_hdmnet.distillation import distillation_losses
+from fssbench_hdmnet.maps import resize
+from fssbench_hdmnet.stages import cross_entropy
+
+if TYPE_CHECKING:
+    from fssbench_hdmnet.model import HdmNet
+
+_HEAD_SCALE = 10.0
+
+
+class Meta(Stage):
+    """Cross entropy of final and meta outputs, and distillation of correlation maps.
+
+    As in the authors' code, and not in the paper: cross entropy takes the merged probabilities of
+    the final output for logits; the base learner's probability of the episode's class is left out
+    of the merge; batch norm, also that of the decoder, which is trained, keeps its running
+    statistics, so that it is an affine map; everything outside of the transformer learns ten times
+    as fast; the K-shot reweighting is not trained.
+    """
+
+    name = "meta"
+    summary = "episodes; cross entropy of both outputs, distillation; base learner frozen"
+    wants_labels = True
+    inherits = MappingProxyType({"base": ("base.",)})
+
+    def prepare(self, matcher: Any, setting: Setting) -> Mapping[str, Any]:
+        """Make sure that there is a base learner.
+
+        Raises:
+            FssbenchError: training does not start from a checkpoint.
+        """
+        del matcher
+        if not setting.started:
+            raise FssbenchError(
+                "hdmnet, stage meta: there is no trained base learner; train stage base first and "
+                "give its last.safetensors with --init"
+            )
+        return {}
+
+    def parameters(self, matcher: Matcher, recipe: Recipe) -> Sequence[ParameterGroup]:
+        """The groups of the authors' optimiser."""
+        del recipe
+        net: Any = matcher
+        transformer = [net.pyramid, net.matching, net.decoder]
+        heads: dict[str, nn.Module] = {
+            "reduce_support": net.reduce_support,
+            "reduce_query": net.reduce_query,
+            "merge_support": net.merge_support,
+            "merge_query": net.merge_query,
+        }
+        if net.ensemble is not None:
+            heads["gram_merge"] = net.ensemble.gram_merge
+            heads["base_merge"] = net.ensemble.base_merge
+        return [
+            ParameterGroup(
+                name="transformer",
+                parameters=[p for module in transformer for p in module.parameters()],
+            ),
+            *(
+                ParameterGroup(
+                    name=name, parameters=list(module.parameters()), lr_scale=_HEAD_SCALE
+                )
+                for name, module in heads.items()
+            ),
+        ]
+
+    def training_mode(self, matcher: Matcher) -> None:
+        """Dropout on, also the base learner's; batch norm frozen."""
+        matcher.train()
+        for module in matcher.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+    def losses(self, matcher: HdmNet, batch: EpisodeBatch) -> dict[str, Tensor]:
+        """Losses by name, means over all pixels of all queries that are not ignored.
+
+        * ``final``, ``meta``: cross entropy of these outputs (``final`` with the ensemble only);
+        * ``distillation1`` (fine) to ``distillationL`` (coarse): see `distillation_losses`;
+        * ``base``: cross entropy of the base learner, if the batch has labels. Nothing is trained
+          by it: it is there to be seen, as in the authors' code.
+
+        Args:
+            matcher: HDMNet.
+            batch: B episodes; masks at the input's size.
+
+        Raises:
+            FssbenchError: the base learner was made for another number of classes.
+        """
+        config = matcher.config
+        if len(batch.classes) != config.base_classes:
+            raise FssbenchError(
+                f"-o base_classes={config.base_classes}: this fold has {len(batch.classes)} "
+                f"base classes; give -o base_classes={len(batch.classes)}, for all stages"
+            )
+        support = matcher.embed_support(batch.support, batch.support_masks)
+        current = base_channels(batch.class_ids, batch.classes)
+        found = matcher.outputs(batch.query, support, left_out=current)
+        masks = batch.query_masks
+        losses = {}
+        if matcher.ensemble is not None:
+            losses["final"] = margin_loss(matcher.margin(found.final, masks.shape[-1]), masks)
+        losses["meta"] = margin_loss(matcher.margin(found.meta, masks.shape[-1]), masks)
+        if config.distillation != "none":
+            each = distillation_losses(
+                found.correlations,
+                (masks == 1).float(),
+                kind=config.distillation,
+                temperature=config.distillation_temperature,
+            )
+            losses |= {f"distillation{n}": loss for n, loss in enumerate(each, start=1)}
+        if found.base is not None and batch.query_labels is not None:
+            base = resize(found.base.float(), batch.query_labels.shape[-2:])
+            losses["base"] = cross_entropy(base, batch.query_labels.long())
+        return losses
+
+
+def margin_loss(margins: Tensor, masks: Tensor) -> Tensor:
+    """Cross entropy of two channels, from their difference.
+
+    Args:
+        margins: foreground minus background, (B, S, S).
+        masks: uint8 (B, S, S); 255 is left out.
+
+    Returns:
+        The mean over pixels; 0 where all are left out.
+    """
+    counted = masks != 255
+    signed = torch.where(masks == 1, -margins, margins)
+    each = functional.softplus(signed) * counted
+    return each.sum() / counted.sum().clamp(min=1)
