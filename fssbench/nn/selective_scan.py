@@ -185,7 +185,7 @@ class _Portion:
         if bias is not None:
             self.raw = self.raw + self.of_channels(bias)
         self.delta = functional.softplus(self.raw) if softplus else self.raw
-        self.a = a.to(self.kind).t().unflatten(1, (self.groups, -1))[:, *where[1:]]
+        self.a = a.to(self.kind).t().reshape(a.shape[1], self.groups, -1)[:, *where[1:]]
         self.b, self.c = (
             x[where[:2]].to(self.kind).permute(2, 3, 0, 1).contiguous()[..., None] for x in (b, c)
         )
@@ -193,12 +193,14 @@ class _Portion:
 
     def first(self, changing: Tensor) -> Tensor:
         """(b, d, L) to (L, samples, groups, channels)."""
-        turned = changing.unflatten(1, (self.groups, -1))[self.where].permute(3, 0, 1, 2)
+        batch, _, length = changing.shape
+        by_group = changing.reshape(batch, self.groups, -1, length)
+        turned = by_group[self.where].permute(3, 0, 1, 2)
         return turned.to(self.kind).contiguous()
 
     def of_channels(self, steady: Tensor) -> Tensor:
         """(d,) to (groups, channels)."""
-        return steady.to(self.kind).unflatten(0, (self.groups, -1))[self.where[1:]]
+        return steady.to(self.kind).view(self.groups, -1)[self.where[1:]]
 
     def decays(self, state: int) -> Tensor:
         """Of one state at all times."""
