@@ -4,8 +4,8 @@
 
 Runs the tests that are marked ``gpu``; then, for each bundled method, with the encoder of its paper
 and random weights: trains some steps on `shapes` (and on voc_mini, if DATA holds it) in fp32 and in
-bf16, and evaluates each checkpoint 1- and 5-shot in both. Prints and writes a table with hardware and
-versions. With ``--device cpu`` it tries itself, on small encoders.
+bf16, and evaluates each checkpoint 1- and 5-shot in both. Prints and writes a table with hardware
+and versions. With ``--device cpu`` it tries itself, on small encoders.
 """
 
 from __future__ import annotations

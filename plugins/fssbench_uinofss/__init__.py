@@ -1,0 +1,43 @@
+"""UINO-FSS: FS-DINO with Mamba over the 4D correlation (Zhuo et al., arXiv 2504.15669v4)."""
+
+from __future__ import annotations
+
+from fssbench import MatcherSpec
+
+_PAPER = (
+    "Zhuo et al., UINO-FSS: Unifying Representation Learning and Few-shot Segmentation via "
+    "Hierarchical Distillation and Mamba-HyperCorrelation, arXiv 2504.15669v4, 2025"
+)
+
+
+def fssbench_matchers() -> list[MatcherSpec]:
+    """The full model and the two compact ones (section V-C3)."""
+    return [
+        MatcherSpec(
+            name=name,
+            summary=summary,
+            factory="fssbench_uinofss.model:UinoFss",
+            config=f"fssbench_uinofss.config:{config}",
+            recipes="fssbench_uinofss:recipes.toml",
+            aliases=(name.replace("uinofss", "uino-fss"),),
+            paper=_PAPER,
+            licence="Apache-2.0",
+        )
+        for name, config, summary in (
+            (
+                "uinofss",
+                "UinoFssConfig",
+                "DINOv2 with an adapter taught by SAM, Mamba over 4D correlations, SAM's decoder",
+            ),
+            (
+                "uinofss-comp",
+                "UinoFssCompConfig",
+                "compact UINO-FSS: a prototype's similarity map instead of the 4D correlations",
+            ),
+            (
+                "uinofss-comp-frozen",
+                "UinoFssCompFrozenConfig",
+                "compact UINO-FSS that trains the semantic prompt alone; SAM's decoder is frozen",
+            ),
+        )
+    ]

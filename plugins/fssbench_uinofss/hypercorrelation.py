@@ -1,0 +1,82 @@
+"""The Mamba-HyperCorrelation module: global modelling of a 4D volume (figure 4, equation 9)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fssbench.nn import CenterPivotConv4d
+from fssbench_uinofss.partition import assemble, partition
+from fssbench_uinofss.vss import VssBlock
+
+_GROUPS = 4  # of the group norms, as in HSNet
+
+
+class HyperCorrelation(nn.Sequential):
+    """Two blocks, one after the other: (N, layers, …) to (N, channels, …).
+
+    With ``mamba`` they are hierarchical global modelling blocks (HGMB), with ``cp4d`` their first
+    halves alone, which is HSNet's centre-pivot 4D convolution (table VI).
+
+    Args:
+        layers: l, channels of the volume.
+        channels: l', of the refined volume. The paper does not print it; 64 gives its size of the
+            module, 0.18 M parameters (0.169 M here).
+        blocks: kq and ks, sides of the 4D blocks; None for ``cp4d``.
+        states: of the selective scan.
+    """
+
+    def __init__(
+        self, layers: int, channels: int, *, blocks: tuple[int, int] | None, states: int = 1
+    ) -> None:
+        super().__init__(
+            *(
+                PlaneConvolution(before, channels)
+                if blocks is None
+                else GlobalModelling(before, channels, blocks=blocks, states=states)
+                for before in (layers, channels)
+            )
+        )
+
+
+class PlaneConvolution(nn.Sequential):
+    """3 x 3 over the query's and over the support's planes, added; group norm; ReLU.
+
+    The paper says "convolution block" and names no norm; these are HSNet's, after which the swap of
+    table VI is one of the state space block alone.
+
+    Args:
+        channels: of the volume.
+        out: of the result.
+    """
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__(
+            CenterPivotConv4d(channels, out, (3, 3, 3, 3), padding=(1, 1, 1, 1)),
+            nn.GroupNorm(_GROUPS, out),
+            nn.ReLU(inplace=True),
+        )
+
+
+class GlobalModelling(nn.Module):
+    """Convolution for what is near, selective scans of 4D blocks for what is far (HGMB).
+
+    Args:
+        channels: of the volume.
+        out: of the result.
+        blocks: kq and ks.
+        states: of the selective scan.
+    """
+
+    def __init__(
+        self, channels: int, out: int, *, blocks: tuple[int, int], states: int = 1
+    ) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.local = PlaneConvolution(channels, out)
+        self.vss = VssBlock(out, states=states)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """(N, channels, hq, wq, hs, ws) to (N, out, hq, wq, hs, ws)."""
+        sides = volume.shape[2:]
+        patches = partition(self.local(volume), *self.blocks)
+        return assemble(self.vss(patches), sides, *self.blocks)

@@ -1,0 +1,266 @@
+"""UINO-FSS: FS-DINO's unified segmenter with a Mamba-based dense prompt.
+
+Zhuo, Tang, Xue, Ding, Ji, Shen: "UINO-FSS: Unifying Representation Learning and Few-shot
+Segmentation via Hierarchical Distillation and Mamba-HyperCorrelation", arXiv 2504.15669, version 4.
+Sections, tables and equations are that paper's. Its authors have published no code; where the paper
+is silent the docstrings say what was chosen, and why: most numbers follow from parameter counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
+from fssbench.nn import cosine_map, masked_average, masks_at
+from fssbench_fsdino.adapter import BottleneckAdapter, early_layer
+from fssbench_fsdino.decoder import FourierPositions, MaskDecoder, MaskDownscaling
+from fssbench_fsdino.model import Masks
+from fssbench_uinofss.config import UinoFssConfig
+from fssbench_uinofss.hypercorrelation import HyperCorrelation
+from fssbench_uinofss.prompts import DensePrior, SinePrompt
+from fssbench_uinofss.stages import stages
+from fssbench_uinofss.volume import at_places, contrasted_volume
+
+# Numbers of a refined volume that are made at once: one pair of full-size images, several small.
+_AT_ONCE = 1 << 24
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Support:
+    """What the annotated images say.
+
+    Attributes:
+        prompts: sparse prompts, float (B, N, width).
+        prototypes: mean foreground feature, float (B, C); None when volumes are made.
+        features: of the last layers, the last one last, each float (B, K, C, h, w); none without
+            volumes.
+        masks: share of foreground of each place, float (B, K, h, w).
+    """
+
+    prompts: Tensor
+    prototypes: Tensor | None
+    features: tuple[Tensor, ...]
+    masks: Tensor
+
+
+class UinoFss(Matcher):
+    """Bottleneck adapter, meta-visual prompt generator, and SAM's mask decoder (figure 3).
+
+    Args:
+        config: options.
+        backbone: names and shapes of the features: a vision transformer of one scale.
+
+    Raises:
+        FssbenchError: the backbone is no such transformer, or the size does not suit it.
+    """
+
+    config: UinoFssConfig
+
+    def __init__(self, *, config: UinoFssConfig, backbone: BackboneInfo) -> None:
+        super().__init__(config=config, backbone=backbone)
+        self.layer = early_layer(backbone, config.layer)
+        self.last = backbone.last_layer
+        self.size = config.size or backbone.image_size
+        info = backbone.layer(self.last)
+        if self.size % info.stride:
+            raise FssbenchError(
+                f"uinofss: size={self.size} is no multiple of the patches of {backbone.name}; give "
+                f"a multiple of {info.stride}"
+            )
+        self.deep = last_layers(backbone, config.volume_layers)
+        width = config.width
+        self.adapter = BottleneckAdapter(
+            backbone.layer(self.layer).channels,
+            width=config.adapter_width,
+            inner=config.adapter_inner,
+            out=width,
+        )
+        self.semantic = (
+            SinePrompt(info.channels, width=width, inner=config.prompt_inner)
+            if config.prompts == "semantic"
+            else None
+        )
+        self.initial = nn.Embedding(1, width) if config.prompts == "initial" else None
+        self.hypercorrelation: nn.Module | None = None
+        self.prior: DensePrior | None = None
+        if config.dense == "volume":
+            refined = config.channels
+            if config.hypercorrelation == "none":
+                self.hypercorrelation, refined = nn.Identity(), config.volume_layers
+            else:
+                mamba = config.hypercorrelation == "mamba"
+                self.hypercorrelation = HyperCorrelation(
+                    config.volume_layers,
+                    config.channels,
+                    blocks=(config.query_block, config.support_block) if mamba else None,
+                    states=config.states,
+                )
+            self.prior = DensePrior(refined, widths=config.decode)
+        self.positions = FourierPositions(width)
+        self.downscaling = MaskDownscaling(width)
+        self.decoder = MaskDecoder(width)
+
+    # --- supports and queries --------------------------------------------------------------------
+
+    def request(self) -> FeatureRequest:
+        """The adapter's layer and the last ones; images squashed to a square."""
+        deep = self.deep if self.config.dense == "volume" else (self.last,)
+        layers = tuple(dict.fromkeys((self.layer, *deep)))
+        return FeatureRequest(layers=layers, size=self.size)
+
+    def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Support:
+        """Prompts of the supports.
+
+        Args:
+            features: for each requested layer (B, K, C, h, w).
+            masks: uint8 (B, K, H, W); 255 counts as background.
+        """
+        maps = features[self.last]
+        batch, shots, _, height, width = maps.shape
+        shares = masks_at(masks.flatten(0, 1), 1, height, width)
+        by_shot = shares.view(batch, shots, height, width)
+        volume = self.config.dense == "volume"
+        prototypes = masked_average(maps.flatten(0, 1), shares).view(batch, shots, -1)
+        return Support(
+            prompts=self._prompts(maps, by_shot),
+            prototypes=None if volume else prototypes.mean(1),
+            features=tuple(features[name] for name in self.deep) if volume else (),
+            masks=by_shot,
+        )
+
+    def segment(self, query: Mapping[str, Tensor], support: Support) -> Tensor:
+        """Logits of the final masks, (B, 4 h, 4 w)."""
+        return self.masks(query, support).final
+
+    def masks(self, query: Mapping[str, Tensor], support: Support) -> Masks:
+        """Prior and final masks.
+
+        Args:
+            query: for each requested layer (B, C, h, w).
+            support: of `embed_support`.
+        """
+        embedding = self.adapter(query[self.layer])  # (B, width, h, w)
+        size = query[self.last].shape[-2:]
+        prior = None
+        if support.prototypes is not None:  # PCS
+            similarity = cosine_map(query[self.last], support.prototypes)
+            prompt = functional.interpolate(
+                similarity[:, None], [4 * side for side in size], mode="bilinear",
+                align_corners=False,
+            )  # fmt: skip
+        else:
+            assert self.prior is not None
+            prior = self.prior(self.pooled([query[name] for name in self.deep], support))
+            prompt = prior[:, None]
+            if self.config.prior == "probability":
+                prompt = prompt.sigmoid()  # equation 11
+        final = self.decoder(
+            embedding, self.positions(*size), support.prompts, self.downscaling(prompt)
+        )
+        return Masks(prior=prior, final=final)
+
+    def pooled(self, query: Sequence[Tensor], support: Support) -> Tensor:
+        """Equation 10: refined volume and raw foreground correlation, averaged over the support.
+
+        Pairs of a query and a support are independent of each other, so large ones are gone through
+        one after the other (and in training computed anew for the backward pass): memory does not
+        grow with shots. For K shots the results are averaged.
+
+        Args:
+            query: of the last layers, each (B, C, h, w).
+            support: of `embed_support`.
+
+        Returns:
+            (B, l', h, w).
+        """
+        shots = support.masks.shape[1]
+        maps = [each.repeat_interleave(shots, 0) for each in query]
+        others = [each.flatten(0, 1) for each in support.features]
+        shares = support.masks.flatten(0, 1)
+        count = max(1, _AT_ONCE // self._numbers(maps[-1], others[-1]))
+        small = count < len(shares)
+        remember = small and self.training and torch.is_grad_enabled()
+        parts = []
+        for start in range(0, len(shares), count):
+            some = slice(start, start + count)
+            given = ([x[some] for x in maps], [x[some] for x in others], shares[some])
+            parts.append(
+                checkpoint(self._pooled_pairs, *given, use_reentrant=False)
+                if remember
+                else self._pooled_pairs(*given)
+            )
+        pooled = torch.cat(parts)
+        return pooled.view(-1, shots, *pooled.shape[1:]).mean(1)
+
+    def _pooled_pairs(
+        self, query: Sequence[Tensor], support: Sequence[Tensor], shares: Tensor
+    ) -> Tensor:
+        """(N, l', h, w) of N pairs."""
+        assert self.hypercorrelation is not None
+        size = query[-1].shape[-2:]
+        coarse = at_places(shares[:, None], self.config.support_places)[:, 0]
+        volume = contrasted_volume(
+            [at_places(maps, self.config.query_places) for maps in query],
+            [at_places(maps, self.config.support_places) for maps in support],
+            coarse,
+            contrast=self.config.contrast,
+        )
+        refined = self._average(self.hypercorrelation(volume), coarse)
+        if refined.shape[-2:] != size:
+            refined = functional.interpolate(refined, size, mode="bilinear", align_corners=False)
+        raw = contrasted_volume(query[-1:], support[-1:], shares, contrast=False)
+        return refined + self._average(raw, shares)
+
+    def _average(self, volume: Tensor, shares: Tensor) -> Tensor:
+        """(N, C, hq, wq, hs, ws) to (N, C, hq, wq)."""
+        if self.config.pool == "all":
+            return volume.mean((-2, -1))
+        weights = shares / shares.sum((1, 2), keepdim=True).clamp(min=1e-6)
+        return torch.einsum("ncijkl,nkl->ncij", volume, weights.to(volume.dtype))
+
+    def _numbers(self, query: Tensor, support: Tensor) -> int:
+        """Of a refined volume of one pair."""
+        places = 1
+        for maps, side in (
+            (query, self.config.query_places), (support, self.config.support_places),
+        ):  # fmt: skip
+            height, width = maps.shape[-2:]
+            places *= height * width if side is None else side**2
+        return places * self.config.channels
+
+    def _prompts(self, features: Tensor, shares: Tensor) -> Tensor:
+        if self.semantic is not None:
+            found: Tensor = self.semantic(features, shares)
+            return found
+        if self.initial is not None:
+            return self.initial.weight.expand(len(features), 1, -1)
+        return torch.zeros(len(features), 0, self.config.width, device=features.device)
+
+    # --- training --------------------------------------------------------------------------------
+
+    def stages(self) -> tuple[Stage, ...]:
+        """FS-DINO's three of distillation, coarse to fine, and one on episodes."""
+        return stages(self)
+
+
+def last_layers(backbone: BackboneInfo, count: int) -> tuple[str, ...]:
+    """The last layers of a transformer, the last one last.
+
+    That one is taken behind the encoder's final norm, as everywhere in FS-DINO; the others are
+    blocks as they are.
+
+    Raises:
+        FssbenchError: it has not so many.
+    """
+    blocks = [name for name in backbone.layers if name.startswith("blocks.")]
+    if count > len(blocks):
+        raise FssbenchError(
+            f"volume_layers={count}: {backbone.name} has {len(blocks)} blocks; ask for fewer layers"
+        )
+    return (*blocks[len(blocks) - count : -1], backbone.last_layer)

@@ -1,0 +1,60 @@
+"""4D blocks of a volume, and back (section IV-D2, before equation 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def partition(volume: Tensor, query_block: int, support_block: int) -> Tensor:
+    """Cut a volume into blocks and flatten each into a 2D patch.
+
+    Sides that the blocks do not divide are padded with zeros at their ends.
+
+    Args:
+        volume: (N, C, hq, wq, hs, ws), of any size.
+        query_block: kq, side of a block over query places.
+        support_block: ks, the same over support places.
+
+    Returns:
+        (N · blocks, kq², ks², C): rows are a block's query places, columns its support places.
+    """
+    sizes = _blocks(volume.shape[2:], query_block, support_block)
+    padding: list[int] = []
+    for side, (count, block) in zip(volume.shape[2:], sizes, strict=True):
+        padding = [0, count * block - side, *padding]  # the last dimension comes first
+    x = functional.pad(volume, padding) if any(padding) else volume
+    x = x.reshape(*volume.shape[:2], *(number for pair in sizes for number in pair))
+    # (N, C, nq, kq, mq, kq, ns, ks, ms, ks)
+    x = x.permute(0, 2, 4, 6, 8, 3, 5, 7, 9, 1)
+    return x.reshape(-1, query_block**2, support_block**2, volume.shape[1])
+
+
+def assemble(patches: Tensor, sides: Sequence[int], query_block: int, support_block: int) -> Tensor:
+    """The exact inverse of `partition`: the padding is cropped.
+
+    Args:
+        patches: (N · blocks, kq², ks², C).
+        sides: hq, wq, hs, ws of the volume.
+        query_block: kq.
+        support_block: ks.
+
+    Returns:
+        (N, C, hq, wq, hs, ws).
+    """
+    sizes = _blocks(sides, query_block, support_block)
+    counts, blocks = [count for count, _ in sizes], [block for _, block in sizes]
+    x = patches.reshape(-1, *counts, *blocks, patches.shape[-1])
+    x = x.permute(0, 9, 1, 5, 2, 6, 3, 7, 4, 8)
+    for place in range(4):
+        x = x.flatten(2 + place, 3 + place)
+    hq, wq, hs, ws = sides
+    return x[:, :, :hq, :wq, :hs, :ws]
+
+
+def _blocks(sides: Sequence[int], query_block: int, support_block: int) -> list[tuple[int, int]]:
+    """For each of the four sides: how many blocks, and how long they are."""
+    lengths = (query_block, query_block, support_block, support_block)
+    return [(-(-side // block), block) for side, block in zip(sides, lengths, strict=True)]

@@ -1,0 +1,151 @@
+"""Visual state space block: a selective scan of 2D patches in four directions (VMamba)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from fssbench.nn import selective_scan
+
+DIRECTIONS = 4
+# Numbers of a tensor of some patches that are processed together; and how many are too many to be
+# remembered for the backward pass.
+_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 25}
+_REMEMBERED = {"cpu": 1 << 23, "cuda": 1 << 25}
+_LEAST_STEP, _MOST_STEP = 1e-3, 1e-1
+
+
+class VssBlock(nn.Module):
+    """Scan and feed-forward network, each on normed input and added to it (VMamba, figure 3).
+
+    Liu et al., "VMamba: Visual State Space Model", NeurIPS 2024, whose final form is taken: one
+    state, no gate, as many channels inside as outside, a feed-forward network four times as wide.
+    UINO-FSS names none of these numbers; with them its module has 0.17 M parameters, the paper's
+    0.18 M being 0.01 M off.
+
+    Args:
+        channels: of a patch.
+        states: of each channel.
+        wider: of the feed-forward network.
+    """
+
+    def __init__(self, channels: int, *, states: int = 1, wider: int = 4) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.scan = CrossScan(channels, states=states)
+        self.norm2 = nn.LayerNorm(channels)
+        self.feed = nn.Sequential(
+            nn.Linear(channels, wider * channels),
+            nn.GELU(),
+            nn.Linear(wider * channels, channels),
+        )
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Process patches; none sees another.
+
+        They are gone through some at a time, and when there are many, those are computed anew in
+        the backward pass, so memory hardly grows with their number.
+
+        Args:
+            patches: (P, h, w, channels).
+
+        Returns:
+            The same shape.
+        """
+        device = patches.device.type
+        count = max(1, _AT_ONCE.get(device, _AT_ONCE["cpu"]) // math.prod(patches.shape[1:]))
+        if not torch.is_grad_enabled():
+            out = torch.empty_like(patches)
+            for start in range(0, len(patches), count):
+                out[start : start + count] = self._some(patches[start : start + count])
+            return out
+        parts = torch.split(patches, count)
+        if patches.numel() <= _REMEMBERED.get(device, _REMEMBERED["cpu"]):
+            return torch.cat([self._some(part) for part in parts])
+        return torch.cat([checkpoint(self._some, part, use_reentrant=False) for part in parts])
+
+    def _some(self, patches: Tensor) -> Tensor:
+        patches = patches + self.scan(self.norm1(patches))
+        fed: Tensor = patches + self.feed(self.norm2(patches))
+        return fed
+
+
+class CrossScan(nn.Module):
+    """A patch as four sequences, scanned and added up again (VMamba's SS2D, section 4.2).
+
+    Row by row, column by column, and both backwards; each direction has its own parameters.
+
+    Args:
+        channels: of a patch.
+        states: of each channel.
+    """
+
+    def __init__(self, channels: int, *, states: int = 1) -> None:
+        super().__init__()
+        self.states = states
+        self.rank = math.ceil(channels / 16)  # of the projection to step sizes
+        self.project_in = nn.Linear(channels, channels, bias=False)
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.select = nn.Parameter(torch.empty(DIRECTIONS, channels, self.rank + 2 * states))
+        self.steps = nn.Parameter(torch.empty(DIRECTIONS, self.rank, channels))
+        self.step_bias = nn.Parameter(torch.empty(DIRECTIONS, channels))
+        # A = -exp(decay_log) is below 0 whatever is learned; it starts at -1, -2, … (S4D-real).
+        start = torch.arange(1.0, states + 1).log()
+        self.decay_log = nn.Parameter(start.repeat(DIRECTIONS * channels, 1))
+        self.skip = nn.Parameter(torch.ones(DIRECTIONS * channels))
+        self.norm = nn.LayerNorm(channels)
+        self.project_out = nn.Linear(channels, channels, bias=False)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Mamba's start: steps between 0.001 and 0.1, evenly on a logarithmic scale."""
+        nn.init.uniform_(self.select, -(self.select.shape[1] ** -0.5), self.select.shape[1] ** -0.5)
+        nn.init.uniform_(self.steps, -(self.rank**-0.5), self.rank**-0.5)
+        low, high = math.log(_LEAST_STEP), math.log(_MOST_STEP)
+        with torch.no_grad():
+            step = torch.exp(low + (high - low) * torch.rand_like(self.step_bias))
+            self.step_bias.copy_(step + torch.log(-torch.expm1(-step)))  # softplus's inverse
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(P, h, w, channels) to the same shape."""
+        _, height, width, channels = patches.shape
+        x = self.project_in(patches).permute(0, 3, 1, 2)
+        x = functional.silu(self.depthwise(x)).permute(0, 2, 3, 1)
+        # Time first, as the scan without a kernel wants it: (L, P, 4, channels).
+        rows = x.flatten(1, 2).transpose(0, 1)
+        columns = x.transpose(1, 2).flatten(1, 2).transpose(0, 1)
+        sequences = torch.stack([rows, columns, rows.flip(0), columns.flip(0)], 2)
+        u = sequences.flatten(2)
+        # One matrix for all directions: its zeros are cheaper than sorting tokens by direction.
+        sizes = [self.rank, self.states, self.states]
+        choices = torch.cat([_diagonal(each) for each in torch.split(self.select, sizes, 2)], 1)
+        step, b, c = torch.split(u @ choices, [DIRECTIONS * size for size in sizes], -1)
+        delta = step @ _diagonal(self.steps)
+        chosen = (*b.shape[:2], DIRECTIONS, self.states)
+        y = selective_scan(
+            u.permute(1, 2, 0),
+            delta.permute(1, 2, 0),
+            -self.decay_log.exp(),
+            b.reshape(chosen).permute(1, 2, 3, 0),
+            c.reshape(chosen).permute(1, 2, 3, 0),
+            D=self.skip,
+            delta_bias=self.step_bias.flatten(),
+            delta_softplus=True,
+        )
+        directions = y.permute(2, 0, 1).reshape(sequences.shape)
+        by_row = directions[:, :, 0] + directions[:, :, 2].flip(0)
+        by_column = directions[:, :, 1] + directions[:, :, 3].flip(0)
+        turned = by_column.view(width, height, -1, channels).transpose(0, 1).flatten(0, 1)
+        merged = (by_row + turned).transpose(0, 1).reshape(patches.shape)
+        out: Tensor = self.project_out(self.norm(merged))
+        return out
+
+
+def _diagonal(blocks: Tensor) -> Tensor:
+    """(4, a, b) to (4 a, 4 b), zero but for the blocks."""
+    matrix: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return matrix
