@@ -165,8 +165,10 @@ def _import(name: str) -> ModuleType:
     path = Path(name)
     if not path.is_file():
         raise FssbenchError(f"plugin {name}: there is no such file")
-    # Registered under its stem, so that specs of the file can say factory="my_method:Class".
-    module_name = path.stem
+    # Registered under its stem, so that specs of the file can say factory="my_method:Class"; an
+    # __init__.py under its folder's name, as the package that it makes of the folder.
+    package = path.resolve().parent if path.stem == "__init__" else None
+    module_name = package.name if package else path.stem
     known = sys.modules.get(module_name)
     if known is not None:
         if getattr(known, "__file__", None) and Path(str(known.__file__)).samefile(path):
@@ -174,7 +176,9 @@ def _import(name: str) -> ModuleType:
         raise FssbenchError(
             f"plugin {name}: a module called {module_name!r} is loaded already; rename the file"
         )
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    spec = importlib.util.spec_from_file_location(
+        module_name, path, submodule_search_locations=[str(package)] if package else None
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

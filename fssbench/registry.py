@@ -138,6 +138,15 @@ def load_importer(spec: MatcherSpec) -> Any:
     return _resolve(spec.importer, spec.name)
 
 
+def load_lists(spec: ProtocolSpec) -> Any:
+    """Import what a protocol's `lists` names.
+
+    Raises:
+        FssbenchError: it cannot be imported, or the protocol has none.
+    """
+    return _resolve(spec.lists, spec.name)
+
+
 def options_class(spec: Spec) -> type[Any] | None:
     """The attrs class of a spec's options, or None when it takes none."""
     return typing.cast(type[Any], _resolve(spec.config, spec.name)) if spec.config else None

@@ -89,6 +89,11 @@ class ProtocolSpec(Spec):
             A control names the protocol whose very episodes it changes.
         score_size: predictions are scored at the ``original`` size of the query image, or at the
             matcher's ``input`` size (the mask is then resized with nearest neighbour).
+        void: pixels of 255 in the query's mask are in no count (``ignore``), or they are counted as
+            ``background``.
+        lists: ``"package.module:function"`` that reads authors' list files, which a person must
+            point to (``--lists``), see `fssbench.episodes.lists`; "" makes the lists of the
+            dataset. With list files, `min_pixels` and `rare` are not used.
     """
 
     dataset: str
@@ -99,6 +104,8 @@ class ProtocolSpec(Spec):
     rare: Literal["error", "drop"] = "error"
     draw_key: str = ""
     score_size: Literal["original", "input"] = "original"
+    void: Literal["ignore", "background"] = "ignore"
+    lists: str = attrs.field(default="", validator=_check_factory)
 
 
 @attrs.frozen(kw_only=True)

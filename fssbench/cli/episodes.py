@@ -28,7 +28,7 @@ def episodes() -> None:
 def build(
     protocol: str, data_root: Path | None, data_options: dict[str, str],
     folds: tuple[int, ...] | None, shots: tuple[int, ...], seeds: tuple[int, ...],
-    limit: int | None, out: Path, as_json: bool,
+    limit: int | None, lists: Path | None, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw the episodes of a protocol and write one manifest for each fold, shots and seed."""
     from fssbench import build as parts
@@ -43,7 +43,7 @@ def build(
         for count in shots:
             for seed in seeds:
                 manifest = build_manifest(
-                    spec, dataset, fold=fold, shots=count, seed=seed, limit=limit
+                    spec, dataset, fold=fold, shots=count, seed=seed, limit=limit, lists=lists
                 )
                 name = spec.name.replace("/", "-")
                 path = out / f"{name}-fold{fold}-{count}shot-seed{seed}.jsonl.gz"

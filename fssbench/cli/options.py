@@ -80,7 +80,7 @@ def data_options(command: F) -> F:
 
 
 def cell_options(command: F) -> F:
-    """``--fold``, ``--shots``, ``--seed``, ``--limit``."""
+    """``--lists``, ``--fold``, ``--shots``, ``--seed``, ``--limit``."""
     for option in (
         click.option("--limit", type=int, help="Only the first N episodes; such rows never rank."),
         click.option("--seed", "seeds", default="0", show_default=True, callback=numbers,
@@ -89,6 +89,8 @@ def cell_options(command: F) -> F:
                      help="Numbers of supports, e.g. 1,5."),
         click.option("--fold", "folds", default="all", show_default=True, callback=numbers,
                      help="Folds, e.g. 0,1, or all."),
+        click.option("--lists", type=click.Path(path_type=Path), metavar="FOLDER",
+                     help="Authors' list files, for a protocol of the literature."),
     ):  # fmt: skip
         command = option(command)
     return command

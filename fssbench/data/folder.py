@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from fssbench.data.images import check_same_size, read_grey, read_image
+from fssbench.data.images import MISSING, check_same_size, read_grey, read_image
 from fssbench.data.index import IndexedDataset
 from fssbench.errors import FssbenchError
 
@@ -156,14 +156,30 @@ class Folder(ClassFolders):
 
     def foreground(self, path: Path) -> Tensor:
         """What a mask of zeros and ones, or of dark and bright values, marks."""
-        grey = read_grey(path)
-        brightest = int(grey.max())
-        if 1 < brightest < HALF:
-            raise FssbenchError(
-                f"{path}: its brightest pixel is {brightest} of 255, so nothing in it is "
-                "foreground; write foreground as 255, or as 1 and nothing above"
-            )
-        return grey if brightest <= 1 else (grey >= HALF).to(torch.uint8)
+        return read_marked(path)
+
+
+def read_marked(path: Path, *, missing: str = MISSING, upright: bool = False) -> Tensor:
+    """What a mask file marks: uint8 (H, W) of 0 and 1.
+
+    If it holds nothing above 1, then 1 is marked; otherwise values of 128 and more are.
+
+    Args:
+        path: the file; errors show it as it is given.
+        missing: what an error says when there is no such file.
+        upright: turn it as its EXIF orientation says.
+
+    Raises:
+        FssbenchError: it cannot be read, or is dark all over but not of zeros and ones.
+    """
+    grey = read_grey(path, missing=missing, upright=upright)
+    brightest = int(grey.max())
+    if 1 < brightest < HALF:
+        raise FssbenchError(
+            f"{path}: its brightest pixel is {brightest} of 255, so nothing in it is "
+            "foreground; write foreground as 255, or as 1 and nothing above"
+        )
+    return grey if brightest <= 1 else (grey >= HALF).to(torch.uint8)
 
 
 def find_pairs(folder: Path) -> dict[str, Pair]:

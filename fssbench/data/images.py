@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from fssbench.errors import FssbenchError
@@ -19,21 +19,27 @@ MISSING = "no such file; check --data-root"
 """What an error says of a missing file when the caller knows nothing better."""
 
 
-def read_image(path: Path, *, missing: str = MISSING) -> Tensor:
+def read_image(path: Path, *, missing: str = MISSING, upright: bool = False) -> Tensor:
     """The picture as uint8 (3, H, W), RGB.
 
     Grey, palette and CMYK pictures are converted; transparency is dropped. The EXIF orientation is
-    not applied, because masks are drawn on the pixels as they are stored.
+    not applied unless asked for, because masks of datasets are drawn on the pixels as they are
+    stored.
 
     Args:
         path: the file; errors show it as it is given.
         missing: what an error says when there is no such file.
+        upright: turn the picture as its EXIF orientation says, as viewers show it.
 
     Raises:
         FssbenchError: the file is missing, cut off, too large, or of more than 8 bits a channel.
     """
-    pixels = _decode(path, missing, lambda picture: np.array(_eight_bit(picture).convert("RGB")))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+    def rgb(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        turned = _turned(picture) if upright else picture
+        return np.array(_eight_bit(turned).convert("RGB"))
+
+    return torch.from_numpy(_decode(path, missing, rgb)).permute(2, 0, 1).contiguous()
 
 
 def read_labels(path: Path, *, missing: str = MISSING) -> Tensor:
@@ -53,15 +59,23 @@ def read_labels(path: Path, *, missing: str = MISSING) -> Tensor:
     return torch.from_numpy(_decode(path, missing, labels))
 
 
-def read_grey(path: Path, *, missing: str = MISSING) -> Tensor:
+def read_grey(path: Path, *, missing: str = MISSING, upright: bool = False) -> Tensor:
     """A picture turned to grey as uint8 (H, W), 0 to 255; palette colours count, not their numbers.
+
+    Args:
+        path: the file; errors show it as it is given.
+        missing: what an error says when there is no such file.
+        upright: turn it as its EXIF orientation says.
 
     Raises:
         FssbenchError: as `read_image`.
     """
-    return torch.from_numpy(
-        _decode(path, missing, lambda picture: np.array(_eight_bit(picture).convert("L")))
-    )
+
+    def grey(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        turned = _turned(picture) if upright else picture
+        return np.array(_eight_bit(turned).convert("L"))
+
+    return torch.from_numpy(_decode(path, missing, grey))
 
 
 def image_size(path: Path, *, missing: str = MISSING) -> tuple[int, int]:
@@ -92,6 +106,11 @@ def check_same_size(
             f"{mask_path}: the mask is {width}x{height}, its image {image_path.name} is "
             f"{image_width}x{image_height}; they must be of one size, pixel on pixel"
         )
+
+
+def _turned(picture: Image.Image) -> Image.Image:
+    picture.load()  # so that a picture that is cut off says so, not its EXIF block
+    return ImageOps.exif_transpose(picture)
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Episodes, samplers, protocols and manifests; the house protocols are registered here."""
+"""Episodes, samplers, protocols and manifests; protocols are registered here."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from fssbench.specs import ProtocolSpec, SamplerSpec
 # "The class covers at least 2·32·32 pixels": the rule of OSLSM and PFENet, at original size.
 _MIN_PIXELS = 2 * 32 * 32
 
+_HSNET = "Hypercorrelation Squeeze for Few-Shot Segmentation, ICCV 2021"
+_HDMNET = "Hierarchical Dense Correlation Distillation for Few-Shot Segmentation, CVPR 2023"
+
 
 def fssbench_samplers() -> list[SamplerSpec]:
-    """The house sampler and the control that shows whether a method heeds its support."""
+    """The house sampler, a control, and samplers that draw as the literature does."""
     return [
         SamplerSpec(
             name="class-balanced",
@@ -21,16 +24,38 @@ def fssbench_samplers() -> list[SamplerSpec]:
             summary="class-balanced, but supports show the mask of another class (a control)",
             factory="fssbench.episodes.sampler:wrong_mask",
         ),
+        SamplerSpec(
+            name="hsnet-list-order",
+            summary="HSNet's on PASCAL-5i and FSS-1000: queries in list order, supports may repeat",
+            factory="fssbench.episodes.hsnet:in_list_order",
+            paper=_HSNET,
+        ),
+        SamplerSpec(
+            name="hsnet-class-uniform",
+            summary="HSNet's on COCO-20i: class uniform, then image; supports may repeat",
+            factory="fssbench.episodes.hsnet:class_uniform",
+            paper=_HSNET,
+        ),
+        SamplerSpec(
+            name="image-sequential",
+            summary="the law of HDMNet, BAM and PFENet: images in list order, any class of each",
+            factory="fssbench.episodes.hdmnet:image_sequential",
+            paper=_HDMNET,
+        ),
     ]
 
 
 def fssbench_protocols() -> list[ProtocolSpec]:
-    """The house protocols. Never change one: give the changed one a new name."""
+    """House protocols and the literature's. Never change one: give the changed one a new name."""
+    return [*_house(), *_literature()]
+
+
+def _house() -> list[ProtocolSpec]:
 
     def balanced(
         name: str, split: str, episodes: int | None, note: str = "", **more: object
     ) -> ProtocolSpec:
-        count = "every image of every class" if episodes is None else f"{episodes:,} episodes"
+        count = _count(episodes)
         fields = {"sampler": "class-balanced", "min_pixels": _MIN_PIXELS, **more}
         return ProtocolSpec(
             name=name,
@@ -68,3 +93,65 @@ def fssbench_protocols() -> list[ProtocolSpec]:
             draw_key="shapes/v1-1k",
         ),
     ]
+
+
+def _literature() -> list[ProtocolSpec]:
+    """From authors' list files. They replay published numbers; new ones belong to the house's."""
+
+    def hsnet(name: str, split: str, episodes: int | None, **more: object) -> ProtocolSpec:
+        return ProtocolSpec(
+            name=name,
+            summary=f"as HSNet's code: {_count(episodes)}, scored at the matcher's input size",
+            dataset=name.partition("/")[0],
+            split=split,
+            episodes=episodes,
+            min_pixels=0,
+            score_size="input",
+            paper=_HSNET,
+            **more,  # type: ignore[arg-type]
+        )
+
+    def hdmnet(name: str, episodes: int, lists: str) -> ProtocolSpec:
+        return ProtocolSpec(
+            name=name,
+            summary=f"by the law of HDMNet's code: {_count(episodes)}, scored at original size",
+            dataset=name.partition("/")[0],
+            split="val",
+            sampler="image-sequential",
+            episodes=episodes,
+            min_pixels=0,
+            lists=f"fssbench.episodes.hdmnet:{lists}",
+            paper=_HDMNET,
+        )
+
+    return [
+        hsnet(
+            "pascal5i/hsnet-1k",
+            "val",
+            1000,
+            sampler="hsnet-list-order",
+            lists="fssbench.episodes.hsnet:pascal_lists",
+        ),
+        hsnet(
+            "coco20i/hsnet-1k",
+            "val",
+            1000,
+            sampler="hsnet-class-uniform",
+            lists="fssbench.episodes.hsnet:coco_lists",
+            # HSNet knows no ignored pixels on COCO: what is not the class is background.
+            void="background",
+        ),
+        hsnet(
+            "fss1000/hsnet",
+            "test",
+            None,
+            sampler="hsnet-list-order",
+            lists="fssbench.episodes.hsnet:fss_lists",
+        ),
+        hdmnet("pascal5i/hdmnet-1k", 1000, "pascal_lists"),
+        hdmnet("coco20i/hdmnet-10k", 10000, "coco_lists"),
+    ]
+
+
+def _count(episodes: int | None) -> str:
+    return "every image of every class" if episodes is None else f"{episodes:,} episodes"

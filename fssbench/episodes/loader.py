@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from fssbench.data.dataset import Dataset
+from fssbench.data.dataset import IGNORE, Dataset
 from fssbench.data.geometry import Geometry
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError
@@ -59,12 +59,18 @@ class ChunkData:
 
 class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
     def __init__(
-        self, tasks: Sequence[ChunkTask], dataset: Dataset, geometry: Geometry, score_size: str
+        self,
+        tasks: Sequence[ChunkTask],
+        dataset: Dataset,
+        geometry: Geometry,
+        score_size: str,
+        void: str,
     ) -> None:
         self.tasks = tasks
         self.dataset = dataset
         self.geometry = geometry
         self.score_size = score_size
+        self.void = void
         self._masks: dict[tuple[str, int], Tensor] = {}
 
     def __len__(self) -> int:
@@ -83,6 +89,8 @@ class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
         targets = []
         for episode in task.episodes:
             target = dataset.mask(episode.query, episode.class_id)
+            if self.void == "background":
+                target = target.masked_fill(target == IGNORE, 0)
             targets.append(target if self.score_size == "original" else geometry.mask(target))
         return ChunkData(
             task=task,
@@ -112,6 +120,7 @@ def load_chunks(
     *,
     score_size: str,
     workers: int,
+    void: str = "ignore",
 ) -> Iterator[ChunkData]:
     """Load chunks in order, ahead of their use.
 
@@ -121,12 +130,13 @@ def load_chunks(
         geometry: how images are resized.
         score_size: ``original`` or ``input``, see `ProtocolSpec`.
         workers: loader processes; 0 loads in this one.
+        void: ``ignore`` or ``background``, see `ProtocolSpec`.
 
     Raises:
         FssbenchError: an image or mask cannot be read, or a loader process died.
     """
     loader = DataLoader(
-        _Chunks(tasks, dataset, geometry, score_size),
+        _Chunks(tasks, dataset, geometry, score_size, void),
         batch_size=None,
         num_workers=min(workers, len(tasks)),
     )

@@ -1,7 +1,8 @@
 """The samplers that come with fssbench.
 
 A sampler is a function ``sampler(pool, *, episodes, shots, draw) -> list[Episode]``. It may use no
-randomness but `draw`, and nothing of the dataset but annotations.
+randomness but `draw` (one that replays an authors' code: a private generator seeded with
+`Pool.seed`), and nothing of the dataset but annotations.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ class Pool:
 
     Attributes:
         lists: for each class of the fold the ids of its images, sorted; every list holds at least
-            K+1 images.
+            K+1 images. Of a protocol with authors' list files: in the files' order, as many as they
+            have.
         dataset: for what else a sampler wants to know of annotations.
+        queries: of a protocol with list files, the order in which they ask, see `Listed`.
+        seed: the manifest's. Only for replaying an authors' own generator; `Draw` is keyed by it.
     """
 
     lists: Mapping[int, Sequence[str]]
     dataset: Dataset
+    queries: Sequence[tuple[int | None, str]] = ()
+    seed: int = 0
 
 
 Sampler = Callable[..., list[Episode]]

@@ -18,7 +18,7 @@ from fssbench.backbones.backbone import Backbone
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.loader import load_chunks
 from fssbench.episodes.manifest import Manifest
-from fssbench.episodes.protocol import build_manifest
+from fssbench.episodes.protocol import build_manifest, check_lists
 from fssbench.errors import FssbenchError
 from fssbench.harness.evaluation import Evaluation
 from fssbench.harness.features import FeatureCache
@@ -80,6 +80,7 @@ def evaluate(
     job = _completed(job, checkpoint)
     known = registry.registry()
     protocol = known.get(ProtocolSpec, job.protocol)
+    check_lists(protocol, job.lists)
     # Everything that a slip of the finger can spoil comes before everything that takes long.
     method = known.get(MatcherSpec, job.matcher)
     registry.configure(method, job.options)
@@ -97,11 +98,19 @@ def evaluate(
     weights = job.weights if checkpoint is None else checkpoint.backbone_weights(job.weights)
     backbone = build.backbone(job.backbone, weights)
     if checkpoint is not None:
-        _check_weights(checkpoint, backbone)
+        checkpoint.check_weights(backbone)
     matcher = _matcher(job, backbone, checkpoint)
     pipeline = Pipeline(matcher, backbone, device=device, precision=job.precision)
     manifests = [
-        build_manifest(protocol, dataset, fold=fold, shots=shots, seed=seed, limit=job.limit)
+        build_manifest(
+            protocol,
+            dataset,
+            fold=fold,
+            shots=shots,
+            seed=seed,
+            limit=job.limit,
+            lists=job.lists,
+        )
         for fold in folds
         for shots in job.shots
         for seed in job.seeds
@@ -177,6 +186,7 @@ class _Bench:
             self.dataset,
             self.pipeline.geometry,
             score_size=self.protocol.score_size,
+            void=self.protocol.void,
             workers=self.workers,
         )
         measured = measure_chunks(
@@ -239,14 +249,9 @@ def _check_checkpoint(
     checkpoint: Checkpoint, job: Evaluation, dataset: str, folds: Sequence[int]
 ) -> None:
     """A model must not be tested as something else, or on classes that it was trained on."""
-    header = checkpoint.header
-    for what, asked in (("matcher", job.matcher), ("backbone", job.backbone)):
-        if header[what] != asked:
-            raise FssbenchError(
-                f"--checkpoint {checkpoint.name}: it was trained as {what} {header[what]!r}, not "
-                f"{asked!r}"
-            )
-    trained = trained_fold(header, dataset)
+    checkpoint.check_is("matcher", job.matcher)
+    checkpoint.check_is("backbone", job.backbone)
+    trained = trained_fold(checkpoint.header, dataset)
     for fold in folds:
         if trained not in (None, fold) and not job.any_fold:
             raise FssbenchError(
@@ -254,21 +259,6 @@ def _check_checkpoint(
                 f"seen the classes of fold {fold}; evaluate --fold {trained}, or give --any-fold "
                 "for a record that never ranks"
             )
-
-
-def _check_weights(checkpoint: Checkpoint, backbone: Backbone) -> None:
-    """A matcher must not meet features of other weights than those it was trained on."""
-    trained = checkpoint.header.get("weights")
-    if not isinstance(trained, dict) or checkpoint.holds_backbone:
-        return
-    own = backbone.weights
-    random = "random" in (trained.get("source"), own.source)
-    if trained.get("sha256") != own.sha256 or (random and trained.get("source") != own.source):
-        raise FssbenchError(
-            f"--checkpoint {checkpoint.name}: it was trained on {trained.get('source')} weights "
-            f"{trained.get('name') or ''} of its backbone, and these are {own.source} "
-            f"{own.name}; give --weights"
-        )
 
 
 def _matcher(job: Evaluation, backbone: Backbone, checkpoint: Checkpoint | None) -> Matcher:

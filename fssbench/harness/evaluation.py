@@ -26,6 +26,7 @@ class Evaluation:
         protocol: protocol id.
         data_root: folder of the dataset.
         data_options: the dataset's own options.
+        lists: folder of authors' list files, for a protocol that reads such.
         folds: fold numbers; None for all, or for the one that the checkpoint was trained for.
         shots: K, each evaluated for itself.
         seeds: seeds of the manifest; benchmarks use 0.
@@ -51,6 +52,7 @@ class Evaluation:
     protocol: str = "shapes/v1-1k"
     data_root: Path | None = None
     data_options: Mapping[str, Any] = attrs.field(factory=dict)
+    lists: Path | None = None
     folds: tuple[int, ...] | None = None
     shots: tuple[int, ...] = (1,)
     seeds: tuple[int, ...] = (0,)

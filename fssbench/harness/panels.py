@@ -20,12 +20,13 @@ HEIGHT = 240
 """Height of a tile, in pixels."""
 _CAPTION = 18
 _GAP = 6
-_SUPPORT, _TRUTH, _PREDICTION, _IGNORED = (
+_SUPPORT, _TRUTH, PREDICTION, _IGNORED = (
     (255, 170, 0),
     (0, 200, 80),
     (40, 120, 255),
     (160, 160, 160),
 )
+"""Red, green, blue."""
 
 
 class Panels:
@@ -74,18 +75,32 @@ def draw_episode(run: Run, episode: Episode, prediction: Tensor, iou: float) -> 
     marked = prediction.cpu().to(truth.dtype)
     if marked.shape != truth.shape:  # scored at the encoder's size
         query = _resized(query, marked.shape[0], marked.shape[1])
-    tiles.append((_overlay(query, marked, _PREDICTION), f"prediction: IoU {iou:.1f}"))
+    tiles.append((_overlay(query, marked, PREDICTION), f"prediction: IoU {iou:.1f}"))
     return _row(tiles)
 
 
-def _overlay(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> Image.Image:
+def painted(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> NDArray[numpy.float32]:
+    """A picture with a mask over it, outlined, and ignored pixels in grey.
+
+    Args:
+        image: uint8 (3, H, W).
+        mask: uint8 (H, W) of 0, 1 and 255.
+        colour: red, green, blue, 0 to 255.
+
+    Returns:
+        (H, W, 3), 0 to 255.
+    """
     pixels = image.permute(1, 2, 0).numpy().astype(numpy.float32)
     plane = mask.numpy()
     inside = plane == 1
     pixels[inside] = 0.45 * pixels[inside] + 0.55 * numpy.asarray(colour, numpy.float32)
     pixels[plane == IGNORE] = _IGNORED
     pixels[_outline(inside)] = colour
-    return _tile(pixels)
+    return pixels
+
+
+def _overlay(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> Image.Image:
+    return _tile(painted(image, mask, colour))
 
 
 def _heat(image: Tensor, heat: Tensor) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,10 +10,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from fssbench import build
+from fssbench import build, registry
+from fssbench.data.dataset import IGNORE
 from fssbench.errors import FssbenchError
 from fssbench.harness.pipeline import Pipeline, Precision, choose_device
 from fssbench.matchers.checkpoint import read_checkpoint
+from fssbench.specs import BackboneSpec, MatcherSpec
 
 
 @attrs.frozen(eq=False)
@@ -39,6 +42,10 @@ class Predictor:
         precision: ``fp32`` or ``bf16``.
         options: the matcher's own.
 
+    Attributes:
+        matcher: registered name of the method.
+        pipeline: method and encoder.
+
     Raises:
         FssbenchError: unknown names or options, missing weights.
     """
@@ -53,6 +60,7 @@ class Predictor:
         precision: Precision = "fp32",
         **options: Any,
     ) -> None:
+        self.matcher = registry.registry().get(MatcherSpec, matcher).name
         encoder = build.backbone(backbone, weights)
         self.pipeline = Pipeline(
             build.matcher(matcher, encoder, **options),
@@ -65,55 +73,87 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, weights: str | Path = "pretrained", *, device: str = "auto"
+        cls,
+        path: str | Path,
+        weights: str | Path = "pretrained",
+        *,
+        matcher: str = "",
+        backbone: str = "",
+        device: str = "auto",
+        **options: Any,
     ) -> Self:
         """A trained matcher, with options and backbone as its checkpoint's header says.
 
         Args:
             path: the checkpoint.
             weights: of the encoder; not to be given for a checkpoint that brings them.
+            matcher: what it must be a checkpoint of; "" for whatever it is.
+            backbone: the encoder that it must have been trained on; "" for whatever it was.
             device: as for the class.
+            options: of the matcher, instead of those that it was trained with.
 
         Raises:
             FssbenchError: the file cannot be read or does not fit.
         """
         checkpoint = read_checkpoint(Path(path))
+        known = registry.registry()
+        for what, asked, kind in (
+            ("matcher", matcher, MatcherSpec),
+            ("backbone", backbone, BackboneSpec),
+        ):
+            if asked:
+                checkpoint.check_is(what, known.get(kind, asked).name)
         header = checkpoint.header
-        weights = checkpoint.backbone_weights(str(weights))
         made = cls(
-            header["matcher"], header["backbone"], weights, device=device, **header["config"]
+            header["matcher"],
+            header["backbone"],
+            checkpoint.backbone_weights(str(weights)),
+            device=device,
+            **{**header["config"], **options},
         )
+        checkpoint.check_weights(made.pipeline.backbone)
         checkpoint.load_into(made.pipeline.matcher)
         return made
 
-    def set_support(self, images: Tensor, masks: Tensor) -> None:
+    def set_support(
+        self, images: Tensor | Sequence[Tensor], masks: Tensor | Sequence[Tensor]
+    ) -> None:
         """Tell what to look for; it stays until it is told anew.
 
         Args:
-            images: (K, 3, H, W), float in [0, 1] or uint8.
-            masks: uint8 (K, H, W) of 0 and 1; 255 marks pixels to leave out.
+            images: (K, 3, H, W), or K images (3, H, W) of any sizes; float in [0, 1] or uint8.
+            masks: uint8 (K, H, W), or K masks (H, W), each of the size of its image; of 0 and 1,
+                and 255 for pixels to leave out.
 
         Raises:
-            FssbenchError: shapes or values are others, or no pixel is marked.
+            FssbenchError: shapes or values are others, no pixel is marked, or what a mask marks is
+                too small to be seen at the encoder's input size.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-            raise FssbenchError(f"images have shape {tuple(images.shape)}; expected (K, 3, H, W)")
-        if masks.shape != (len(images), *images.shape[-2:]):
-            raise FssbenchError(
-                f"masks have shape {tuple(masks.shape)}; the images need "
-                f"{(len(images), *images.shape[-2:])}"
-            )
-        masks = masks.to(torch.uint8)
-        if bool(((masks > 1) & (masks != 255)).any()):
+        _check_shapes(images, masks)
+        masks = [mask.to(torch.uint8) for mask in masks]
+        if any(bool(((mask > 1) & (mask != IGNORE)).any()) for mask in masks):
             raise FssbenchError("masks hold values other than 0, 1 and 255 (ignore)")
-        if not bool((masks == 1).any()):
+        if not any(bool((mask == 1).any()) for mask in masks):
             raise FssbenchError("no pixel of the masks is 1: there is nothing to look for")
         geometry = self.pipeline.geometry
-        squares = torch.stack([geometry.mask(mask) for mask in masks])
-        pixels = torch.stack([geometry.image(_checked(image)) for image in images])
-        keep = list(squares) if self.pipeline.request.mask_support else None
-        encoded = self.pipeline.encode(pixels, keep)
-        self._support = self.pipeline.embed_support([encoded], squares[None])
+        squares = [geometry.mask(mask) for mask in masks]
+        for number, (mask, square) in enumerate(zip(masks, squares, strict=True), 1):
+            marked = int((mask == 1).sum())
+            if marked and not bool((square == 1).any()):
+                raise FssbenchError(
+                    f"mask {number} marks {marked} of {mask.numel()} pixels, too few to be seen at "
+                    f"the encoder's input of {geometry.size}x{geometry.size}; crop image and mask, "
+                    "or set the matcher's size option"
+                )
+        # One by one: images of a set may differ in dtype, and the pipeline encodes singly anyway.
+        encoded = [
+            self.pipeline.encode(
+                geometry.image(_checked(image))[None],
+                [square] if self.pipeline.request.mask_support else None,
+            )[0]
+            for image, square in zip(images, squares, strict=True)
+        ]
+        self._support = self.pipeline.embed_support([encoded], torch.stack(squares)[None])
 
     def predict(self, image: Tensor) -> Prediction:
         """Segment an image.
@@ -133,6 +173,25 @@ class Predictor:
         logits = self.pipeline.segment(query, self._support)[0]
         mask = geometry.restore(logits, *image.shape[-2:]) > 0
         return Prediction(logits=logits.cpu(), mask=mask.cpu())
+
+
+def _check_shapes(images: Tensor | Sequence[Tensor], masks: Tensor | Sequence[Tensor]) -> None:
+    sizes = [tuple(image.shape) for image in images]
+    if not sizes or any(len(size) != 3 or size[0] != 3 for size in sizes):
+        raise FssbenchError(f"images have shape {_shape(images)}; expected (K, 3, H, W)")
+    needed = [size[-2:] for size in sizes]
+    if [tuple(mask.shape) for mask in masks] != needed:
+        stacked = isinstance(images, Tensor)
+        raise FssbenchError(
+            f"masks have shape {_shape(masks)}; the images need "
+            f"{(len(needed), *needed[0]) if stacked else needed}"
+        )
+
+
+def _shape(planes: Tensor | Sequence[Tensor]) -> object:
+    if isinstance(planes, Tensor):
+        return tuple(planes.shape)
+    return [tuple(plane.shape) for plane in planes]
 
 
 def _checked(image: Tensor) -> Tensor:

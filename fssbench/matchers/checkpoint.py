@@ -12,6 +12,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from fssbench.backbones.backbone import Backbone
 from fssbench.backbones.weights import BACKBONE_PREFIX
 from fssbench.errors import FssbenchError
 from fssbench.files import sha256, write_atomically
@@ -64,6 +65,36 @@ class Checkpoint:
                 "backbone; leave --weights out"
             )
         return str(self.path)
+
+    def check_is(self, what: str, asked: str) -> None:
+        """Raise an `FssbenchError` unless it was trained as what the user asks for.
+
+        Args:
+            what: ``matcher`` or ``backbone``.
+            asked: the registered name that was given.
+        """
+        if self.header[what] != asked:
+            raise FssbenchError(
+                f"--checkpoint {self.name}: it was trained as {what} {self.header[what]!r}, not "
+                f"{asked!r}"
+            )
+
+    def check_weights(self, backbone: Backbone) -> None:
+        """Raise an `FssbenchError` unless these are the backbone's weights of the training.
+
+        A matcher must not meet features of other weights than those it was trained on.
+        """
+        trained = self.header.get("weights")
+        if not isinstance(trained, dict) or self.holds_backbone:
+            return
+        own = backbone.weights
+        random = "random" in (trained.get("source"), own.source)
+        if trained.get("sha256") != own.sha256 or (random and trained.get("source") != own.source):
+            raise FssbenchError(
+                f"--checkpoint {self.name}: it was trained on {trained.get('source')} weights "
+                f"{trained.get('name') or ''} of its backbone, and these are {own.source} "
+                f"{own.name}; give --weights"
+            )
 
     def load_into(self, matcher: Matcher, parts: Sequence[str] = ()) -> None:
         """Give a matcher these weights.

@@ -53,3 +53,51 @@ def fake():
 @pytest.fixture
 def make_fake():
     return Fake
+
+
+class Named(Fake):
+    """A dataset under a registered name; `folds_of` has the novel classes of each fold."""
+
+    splits = ("train", "val", "test")
+
+    def __init__(self, name, classes, folds_of, images):
+        super().__init__(images if isinstance(images, dict) else {i: {} for i in images}, 0)
+        self.name, self.classes, self.folds = name, tuple(classes), len(folds_of)
+        self.folds_of = folds_of
+
+    def fold_classes(self, fold):
+        self.check_fold(fold)
+        return tuple(self.folds_of[fold])
+
+
+@pytest.fixture
+def make_pascal():
+    """PASCAL-5i with these images (``{id: {class id: pixels}}`` or ids alone)."""
+
+    def make(images):
+        folds = [range(5 * fold, 5 * fold + 5) for fold in range(4)]
+        return Named("pascal5i", map(str, range(20)), folds, images)
+
+    return make
+
+
+@pytest.fixture
+def make_coco():
+    """COCO-20i with these images."""
+
+    def make(images):
+        folds = [range(fold, 80, 4) for fold in range(4)]
+        return Named("coco20i", map(str, range(80)), folds, images)
+
+    return make
+
+
+@pytest.fixture
+def make_fss():
+    """FSS-1000 with these classes of ten images."""
+
+    def make(classes):
+        images = [f"{name}/{n}" for name in classes for n in range(1, 11)]
+        return Named("fss1000", classes, [range(len(classes))], images)
+
+    return make

@@ -52,6 +52,30 @@ def test_several_shots_and_ignored_pixels(predictor):
     assert predictor.predict(image).mask.any()
 
 
+@pytest.mark.parametrize("method", ["prototype", "masked"])
+def test_supports_of_different_sizes(method):
+    predictor = Predictor(method, "pixels", device="cpu")
+    (one, its_mask), (two, other_mask) = scene(64, 64), scene(200, 90)
+    shrunk = predictor.pipeline.geometry.image(two)
+    small_mask = predictor.pipeline.geometry.mask(other_mask)
+    predictor.set_support([one, two], [its_mask, other_mask])
+    mixed = predictor.predict(one).logits
+    predictor.set_support(torch.stack([one, shrunk]), torch.stack([its_mask, small_mask]))
+    assert torch.equal(mixed, predictor.predict(one).logits)
+    with pytest.raises(FssbenchError, match=r"need \[\(64, 64\), \(200, 90\)\]"):
+        predictor.set_support([one, two], [other_mask, its_mask])
+    with pytest.raises(FssbenchError, match=r"images have shape \[\]; expected"):
+        predictor.set_support([], [])
+
+
+def test_a_mask_that_vanishes_at_the_input_size(predictor):
+    image, mask = scene(640, 640)
+    speck = torch.zeros_like(mask)
+    speck[5, 5] = 1
+    with pytest.raises(FssbenchError, match="mask 2 marks 1 of 409600 pixels, too few .* 64x64"):
+        predictor.set_support([image, image], [mask, speck])
+
+
 @pytest.mark.parametrize(
     ("images", "masks", "message"),
     [

@@ -1,0 +1,160 @@
+"""Write a plugin package that runs as it stands."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import re
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import attrs
+
+from fssbench import registry
+from fssbench.errors import FssbenchError
+from fssbench.files import write_atomically
+from fssbench.specs import MatcherSpec
+
+LONGEST = 40
+"""Characters of a name; with more, lines of the package would be too long."""
+
+# Template below templates/ -> file of the package.
+FILES = {
+    "pyproject.toml": "pyproject.toml",
+    "README.md": "README.md",
+    "init.py": "$module/__init__.py",
+    "model.py": "$module/model.py",
+    "stages.py": "$module/stages.py",
+    "recipes.toml": "$module/recipes.toml",
+    "test.py": "tests/test_$word.py",
+    "gitignore": ".gitignore",
+}
+_TAKEN = {"Matcher", "FeatureRequest", "Episodes", "Stage"}
+"""Names that the package's model and stages use already."""
+
+
+@attrs.frozen
+class Names:
+    """How the things of a package are called.
+
+    Attributes:
+        name: the matcher's registered name, e.g. ``my-method``.
+    """
+
+    name: str
+
+    @property
+    def word(self) -> str:
+        """The name as part of an identifier: ``my_method``."""
+        return self.name.replace("-", "_")
+
+    @property
+    def module(self) -> str:
+        """The package that is imported: ``fssbench_my_method``."""
+        return f"fssbench_{self.word}"
+
+    @property
+    def distribution(self) -> str:
+        """The package that is installed: ``fssbench-my-method``."""
+        return f"fssbench-{self.name}"
+
+    @property
+    def title(self) -> str:
+        """The matcher's class: ``MyMethod``."""
+        title = "".join(part.capitalize() for part in self.name.split("-"))
+        return f"{title}Method" if title in _TAKEN or keyword.iskeyword(title) else title
+
+
+def new_package(name: str, to: Path | None = None) -> list[Path]:
+    """Write a package with one matcher, its training, a recipe, a test and a README.
+
+    Args:
+        name: the matcher's name.
+        to: the folder to write; None for the distribution's name in the working folder. It must be
+            empty, or not there; a ``.git`` in it is left alone.
+
+    Returns:
+        The files.
+
+    Raises:
+        FssbenchError: the name cannot be used, or the folder holds something or cannot be written.
+    """
+    names = check_name(name)
+    folder = Path(names.distribution) if to is None else to
+    _check_folder(folder)
+    fields = {key: getattr(names, key) for key in ("name", "word", "module", "distribution")}
+    fields["title"] = names.title
+    texts = resources.files(__package__) / "templates"
+    written = []
+    for template, target in FILES.items():
+        text = (texts / f"{template}.template").read_text(encoding="utf-8")
+        path = folder / Template(target).substitute(fields)
+        write_atomically(path, Template(text).substitute(fields).encode())
+        written.append(path)
+    return written
+
+
+def check_name(name: str) -> Names:
+    """The names that follow from a matcher's name.
+
+    Raises:
+        FssbenchError: it is malformed, too long, registered already, or its module is taken.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > LONGEST:
+        proposal = _proposal(name)
+        raise FssbenchError(
+            f"{name!r} is no name for a matcher: use at most {LONGEST} lower-case letters and "
+            "digits in words with - between, a letter first"
+            f"{f'; did you mean {proposal!r}?' if proposal else ''}"
+        )
+    known = registry.registry()
+    for spec in known.specs(MatcherSpec).values():
+        if name in (spec.name.replace("_", "-"), *(a.replace("_", "-") for a in spec.aliases)):
+            raise FssbenchError(
+                f"a matcher called {name!r} is registered already, by the plugin "
+                f"{known.provider(spec)}; choose another name, e.g. {_free(name)!r}"
+            )
+    names = Names(name)
+    if importlib.util.find_spec(names.module) is not None:
+        raise FssbenchError(
+            f"a module called {names.module} is installed already; choose another name, e.g. "
+            f"{_free(name)!r}"
+        )
+    return names
+
+
+def _proposal(name: str) -> str:
+    """The nearest name of the right form; "" if nothing of the name is left."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name)
+    words = re.sub(r"[^a-z0-9]+", "-", spaced.lower())
+    words = words.strip("-")
+    return f"{'my-' if words[:1].isdigit() else ''}{words}"[:LONGEST].strip("-")
+
+
+def _free(name: str) -> str:
+    """The name with the first number behind it that nobody uses."""
+    known = registry.registry().specs(MatcherSpec)
+    number = 2
+    while (
+        f"{name}-{number}" in known
+        or importlib.util.find_spec(Names(f"{name}-{number}").module) is not None
+    ):
+        number += 1
+    return f"{name}-{number}"
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        held = sorted(path.name for path in folder.iterdir() if path.name != ".git")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FssbenchError(
+            f"{folder}: {error.strerror or error}; choose a folder with --to"
+        ) from error
+    if held:
+        raise FssbenchError(
+            f"{folder}: the folder holds {held[0]}{' and more' if held[1:] else ''}, and nothing "
+            "is overwritten; choose another with --to"
+        )
