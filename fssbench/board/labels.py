@@ -72,8 +72,8 @@ def backbone_label(record: Record, peers: Sequence[Record]) -> str:
     return f"{record.backbone} ({', '.join(details)})" if details else record.backbone
 
 
-def training_label(record: Record) -> str:
-    """How the checkpoint was trained, in the words of `fssbench train`; "" if it does not say."""
+def training_label(record: Record) -> tuple[str, ...]:
+    """How the checkpoint was trained, in the words of `fssbench train`; () if it does not say."""
     header = record.checkpoint.header if record.checkpoint else {}
     environment = header.get("environment")
     precision = environment.get("precision") if isinstance(environment, dict) else None
@@ -85,7 +85,7 @@ def training_label(record: Record) -> str:
         "seed": header.get("seed"),
         "precision": precision,
     }
-    return ", ".join(f"{key} {value}" for key, value in facts.items() if value not in ("", None))
+    return tuple(f"{key} {value}" for key, value in facts.items() if value not in ("", None))
 
 
 def _options(record: Record) -> dict[str, Any]:

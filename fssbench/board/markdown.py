@@ -105,7 +105,7 @@ def _measured(table: Table) -> str:
 
 def _trained(row: Row) -> str:
     """Which checkpoints a row is of, as a list item."""
-    facts = ", ".join(map(escape, row.training.split(", ")))  # each may be long, and is cut
+    facts = ", ".join(map(escape, row.training))
     how = f" was trained with {facts};" if facts else ":"
     hashes = ", ".join(f"fold {fold} {_code(sha)}" for fold, sha in row.checkpoints.items())
     return f"* {escape(row.method)} on {escape(row.backbone)}{how} checkpoints {hashes}."

@@ -39,7 +39,7 @@ class Row:
         parameters: learnable ones.
         seconds: per episode, mean over the folds.
         records: link of each fold's record, relative to the board.
-        training: how its checkpoints were trained, "" without any or when they do not say.
+        training: how its checkpoints were trained; () without any or when they do not say.
         checkpoints: sha256 of each fold's.
         notes: what a reader must know.
     """
@@ -54,7 +54,7 @@ class Row:
     parameters: int
     seconds: float
     records: Mapping[int, str]
-    training: str
+    training: tuple[str, ...]
     checkpoints: Mapping[int, str]
     notes: tuple[str, ...]
 

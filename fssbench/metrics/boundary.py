@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
-from fssbench.errors import FssbenchError
+from fssbench.metrics.metric import check_classes
 
 TOLERANCE = 0.008
 """A boundary pixel counts as found within so many image diagonals, rounded up to whole pixels."""
@@ -62,10 +62,7 @@ class Boundary:
         self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
     ) -> dict[str, float]:
         """``j``, ``f`` and ``j_and_f`` in percent; see `Metric.summarise`."""
-        missing = sorted(set(classes or ()) - set(rows["class_id"]))
-        if missing or not len(rows):
-            named = f"of class {', '.join(map(str, missing))}" if missing else "at all"
-            raise FssbenchError(f"the table has no row {named}; a mean over the rest would mislead")
+        check_classes(rows["class_id"], classes)
         means = 100.0 * rows.groupby("class_id")[list(self.columns)].mean().mean()
         j, f = float(means["region_j"]), float(means["boundary_f"])
         return {"j": j, "f": f, "j_and_f": (j + f) / 2}

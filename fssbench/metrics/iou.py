@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
-from fssbench.errors import FssbenchError
+from fssbench.metrics.metric import check_classes
 
 
 class IoU:
@@ -77,10 +77,7 @@ class IoU:
         """
         grouped = rows.groupby("class_id")[list(self.columns)]
         sums = grouped.sum()
-        missing = sorted(set(classes or ()) - set(sums.index))
-        if missing or not len(sums):
-            named = f"of class {', '.join(map(str, missing))}" if missing else "at all"
-            raise FssbenchError(f"the table has no row {named}; a mean over the rest would mislead")
+        check_classes(sums.index, classes)
         return pandas.DataFrame(
             {
                 "episodes": grouped.size(),

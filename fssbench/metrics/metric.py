@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import pandas
 from torch import Tensor
+
+from fssbench.errors import FssbenchError
 
 
 @runtime_checkable
@@ -50,3 +52,20 @@ class Metric(Protocol):
             FssbenchError: a class of `classes` has no row (it is named), or there is no row at all.
         """
         ...
+
+
+def check_classes(found: Iterable[int], wanted: Sequence[int] | None) -> None:
+    """Make sure that a mean over classes leaves none out.
+
+    Args:
+        found: class ids that have rows.
+        wanted: those that were asked for; None when nobody knows.
+
+    Raises:
+        FssbenchError: a wanted class has no row, or there is no row at all.
+    """
+    there = set(found)
+    missing = sorted(set(wanted or ()) - there)
+    if missing or not there:
+        named = f"of class {', '.join(map(str, missing))}" if missing else "at all"
+        raise FssbenchError(f"the table has no row {named}; a mean over the rest would mislead")

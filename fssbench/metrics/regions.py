@@ -12,7 +12,7 @@ from skimage.measure import label
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
-from fssbench.errors import FssbenchError
+from fssbench.metrics.metric import check_classes
 
 
 class Regions:
@@ -55,10 +55,7 @@ class Regions:
         self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
     ) -> dict[str, float]:
         """``rom`` and ``rum``, means over the episodes in [0, 1); see `Metric.summarise`."""
-        missing = sorted(set(classes or ()) - set(rows["class_id"]))
-        if missing or not len(rows):
-            named = f"of class {', '.join(map(str, missing))}" if missing else "at all"
-            raise FssbenchError(f"the table has no row {named}; a mean over the rest would mislead")
+        check_classes(rows["class_id"], classes)
         return {name: float(rows[name].mean()) for name in self.columns}
 
 

@@ -46,3 +46,25 @@ def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
         logits.flatten(1).float(), truth, reduction="none"
     )
     return ((each * valid).sum(1) / valid.sum(1).clamp(min=1)).mean()
+
+
+def mask_losses(final: Tensor, prior: Tensor | None, truth: Tensor) -> dict[str, Tensor]:
+    """Both losses of the final mask and of the prior (equation 8), at the size of the truth.
+
+    Args:
+        final: logits, float (B, h, w).
+        prior: logits of the prior mask, float (B, h', w'); None if there is none to supervise.
+        truth: uint8 (B, H, W) of 0, 1 and 255.
+
+    Returns:
+        ``dice`` and ``bce``; with a prior also ``prior_dice`` and ``prior_bce``.
+    """
+    losses = {}
+    for prefix, logits in (("", final), ("prior_", prior)):
+        if logits is not None:
+            full = functional.interpolate(
+                logits[:, None].float(), truth.shape[-2:], mode="bilinear", align_corners=True
+            )[:, 0]
+            losses[f"{prefix}dice"] = dice_loss(full, truth)
+            losses[f"{prefix}bce"] = bce_loss(full, truth)
+    return losses

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.nn import functional
 
 from fssbench import (
     EpisodeBatch,
@@ -22,7 +21,7 @@ from fssbench import (
 )
 from fssbench_fsdino.checkpoint import load_sam
 from fssbench_fsdino.distill import Distill
-from fssbench_fsdino.losses import bce_loss, dice_loss
+from fssbench_fsdino.losses import mask_losses
 
 if TYPE_CHECKING:
     from fssbench_fsdino.model import FsDino
@@ -99,16 +98,7 @@ class Meta(Stage):
         """
         support = matcher.embed_support(batch.support, batch.support_masks)
         masks = matcher.masks(batch.query, support)
-        truth = batch.query_masks
-        losses = {}
-        for prefix, logits in (("", masks.final), ("prior_", masks.prior)):
-            if logits is not None:
-                full = functional.interpolate(
-                    logits[:, None].float(), truth.shape[-2:], mode="bilinear", align_corners=True
-                )[:, 0]
-                losses[f"{prefix}dice"] = dice_loss(full, truth)
-                losses[f"{prefix}bce"] = bce_loss(full, truth)
-        return losses
+        return mask_losses(masks.final, masks.prior, batch.query_masks)
 
 
 def stages(matcher: FsDino) -> tuple[Stage, ...]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fssbench import FssbenchError
+
 BINS = (1, 2, 3, 6)
 WIDTH = 512
 
@@ -144,6 +146,23 @@ def base_channels(class_ids: Tensor, classes: Sequence[int]) -> Tensor:
     known = torch.tensor(classes, device=class_ids.device, dtype=class_ids.dtype)
     number = torch.arange(1, len(known) + 1, device=class_ids.device)
     return ((class_ids[:, None] == known) * number).sum(1)
+
+
+def check_base_classes(count: int, classes: Sequence[int]) -> None:
+    """Make sure that the option ``base_classes`` is the fold's number of base classes.
+
+    Args:
+        count: the option.
+        classes: the fold's base classes.
+
+    Raises:
+        FssbenchError: it is another.
+    """
+    if len(classes) != count:
+        raise FssbenchError(
+            f"-o base_classes={count}: this fold has {len(classes)} base classes; give "
+            f"-o base_classes={len(classes)}, for all stages"
+        )
 
 
 _FROM_OFFICIAL = (

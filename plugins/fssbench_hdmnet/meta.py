@@ -19,7 +19,7 @@ from fssbench import (
     Setting,
     Stage,
 )
-from fssbench_hdmnet.base import base_channels
+from fssbench_hdmnet.base import base_channels, check_base_classes
 from fssbench_hdmnet.distillation import distillation_losses
 from fssbench_hdmnet.maps import resize
 from fssbench_hdmnet.stages import cross_entropy
@@ -109,11 +109,7 @@ class Meta(Stage):
             FssbenchError: the base learner was made for another number of classes.
         """
         config = matcher.config
-        if len(batch.classes) != config.base_classes:
-            raise FssbenchError(
-                f"-o base_classes={config.base_classes}: this fold has {len(batch.classes)} "
-                f"base classes; give -o base_classes={len(batch.classes)}, for all stages"
-            )
+        check_base_classes(config.base_classes, batch.classes)
         support = matcher.embed_support(batch.support, batch.support_masks)
         current = base_channels(batch.class_ids, batch.classes)
         found = matcher.outputs(batch.query, support, left_out=current)

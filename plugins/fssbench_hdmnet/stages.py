@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fssbench import FssbenchError, LabelledBatch, Matcher, ParameterGroup, Recipe, Stage
-from fssbench_hdmnet.base import BaseLearner
+from fssbench import LabelledBatch, Matcher, ParameterGroup, Recipe, Stage
+from fssbench_hdmnet.base import BaseLearner, check_base_classes
 
 
 class Base(Stage):
@@ -54,11 +54,7 @@ class Base(Stage):
             FssbenchError: the base learner was made for another number of classes.
         """
         del matcher
-        if len(batch.classes) + 1 != self.learner.classes:
-            raise FssbenchError(
-                f"-o base_classes={self.learner.classes - 1}: this fold has {len(batch.classes)} "
-                f"base classes; give -o base_classes={len(batch.classes)}, for all stages"
-            )
+        check_base_classes(self.learner.classes - 1, batch.classes)
         logits = functional.interpolate(
             self.learner(batch.features[self.layer]).float(),
             batch.labels.shape[-2:],

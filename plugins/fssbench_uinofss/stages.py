@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fssbench import (
     EpisodeBatch,
@@ -22,7 +21,7 @@ from fssbench import (
 )
 from fssbench_fsdino.checkpoint import load_sam
 from fssbench_fsdino.distill import Distill
-from fssbench_fsdino.losses import bce_loss, dice_loss
+from fssbench_fsdino.losses import mask_losses
 
 if TYPE_CHECKING:
     from fssbench_uinofss.model import UinoFss
@@ -100,15 +99,7 @@ class Meta(Stage):
         """
         support = matcher.embed_support(batch.support, batch.support_masks)
         masks = matcher.masks(batch.query, support)
-        truth = batch.query_masks
-        losses = {}
-        for prefix, logits in (("", masks.final), ("prior_", masks.prior)):
-            if logits is not None:
-                full = functional.interpolate(
-                    logits[:, None].float(), truth.shape[-2:], mode="bilinear", align_corners=True
-                )[:, 0]
-                losses[f"{prefix}dice"] = dice_loss(full, truth)
-                losses[f"{prefix}bce"] = bce_loss(full, truth)
+        losses = mask_losses(masks.final, masks.prior, batch.query_masks)
         if matcher.config.decoder == "trained":
             # Data parallelism wants a gradient, if of zero, for all that is trained.
             losses["dice"] = losses["dice"] + sum(0 * each.sum() for each in _idle(matcher))
