@@ -61,7 +61,9 @@ class CorrelationPrior(nn.Module):
     features' own 37 x 37, because SAM's mask downscaling turns 148 x 148 into 37 x 37; from 19 this
     takes three doublings. Their channels are not printed: 256, 128 and 64 make 3.70 M parameters
     in all, the paper's "4 M". Activations are not printed either: ReLUs follow both convolutions
-    of `shrink` and each of `decode` but the last, none is in equations 4 and 5.
+    of `shrink` and each of `decode` but the last, none is in equations 4 and 5. Weights start as He
+    et al. (2015) would have them for ReLUs, biases at zero: with PyTorch's own start a map fades to
+    less than half with each convolution, and the prior learned nothing on `shapes`.
 
     Args:
         grid: h, places along a side.
@@ -85,6 +87,11 @@ class CorrelationPrior(nn.Module):
         self.upsample = nn.ModuleList(
             nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths)
         )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
 
     def forward(self, volumes: Tensor, similarity: Tensor) -> Tensor:
         """Logits of the prior mask.
