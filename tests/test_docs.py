@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import shlex
-import sys
-import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,135 +11,38 @@ from pathlib import Path
 import attrs
 import click
 import pytest
+from docs_pages import (
+    DOCS,
+    PAGES,
+    REPOSITORY,
+    TINY,
+    blocks,
+    files,
+    page,
+    sections,
+    working_folder,
+    write,
+)
 
-from fssbench import hookspecs, registry
+from fssbench import registry
 from fssbench.cli import _VERBS, _run, _split_plugins, cli
-from fssbench.harness.evaluate import Evaluation, evaluate
 from fssbench.harness.record import Record
 from fssbench.plugins import Plugins
 from fssbench.registry import KINDS, Registry
 from fssbench.specs import MatcherSpec
 
-REPOSITORY = Path(__file__).parents[1]
-DOCS = REPOSITORY / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
 LINKING = [
     *PAGES,
     REPOSITORY / "CONTRIBUTING.md",
     REPOSITORY / "plugins" / "README.md",
     REPOSITORY / "leaderboards" / "README.md",
 ]
-HOOKS = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("fssbench_")}
-TINY = ["--fold", "0", "-d", "images_per_split=60", "--limit", "10", "--workers", "0"]
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """An empty folder to work in; plugins that were loaded from files are gone afterwards."""
-    known = set(sys.modules)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    registry.use_plugins([])
-    for name in set(sys.modules) - known:
-        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
-            del sys.modules[name]
-
-
-def page(name: str) -> str:
-    return (DOCS / f"{name}.md").read_text()
-
-
-def sections(text: str) -> dict[str, str]:
-    """Text below each heading of the second level."""
-    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
-
-def files(text: str) -> dict[str, str]:
-    """Python blocks that are complete files: their first line is a comment with the file's name."""
-    found = {}
-    for block in blocks(text, "python"):
-        name = re.match(r"# ([\w/]+\.py)\n", block)
-        if name:
-            found[name[1]] = block
-    return found
-
-
-def write(found: dict[str, str], folder: Path) -> list[str]:
-    for name, text in found.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return list(found)
-
-
-# --- hooks ----------------------------------------------------------------------------------------
-
-
-def test_every_hook_has_a_heading_with_its_arguments():
-    expected = [
-        f"{name}({', '.join(inspect.signature(hook).parameters)})" for name, hook in HOOKS.items()
-    ]
-    assert list(sections(page("hooks"))) == expected
-
-
-@pytest.mark.parametrize("name", HOOKS)
-def test_every_hook_has_an_example_that_implements_it(name, folder):
-    (section,) = (t for heading, t in sections(page("hooks")).items() if heading.startswith(name))
-    (file,) = write(files(section), folder)
-    info = Registry(Plugins([file])).plugins.infos[-1]
-    assert info.hooks == (name,)
-    assert not info.error
-
-
-def test_the_examples_of_hooks_work_together(folder, capsys):
-    examples = write(files(page("hooks")), folder)
-    known = registry.use_plugins(examples)
-    for spec_class in KINDS.values():
-        for spec in known.specs(spec_class).values():
-            if known.provider(spec) in examples and spec.factory:
-                registry.load(spec)
-    (result,) = evaluate(
-        Evaluation(
-            matcher="everything",
-            backbone="grid-colours",
-            data_options={"images_per_split": "60"},
-            folds=(0,),
-            limit=10,
-            workers=0,
-            metrics=("iou", "size-error"),
-        )
-    )
-    assert result.record.scores["size_error"] > 100
-    assert (result.folder / "empty.txt").read_text() == ""
-    told = capsys.readouterr().err
-    assert "everything, fold 0: 10 episodes to do" in told
-    assert "weakest class" in told
-    assert _run(["worst", str(result.folder), "--count", "3"]) == 0
-    assert capsys.readouterr().out.count("episode ") == 3
-    assert _run(["data", "check", "squares"]) == 0
-
-
-def test_the_examples_of_training_hooks_run(folder, capsys):
-    known = registry.use_plugins(write(files(page("hooks")), folder))
-    run = types.SimpleNamespace(matcher="mine", stage="base", steps=200, done=50, folder=folder)
-    hook = known.plugins.hook
-    hook.fssbench_training_started(run=run)
-    hook.fssbench_step_finished(
-        run=run, step=100, losses={"bce": 0.5, "total": 0.5}, lr=0.01, gradient_norm=2.0
-    )
-    hook.fssbench_validation_finished(run=run, step=100, scores={"miou": 12.0}, best=True)
-    hook.fssbench_training_finished(run=run, checkpoint=folder / "last.safetensors")
-    assert (folder / "losses.csv").read_text().split() == ["100,0.5,0.01,2.0"]
-    told = capsys.readouterr().err.splitlines()
-    assert told[0] == "mine, stage base: 150 steps to do"
-    assert told[1] == "step 100: mIoU 12.00, the best so far"
-    assert told[2].startswith("fssbench evaluate --checkpoint ")
+    with working_folder(tmp_path, monkeypatch) as empty:
+        yield empty
 
 
 # --- plugins --------------------------------------------------------------------------------------
@@ -291,6 +191,9 @@ def test_links_resolve(path):
 
 
 def test_every_page_is_on_the_map():
-    described = page("index")
+    """Pages of a subfolder are on the page that is called like it, e.g. hooks.md."""
     for path in PAGES:
-        assert path.stem == "index" or f"({path.name})" in described, path.name
+        name = path.relative_to(DOCS)
+        inside = name.parent != Path()
+        described = (DOCS / f"{name.parent}.md" if inside else DOCS / "index.md").read_text()
+        assert name == Path("index.md") or f"({name.as_posix()})" in described, name

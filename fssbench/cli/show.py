@@ -16,7 +16,7 @@ from fssbench.specs import BackboneSpec, MatcherSpec, Spec
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(list(registry.KINDS)))
+@click.argument("kind", type=click.Choice([*registry.KINDS, "schema"]))
 @click.argument("name")
 @click.option("--backbone", default="",
               help="Encoder of a matcher's parameters  [default: its first recipe's].")  # fmt: skip
@@ -25,7 +25,15 @@ from fssbench.specs import BackboneSpec, MatcherSpec, Spec
 @json_option
 @plugin_option
 def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: bool) -> None:
-    """Show everything about one registered thing: its spec, its options, its layers."""
+    """Show everything about one registered thing: its spec, its options, its layers.
+
+    `show schema record` prints the JSON Schema of records.
+    """
+    if kind == "schema":
+        from fssbench.harness.schema import schema_text
+
+        click.echo(schema_text(name), nl=False)
+        return
     known = registry.registry()
     spec = known.get(registry.KINDS[kind], name)
     about: dict[str, Any] = {
