@@ -2,8 +2,81 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import attrs
+
 from fssbench.data.dataset import Dataset
+from fssbench.data.known import Known, known
 from fssbench.errors import FssbenchError
+
+NAMED = 12
+"""Classes that a line names at the most."""
+
+
+@attrs.frozen(kw_only=True)
+class ClassCount:
+    """One class in a split.
+
+    Attributes:
+        fold: whose novel class it is, or None.
+        name: of the class.
+        images: that hold it.
+        pixels: of it, over all images.
+        counted: images that hold enough of it to be compared with `official`.
+        official: how many such images the whole dataset has, or None where nobody knows.
+    """
+
+    fold: int | None
+    name: str
+    images: int
+    pixels: int
+    counted: int
+    official: int | None
+
+
+@attrs.frozen(kw_only=True)
+class FoldCount:
+    """The novel classes of a fold in a split.
+
+    Attributes:
+        fold: which.
+        classes: how many of them have an image.
+        images: different images that hold at least one of them.
+        pairs: (image, class) pairs that are compared with `official`.
+        official: how many such pairs the whole dataset has, or None.
+    """
+
+    fold: int
+    classes: int
+    images: int
+    pairs: int
+    official: int | None
+
+
+@attrs.frozen(kw_only=True)
+class SplitCount:
+    """What a split holds beside what the whole dataset holds.
+
+    Attributes:
+        images: in the split.
+        official: images of the whole dataset's split, or None.
+        official_pixels: what an image must have of a class to be in `ClassCount.counted`.
+        classes: by class.
+        folds: by fold.
+        missing: what is missing for the whole dataset, one line each.
+    """
+
+    images: int
+    official: int | None
+    official_pixels: int
+    classes: tuple[ClassCount, ...]
+    folds: tuple[FoldCount, ...]
+    missing: tuple[str, ...]
+
+    def to_fields(self) -> dict[str, Any]:
+        """For JSON."""
+        return attrs.asdict(self)
 
 
 def check_image(dataset: Dataset, image_id: str) -> list[str]:
@@ -28,17 +101,75 @@ def check_image(dataset: Dataset, image_id: str) -> list[str]:
         return [str(error)]
 
 
-def count_classes(dataset: Dataset, split: str) -> list[dict[str, object]]:
-    """For each class: its name, fold, images that hold it, and pixels in all."""
-    images = [0] * len(dataset.classes)
-    pixels = [0] * len(dataset.classes)
-    for image_id in dataset.image_ids(split):
+def count_split(dataset: Dataset, split: str) -> SplitCount:
+    """Count a split's images by class and fold, beside the known counts of the whole dataset.
+
+    Raises:
+        FssbenchError: there is no such split, or an annotation cannot be read.
+    """
+    whole = known(dataset, split) or Known()
+    folds = {c: fold for fold in range(dataset.folds) for c in dataset.fold_classes(fold)}
+    images, pixels, counted = ([0] * len(dataset.classes) for _ in range(3))
+    of_fold: list[set[str]] = [set() for _ in range(dataset.folds)]
+    image_ids = dataset.image_ids(split)
+    for image_id in image_ids:
         for class_id, count in dataset.class_pixels(image_id).items():
             images[class_id] += 1
             pixels[class_id] += count
-    folds = {c: fold for fold in range(dataset.folds) for c in dataset.fold_classes(fold)}
-    return [
-        {"fold": folds.get(c), "name": name, "images": images[c], "pixels": pixels[c]}
+            counted[class_id] += count >= whole.pixels
+            if class_id in folds:
+                of_fold[folds[class_id]].add(image_id)
+    classes = tuple(
+        ClassCount(
+            fold=folds.get(c),
+            name=name,
+            images=images[c],
+            pixels=pixels[c],
+            counted=counted[c],
+            official=whole.classes[c] if whole.classes else whole.each,
+        )
         for c, name in enumerate(dataset.classes)
         if c in folds or images[c]
-    ]
+    )
+    return SplitCount(
+        images=len(image_ids),
+        official=whole.images,
+        official_pixels=whole.pixels,
+        classes=classes,
+        folds=tuple(_fold(fold, classes, len(of_fold[fold])) for fold in range(dataset.folds)),
+        missing=tuple(_missing(len(image_ids), whole, classes)),
+    )
+
+
+def _fold(fold: int, classes: tuple[ClassCount, ...], images: int) -> FoldCount:
+    own = [line for line in classes if line.fold == fold]
+    officials = [line.official for line in own if line.official is not None]
+    return FoldCount(
+        fold=fold,
+        classes=sum(line.images > 0 for line in own),
+        images=images,
+        pairs=sum(line.counted for line in own),
+        official=sum(officials) if officials and len(officials) == len(own) else None,
+    )
+
+
+def _missing(images: int, whole: Known, classes: tuple[ClassCount, ...]) -> list[str]:
+    if whole.images is None or images == whole.images:
+        lines = []
+    elif images < whole.images:
+        lines = [f"{whole.images - images:,} of the {whole.images:,} images"]
+    else:
+        lines = [f"nothing, but there are {images - whole.images:,} images too many"]
+    none = [line.name for line in classes if not line.images]
+    if none and whole.images is not None:
+        lines.append(f"every image of {_named(none)}")
+    if whole.each is not None:
+        few = [f"{line.name} ({line.images})" for line in classes if line.images != whole.each]
+        if few:
+            lines.append(f"{whole.each} images in each class; others in {_named(few)}")
+    return lines
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

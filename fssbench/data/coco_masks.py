@@ -248,7 +248,7 @@ def _union(
             polygons += good
         else:
             try:
-                masks.append(_run_lengths(segmentation, size))
+                masks.append(run_lengths(segmentation, size))
             except (TypeError, ValueError) as error:
                 raise FssbenchError(
                     f"{path}: segmentation of annotation {annotation.get('id')}: {error}; take the "
@@ -269,8 +269,17 @@ def _polygon(points: Any) -> Array | None:
     return corners if whole and (np.abs(corners) < FARTHEST).all() else None  # NaN is not below
 
 
-def _run_lengths(segmentation: Any, size: list[int]) -> Rle:
-    """A mask of run lengths, after the checks that pycocotools leaves out."""
+def run_lengths(segmentation: Any, size: list[int]) -> Rle:
+    """A mask of run lengths for pycocotools, after the checks that it leaves out.
+
+    Args:
+        segmentation: ``{"size": [H, W], "counts": …}``, compressed or not.
+        size: what its size must be.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is of another size, or its run lengths do not add up to it.
+    """
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise TypeError("is neither polygons nor run lengths")
     if list(segmentation["size"]) != size:

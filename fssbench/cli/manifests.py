@@ -1,0 +1,62 @@
+"""How the verbs of ``fssbench episodes`` are told which manifest is meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fssbench.episodes.manifest import Manifest
+
+_SETTING = re.compile(r"(?P<protocol>.+)/fold(?P<fold>\d+)-(?P<shots>\d+)shot(-seed(?P<seed>\d+))?")
+
+
+def read_or_build(
+    told: str,
+    *,
+    data_root: Path | None = None,
+    data_options: Mapping[str, str] | None = None,
+    lists: Path | None = None,
+) -> Manifest:
+    """The manifest that is meant.
+
+    Args:
+        told: a manifest file, a run directory, or a setting such as
+            ``shapes/v1-1k/fold0-1shot`` or ``shapes/v1-1k/fold0-5shot-seed2``, which is built.
+        data_root: the dataset's folder, for a setting.
+        data_options: the dataset's options, for a setting.
+        lists: authors' list files, for a setting of a protocol that reads such.
+
+    Raises:
+        FssbenchError: it is none of them, or it cannot be read or built.
+    """
+    from fssbench import build, registry
+    from fssbench.episodes.manifest import Manifest
+    from fssbench.episodes.protocol import build_manifest
+    from fssbench.errors import FssbenchError
+    from fssbench.harness.record import MANIFEST_FILE
+    from fssbench.specs import ProtocolSpec
+
+    path = Path(told)
+    if path.is_dir():
+        return Manifest.read(path / MANIFEST_FILE)
+    setting = _SETTING.fullmatch(told)
+    if path.exists() or setting is None:
+        if not path.exists():
+            raise FssbenchError(
+                f"{told}: no such file; name a manifest, a run directory, or a setting such as "
+                "shapes/v1-1k/fold0-1shot-seed0"
+            )
+        return Manifest.read(path)
+    spec = registry.registry().get(ProtocolSpec, setting["protocol"])
+    dataset = build.dataset(spec.dataset, data_root, **(data_options or {}))
+    return build_manifest(
+        spec,
+        dataset,
+        fold=int(setting["fold"]),
+        shots=int(setting["shots"]),
+        seed=int(setting["seed"] or 0),
+        lists=lists,
+    )

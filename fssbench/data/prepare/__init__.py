@@ -1,0 +1,1 @@
+"""From the official archives of a dataset to the folders that fssbench reads."""

@@ -1,0 +1,142 @@
+"""The official archives: where they are, how large they are, and the digests that are published.
+
+None of the sets' own sites publishes a digest. Those below are of the files that their mirrors and
+tools check: VOC and SBD (MD5) torchvision, SBD (SHA-256) torchvision's prototypes, VOC and COCO
+(SHA-256 and size) TensorFlow Datasets. FSS-1000 has none.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+GB = 1 << 30
+
+
+@attrs.frozen(kw_only=True)
+class Archive:
+    """One archive.
+
+    Attributes:
+        key: what it is called here, e.g. ``sbd``.
+        file: its official file name.
+        url: where it is.
+        holds: how the names of its members must begin for an archive to be this one; "" stands for
+            "has folders of numbered pictures".
+        size: bytes of the official file, or None where nobody publishes it.
+        sha256, md5: published digests (hex), or "".
+        most_bytes: what its members may come to, unpacked; about twice what they do.
+        most_members: how many it may have.
+    """
+
+    key: str
+    file: str
+    url: str
+    holds: str
+    size: int | None = None
+    sha256: str = ""
+    md5: str = ""
+    most_bytes: int
+    most_members: int
+
+    @property
+    def digest(self) -> tuple[str, str] | None:
+        """(algorithm, hex digest) that a download must have, or None where none is published."""
+        if self.sha256:
+            return "sha256", self.sha256
+        return ("md5", self.md5) if self.md5 else None
+
+
+def _coco(name: str, size: int, sha256: str, most: int) -> Archive:
+    annotations = name.startswith("annotations")
+    folder = "annotations" if annotations else "zips"
+    return Archive(
+        key=name,
+        file=f"{name}.zip",
+        url=f"http://images.cocodataset.org/{folder}/{name}.zip",
+        holds=f"annotations/instances_train{name[-4:]}" if annotations else f"{name}/",
+        size=size,
+        sha256=sha256,
+        most_bytes=most * GB,
+        most_members=400_000,
+    )
+
+
+ARCHIVES: dict[str, tuple[Archive, ...]] = {
+    "pascal5i": (
+        Archive(
+            key="voc",
+            file="VOCtrainval_11-May-2012.tar",
+            url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+            holds="VOCdevkit/VOC2012/",
+            size=1_999_639_040,
+            sha256="e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+            md5="6cd6e144f989b92b3379bac3b3de84fd",
+            most_bytes=4 * GB,
+            most_members=120_000,
+        ),
+        Archive(
+            key="sbd",
+            file="benchmark.tgz",
+            url="https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
+            "semantic_contours/benchmark.tgz",
+            holds="benchmark_RELEASE/",
+            sha256="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
+            md5="82b4d87ceb2ed10f6038a1cba92111cb",
+            most_bytes=6 * GB,
+            most_members=120_000,
+        ),
+    ),
+    "coco20i-2014": (
+        _coco(
+            "annotations_trainval2014",
+            252_872_794,
+            "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+            4,
+        ),
+        _coco(
+            "val2014",
+            6_645_013_297,
+            "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+            14,
+        ),
+        _coco(
+            "train2014",
+            13_510_573_713,
+            "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
+            28,
+        ),
+    ),
+    "coco20i-2017": (
+        _coco(
+            "annotations_trainval2017",
+            252_907_541,
+            "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+            4,
+        ),
+        _coco(
+            "val2017",
+            815_585_330,
+            "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+            2,
+        ),
+        _coco(
+            "train2017",
+            19_336_861_798,
+            "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+            40,
+        ),
+    ),
+    "fss1000": (
+        Archive(
+            key="fss",
+            file="fewshot_data.zip",
+            # The authors' Google Drive; a file of that size is only given out with confirm=t.
+            url="https://drive.usercontent.google.com/download"
+            "?id=16TgqOeI_0P41Eh3jWQlxlRXG9KIqtMgI&export=download&confirm=t",
+            holds="",
+            most_bytes=4 * GB,
+            most_members=80_000,
+        ),
+    ),
+}
+"""By dataset, for COCO with the year."""

@@ -1,0 +1,353 @@
+"""From official archives to a dataset's folders: find, fetch, unpack, finish, mark."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+from filelock import FileLock, Timeout
+
+from fssbench.data.prepare import coco, fss1000, pascal
+from fssbench.data.prepare.archives import ARCHIVES, Archive
+from fssbench.data.prepare.disk import check_space, check_writable, settle
+from fssbench.data.prepare.download import download
+from fssbench.data.prepare.marker import Marker, Source
+from fssbench.data.prepare.members import Member, first_names, members
+from fssbench.errors import FssbenchError, near
+
+log = logging.getLogger(__name__)
+
+YEARS = ("2014", "2017")
+DOWNLOADS = "downloads"
+
+Unpack = Callable[[Iterator[Member], Path], Iterator[str]]
+
+
+class Told:
+    """What a caller is told while it waits; the base class says nothing."""
+
+    def downloading(self, name: str, done: int, total: int | None) -> None:
+        """So many bytes of an archive are there."""
+
+    def unpacking(self, name: str, files: int) -> None:
+        """So many files of an archive are there."""
+
+
+@attrs.frozen(kw_only=True)
+class Recipe:
+    """How a dataset is made.
+
+    Attributes:
+        name: dataset, for COCO with the year.
+        unpack: for each archive, in order: its key, and what writes its files.
+        finish: what remains to be done; returns counts.
+        made: folders that are made, to see whether somebody else's are there.
+        root: folder to give as ``--data-root``, below ``--to``.
+        official: the counts of the whole dataset.
+    """
+
+    name: str
+    unpack: Mapping[str, Unpack]
+    finish: Callable[[Path], Mapping[str, int]]
+    made: tuple[str, ...]
+    root: str = "."
+    official: Mapping[str, int] = attrs.field(factory=dict)
+
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """The official archives."""
+        return ARCHIVES[self.name]
+
+
+@attrs.frozen(kw_only=True)
+class Prepared:
+    """What was prepared.
+
+    Attributes:
+        recipe: how.
+        marker: of which archives, and what is there now.
+        already: it was complete before.
+        data_root: folder to give as ``--data-root``.
+        downloads: archives that were downloaded and may be removed now.
+    """
+
+    recipe: Recipe
+    marker: Marker
+    already: bool
+    data_root: Path
+    downloads: tuple[Path, ...]
+
+
+def _coco(year: str, train: int, val: int) -> Recipe:
+    return Recipe(
+        name=f"coco20i-{year}",
+        unpack={
+            f"annotations_trainval{year}": coco.unpack_annotations,
+            f"val{year}": coco.unpack_images(f"val{year}"),
+            f"train{year}": coco.unpack_images(f"train{year}"),
+        },
+        finish=coco.finish(year),
+        made=(f"train{year}", f"val{year}"),
+        official={"annotations": 2, f"train{year}": train, f"val{year}": val},
+    )
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="pascal5i",
+            unpack={"voc": pascal.unpack_voc, "sbd": pascal.unpack_sbd},
+            finish=pascal.finish,
+            made=(pascal.ROOT,),
+            official={
+                "JPEGImages": 17_125, "SegmentationClass": 2913, "SegmentationClassAug": 12_031,
+                "val.txt": 1449, "train_aug.txt": 10_582,
+            },
+        ),
+        _coco("2014", 82_783, 40_504),
+        _coco("2017", 118_287, 5000),
+        Recipe(
+            name="fss1000",
+            unpack={"fss": fss1000.unpack},
+            finish=fss1000.finish,
+            made=(fss1000.ROOT,),
+            root=fss1000.ROOT,
+            official={"classes": 1000, "pictures": 10_000, "masks": 10_000},
+        ),
+    )
+}  # fmt: skip
+
+
+def find_recipe(dataset: str, year: str = "2014") -> Recipe:
+    """The recipe of a dataset.
+
+    Raises:
+        FssbenchError: there is none.
+    """
+    name = {"pascal": "pascal5i", "coco": "coco20i"}.get(dataset, dataset)
+    if name == "coco20i":
+        name = f"{name}-{year}"
+    if name not in RECIPES:
+        known = ("pascal5i", "coco20i", "fss1000")
+        raise FssbenchError(
+            f"{dataset!r} cannot be prepared; {near(dataset, known)}known: {', '.join(known)}"
+        )
+    return RECIPES[name]
+
+
+def prepare(
+    recipe: Recipe,
+    to: Path,
+    *,
+    given: Sequence[Path] = (),
+    fetch: bool = False,
+    told: Told | None = None,
+) -> Prepared:
+    """Lay a dataset out in a folder as fssbench reads it.
+
+    May be killed at any moment and called again: whole archives are not unpacked twice, whole files
+    are not written twice, and a download goes on where it stopped. A second call that finds
+    everything done changes nothing.
+
+    Args:
+        recipe: of which dataset.
+        to: the folder.
+        given: archives that are there already, in any order, under any name.
+        fetch: download the archives that are not given, into ``to/downloads``.
+        told: is told the progress.
+
+    Raises:
+        FssbenchError: an archive is missing, wrong, damaged or hostile; there is no room or no
+            permission; or the folder holds data that `prepare` did not make.
+    """
+    told = told or Told()
+    if to.exists() and not to.is_dir():
+        raise FssbenchError(f"{to}: is a file; --to must name a folder")
+    known = Marker.read(to, recipe.name)
+    if known is None:
+        _check_nothing_there(recipe, to)
+    elif known.complete and not _intact(recipe, known, to):
+        log.warning("%s: files are missing; they are unpacked again", to)
+        known = attrs.evolve(known, complete=False, sources={})
+    found = {**_downloaded(recipe, to), **_recognised(recipe, given)}
+    if known and known.complete and not given:
+        return _prepared(recipe, known, to, already=True)
+    done = known.sources if known else {}
+    missing = [a for a in recipe.archives if a.key not in found and a.key not in done]
+    if missing and not fetch:
+        raise FssbenchError(_how_to_get(recipe, missing))
+    check_writable(to)
+    needed = sum(_estimate(found[a.key]) for a in recipe.archives if a.key in found.keys() - done)
+    needed += sum(_estimate_of_download(archive, to) for archive in missing)
+    check_space(to, needed - _used(recipe, to), f"preparing {recipe.name}")
+    lock = FileLock(to / f".prepared-{recipe.name}.lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout as error:
+        raise FssbenchError(f"{to}: another process prepares {recipe.name} here; wait") from error
+    with lock:
+        marker = known or Marker(dataset=recipe.name)
+        if not marker.complete:
+            marker.write(to)
+        already = marker.complete
+        for archive in recipe.archives:
+            path = found.get(archive.key)
+            if path is None and archive.key in marker.sources:
+                continue
+            if path is None:
+                folder = to / DOWNLOADS
+                folder.mkdir(exist_ok=True)
+                path = download(
+                    archive,
+                    folder,
+                    lambda so_far, total, name=archive.file: told.downloading(name, so_far, total),  # type: ignore[misc]
+                )
+            source = _source(path, archive)
+            _check_same(marker.begun.get(archive.key), source, to)
+            if archive.key in marker.sources:
+                continue
+            already = False
+            begun = {**marker.begun, archive.key: source}
+            marker = attrs.evolve(marker, complete=False, begun=begun)
+            marker.write(to)
+            _unpack(recipe, archive, path, to, told)
+            settle()
+            marker = attrs.evolve(marker, sources={**marker.sources, archive.key: source})
+            marker.write(to)
+        if not already:
+            marker = attrs.evolve(marker, counts=dict(recipe.finish(to)), complete=True)
+            settle()
+            marker.write(to)
+    return _prepared(recipe, marker, to, already=already)
+
+
+def _check_nothing_there(recipe: Recipe, to: Path) -> None:
+    for name in recipe.made:
+        if (to / name).is_dir() and any((to / name).iterdir()):
+            raise FssbenchError(
+                f"{to / name}: is there already, and not made by data prepare; choose another "
+                "folder, so that nothing is overwritten"
+            )
+
+
+def _intact(recipe: Recipe, marker: Marker, to: Path) -> bool:
+    try:
+        return dict(recipe.finish(to)) == dict(marker.counts)
+    except (FssbenchError, OSError):
+        return False
+
+
+def _downloaded(recipe: Recipe, to: Path) -> dict[str, Path]:
+    """Archives that an earlier call has downloaded whole."""
+    paths = {archive.key: to / DOWNLOADS / archive.file for archive in recipe.archives}
+    return {key: path for key, path in paths.items() if path.is_file()}
+
+
+def _recognised(recipe: Recipe, given: Sequence[Path]) -> dict[str, Path]:
+    """Which of the archives each file is, seen by what it holds, not by its name."""
+    found: dict[str, Path] = {}
+    for path in given:
+        if not path.is_file():
+            raise FssbenchError(f"{path}: no such file; --from must name an archive")
+        names = first_names(path)
+        fitting = [archive for archive in recipe.archives if _holds(archive, names)]
+        if not fitting:
+            needed = " and ".join(archive.file for archive in recipe.archives)
+            shown = f"holds {names[0]}, …" if names else "holds no file"
+            raise FssbenchError(
+                f"{path}: is no archive of {recipe.name} ({shown}); it needs {needed}"
+            )
+        key = fitting[0].key
+        if key in found:
+            raise FssbenchError(f"{path}: is {fitting[0].file}, as {found[key]} is; give one")
+        found[key] = path
+    return found
+
+
+def _holds(archive: Archive, names: Sequence[str]) -> bool:
+    if archive.holds:
+        return any(name.removeprefix("./").startswith(archive.holds) for name in names)
+    return any(fss1000.PICTURE.fullmatch(name) for name in names)
+
+
+def _how_to_get(recipe: Recipe, missing: Sequence[Archive]) -> str:
+    files = " and ".join(f"{archive.file} ({archive.url})" for archive in missing)
+    return f"{recipe.name} still needs {files}: give it with --from, or let --download fetch it"
+
+
+def _source(path: Path, archive: Archive) -> Source:
+    """Digest an archive, and say so where it is not the published one."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    wanted = [sha256] if archive.sha256 or not archive.md5 else [sha256, md5]
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                for hasher in wanted:
+                    hasher.update(block)
+            size = file.tell()
+    except OSError as error:
+        raise FssbenchError(f"{path}: cannot be read: {error.strerror}") from error
+    official: bool | None = None
+    if archive.digest:
+        found = {"sha256": sha256, "md5": md5}[archive.digest[0]].hexdigest()
+        official = found == archive.digest[1]
+        if not official:
+            log.warning(
+                "%s: is not the published %s (%s %s); its contents are used as they are",
+                path, archive.file, archive.digest[0], found,
+            )  # fmt: skip
+    return Source(file=path.name, size=size, sha256=sha256.hexdigest(), official=official)
+
+
+def _check_same(before: Source | None, now: Source, to: Path) -> None:
+    """Files of two versions of an archive must not lie side by side."""
+    if before is not None and before.sha256 != now.sha256:
+        raise FssbenchError(
+            f"{to}: was made of another {before.file} (sha256 {before.sha256[:12]}…, not "
+            f"{now.sha256[:12]}…); choose another folder"
+        )
+
+
+def _unpack(recipe: Recipe, archive: Archive, path: Path, to: Path, told: Told) -> None:
+    files = 0
+    for files, _ in enumerate(recipe.unpack[archive.key](members(path, archive), to), start=1):
+        told.unpacking(archive.file, files)
+    if not files:
+        raise FssbenchError(
+            f"{path}: holds nothing that {recipe.name} needs of {archive.file}; it is another "
+            "archive, or not whole"
+        )
+
+
+def _estimate(path: Path) -> int:
+    """Bytes that are unpacked of an archive; pictures do not grow, JSON grows fourfold."""
+    return path.stat().st_size * (4 if "annotations" in path.name else 1)
+
+
+def _estimate_of_download(archive: Archive, to: Path) -> int:
+    """Bytes that an archive still takes, with what is unpacked of it."""
+    size = archive.size or 0  # its server says it later, and it is checked again then
+    part = to / DOWNLOADS / f"{archive.file}.part"
+    there = part.stat().st_size if part.exists() else 0
+    return max(size - there, 0) + size * (4 if "annotations" in archive.file else 1)
+
+
+def _used(recipe: Recipe, to: Path) -> int:
+    """Bytes that an interrupted call has unpacked already."""
+    files = (path for name in recipe.made for path in (to / name).rglob("*"))
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def _prepared(recipe: Recipe, marker: Marker, to: Path, *, already: bool) -> Prepared:
+    left = [to / DOWNLOADS / archive.file for archive in recipe.archives]
+    return Prepared(
+        recipe=recipe,
+        marker=marker,
+        already=already,
+        data_root=to / recipe.root,
+        downloads=tuple(path for path in left if path.exists()),
+    )
