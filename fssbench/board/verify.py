@@ -18,7 +18,9 @@ from fssbench.board.results import FILES, read_result
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
 from fssbench.harness.record import RECORD_FILE, ROWS_FILE, Record
+from fssbench.harness.rows import misplaced
 from fssbench.metrics.iou import IoU
+from fssbench.metrics.metric import Metric
 from fssbench.statistics.intervals import score_intervals
 
 TOLERANCE = 1e-6
@@ -49,7 +51,7 @@ def problems(folder: Path, *, intervals: bool = True) -> list[str]:
         return [str(error)]
     record, path = result.record, folder / RECORD_FILE
     found = [f"{path}: {problem}" for problem in _facts(record, manifest)]
-    bad_rows = _rows_problem(rows, manifest)
+    bad_rows = rows_problem(rows, manifest)
     if bad_rows:
         return [*found, f"{folder / ROWS_FILE}: {bad_rows}; evaluate again"]
     found += [f"{path}: {problem}" for problem in _scores(record, manifest, rows)]
@@ -102,16 +104,14 @@ def _absolute_paths(value: Any, key: str = "") -> Iterator[str]:
         yield _brief(key)
 
 
-def _rows_problem(rows: pandas.DataFrame, manifest: Manifest) -> str:
+def rows_problem(rows: pandas.DataFrame, manifest: Manifest) -> str:
+    """Why rows cannot be those of a manifest's episodes, or "" when they can."""
     missing = [name for name in IoU.columns if name not in rows.columns]
     if missing:
         return f"these rows lack the column {', '.join(missing)}"
-    if len(rows) != len(manifest.episodes):
-        return f"{len(rows)} rows for the manifest's {len(manifest.episodes)} episodes"
-    listed = zip(rows["index"], rows["class_id"], rows["query"], strict=True)
-    for line, (row, episode) in enumerate(zip(listed, manifest.episodes, strict=True), start=2):
-        if row != (episode.index, episode.class_id, episode.query):
-            return f"line {line} is not episode {episode.index} of the manifest"
+    wrong = misplaced(rows, manifest)
+    if wrong:
+        return wrong
     for name in IoU.columns:
         if rows[name].dtype != "int64" or (rows[name] < 0).any():
             return f"column {name} must be whole numbers from 0"
@@ -127,7 +127,10 @@ def _rows_problem(rows: pandas.DataFrame, manifest: Manifest) -> str:
 def _scores(record: Record, manifest: Manifest, rows: pandas.DataFrame) -> Iterator[str]:
     """What the record says of its rows."""
     iou = IoU()
-    for name, true in {**_plugin_scores(rows, manifest), **iou.summarise(rows)}.items():
+    plugins: dict[str, float] = {}
+    for metric in measured_metrics(rows).values():
+        plugins.update(metric.summarise(rows, manifest.class_ids))
+    for name, true in {**plugins, **iou.summarise(rows)}.items():
         if name not in record.scores and name in ("miou", "fb_iou", "episode_miou"):
             yield f"scores.{name} is missing; evaluate again, with the metric iou"
         elif name in record.scores and not _near(record.scores[name], true):
@@ -158,8 +161,8 @@ def _intervals(record: Record, rows: pandas.DataFrame) -> Iterator[str]:
             )
 
 
-def _plugin_scores(rows: pandas.DataFrame, manifest: Manifest) -> dict[str, float]:
-    """Scores of the other installed metrics whose columns the rows have."""
+def measured_metrics(rows: pandas.DataFrame) -> dict[str, Metric]:
+    """The installed metrics whose columns the rows have, by name."""
     try:
         from fssbench import registry
         from fssbench.specs import MetricSpec
@@ -167,16 +170,16 @@ def _plugin_scores(rows: pandas.DataFrame, manifest: Manifest) -> dict[str, floa
         specs = registry.registry().specs(MetricSpec).values()
     except (ImportError, FssbenchError):
         return {}
-    scores: dict[str, float] = {}
+    metrics: dict[str, Metric] = {}
     for spec in specs:
         try:
-            metric = registry.load(spec)(**spec.arguments)
+            metric: Metric = registry.load(spec)(**spec.arguments)
         except FssbenchError as error:
             _log.info("scores of %s are not verified: %s", spec.name, error)
             continue
         if set(metric.columns) <= set(rows.columns):
-            scores.update(metric.summarise(rows, manifest.class_ids))
-    return scores
+            metrics[spec.name] = metric
+    return metrics
 
 
 def _near(said: float, true: float, tolerance: float = TOLERANCE) -> bool:

@@ -1,0 +1,435 @@
+"""Verifying a result by doing some of it again: do the episodes give the rows that are stored?"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy
+import pandas
+
+from fssbench.board.results import FILES, Result, brings_backbone, read_result
+from fssbench.board.verify import measured_metrics, problems, rows_problem
+from fssbench.episodes.episode import Episode
+from fssbench.episodes.manifest import Manifest
+from fssbench.episodes.protocol import build_manifest
+from fssbench.errors import FssbenchError
+from fssbench.files import sha256
+from fssbench.harness.chunks import chunks_of
+from fssbench.harness.environment import environment
+from fssbench.harness.evaluate import Bench, prepare
+from fssbench.harness.evaluation import Evaluation
+from fssbench.harness.record import Record, folder_of
+from fssbench.harness.recording import config_of
+from fssbench.harness.rows import KEYS
+from fssbench.metrics.iou import IoU
+
+ELSEWHERE = 1e-4
+"""Share of an image's pixels by which counts may differ on other hardware, software or precision:
+rounding moves logits that lie near 0 to its other side."""
+ROUNDING = 1e-9
+"""Relative difference of two equal numbers of which one was written as text and read."""
+
+SAME = ("device", "hardware", "threads", "precision", "batch_size", "torch")
+"""Conditions under which rows must be equal to the pixel when all of them are."""
+TOLD = ("features", "fssbench", "commit", "python", "system")
+"""Conditions that are told beside them."""
+
+
+@attrs.frozen(kw_only=True)
+class Rerun:
+    """What is to be done again, and what a record does not hold but needs for it.
+
+    Attributes:
+        episodes: size of the sample; all of them where the manifest has fewer.
+        seed: of the sample; None for one that nobody can know beforehand.
+        checkpoint: the trained matcher's file, where the record has one.
+        weights: of the backbone: ``pretrained``, ``random`` or a file; "" for the record's, which
+            must then be no file.
+        data_root: folder of the dataset.
+        data_options: the dataset's own options, as the evaluation had them.
+        lists: folder of authors' list files, for a protocol that reads such.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        workers: loader processes; None for one less than the cores, at most 8.
+        tolerance: share of an image's pixels by which each count may differ; None for 0 where
+            `SAME` are, and `ELSEWHERE` otherwise.
+    """
+
+    episodes: int = 50
+    seed: int | None = None
+    checkpoint: Path | None = None
+    weights: str = ""
+    data_root: Path | None = None
+    data_options: Mapping[str, Any] = attrs.field(factory=dict)
+    lists: Path | None = None
+    device: str = "auto"
+    workers: int | None = None
+    tolerance: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Difference:
+    """An episode whose row is not what it is now.
+
+    Attributes:
+        index, class_id, query: the episode.
+        class_name: name of the class.
+        columns: (stored, now) of each column that differs.
+        pixels: the largest difference of a count.
+        allowed: the largest that the tolerance allows.
+        within: whether all columns are as they should be, within the tolerance.
+    """
+
+    index: int
+    class_id: int
+    class_name: str
+    query: str
+    columns: Mapping[str, tuple[float, float]]
+    pixels: int
+    allowed: int
+    within: bool
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """What came out.
+
+    Attributes:
+        folder: where the record lies.
+        record: the record.
+        seed: of the sample.
+        sample: indices of the episodes that were done again, ascending.
+        then, now: conditions, `SAME` and `TOLD`, of the record and of this verification.
+        tolerance: share of an image's pixels by which counts may differ.
+        problems: what is wrong with the record without any model, one line each.
+        differences: episodes of the sample whose rows differ.
+    """
+
+    folder: Path
+    record: Record
+    seed: int
+    sample: tuple[int, ...]
+    then: Mapping[str, Any]
+    now: Mapping[str, Any]
+    tolerance: float
+    problems: tuple[str, ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def stands(self) -> bool:
+        """Nothing is wrong, and no row differs by more than the tolerance."""
+        return not self.problems and all(each.within for each in self.differences)
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Those of `SAME` that are not the same."""
+        return tuple(name for name in SAME if self.then.get(name) != self.now.get(name))
+
+    @property
+    def surely_found(self) -> int:
+        """So many changed rows would be found out, one of them at least, with 95 % certainty."""
+        total, sample = self.record.manifest.episodes, len(self.sample)
+        return next(
+            rows
+            for rows in range(1, total + 1)
+            if 20 * math.comb(total - rows, sample) <= math.comb(total, sample)
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        """Everything as JSON has it."""
+        return {
+            "record": str(self.folder),
+            "stands": self.stands,
+            "episodes": self.record.manifest.episodes,
+            "seed": self.seed,
+            "sample": list(self.sample),
+            "then": dict(self.then),
+            "now": dict(self.now),
+            "changed": list(self.changed),
+            "tolerance": self.tolerance,
+            "problems": list(self.problems),
+            "differences": [attrs.asdict(each) for each in self.differences],
+        }
+
+
+def verify_record(path: Path, rerun: Rerun | None = None) -> Verdict:
+    """Do a random sample of a record's episodes again, and compare their rows with the stored ones.
+
+    The scores must follow from the rows, the episodes must be those that the protocol draws, and
+    the sampled rows must come out again, along the same path as in an evaluation.
+
+    Args:
+        path: ``record.json``, or the folder that holds it with its rows and its manifest.
+        rerun: how much, and with what.
+
+    Raises:
+        FssbenchError: files are missing or unreadable; the checkpoint, the weights or the data are
+            not those of the record; or a name in it is not registered.
+    """
+    rerun = rerun or Rerun()
+    if rerun.episodes < 1:
+        raise FssbenchError(f"--episodes must be at least 1, not {rerun.episodes}")
+    result = _complete(folder_of(path))
+    record, manifest, rows = result.record, result.manifest(), result.rows()
+    found = problems(result.folder, intervals=False)
+    seed = secrets.randbelow(2**32) if rerun.seed is None else rerun.seed
+    then = _then(record)
+    verdict = Verdict(
+        folder=result.folder, record=record, seed=seed, sample=(), then=then, now={},
+        tolerance=rerun.tolerance or 0.0, problems=tuple(found), differences=(),
+    )  # fmt: skip
+    if rows_problem(rows, manifest):
+        return verdict
+    bench = prepare(_job(record, rows, rerun))
+    _check_parts(bench, record, manifest)
+    wrong = list(_differing_protocol(bench, record, manifest))
+    if wrong:
+        return attrs.evolve(verdict, problems=(*found, *wrong))
+    sample = draw_sample(len(manifest.episodes), rerun.episodes, seed)
+    again = _measure_again(bench, manifest, sample)
+    now = _conditions(
+        environment(bench.pipeline.device),
+        precision=bench.job.precision,
+        batch_size=bench.job.batch_size,
+        **({"features": "float16"} if bench.job.cache_half else {}),
+    )
+    verdict = attrs.evolve(verdict, sample=sample, now=now)
+    if rerun.tolerance is None and verdict.changed:
+        verdict = attrs.evolve(verdict, tolerance=ELSEWHERE)
+    differences = compare_rows(rows, again, manifest, verdict.tolerance)
+    return attrs.evolve(verdict, differences=tuple(differences))
+
+
+def draw_sample(total: int, count: int, seed: int) -> tuple[int, ...]:
+    """Indices of `count` of `total` episodes, or of all, ascending; each set equally probable.
+
+    Raises:
+        FssbenchError: the seed is negative.
+    """
+    if seed < 0:
+        raise FssbenchError(f"--seed must be at least 0, not {seed}")
+    generator = numpy.random.default_rng(seed)
+    drawn = generator.choice(total, size=min(count, total), replace=False)
+    return tuple(sorted(drawn.tolist()))
+
+
+def compare_rows(
+    stored: pandas.DataFrame, now: pandas.DataFrame, manifest: Manifest, tolerance: float
+) -> list[Difference]:
+    """The episodes whose rows differ.
+
+    Pixel counts may differ by the tolerance's share of the image. Columns of other metrics must be
+    equal where the counts are, because the mask is then the same one for all that is known; where
+    counts differ, as the tolerance allows, other columns are not judged.
+
+    Args:
+        stored: all rows of the record.
+        now: the sampled rows, measured again.
+        manifest: the episodes.
+        tolerance: share of an image's pixels.
+    """
+    differences = []
+    for new in now.to_dict("records"):
+        index = int(new["index"])
+        old = stored.iloc[index].to_dict()
+        columns = {
+            name: (old[name], new[name])
+            for name in now.columns.drop(list(KEYS))
+            if not _equal(old[name], new[name])
+        }
+        if not columns:
+            continue
+        pixels = max(abs(int(old[name]) - int(new[name])) for name in IoU.columns)
+        allowed = math.floor(tolerance * (new["union_bg"] + new["intersection_fg"]))
+        class_id = int(new["class_id"])
+        differences.append(
+            Difference(
+                index=index,
+                class_id=class_id,
+                class_name=manifest.class_name(class_id),
+                query=str(new["query"]),
+                columns=columns,
+                pixels=pixels,
+                allowed=allowed,
+                within=0 < pixels <= allowed,
+            )
+        )
+    return differences
+
+
+def _equal(old: float, new: float) -> bool:
+    if math.isnan(old) or math.isnan(new):
+        return math.isnan(old) and math.isnan(new)
+    return math.isclose(old, new, rel_tol=ROUNDING, abs_tol=ROUNDING)
+
+
+def _complete(folder: Path) -> Result:
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise FssbenchError(
+                f"{folder / name}: missing; a record is verified with {', '.join(FILES)}"
+            )
+    return read_result(folder)
+
+
+def _job(record: Record, rows: pandas.DataFrame, rerun: Rerun) -> Evaluation:
+    """The evaluation that the record is of."""
+    _check_checkpoint_file(record, rerun.checkpoint)
+    precision, batch_size = (record.environment.get(name) for name in ("precision", "batch_size"))
+    if precision not in ("fp32", "bf16") or type(batch_size) is not int or batch_size < 1:
+        raise FssbenchError(
+            "the record's environment names no precision and batch size to do it again with"
+        )
+    return Evaluation(
+        matcher=record.matcher,
+        backbone=record.backbone,
+        protocol=record.protocol,
+        data_root=rerun.data_root,
+        data_options=rerun.data_options,
+        lists=rerun.lists,
+        folds=(record.fold,),
+        shots=(record.shots,),
+        seeds=(record.seed,),
+        weights=_weights(record, rerun.weights),
+        checkpoint=rerun.checkpoint,
+        any_fold=True,
+        limit=record.manifest.limit,
+        options=record.config,
+        device=rerun.device,
+        precision=precision,
+        workers=rerun.workers,
+        batch_size=batch_size,
+        cache_half=record.environment.get("features") == "float16",
+        metrics=_metrics(rows),
+    )
+
+
+def _metrics(rows: pandas.DataFrame) -> tuple[str, ...]:
+    metrics = measured_metrics(rows)
+    known = {column for metric in metrics.values() for column in metric.columns}
+    unknown = [name for name in rows.columns if name not in known.union(KEYS)]
+    if unknown:
+        raise FssbenchError(
+            f"the rows hold {ascii(', '.join(unknown))[:70]}, which no installed metric measures; "
+            "load the plugin that brings it with -p"
+        )
+    return tuple(metrics)
+
+
+def _check_checkpoint_file(record: Record, path: Path | None) -> None:
+    said = record.checkpoint
+    if said is None:
+        if path is not None:
+            raise FssbenchError(f"--checkpoint {path}: the record is of a method without one")
+        return
+    which = f"{said.name!a} (sha256 {said.sha256[:12]}…)"
+    if path is None:
+        raise FssbenchError(f"the record is of the checkpoint {which}; give it with --checkpoint")
+    try:
+        own = sha256(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FssbenchError(f"--checkpoint {path}: cannot be read: {reason}") from error
+    if own != said.sha256:
+        raise FssbenchError(
+            f"--checkpoint {path}: its sha256 is {own[:12]}…, the record is of {which}; give the "
+            "file that was evaluated"
+        )
+
+
+def _weights(record: Record, asked: str) -> str:
+    if asked or brings_backbone(record):
+        return asked or "pretrained"
+    if record.weights.source == "file":
+        raise FssbenchError(
+            f"the record's backbone has weights of a file, {record.weights.name!a} (sha256 "
+            f"{record.weights.sha256[:12]}…); give it with --weights"
+        )
+    return "random" if record.weights.source == "random" else "pretrained"
+
+
+def _check_parts(bench: Bench, record: Record, manifest: Manifest) -> None:
+    """Raise unless encoder, options and data are the record's."""
+    own = bench.pipeline.backbone.weights
+    if (own.source == "random", own.sha256) != (
+        record.weights.source == "random",
+        record.weights.sha256,
+    ):
+        raise FssbenchError(
+            f"the backbone's weights are {own.source} {own.name} (sha256 {own.sha256[:12] or '-'})"
+            f", the record's {record.weights.source} {record.weights.name!a} (sha256 "
+            f"{record.weights.sha256[:12] or '-'}); give --weights"
+        )
+    config = json.loads(json.dumps(config_of(bench.pipeline.matcher)))
+    differing = sorted(
+        key
+        for key in config.keys() | record.config.keys()
+        if config.get(key) != record.config.get(key)
+    )
+    if differing:
+        raise FssbenchError(
+            f"{record.matcher}: the options {', '.join(differing)} of the installed version are "
+            "not those of the record; install the version that the record names"
+        )
+    fingerprint = bench.dataset.fingerprint(manifest.split)
+    if fingerprint != manifest.fingerprint:
+        raise FssbenchError(
+            f"{bench.dataset.name}: these annotations ({fingerprint[:8]}) are not those of the "
+            f"record ({manifest.fingerprint[:8]}); give the --data-root and -d of the evaluation"
+        )
+
+
+def _differing_protocol(bench: Bench, record: Record, manifest: Manifest) -> Iterable[str]:
+    """What the record says of its protocol and is not so."""
+    drawn = build_manifest(
+        bench.protocol,
+        bench.dataset,
+        fold=record.fold,
+        shots=record.shots,
+        seed=record.seed,
+        limit=record.manifest.limit,
+        lists=bench.job.lists,
+    )
+    if drawn.digest != manifest.digest:
+        yield (
+            f"the manifest ({manifest.digest[:8]}) is not what {record.protocol} draws from this "
+            f"data ({drawn.digest[:8]})"
+        )
+    if record.score_size != bench.protocol.score_size:
+        yield f"score_size is {record.score_size}, the protocol's {bench.protocol.score_size}"
+
+
+def _measure_again(bench: Bench, manifest: Manifest, sample: Sequence[int]) -> pandas.DataFrame:
+    """Rows of the sampled episodes.
+
+    An episode is segmented in the batch that it was in, with all others of that batch, because the
+    last bits of a number may depend on them.
+    """
+    size = bench.job.batch_size
+    chunks: dict[int, Sequence[Episode]] = {}
+    for number, episodes in chunks_of(manifest.episodes).items():
+        batches = [episodes[start : start + size] for start in range(0, len(episodes), size)]
+        wanted = [batch for batch in batches if any(e.index in sample for e in batch)]
+        if wanted:
+            chunks[number] = [episode for batch in wanted for episode in batch]
+    tables = [rows for _, rows, _, _ in bench.measured(chunks)]
+    again: pandas.DataFrame = pandas.concat(tables, ignore_index=True)
+    sampled: pandas.DataFrame = again.loc[again["index"].isin(sample)]
+    return sampled
+
+
+def _then(record: Record) -> dict[str, Any]:
+    packages = record.environment.get("packages")
+    torch = packages.get("torch") if isinstance(packages, Mapping) else None
+    return _conditions({**record.environment, "packages": {"torch": torch}})
+
+
+def _conditions(said: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """`SAME` and `TOLD` out of the environment block of a record."""
+    flat = {**said, "torch": said["packages"]["torch"], **more}
+    return {name: flat.get(name) for name in (*SAME, *TOLD)}
