@@ -126,10 +126,13 @@ class MatcherSpec(Spec):
             the module) that tells how its stages are trained; "" for a method without training.
         importer: ``"package.module:function"`` that understands the authors' own checkpoint files,
             see `fssbench.matchers.importing`; "" if there is none.
+        parameter_counts: by the name of a backbone, how many learnable parameters the method has
+            there with its options' defaults; what a paper says, and `fssbench plugin check` checks.
     """
 
     recipes: str = ""
     importer: str = attrs.field(default="", validator=_check_factory)
+    parameter_counts: Mapping[str, int] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fssbench.cli.options import plugin_option
+from fssbench.cli.options import data_options, json_option, pairs, plugin_option
+
+if TYPE_CHECKING:
+    from fssbench.testing.plugin import Checked
+
+_STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
 @click.group()
 def plugin() -> None:
-    """Write plugins."""
+    """Write plugins, and check them."""
 
 
 @plugin.command()
@@ -34,5 +40,85 @@ def new(name: str, to: Path | None) -> None:
     click.echo(
         f"\nTry it:      fssbench evaluate {name} -p {shlex.quote(str(init))} --limit 20\n"
         f"Install it:  pip install -e {shlex.quote(str(folder))}\n"
+        f"Check it:    fssbench plugin check {name}\n"
         f"Change it:   {init.parent / 'model.py'}"
     )
+
+
+@plugin.command()
+@click.argument("name")
+@click.option("--backbone", default="",
+              help="Encoder of matchers  [default: their recipe's].")  # fmt: skip
+@click.option("-o", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
+              help="Option of matchers.")  # fmt: skip
+@data_options
+@json_option
+@plugin_option
+def check(
+    name: str, backbone: str, options: dict[str, str], data_root: Path | None,
+    data_options: dict[str, str], as_json: bool,
+) -> int:  # fmt: skip
+    """Does all that a plugin registers keep its promises? Exit code 1 when something does not.
+
+    NAME is a loaded plugin, an installed distribution, a module, or a .py file.
+    """
+    import json
+    import logging
+
+    import attrs
+
+    from fssbench.testing.plugin import Settings, check_plugin, find_plugins
+
+    settings = Settings(
+        backbone=backbone, options=options, data_root=data_root, data_options=data_options
+    )
+    found: list[Checked] = []
+    plugins = find_plugins(name)
+    # Of random weights, which checks use on purpose.
+    logging.disable(logging.WARNING)
+    try:
+        for info in plugins:
+            for checked in check_plugin(info, settings):
+                found.append(checked)
+                if not as_json:
+                    _show(checked)
+    finally:
+        logging.disable(logging.NOTSET)
+    if as_json:
+        click.echo(json.dumps([attrs.asdict(checked) for checked in found], indent=2))
+    else:
+        _summarise(found)
+    failed = any(o.verdict == "failed" for checked in found for o in checked.outcomes)
+    return 1 if failed else 0
+
+
+def _show(checked: Checked) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=f"{checked.kind} {checked.name}", title_justify="left", title_style="bold",
+        box=box.SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
+    table.add_column("check", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("what was seen", overflow="fold")
+    for outcome in checked.outcomes:
+        verdict = Text(outcome.verdict, style=_STYLES[outcome.verdict])
+        table.add_row(outcome.check, verdict, Text(outcome.seen))
+    Console().print(table)
+
+
+def _summarise(found: list[Checked]) -> None:
+    for checked in found:
+        for outcome in checked.outcomes:
+            if outcome.verdict == "failed":
+                click.echo(f"{checked.kind} {checked.name}, {outcome.check}:")
+                click.echo(f"  expected: {outcome.expected}")
+                click.echo(f"  seen:     {outcome.seen}")
+                click.echo(f"  look at:  {outcome.look}\n" if outcome.look else "")
+    verdicts = [outcome.verdict for checked in found for outcome in checked.outcomes]
+    counts = [f"{verdicts.count(v)} {v}" for v in _STYLES if v in verdicts]
+    click.echo(", ".join(counts) or "nothing is registered that could be checked")

@@ -221,6 +221,17 @@ def only_stage(spec: MatcherSpec, wanted: str = "") -> str:
     return stages[0]
 
 
+def recipe_names(spec: MatcherSpec) -> dict[str, list[str]]:
+    """Names of a matcher's recipes by stage; none of a method that brings no recipes.
+
+    Raises:
+        FssbenchError: the file cannot be read or is no TOML.
+    """
+    if not spec.recipes:
+        return {}
+    return {stage: list(named) for stage, named in _read(_file(spec, "")).items()}
+
+
 def first_backbone(spec: MatcherSpec) -> str:
     """The encoder that a matcher's first recipe names; "" if it has none."""
     if not spec.recipes:

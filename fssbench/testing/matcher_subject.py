@@ -1,0 +1,174 @@
+"""A matcher with all that its checks need: an encoder, pictures, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from fssbench import build, registry
+from fssbench.backbones.backbone import Backbone
+from fssbench.errors import FssbenchError
+from fssbench.harness.pipeline import Features, Pipeline
+from fssbench.matchers.matcher import Matcher
+from fssbench.matchers.recipe import Recipe, find_recipe, first_backbone, recipe_names
+from fssbench.specs import BackboneSpec, MatcherSpec
+from fssbench.testing.pictures import Picture, picture
+from fssbench.testing.steps import HOUSE, Step, take_steps
+
+
+@attrs.frozen(eq=False)
+class Case:
+    """A query and its supports."""
+
+    query: Picture
+    supports: tuple[Picture, ...]
+
+
+@attrs.frozen(kw_only=True, eq=False, slots=False)
+class MatcherSubject:
+    """A registered matcher, on an encoder, with all that the checks need.
+
+    Attributes:
+        name: the registered name.
+        backbone_name: encoder; "" for that of the matcher's last recipe for `shapes`, of its first
+            recipe, or ``tiny-resnet``.
+        weights: of the encoder; "" for random ones, or its own if it has no random ones.
+        given: options; they go before those of the recipe for `shapes`.
+        counts: learnable parameters with these options, by backbone; None for what the spec says.
+        recipes: by stage the recipe to train with; others are chosen.
+        part_weights: by stage what ``--weights PART=…`` gives; others are tried.
+    """
+
+    name: str
+    backbone_name: str = ""
+    weights: str = ""
+    given: Mapping[str, Any] = attrs.field(factory=dict)
+    counts: Mapping[str, int] | None = None
+    recipes: Mapping[str, str] = attrs.field(factory=dict)
+    part_weights: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
+
+    @cached_property
+    def spec(self) -> MatcherSpec:
+        """Its spec."""
+        return registry.registry().get(MatcherSpec, self.name)
+
+    @cached_property
+    def thing(self) -> Any:
+        """Its class, or the function that makes it."""
+        return registry.load(self.spec)
+
+    @cached_property
+    def house_recipe(self) -> Recipe | None:
+        """The recipe of the last stage that has one for `shapes`."""
+        stages = [stage for stage, names in recipe_names(self.spec).items() if HOUSE in names]
+        return find_recipe(self.spec, stages[-1], dataset=HOUSE) if stages else None
+
+    @cached_property
+    def encoder(self) -> str:
+        """Registered name of the encoder."""
+        house = self.house_recipe.backbone if self.house_recipe else ""
+        wanted = self.backbone_name or house or first_backbone(self.spec) or "tiny-resnet"
+        return registry.registry().get(BackboneSpec, wanted).name
+
+    def weights_of(self, encoder: str) -> str:
+        """Random ones need no download; an encoder may have none."""
+        if self.weights:
+            return self.weights
+        try:
+            build.backbone(encoder, "random")
+        except FssbenchError:
+            return "pretrained"
+        return "random"
+
+    @cached_property
+    def options(self) -> Mapping[str, Any]:
+        """All options."""
+        house = self.house_recipe.options if self.house_recipe else {}
+        return {**house, **self.given}
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The encoder."""
+        return build.backbone(self.encoder, self.weights_of(self.encoder))
+
+    def made(self, seed: int = 0) -> Matcher:
+        """A new matcher with the initial weights of a seed, as training makes it."""
+        torch.manual_seed(seed)
+        return build.matcher(self.name, self.backbone, **self.options)
+
+    @cached_property
+    def awake(self) -> Pipeline:
+        """A matcher none of whose weights is zero any more, on its encoder.
+
+        Last layers are often zero at first; then nothing that goes in could be seen in what comes
+        out.
+        """
+        matcher = self.made()
+        stir(matcher)
+        return self.pipeline(matcher)
+
+    def pipeline(self, matcher: Matcher) -> Pipeline:
+        """A matcher on the encoder, on the CPU."""
+        return Pipeline(matcher, self.backbone, device=torch.device("cpu"))
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """A training step of each stage; see `take_steps`."""
+        return take_steps(self)
+
+    @cached_property
+    def _encoded(self) -> dict[object, Features]:
+        return {}
+
+    def features(self, shown: Picture, *, support: bool) -> Features:
+        """Features of a picture at the size that the matcher asks for, computed once."""
+        pipeline = self.awake
+        square = pipeline.geometry.mask(shown.mask)
+        hide = support and pipeline.request.mask_support
+        key = (id(shown.image), square.numpy().tobytes() if hide else None)
+        if key not in self._encoded:
+            image = pipeline.geometry.image(shown.image)[None]
+            self._encoded[key] = pipeline.encode(image, [square] if hide else None)[0]
+        return self._encoded[key]
+
+    def inputs(self, cases: Sequence[Case]) -> tuple[list[list[Features]], Tensor, list[Features]]:
+        """Features of supports, masks (B, K, S, S), and features of queries."""
+        geometry = self.awake.geometry
+        supports = [[self.features(s, support=True) for s in case.supports] for case in cases]
+        masks = [torch.stack([geometry.mask(s.mask) for s in case.supports]) for case in cases]
+        queries = [self.features(case.query, support=False) for case in cases]
+        return supports, torch.stack(masks), queries
+
+    def answer(self, cases: Sequence[Case], pipeline: Pipeline | None = None) -> Tensor:
+        """Logits (B, h, w), on the path of an evaluation."""
+        pipeline = pipeline or self.awake
+        supports, masks, queries = self.inputs(cases)
+        return pipeline.segment(queries, pipeline.embed_support(supports, masks))
+
+    @cached_property
+    def pictures(self) -> list[Picture]:
+        """Eighteen of them: three episodes of five shots."""
+        return [picture(number) for number in range(18)]
+
+    def cases(self, count: int, shots: int) -> list[Case]:
+        """Up to three episodes."""
+        return [
+            Case(self.pictures[6 * n], tuple(self.pictures[6 * n + 1 : 6 * n + 1 + shots]))
+            for n in range(count)
+        ]
+
+
+def stir(matcher: Matcher, seed: int = 0) -> None:
+    """Add a little to every floating-point parameter: a tenth of its root mean square, or 0.02."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in matcher.parameters():
+            if parameter.is_floating_point():
+                size = 0.1 * float(parameter.square().mean().sqrt()) or 0.02
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(size * noise.to(parameter))

@@ -1,0 +1,437 @@
+"""What every matcher promises; see `fssbench.Matcher`."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fssbench import build
+from fssbench.errors import one_line
+from fssbench.harness.pipeline import Features
+from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
+from fssbench.matchers.matcher import Matcher
+from fssbench.testing.check import Checks, NotCheckedError, expect, places
+from fssbench.testing.generators import Watch, place_generators
+from fssbench.testing.matcher_subject import Case, MatcherSubject
+from fssbench.testing.pictures import picture
+
+TOLERANCE = 1e-3
+"""Of the largest logit: what the order of sums may change."""
+
+CHECKS = Checks("matcher")
+
+_APART = ("is not on the expected device", "to be on the same device", "must be on the same device")
+
+
+# --- the two halves -------------------------------------------------------------------------------
+
+
+@CHECKS.add("request")
+def request(subject: MatcherSubject) -> str:
+    """`request` names layers of the backbone, a size that suits it, and a way to resize."""
+    asked, info = subject.made().request(), subject.backbone.info
+    expect(bool(asked.layers), "at least one layer", "no layers")
+    for layer in asked.layers:
+        info.layer(layer)
+    expect(
+        asked.size > 0 and asked.size % info.multiple == 0,
+        f"a size that is a multiple of {info.multiple}, as backbone {info.name} takes images",
+        f"size={asked.size}",
+    )
+    known = ("squash", "letterbox")
+    expect(asked.resize in known, f"resize is one of {', '.join(known)}", f"{asked.resize!r}")
+    return f"{', '.join(asked.layers)} of {asked.size} px, {asked.resize}"
+
+
+@CHECKS.add("embed_support", "segment")
+def shots(subject: MatcherSubject) -> str:
+    """One shot and five give finite logits (B, h, w)."""
+    shapes = []
+    for number in (1, 5):
+        logits = subject.answer(subject.cases(2, number))
+        expect(
+            min(logits.shape[1:]) > 0, "logits of at least 1 x 1", f"shape {tuple(logits.shape)}"
+        )
+        shapes.append(f"{number}-shot {tuple(logits.shape)}")
+    return ", ".join(shapes)
+
+
+@CHECKS.add("embed_support", "segment")
+def batch(subject: MatcherSubject) -> str:
+    """An episode's logits are the same alone and in a batch of three."""
+    worst = 0.0
+    for number in (1, 5):
+        cases = subject.cases(3, number)
+        together = subject.answer(cases)
+        alone = torch.cat([subject.answer([case]) for case in cases])
+        apart = largest(together - alone) / max(largest(alone), 1e-6)
+        expect(
+            apart <= TOLERANCE,
+            f"logits that differ by at most {TOLERANCE:g} of the largest, batch of 1 or 3",
+            f"{number}-shot logits differ by {apart:.2g} of the largest",
+        )
+        worst = max(worst, apart)
+    return f"largest difference {worst:.1g} of the largest logit"
+
+
+@CHECKS.add("embed_support", "segment", "request")
+def non_square(subject: MatcherSubject) -> str:
+    """Supports and queries of other shapes than the encoder's square are segmented."""
+    case = Case(picture(30, 72, 128), (picture(31, 128, 64), picture(32, 60, 100)))
+    logits = subject.answer([case])[0]
+    mask = subject.awake.geometry.restore(logits, 72, 128)
+    expect(
+        tuple(mask.shape) == (72, 128) and bool(torch.isfinite(mask).all()),
+        "finite logits that fit the image of 72 x 128",
+        f"shape {tuple(mask.shape)}, finite: {bool(torch.isfinite(mask).all())}",
+    )
+    return f"query 72 x 128, supports 128 x 64 and 60 x 100, {subject.awake.request.resize}"
+
+
+@CHECKS.add("embed_support")
+def empty_masks(subject: MatcherSubject) -> str:
+    """Supports on which nothing is marked give finite logits, alone and among others."""
+    query, *others = subject.pictures[:6]
+    for supports in ((others[0].empty(),), (others[0].empty(), *others[1:])):
+        subject.answer([Case(query, supports)])
+    return "finite, 1-shot and one of 5"
+
+
+@CHECKS.add("embed_support")
+def full_masks(subject: MatcherSubject) -> str:
+    """Supports that are marked all over give finite logits, alone and among others."""
+    query, *others = subject.pictures[:6]
+    for supports in ((others[0].full(),), (others[0].full(), *others[1:])):
+        subject.answer([Case(query, supports)])
+    return "finite, 1-shot and one of 5"
+
+
+@CHECKS.add("embed_support")
+def ignored_pixels(subject: MatcherSubject) -> str:
+    """Pixels of 255 in a support's mask are no foreground, and all of them may be 255."""
+    query, shown = subject.pictures[:2]
+    ignored, background, foreground = (
+        subject.answer([Case(query, (shown.with_other(value),))]) for value in (255, 0, 1)
+    )
+    to_background, to_foreground = largest(ignored - background), largest(ignored - foreground)
+    slack = 1e-5 * max(largest(background), 1e-6)
+    expect(
+        to_background <= to_foreground + slack,
+        "with an object of 255, logits near those without it (255 counts as background, or not at "
+        "all)",
+        f"they are {to_foreground:.3g} from those with it marked 1, {to_background:.3g} from "
+        "those with it marked 0",
+    )
+    subject.answer([Case(query, (shown.unlabelled(),))])
+    return f"{to_background:.2g} from background, {to_foreground:.2g} from foreground"
+
+
+@CHECKS.add("embed_support", "segment")
+def support_matters(subject: MatcherSubject) -> str:
+    """A support mask whose pixels are shuffled changes the logits."""
+    query, shown = subject.pictures[:2]
+    right = subject.answer([Case(query, (shown,))])
+    wrong = subject.answer([Case(query, (shown.permuted(),))])
+    changed = largest(right - wrong) / max(largest(right), 1e-6)
+    expect(
+        changed > 1e-6,
+        "other logits when the pixels of the support's mask are shuffled: the mask says what to "
+        "look for",
+        "the same logits",
+    )
+    return f"logits change by {changed:.2g} of the largest"
+
+
+@CHECKS.add("maps")
+def maps(subject: MatcherSubject) -> str:
+    """`maps` gives float maps (B, h, w) by caption, or none."""
+    supports, masks, queries = subject.inputs(subject.cases(2, 1))
+    found = subject.awake.maps(queries, subject.awake.embed_support(supports, masks))
+    for caption, each in found.items():
+        expect(
+            each.ndim == 3 and len(each) == 2,
+            f"map {caption!r} of shape (2, h, w) for two queries",
+            f"shape {tuple(each.shape)}",
+        )
+    return ", ".join(found) or "none"
+
+
+@CHECKS.add("prepare_support", "join_supports", "prepare_query", "segment_prepared")
+def prepared(subject: MatcherSubject) -> str:
+    """Images that were prepared one by one give the logits of `embed_support` and `segment`."""
+    matcher, worst = subject.awake.matcher, 0.0
+    for number in (1, 5):
+        cases = subject.cases(2, number)
+        supports, masks, queries = subject.inputs(cases)
+        with torch.inference_mode():
+            kept = [
+                [
+                    matcher.prepare_support(_single(features), mask[None])
+                    for features, mask in zip(each, of_case, strict=True)
+                ]
+                for each, of_case in zip(supports, masks, strict=True)
+            ]
+            asked = [matcher.prepare_query(_single(query)) for query in queries]
+            found = matcher.segment_prepared(asked, matcher.join_supports(kept))
+        expected = subject.answer(cases)
+        apart = (
+            largest(found - expected) / max(largest(expected), 1e-6)
+            if found.shape == expected.shape
+            else float("inf")
+        )
+        expect(
+            apart <= TOLERANCE,
+            f"the same {number}-shot logits from prepared images as from `embed_support` and "
+            "`segment`",
+            f"shape {tuple(found.shape)}, they differ by {apart:.2g} of the largest",
+        )
+        worst = max(worst, apart)
+    return f"largest difference {worst:.1g} of the largest logit"
+
+
+def _single(features: Features) -> Features:
+    return {name: maps[None] for name, maps in features.items()}
+
+
+# --- randomness -----------------------------------------------------------------------------------
+
+
+@CHECKS.add("__init__", "embed_support", "segment")
+def determinism(subject: MatcherSubject) -> str:
+    """One seed makes the same weights, and one episode gives the same logits, bit for bit."""
+    states = []
+    for number in (1, 2):
+        place_generators(number)
+        states.append(subject.made(seed=7).state_dict())
+    for name, tensor in states[0].items():
+        expect(
+            torch.equal(tensor, states[1][name]),
+            "the same initial weights from the same torch seed",
+            f"{name} differs: it was drawn from another generator",
+            "",
+        )
+    cases = subject.cases(2, 5)
+    answers = []
+    for number in (1, 2):
+        place_generators(number)
+        answers.append(subject.answer(cases))
+    expect(
+        torch.equal(*answers),
+        "the same logits when asked again",
+        f"they differ by up to {largest(answers[0] - answers[1]):.3g}; the matcher is in eval mode",
+    )
+    return "weights and logits are the same bit for bit"
+
+
+@CHECKS.add("embed_support", "segment")
+def generators(subject: MatcherSubject) -> str:
+    """Making a matcher and segmenting leave the generators of the process alone.
+
+    Initial weights come from torch's, which training seeds.
+    """
+    watch = Watch()
+    subject.made()
+    expect(
+        not watch.moved().removesuffix("torch"),
+        "random and numpy.random stay where they are when a matcher is made; initial weights come "
+        "from torch's generator",
+        f"{watch.moved()} moved",
+        places(subject.thing, ("__init__",)),
+    )
+    cases = subject.cases(1, 1)
+    subject.inputs(cases)
+    pipeline = subject.awake
+    watch = Watch()
+    pipeline.matcher.request()
+    subject.answer(cases)
+    expect(
+        not watch.moved(),
+        "the generators of random, numpy.random and torch stay where they are; a method that draws "
+        "makes a torch.Generator of its own",
+        f"{watch.moved()} moved",
+    )
+    return "random, numpy.random and torch stay where they are"
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+@CHECKS.add("stages")
+def stages(subject: MatcherSubject) -> str:
+    """Every stage has a recipe and takes a step: finite losses, and what it trains moves."""
+    told = []
+    for step in subject.steps:
+        name, stage = step.stage.name, type(step.stage)
+        expect(
+            bool(step.moved),
+            f"stage {name}: a step moves what is trained",
+            f"none of {len(step.trained)} trained tensors changed; the loss is {step.loss:.3g}",
+            places(stage, ("losses",)),
+        )
+        moved = f"{len(step.moved)} of {len(step.trained)} tensors moved"
+        told.append(f"{name}: loss {step.loss:.3g}, {moved}")
+    return "; ".join(told)
+
+
+@CHECKS.add("stages")
+def gradients(subject: MatcherSubject) -> str:
+    """What a stage names gets a gradient, and nothing else gets one or changes."""
+    told = []
+    for step in subject.steps:
+        name, stage = step.stage.name, type(step.stage)
+        expect(
+            not step.silent,
+            f"stage {name}: a gradient, if of zero, for all that `parameters` names (several "
+            "processes wait for each)",
+            f"none for {_some(step.silent)}",
+            places(stage, ("parameters", "losses")),
+        )
+        expect(
+            not step.strayed,
+            f"stage {name}: what `parameters` does not name stays as it is",
+            f"{_some(step.strayed)} got a gradient or changed",
+            places(stage, ("losses", "parameters")),
+        )
+        told.append(f"{name}: gradients for {len(step.trained)}")
+    return "; ".join(told)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if names[3:] else ""
+    return f"{', '.join(names[:3])}{more}"
+
+
+# --- weights and devices --------------------------------------------------------------------------
+
+
+@CHECKS.add("__init__")
+def state_dict(subject: MatcherSubject) -> str:
+    """A matcher of another seed that loads the checkpoint gives the same logits."""
+    cases = subject.cases(2, 1)
+    expected = subject.answer(cases)
+    matcher = subject.awake.matcher
+    header = {"matcher": subject.name, "config": {}, "backbone": subject.encoder}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "all.safetensors"
+        write_checkpoint(path, matcher, header)
+        other = subject.made(seed=1)
+        read_checkpoint(path).load_into(other)
+    found = subject.answer(cases, subject.pipeline(other))
+    expect(
+        torch.equal(found, expected),
+        "the same logits from a matcher of another seed that loaded the checkpoint",
+        f"they differ by up to {largest(found - expected):.3g}: something that matters is neither "
+        "parameter nor buffer",
+    )
+    return f"{len(matcher.state_dict())} tensors through a file"
+
+
+@CHECKS.add("__init__", "embed_support", "segment")
+def devices(subject: MatcherSubject) -> str:
+    """The matcher computes on the device that it was moved to."""
+    cases = subject.cases(1, 1)
+    supports, masks, queries = subject.inputs(cases)
+    told = [_on_meta(subject, supports, masks, queries)]
+    if torch.cuda.is_available():
+        device = torch.device("cuda")
+        moved = copy.deepcopy(subject.awake.matcher).to(device)
+        logits = _forward(moved, supports, masks, queries, device)
+        expected = subject.answer(cases)
+        apart = largest(logits.cpu() - expected) / max(largest(expected), 1e-6)
+        expect(
+            apart <= 0.01,
+            "logits on the GPU within 1 % of the CPU's",
+            f"they differ by {apart:.2g}",
+        )
+        told.append(f"cuda within {apart:.1g}")
+    else:
+        told.append("no GPU here")
+    return ", ".join(told)
+
+
+def _on_meta(
+    subject: MatcherSubject, supports: list[list[Features]], masks: Tensor, queries: list[Features]
+) -> str:
+    """Tensors without values show whether all that meet are on one device."""
+    device = torch.device("meta")
+    moved = copy.deepcopy(subject.awake.matcher).to(device)
+    plain = [
+        f"{type(module).__name__}.{key}"
+        for module in moved.modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Tensor) and value.ndim
+    ]
+    hint = f"; {', '.join(plain)} is no buffer: use register_buffer" if plain else ""
+    try:
+        logits = _forward(moved, supports, masks, queries, device)
+    except (NotImplementedError, RuntimeError) as error:
+        text = one_line(error)
+        # What needs values (a count of pixels, say), or is not made for meta tensors, says so in
+        # other words than tensors that are apart.
+        expect(
+            not any(words in text for words in _APART),
+            "all tensors move along with the matcher",
+            f"{text}{hint}",
+        )
+        return f"not all of it can be computed on meta tensors ({text})"
+    expect(
+        logits.device.type == "meta",
+        "logits on the device of the features",
+        f"features on meta, logits on {logits.device}{hint}",
+    )
+    return "meta"
+
+
+def _forward(
+    matcher: Matcher,
+    supports: list[list[Features]],
+    masks: Tensor,
+    queries: list[Features],
+    device: torch.device,
+) -> Tensor:
+    layers = matcher.request().layers
+    with torch.inference_mode():
+        support = matcher.embed_support(
+            {
+                name: torch.stack([torch.stack([f[name] for f in each]) for each in supports]).to(
+                    device
+                )
+                for name in layers
+            },
+            masks.to(device),
+        )
+        return matcher.segment(
+            {name: torch.stack([f[name] for f in queries]).to(device) for name in layers}, support
+        )
+
+
+@CHECKS.add("__init__")
+def parameter_counts(subject: MatcherSubject) -> str:
+    """The matcher has as many learnable parameters as is declared."""
+    mine = subject.counts is not None
+    counts = subject.counts if subject.counts is not None else subject.spec.parameter_counts
+    if not counts:
+        here = sum(p.numel() for p in subject.made().parameters() if p.requires_grad)
+        raise NotCheckedError(f"nothing is declared; {here:,} on {subject.encoder} here")
+    told = []
+    for name, declared in counts.items():
+        options = subject.given if mine else {}
+        matcher = build.matcher(subject.name, name, **options)
+        found = sum(p.numel() for p in matcher.parameters() if p.requires_grad)
+        expect(
+            found == declared,
+            f"{declared:,} learnable parameters on {name}, as is declared",
+            f"{found:,}",
+        )
+        told.append(f"{found:,} on {name}")
+    return ", ".join(told)
+
+
+def largest(tensor: Tensor) -> float:
+    """The largest absolute value."""
+    return float(tensor.abs().max())

@@ -1,0 +1,71 @@
+"""Pictures that are made here: two things of equal size on noise, and where they are."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from fssbench.data.dataset import IGNORE
+
+
+@attrs.frozen(eq=False)
+class Picture:
+    """An image with two objects.
+
+    Attributes:
+        image: uint8 (3, H, W).
+        mask: uint8 (H, W), 1 on the object that is asked for.
+        other: uint8 (H, W), 1 on the other one.
+    """
+
+    image: Tensor
+    mask: Tensor
+    other: Tensor
+
+    def marked(self, mask: Tensor) -> Picture:
+        """The same image with another mask."""
+        return attrs.evolve(self, mask=mask)
+
+    def empty(self) -> Picture:
+        """Nothing is marked."""
+        return self.marked(torch.zeros_like(self.mask))
+
+    def full(self) -> Picture:
+        """Everything is marked."""
+        return self.marked(torch.ones_like(self.mask))
+
+    def unlabelled(self) -> Picture:
+        """Nobody knows of any pixel what it is."""
+        return self.marked(torch.full_like(self.mask, IGNORE))
+
+    def with_other(self, value: int) -> Picture:
+        """The other object is marked with a value too."""
+        return self.marked(torch.where(self.other == 1, value, self.mask).to(torch.uint8))
+
+    def permuted(self, seed: int = 0) -> Picture:
+        """As many pixels are marked, at places that have nothing to do with the image."""
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(self.mask.numel(), generator=generator)
+        return self.marked(self.mask.flatten()[order].view_as(self.mask))
+
+
+def picture(number: int, height: int = 96, width: int = 96) -> Picture:
+    """The picture of a number, always the same.
+
+    A bright, striped object on the left, a dark, plain one on the right (or the other way round in
+    every second picture), each a third of the width and half of the height.
+    """
+    generator = torch.Generator().manual_seed(number)
+    image = torch.randint(90, 140, (3, height, width), generator=generator)
+    left, right = torch.zeros(height, width), torch.zeros(height, width)
+    top = int(torch.randint(height // 8, height // 3, (1,), generator=generator))
+    inset = max(1, width // 12)
+    left[top : top + height // 2, inset : inset + width // 3] = 1
+    right[top : top + height // 2, width - inset - width // 3 : width - inset] = 1
+    asked, other = (left, right) if number % 2 == 0 else (right, left)
+    stripes = (torch.arange(width) // 4 % 2 * 60 + 160).expand(height, width)
+    colours = torch.tensor([1.0, 0.8, 0.2]).view(3, 1, 1)
+    image = torch.where(asked == 1, (stripes * colours).long(), image)
+    image = torch.where(other == 1, torch.tensor([20, 60, 90]).view(3, 1, 1), image)
+    return Picture(image.to(torch.uint8), asked.to(torch.uint8), other.to(torch.uint8))

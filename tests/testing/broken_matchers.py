@@ -1,0 +1,304 @@
+"""A plugin whose matchers each break one promise, and one that keeps them all."""
+
+from __future__ import annotations
+
+import numpy
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fssbench import FeatureRequest, Matcher, MatcherSpec, ParameterGroup, Stage
+
+LAYER = "cells4"
+
+
+def fssbench_matchers():
+    counts = {"Good": 74, "Miscounted": 75}
+    return [
+        MatcherSpec(
+            name=cls.__name__.lower(), summary=cls.__doc__ or "keeps all promises",
+            factory=f"broken_matchers:{cls.__name__}",
+            recipes="broken_matchers:broken_recipes.toml",
+            parameter_counts={"pixels": counts[cls.__name__]} if cls.__name__ in counts else {},
+        )
+        for cls in (Good, *Good.__subclasses__())
+    ]  # fmt: skip
+
+
+class Episodes(Stage):
+    name = "episodes"
+
+    def losses(self, matcher, batch):
+        support = matcher.embed_support(batch.support, batch.support_masks)
+        logits = matcher.segment(batch.query, support)
+        truth = functional.adaptive_avg_pool2d(
+            (batch.query_masks == 1).float()[:, None], logits.shape[-2:]
+        )[:, 0]
+        return {"bce": functional.binary_cross_entropy_with_logits(logits, truth)}
+
+
+class Good(Matcher):
+    def __init__(self, *, config, backbone):
+        super().__init__(config=config, backbone=backbone)
+        self.mix = nn.Conv2d(6, 8, 1)
+        self.out = nn.Conv2d(8, 1, 1)
+        self.base = nn.Parameter(torch.ones(9))
+
+    def request(self):
+        return FeatureRequest(layers=(LAYER,), size=64)
+
+    def share(self, masks):
+        return (masks == 1).float()
+
+    def embed_support(self, features, masks):
+        maps = features[LAYER]
+        share = functional.avg_pool2d(self.share(masks), 4)[:, :, None]
+        return (maps * share).sum((1, 3, 4)) / share.sum((1, 3, 4)).clamp(min=1e-6)
+
+    def segment(self, query, support):
+        maps = query[LAYER]
+        both = torch.cat([maps, maps - support[:, :, None, None]], 1)
+        return self.out(self.mix(both).relu())[:, 0]
+
+    def maps(self, query, support):
+        return {"brightness": query[LAYER].mean(1)}
+
+    def stages(self):
+        return (Training(),)
+
+
+class Training(Episodes):
+    def parameters(self, matcher, recipe):
+        trained = [*matcher.mix.parameters(), *matcher.out.parameters()]
+        return [ParameterGroup(name="all", parameters=trained)]
+
+
+# --- the two halves -------------------------------------------------------------------------------
+
+
+class Uneven(Good):
+    """Asks for a size that is no multiple of the backbone's."""
+
+    def request(self):
+        return FeatureRequest(layers=(LAYER,), size=60)
+
+
+class OneShot(Good):
+    """Takes one support only."""
+
+    def embed_support(self, features, masks):
+        (masks,) = masks.unbind(1)
+        return super().embed_support(features, masks[:, None])
+
+
+class Coupled(Good):
+    """Compares the episodes of a batch with each other."""
+
+    def segment(self, query, support):
+        return super().segment(query, support - support.mean(0))
+
+
+class Boxed(Good):
+    """Asks for a letterbox and does not expect its margin."""
+
+    def request(self):
+        return FeatureRequest(layers=(LAYER,), size=64, resize="letterbox")
+
+    def share(self, masks):
+        if masks.max() > 1:
+            raise ValueError("a mask with more than two values")
+        return masks.float()
+
+
+class Divided(Good):
+    """Divides by the number of marked pixels."""
+
+    def embed_support(self, features, masks):
+        empty = (masks == 1).flatten(2).sum(-1).amin(1) == 0
+        return super().embed_support(features, masks) / (~empty).float()[:, None]
+
+
+class Contrasted(Good):
+    """Divides by the number of pixels that are not marked."""
+
+    def embed_support(self, features, masks):
+        full = (masks != 1).flatten(2).sum(-1).amin(1) == 0
+        return super().embed_support(features, masks) / (~full).float()[:, None]
+
+
+class Greedy(Good):
+    """Takes ignored pixels for foreground."""
+
+    def share(self, masks):
+        return (masks > 0).float()
+
+
+class Weighed(Good):
+    """Takes ignored pixels for 255 times foreground."""
+
+    def share(self, masks):
+        return masks.float()
+
+
+class Blind(Good):
+    """Does not look at the mask."""
+
+    def share(self, masks):
+        return torch.ones_like(masks, dtype=torch.float)
+
+
+class Flat(Good):
+    """Draws no maps but single numbers."""
+
+    def maps(self, query, support):
+        return {"brightness": query[LAYER].mean((1, 2, 3))}
+
+
+class Doubled(Good):
+    """Prepares queries of other features than it segments."""
+
+    def prepare_query(self, features):
+        return {name: 2 * maps for name, maps in features.items()}
+
+
+# --- randomness -----------------------------------------------------------------------------------
+
+
+class Restless(Good):
+    """Adds noise of its own."""
+
+    def segment(self, query, support):
+        noise = float(numpy.random.default_rng().normal())
+        return super().segment(query, support) + noise
+
+
+class Unseeded(Good):
+    """Draws initial weights where no seed reaches."""
+
+    def __init__(self, *, config, backbone):
+        super().__init__(config=config, backbone=backbone)
+        drawn = numpy.random.default_rng().normal(size=9)
+        self.base = nn.Parameter(torch.tensor(drawn, dtype=torch.float))
+
+
+class Drawing(Good):
+    """Draws from torch's generator, and throws it away."""
+
+    def segment(self, query, support):
+        torch.rand(1)
+        return super().segment(query, support)
+
+
+class Seeding(Good):
+    """Seeds NumPy's generator when it is made."""
+
+    def __init__(self, *, config, backbone):
+        super().__init__(config=config, backbone=backbone)
+        numpy.random.seed(0)
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+class Diverging(Good):
+    """Has losses that are not finite."""
+
+    def stages(self):
+        return (Dividing(),)
+
+
+class Dividing(Training):
+    def losses(self, matcher, batch):
+        return {name: loss / 0 for name, loss in super().losses(matcher, batch).items()}
+
+
+class Unwritten(Good):
+    """Has a stage that no recipe is for."""
+
+    def stages(self):
+        return (Nameless(),)
+
+
+class Nameless(Training):
+    name = "elsewhere"
+
+
+class Idle(Good):
+    """Has a stage whose losses do not depend on what it trains."""
+
+    def stages(self):
+        return (Constant(),)
+
+
+class Constant(Training):
+    def losses(self, matcher, batch):
+        return {"bce": sum(0 * p.sum() for p in matcher.parameters())}
+
+
+class Promising(Good):
+    """Names parameters that no loss depends on."""
+
+    def stages(self):
+        return (Episodes(),)
+
+
+class Meddling(Good):
+    """Changes parameters that it does not name."""
+
+    def stages(self):
+        return (Meddler(),)
+
+
+class Meddler(Training):
+    def losses(self, matcher, batch):
+        with torch.no_grad():
+            matcher.base += 1
+        return super().losses(matcher, batch)
+
+
+class Losing(Good):
+    """Trains a parameter that no checkpoint would hold."""
+
+    def stages(self):
+        return (Stranger(),)
+
+
+class Stranger(Training):
+    def parameters(self, matcher, recipe):
+        self.own = nn.Parameter(torch.ones(2))
+        return [
+            *super().parameters(matcher, recipe), ParameterGroup(name="own", parameters=[self.own])
+        ]  # fmt: skip
+
+    def losses(self, matcher, batch):
+        (loss,) = super().losses(matcher, batch).values()
+        return {"bce": loss + self.own.square().sum()}
+
+
+# --- weights and devices --------------------------------------------------------------------------
+
+
+class Forgetful(Good):
+    """Keeps what it learns where no state dict looks."""
+
+    def __init__(self, *, config, backbone):
+        super().__init__(config=config, backbone=backbone)
+        self.shift = float(torch.randn(()))
+
+    def segment(self, query, support):
+        return super().segment(query, support) + self.shift
+
+
+class Rooted(Good):
+    """Keeps a tensor that does not move along."""
+
+    def __init__(self, *, config, backbone):
+        super().__init__(config=config, backbone=backbone)
+        self.grey = torch.full((3, 1, 1), 0.5)
+
+    def segment(self, query, support):
+        return super().segment({LAYER: query[LAYER] - self.grey}, support)
+
+
+class Miscounted(Good):
+    """Declares one parameter too many."""
