@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fssbench.board.markdown import render
+from fssbench.board.private import private_problems
 from fssbench.board.results import RESULTS, find_results, read_result, store
 from fssbench.board.tables import make_boards
 from fssbench.board.verify import problems
@@ -30,13 +31,13 @@ def build_boards(runs: Sequence[Path], out: Path) -> list[Path]:
         The pages, in the order of their names.
 
     Raises:
-        FssbenchError: a result, new or old, does not verify (the first of its problems is told);
-            nothing was added then. Or two results claim the same cell with other episodes or
-            weights.
+        FssbenchError: a result, new or old, does not verify or holds what is private (the first of
+            its problems is told); nothing was added then. Or two results claim the same cell with
+            other episodes or weights.
     """
     folders = find_results(runs)
-    for folder in sorted({*folders, *_stored(out)}):
-        found = problems(folder)
+    for folder in sorted({*folders, *stored_results(out)}):
+        found = problems(folder) or private_problems(folder)
         if found:
             more = f" (and {len(found) - 1} more problems)" if found[1:] else ""
             raise FssbenchError(f"{found[0]}{more}")
@@ -50,21 +51,26 @@ def build_boards(runs: Sequence[Path], out: Path) -> list[Path]:
 
 def render_boards(out: Path) -> dict[str, str]:
     """The pages that follow from the results below `out`: file name to text."""
-    boards = make_boards([read_result(folder) for folder in _stored(out)])
+    boards = make_boards([read_result(folder) for folder in stored_results(out)])
     return {
-        f"{(name := board.dataset.replace('/', '-'))}.md": render(board, _note(out, name))
+        f"{_folder(board.dataset)}.md": render(board, note_of(out, board.dataset))
         for board in boards
     }
 
 
-def _note(out: Path, dataset: str) -> str:
+def note_of(out: Path, dataset: str) -> str:
     """What whoever keeps the boards wants readers of a page to know first; "" for nothing."""
-    path = out / RESULTS / dataset / NOTE_FILE
+    path = out / RESULTS / _folder(dataset) / NOTE_FILE
     try:
         return path.read_text() if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise FssbenchError(f"{path}: cannot read this note: {error}") from error
 
 
-def _stored(out: Path) -> list[Path]:
+def stored_results(out: Path) -> list[Path]:
+    """The folders of all results below `out`, sorted."""
     return sorted({file.parent for file in (out / RESULTS).rglob(RECORD_FILE)})
+
+
+def _folder(dataset: str) -> str:
+    return dataset.replace("/", "-")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fssbench.board.board import render_boards
+from fssbench.board.private import private_problems
 from fssbench.board.results import FILES, RESULTS, cell, read_result
 from fssbench.board.verify import problems
 from fssbench.errors import FssbenchError
@@ -15,8 +16,9 @@ _REBUILD = "build the board again"
 def check_boards(out: Path) -> list[str]:
     """Everything that is wrong with the boards in a folder, one line each; empty when all is right.
 
-    Each result's rows must be its manifest's episodes in order, its scores what the rows give, and
-    it must lie where `fssbench.board.results.cell` says. The pages must be, byte for byte, what the
+    Each result's rows must be its manifest's episodes in order, its scores what the rows give; it
+    must hold no secret, name or path of a machine, and lie where `fssbench.board.results.cell`
+    says. The pages must be, byte for byte, what the
     results render to, and no page may be missing or left over; ``README.md`` is nobody's.
 
     Args:
@@ -32,7 +34,7 @@ def check_boards(out: Path) -> list[str]:
         raise FssbenchError(f"{out}: no results below it; name what `fssbench board build` wrote")
     found = []
     for folder in folders:
-        wrong = problems(folder)
+        wrong = problems(folder) or private_problems(folder)
         if not wrong and folder != out / cell(read_result(folder).record):
             right = cell(read_result(folder).record)
             wrong = [f"{folder}: this result belongs in {right}; move it there"]

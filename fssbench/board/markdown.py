@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from fssbench.board.published import PublishedRow, Source
 from fssbench.board.tables import Board, Row, Table
+from fssbench.board.text import NONE, count, milliseconds, one_line, score
 
-LONGEST = 80
-NONE = "—"
 _MEASURED = ("95 % CI", "FB-IoU", "Learnable", "ms / episode")
 
 _HEAD = """\
@@ -39,6 +38,14 @@ $ fssbench board check DIR
 ```
 """
 
+_REPLAYS = """\
+## Replays of published protocols
+
+Measured here, on episodes that are drawn and scored as a paper's own code does, from list files
+that whoever ran it pointed to. They are for comparing with that paper's numbers: **they have no
+rank**, and are not comparable with the tables above.
+"""
+
 _PUBLISHED = """\
 ## Published numbers
 
@@ -62,7 +69,9 @@ def render(board: Board, note: str = "") -> str:
     dataset = escape(board.dataset)
     folder = board.dataset.replace("/", "-")
     head = _HEAD.format(dataset=dataset, folder=folder, note=_quoted(note))
-    parts = [head, *map(_measured, board.tables)]
+    replays = [table for table in board.tables if table.replay]
+    parts = [head, *(_measured(table) for table in board.tables if not table.replay)]
+    parts += [_REPLAYS, *map(_measured, replays)] if replays else []
     if board.published:
         parts.append(_PUBLISHED)
         parts += [_published(shots, rows) for shots, rows in board.published.items()]
@@ -71,12 +80,9 @@ def render(board: Board, note: str = "") -> str:
 
 
 def escape(text: str) -> str:
-    """Text of a stranger as one line that markdown shows as it is, cut to `LONGEST` characters."""
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    line = " ".join(plain.split())
-    line = line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    """Text of a stranger as one short line that markdown shows as it is."""
     # No mark-up starts without one of these; an escaped colon keeps an address from being a link.
-    return re.sub(r"([\\`*_\[\]<>|~$&@]|:(?=//))", r"\\\1", line)
+    return re.sub(r"([\\`*_\[\]<>|~$&@]|:(?=//))", r"\\\1", one_line(text))
 
 
 def _quoted(note: str) -> str:
@@ -89,7 +95,7 @@ def _measured(table: Table) -> str:
     setting = f"{escape(table.protocol)}, {table.shots}-shot"
     setting += f", seed {table.seed}" if table.seed else ""
     qualifier = f", {escape(table.qualifier)}" if table.qualifier else ""
-    lines = [f"## {setting}{qualifier}", ""]
+    lines = [f"{'###' if table.replay else '##'} {setting}{qualifier}", ""]
     lines += [*_facts(table), ""]
     folds = [f"Fold {fold}" for fold in table.folds]
     of = "" if table.averaged == table.folds else f" of {', '.join(map(str, table.averaged))}"
@@ -112,7 +118,7 @@ def _trained(row: Row) -> str:
 
 
 def _cells(row: Row, folds: Sequence[int], noted: bool) -> list[str]:
-    mean = [_score(row.mean)] if len(folds) > 1 else []
+    mean = [score(row.mean)] if len(folds) > 1 else []
     if row.rank == 1 and mean:
         mean = [f"**{mean[0]}**"]
     low_high = f"{row.interval[0]:.1f} to {row.interval[1]:.1f}" if row.interval else NONE
@@ -120,12 +126,12 @@ def _cells(row: Row, folds: Sequence[int], noted: bool) -> list[str]:
         NONE if row.rank is None else str(row.rank),
         escape(row.method),
         escape(row.backbone),
-        *(_score(row.folds.get(fold)) for fold in folds),
+        *(score(row.folds.get(fold)) for fold in folds),
         *mean,
         low_high,
-        _score(row.fb_iou),
-        _count(row.parameters),
-        _milliseconds(row.seconds),
+        score(row.fb_iou),
+        count(row.parameters),
+        milliseconds(row.seconds),
         *(["; ".join(map(escape, row.notes))] if noted else []),
         " ".join(f"[{fold}]({link})" for fold, link in row.records.items()),
     ]
@@ -214,23 +220,6 @@ def _grid(header: Sequence[str], body: Sequence[Sequence[str]], left: set[str]) 
     ]
     lines.insert(1, f"|{'|'.join(rule)}|")
     return lines
-
-
-def _score(value: float | None) -> str:
-    return NONE if value is None else f"{value:.1f}"
-
-
-def _count(number: int) -> str:
-    for unit, size in (("M", 1e6), ("k", 1e3)):
-        # 999 950 and more would print as 1000.0 k.
-        if number >= 0.99995 * size:
-            return f"{number / size:.1f} {unit}"
-    return str(number)
-
-
-def _milliseconds(seconds: float) -> str:
-    milliseconds = 1000.0 * seconds
-    return f"{milliseconds:.1f}" if milliseconds < 9.95 else f"{milliseconds:.0f}"
 
 
 def _code(digest: str) -> str:

@@ -12,6 +12,7 @@ import attrs
 from fssbench.board.labels import backbone_label, method_label, training_label
 from fssbench.board.published import PublishedRow, published_rows
 from fssbench.board.ranks import group_ranks
+from fssbench.board.replays import REASON, is_replay
 from fssbench.board.results import Result, cell, method_id
 from fssbench.harness.record import RECORD_FILE, Record, trained_fold
 from fssbench.statistics.compare import compare
@@ -75,6 +76,7 @@ class Table:
 
     Attributes:
         protocol, shots, seed, split: the setting.
+        replay: the protocol replays a published one, and no row may rank; see `is_replay`.
         fingerprint: of the annotations.
         qualifier: tells the table from others of the same setting, "" when there are none.
         episodes: by fold; a fold that was only measured in part has none.
@@ -88,6 +90,7 @@ class Table:
     seed: int
     split: str
     score_size: str
+    replay: bool
     fingerprint: str
     qualifier: str
     episodes: Mapping[int, Episodes]
@@ -122,10 +125,13 @@ def make_boards(results: Sequence[Result]) -> list[Board]:
 
 
 def _tables(results: Sequence[Result]) -> list[Table]:
-    """By protocol, shots and seed; of one setting the table with the most ranked rows first."""
+    """By protocol, shots and seed; of one setting the table with the most ranked rows first.
+
+    Replays of published protocols come last.
+    """
     settings = _grouped(((r.record.protocol, r.record.shots, r.record.seed), r) for r in results)
     tables: list[Table] = []
-    for _, members in sorted(settings.items()):
+    for _, members in sorted(settings.items(), key=lambda item: (is_replay(item[0][0]), item[0])):
         by_data = _grouped((r.record.dataset.fingerprint, r) for r in members)
         alike = []
         for fingerprint, same_data in sorted(by_data.items()):
@@ -192,6 +198,7 @@ def _table(methods: Sequence[Method], qualifier: str) -> Table:
         seed=record.seed,
         split=record.dataset.split,
         score_size=record.score_size,
+        replay=is_replay(record.protocol),
         fingerprint=record.dataset.fingerprint,
         qualifier=qualifier,
         episodes=_episodes(methods),
@@ -255,7 +262,8 @@ def _reasons(method: Method) -> list[str]:
         reason = method[fold].record.rankable or _trained_on_novel(method[fold].record)
         if reason:
             reasons.setdefault(reason, []).append(fold)
-    return [
+    replay = [REASON] if is_replay(_any(method).protocol) else []
+    return replay + [
         reason if len(folds) == len(method) else f"fold {', '.join(map(str, folds))}: {reason}"
         for reason, folds in reasons.items()
     ]

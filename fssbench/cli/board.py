@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fssbench.cli.board_page import page
+from fssbench.cli.board_submit import submit
+from fssbench.cli.board_verify import verify
 from fssbench.cli.options import json_option, numbers, plugin_option
 
 if TYPE_CHECKING:
@@ -17,7 +20,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def board() -> None:
-    """Make leaderboards from records, check them, and compare two methods."""
+    """Make leaderboards from records, check and show them, and compare two methods."""
+
+
+board.add_command(verify)
+board.add_command(page)
+board.add_command(submit)
 
 
 @board.command()

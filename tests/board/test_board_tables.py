@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fssbench import registry
 from fssbench.board.markdown import render
 from fssbench.board.ranks import group_ranks
 from fssbench.board.results import find_results, read_result
@@ -202,14 +203,63 @@ def test_other_weights_of_the_same_encoder_are_named(runs):
 def test_protocols_and_shots_never_mix(runs):
     runs.folds()
     runs.folds(shots=5)
-    runs.folds(protocol="pascal5i/hsnet-1k")
+    runs.folds(protocol="pascal5i/other-1k")
     found = tables(runs.root)
     assert [(table.protocol, table.shots) for table in found] == [
-        ("pascal5i/hsnet-1k", 1),
+        ("pascal5i/other-1k", 1),
         ("pascal5i/v1-1k", 1),
         ("pascal5i/v1-1k", 5),
     ]
     assert all(row.rank == 1 for table in found for row in table.rows)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "protocol"),
+    [
+        ("pascal5i", "pascal5i/hsnet-1k"),
+        ("coco20i", "coco20i/hsnet-1k"),
+        ("fss1000", "fss1000/hsnet"),
+        ("pascal5i", "pascal5i/hdmnet-1k"),
+        ("coco20i", "coco20i/hdmnet-10k"),
+    ],
+)
+def test_protocols_of_the_literature_stand_apart_and_never_rank(runs, dataset, protocol):
+    runs.add("measured", dataset=dataset, protocol=f"{dataset}/v1-1k", quality=0.4)
+    runs.add("replayed", dataset=dataset, protocol=protocol, quality=0.9)
+    house, replay = tables(runs.root)  # although "hsnet" comes before "v1"
+    assert (house.protocol, house.replay, house.rows[0].rank) == (f"{dataset}/v1-1k", False, 1)
+    assert (replay.protocol, replay.replay) == (protocol, True)
+    (row,) = replay.rows
+    assert row.rank is None
+    assert row.notes == ("replay of a published protocol",)
+    assert row.mean == row.folds[0] > 80
+    (board,) = make_boards([read_result(folder) for folder in find_results([runs.root])])
+    measured, _, replays = render(board).partition("## Replays of published protocols\n")
+    assert "measured" in measured
+    assert "replayed" not in measured
+    assert f"### {protocol}, 1-shot" in replays
+    assert "**they have no rank**" in " ".join(replays.split())
+
+
+def test_a_plugins_protocol_with_lists_is_a_replay_too(runs, tmp_path):
+    plugin = tmp_path / "theirs.py"
+    plugin.write_text(
+        "from fssbench import ProtocolSpec, hookimpl\n\n\n"
+        "@hookimpl\n"
+        "def fssbench_protocols():\n"
+        "    common = dict(summary='s', dataset='pascal5i', split='val', sampler='uniform-query',\n"
+        "                  episodes=24, min_pixels=1)\n"
+        "    return [ProtocolSpec(name='theirs/listed', lists='theirs:lists', **common),\n"
+        "            ProtocolSpec(name='theirs/free', **common)]\n"
+    )
+    runs.add(protocol="theirs/listed")
+    runs.add(protocol="theirs/free")
+    registry.use_plugins([str(plugin)])
+    try:
+        ranks = {table.protocol: table.rows[0].rank for table in tables(runs.root)}
+    finally:
+        registry.use_plugins([])
+    assert ranks == {"theirs/free": 1, "theirs/listed": None}
 
 
 def test_other_annotations_get_a_table_of_their_own(runs):

@@ -1,0 +1,1 @@
+"""The boards as one static HTML page that needs nothing beside itself."""

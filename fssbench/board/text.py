@@ -1,0 +1,45 @@
+"""Numbers and strangers' words as short text, the same on every kind of board."""
+
+from __future__ import annotations
+
+LONGEST = 80
+NONE = "—"
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """Text of a stranger as one line of visible characters, cut to `longest`. Not escaped."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    line = " ".join(plain.split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def paragraphs(text: str) -> list[str]:
+    """The paragraphs of plain text, which empty lines part, each as one line."""
+    found: list[list[str]] = [[]]
+    for line in text.strip().splitlines():
+        words = [one_line(word) for word in line.split()]
+        if words:
+            found[-1] += words
+        elif found[-1]:
+            found.append([])
+    return [" ".join(words) for words in found if words]
+
+
+def score(value: float | None) -> str:
+    """A percentage."""
+    return NONE if value is None else f"{value:.1f}"
+
+
+def count(number: float) -> str:
+    """A number of parameters, in thousands or millions."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        # 999 950 and more would print as 1000.0 k.
+        if number >= 0.99995 * size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds in milliseconds; small ones with a decimal."""
+    value = 1000.0 * seconds
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
