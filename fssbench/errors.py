@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -17,6 +18,16 @@ class FssbenchError(Exception):
 def one_line(error: BaseException) -> str:
     """An error that is not ours, with its class, on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, in Python or in torch, on a CPU or a GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+
+
+_NO_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory|bad_alloc")
 
 
 def near(name: str, known: Iterable[str]) -> str:

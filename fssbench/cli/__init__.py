@@ -18,6 +18,7 @@ _VERBS = {
     "checkpoint": "fssbench.cli.checkpoint:checkpoint",
     "train": "fssbench.cli.train:train",
     "predict": "fssbench.cli.predict:predict",
+    "score": "fssbench.cli.score:score",
     "board": "fssbench.cli.board:board",
     "episodes": "fssbench.cli.episodes:episodes",
     "data": "fssbench.cli.data:data",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fssbench.cli.grid import evaluate_grid, print_estimate, print_json
 from fssbench.cli.options import (
     cell_options,
     data_options,
@@ -16,6 +16,7 @@ from fssbench.cli.options import (
     names,
     pairs,
     plugin_option,
+    size,
 )
 
 if TYPE_CHECKING:
@@ -40,17 +41,39 @@ if TYPE_CHECKING:
 @click.option("-o", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
               help="Option of the matcher; fssbench show matcher NAME lists them.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--devices", type=int, default=1, show_default=True,
+              help="Processes, each on a device of its own; torchrun knows by itself.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--workers", type=int, help="Loader processes (default: one less than the cores).")
 @click.option("--batch-size", type=int, default=1, show_default=True,
               help="Episodes segmented at once.")  # fmt: skip
 @click.option("--metrics", default="iou", show_default=True, callback=names, metavar="NAMES",
               help="What to measure, e.g. iou,regions; iou always is.")  # fmt: skip
+@click.option("--cache-memory", callback=size, metavar="SIZE",
+              help="Of features in memory, e.g. 4G  [default: a quarter of it].")  # fmt: skip
+@click.option("--cache-dir", type=click.Path(path_type=Path),
+              help="Folder for features on disk, which other runs find again.")  # fmt: skip
+@click.option("--cache-limit", callback=size, default="50G", show_default=True, metavar="SIZE",
+              help="Of all features in --cache-dir.")  # fmt: skip
+@click.option("--cache-half", is_flag=True,
+              help="Round features to float16; rows depend on it.")  # fmt: skip
+@click.option("--save-predictions", is_flag=True,
+              help="Keep the predicted masks, for fssbench score.")  # fmt: skip
+@click.option("--grid", type=click.Path(path_type=Path), metavar="FILE.toml",
+              help="Evaluate methods x backbones x folds x shots x seeds.")  # fmt: skip
+@click.option("--on", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+              help="Where a grid runs.")  # fmt: skip
+@click.option("--estimate", is_flag=True,
+              help="Say what it will take, from one measured chunk; writes nothing.")  # fmt: skip
 @click.option("--panels", type=click.IntRange(min=0), default=0, show_default=True,
               help="Episodes of each fold to draw as PNG.")  # fmt: skip
 @json_option
 @plugin_option
-def evaluate(matcher: str, as_json: bool, panels: int, **settings: Any) -> None:
+@click.pass_context
+def evaluate(
+    ctx: click.Context, matcher: str, as_json: bool, panels: int, grid: Path | None, on: str,
+    estimate: bool, **settings: Any,
+) -> None:  # fmt: skip
     """Evaluate MATCHER over the folds of a protocol; an interrupted evaluation goes on.
 
     Without arguments: the baseline on the embedded benchmark, which needs no download.
@@ -63,6 +86,14 @@ def evaluate(matcher: str, as_json: bool, panels: int, **settings: Any) -> None:
     from fssbench.harness.progress import ProgressReport
     from fssbench.harness.run import Run
 
+    if grid is not None:
+        evaluate_grid(ctx, grid, on=on, estimate=estimate, as_json=as_json)
+        return
+    if on != "local":
+        raise click.UsageError("--on ray runs a grid: give --grid FILE.toml", ctx)
+    if estimate:
+        print_estimate([Evaluation(matcher=matcher, **settings)], as_json)
+        return
     console = Console(stderr=True)
     reports: list[ProgressReport] = []
 
@@ -76,9 +107,10 @@ def evaluate(matcher: str, as_json: bool, panels: int, **settings: Any) -> None:
     finally:
         for report in reports:
             report.close()
+    if not results:  # the first process says it
+        return
     if as_json:
-        records = [{"path": str(r.folder), **json.loads(r.record.to_json())} for r in results]
-        click.echo(json.dumps(records, indent=2))
+        print_json(results)
     else:
         _print_table(results, evaluation.out)
 

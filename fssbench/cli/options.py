@@ -32,6 +32,13 @@ def names(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[s
     return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
+def size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """``4G`` to bytes."""
+    from fssbench.harness.memory import parse_size
+
+    return None if value is None else parse_size(value, parameter.opts[-1])
+
+
 def pairs(
     ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:

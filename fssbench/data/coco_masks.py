@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from pycocotools import mask as pycocotools_mask
 
 from fssbench.data.cache import Array, Arrays, pack_names, unpack_names
 from fssbench.data.dataset import IGNORE
+from fssbench.data.images import MOST_PIXELS
 from fssbench.data.index import with_progress
 from fssbench.errors import FssbenchError
+from fssbench.files import MIB, read_within
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,12 @@ CATEGORIES = {
 CLASS_IDS = {category: class_id for class_id, category in enumerate(CATEGORIES)}
 FARTHEST = 1e5
 """Coordinates beyond this are no pixels."""
+LONGEST = 1e6
+"""A polygon with a longer outline is none: drawing takes memory for each pixel of it."""
+MOST_BYTES = 2048 * MIB
+"""No annotation file is larger; the largest official one has 450 MiB."""
+_LAST_DIGIT = 60
+"""Bits of a compressed run length; more are no number of pixels."""
 
 Rle = dict[str, Any]
 """pycocotools' compressed mask: ``{"size": [H, W], "counts": bytes}``."""
@@ -157,10 +166,10 @@ def read_annotations(path: Path) -> CocoMasks:
 def _load_json(path: Path) -> dict[str, Any]:
     log.info("reading %s", path)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_within(path, MOST_BYTES))
     except OSError as error:
         raise FssbenchError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # also UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise FssbenchError(
             f"{path}: is no whole JSON file ({error}); download or unpack it again"
         ) from error
@@ -175,7 +184,7 @@ def _load_json(path: Path) -> dict[str, Any]:
 
 def _draw(content: Mapping[str, Any], path: Path) -> CocoMasks:
     _check_categories(content["categories"], path)
-    images = {image["id"]: image for image in content["images"]}
+    images = _images(content["images"])
     annotations = _by_image_and_class(content["annotations"], images, path)
     numbers = sorted(images)
     starts, class_ids, pixels, masks, left_out = [0], [], [], [], 0
@@ -197,7 +206,7 @@ def _draw(content: Mapping[str, Any], path: Path) -> CocoMasks:
         log.warning("%s: %d polygons are none and are left out", path, left_out)
     return CocoMasks(
         numbers=np.array(numbers, np.int64),
-        file_names=[str(images[number]["file_name"]) for number in numbers],
+        file_names=[images[number]["file_name"] for number in numbers],
         sizes=np.array([[images[n]["height"], images[n]["width"]] for n in numbers], np.int32),
         starts=np.array(starts, np.int64),
         class_ids=np.array(class_ids, np.int16),
@@ -205,6 +214,37 @@ def _draw(content: Mapping[str, Any], path: Path) -> CocoMasks:
         cuts=np.cumsum([0, *map(len, masks)]),
         runs=np.frombuffer(b"".join(masks), np.uint8),
     )
+
+
+def _images(listed: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    """The images by number.
+
+    Raises:
+        TypeError, ValueError: one makes no sense, or its file lies outside of the folder of images.
+    """
+    found: dict[int, Mapping[str, Any]] = {}
+    for image in listed:
+        number, name, size = image["id"], image["file_name"], (image["height"], image["width"])
+        if not (type(number) is int and 0 <= number < 1 << 63):
+            raise ValueError(f"image id {ascii(number)[:40]} is no number")
+        if number in found:
+            raise ValueError(f"image {number} is there twice")
+        if type(name) is not str or not _is_inside(name):
+            raise ValueError(f"image {number}: {ascii(name)[:80]} is no file name")
+        if not all(type(side) is int and side > 0 for side in size) or (
+            size[0] * size[1] > MOST_PIXELS
+        ):
+            raise ValueError(f"image {number}: {ascii(size)[:80]} is no size of an image")
+        found[number] = image
+    return found
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a path leads to something below the folder that it is looked up in."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    os.fsencode(name)  # raises for text that cannot be a file name
+    drive = ":" in path.parts[0] if path.parts else True
+    return not (drive or path.is_absolute() or ".." in path.parts or "\0" in name)
 
 
 def _check_categories(categories: Iterable[Mapping[str, Any]], path: Path) -> None:
@@ -266,7 +306,11 @@ def _polygon(points: Any) -> Array | None:
     except (TypeError, ValueError):
         return None
     whole = corners.ndim == 1 and len(corners) >= 6 and len(corners) % 2 == 0
-    return corners if whole and (np.abs(corners) < FARTHEST).all() else None  # NaN is not below
+    if not whole or not (np.abs(corners) < FARTHEST).all():  # NaN is not below
+        return None
+    x, y = corners[::2], corners[1::2]
+    steps = np.maximum(np.abs(x - np.roll(x, 1)), np.abs(y - np.roll(y, 1)))
+    return corners if steps.sum() < LONGEST else None
 
 
 def run_lengths(segmentation: Any, size: list[int]) -> Rle:
@@ -287,6 +331,8 @@ def run_lengths(segmentation: Any, size: list[int]) -> Rle:
     counts = segmentation["counts"]
     if not isinstance(counts, list):
         counts = _expand(counts)
+    if not all(type(count) is int for count in counts):
+        raise TypeError("has run lengths that are no whole numbers")
     if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
         raise ValueError(f"its run lengths do not add up to {size[0] * size[1]} pixels")
     mask: Rle = rle.frPyObjects({"size": size, "counts": counts}, *size)
@@ -299,6 +345,8 @@ def _expand(text: str | bytes) -> list[int]:
     value = shift = 0
     for code in text.encode() if isinstance(text, str) else text:
         digit = code - ord("0")
+        if shift > _LAST_DIGIT:
+            raise ValueError("has a run length that is no number of pixels")
         value |= (digit & 31) << shift
         shift += 5
         if digit & 32:

@@ -15,6 +15,13 @@ from fssbench.errors import FssbenchError
 
 T = TypeVar("T")
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded, whatever a file is called. Pillow knows fifty more; for one of them, PostScript,
+it starts another program."""
+
+MOST_PIXELS = 89_478_485
+"""A picture of more is an error, as in Pillow, which only warns before twice as many."""
+
 MISSING = "no such file; check --data-root"
 """What an error says of a missing file when the caller knows nothing better."""
 
@@ -125,8 +132,12 @@ def _decode(path: Path, missing: str, take: Callable[[Image.Image], T]) -> T:
     # Research code that runs in this process may have set this; half a picture would change scores.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
             return take(picture)
+    except MemoryError:
+        raise
     except FileNotFoundError as error:
         raise FssbenchError(f"{path}: {missing}") from error
     except UnidentifiedImageError as error:
@@ -136,8 +147,7 @@ def _decode(path: Path, missing: str, take: Callable[[Image.Image], T]) -> T:
         ) from error
     except Image.DecompressionBombError as error:
         raise FssbenchError(
-            f"{path}: cannot be decoded: it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} "
-            "pixels; write it smaller"
+            f"{path}: cannot be decoded: it has more than {MOST_PIXELS} pixels; write it smaller"
         ) from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,6 +14,10 @@ import attrs
 
 from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
+from fssbench.files import MIB, read_within
+
+MOST_BYTES = 64 * MIB
+"""No list is larger; HSNet's pickles of COCO take eight."""
 
 
 @attrs.frozen(kw_only=True)
@@ -73,14 +79,16 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     """(line number from 1, text) of a list's lines that are not empty.
 
     Raises:
-        FssbenchError: the file cannot be read, is no text, or is empty.
+        FssbenchError: the file cannot be read, is no text, is empty, or is too large.
     """
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = read_within(path, MOST_BYTES).decode("utf-8-sig").splitlines()
     except OSError as error:
         raise FssbenchError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise FssbenchError(f"{path}: is no text; a list has one entry a line") from error
+    except ValueError as error:
+        raise FssbenchError(f"{path}: is no list: {error}") from error
     found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise FssbenchError(f"{path}: lists nothing")
@@ -91,15 +99,18 @@ def read_pickle(path: Path) -> dict[int, list[str]]:
     """A pickled dictionary of lists of texts by number, read without running anything.
 
     A pickle may ask for any function to be called. This reader looks nothing up, so that only what
-    the format itself can spell (dict, list, str, int and such) comes out of it.
+    the format itself can spell (dict, list, str, int and such) comes out of it. Nor can a few bytes
+    ask for much memory: places in the pickle's memo are counted, and the same list may not stand
+    for many.
 
     Raises:
         FssbenchError: the file cannot be read, is no pickle, asks for anything more, or holds
             something else than such a dictionary.
     """
     try:
-        with path.open("rb") as file:
-            found = _Unpickler(file).load()
+        data = read_within(path, MOST_BYTES)
+        _check_memo(data)
+        found = _Unpickler(io.BytesIO(data)).load()
     except OSError as error:
         raise FssbenchError(f"{path}: cannot be read: {error.strerror}") from error
     except _ForbiddenError as error:
@@ -109,11 +120,15 @@ def read_pickle(path: Path) -> dict[int, list[str]]:
         ) from error
     except Exception as error:  # broken pickles raise whatever the bytes happen to mean
         raise FssbenchError(f"{path}: is no pickle, or a broken one") from error
-    whole = type(found) is dict and all(
-        type(key) is int
-        and type(names) is list
-        and all(type(name) is str and name for name in names)
-        for key, names in found.items()
+    whole = (
+        type(found) is dict
+        and _no_larger(found, len(data))
+        and all(
+            type(key) is int
+            and type(names) is list
+            and all(type(name) is str and name for name in names)
+            for key, names in found.items()
+        )
     )
     if not whole:
         raise FssbenchError(f"{path}: must hold a dictionary: class number to list of image names")
@@ -129,6 +144,21 @@ def image_id(name: str) -> str:
     stem = PurePosixPath(name).stem
     official = re.fullmatch(r"COCO_[a-z]+\d{4}_(\d{12})", stem)
     return official[1] if official else stem
+
+
+def _check_memo(data: bytes) -> None:
+    """Raise a `ValueError` for a memo with a place that no pickle of this length needs.
+
+    The memo is a table as long as its highest place, so that six bytes could ask for 32 GiB.
+    """
+    for opcode, argument, _ in pickletools.genops(data):
+        if "PUT" in opcode.name and argument > len(data):
+            raise ValueError("a memo that is larger than the pickle")
+
+
+def _no_larger(found: dict[Any, Any], size: int) -> bool:
+    """Whether all lists together have no more items than the pickle has bytes."""
+    return sum(len(names) for names in found.values() if type(names) is list) <= size
 
 
 class _ForbiddenError(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import attrs
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from fssbench.data.dataset import IGNORE, Dataset
 from fssbench.data.geometry import Geometry
 from fssbench.episodes.episode import Episode
-from fssbench.errors import FssbenchError
+from fssbench.errors import FssbenchError, lacks_memory
 
 T = TypeVar("T")
 
@@ -56,42 +56,74 @@ class ChunkData:
     support_masks: Tensor
     targets: list[Tensor]
 
+    def pin_memory(self) -> ChunkData:
+        """The same in memory from which a GPU copies without waiting."""
+        return attrs.evolve(
+            self,
+            images=self.images.pin_memory(),
+            keep=[None if mask is None else mask.pin_memory() for mask in self.keep],
+            support_masks=self.support_masks.pin_memory(),
+            targets=[target.pin_memory() for target in self.targets],
+        )
+
+
+def target_of(
+    episode: Episode, dataset: Dataset, geometry: Geometry, score_size: str, void: str
+) -> Tensor:
+    """What an episode's prediction is scored against.
+
+    Args:
+        episode: which query and class.
+        dataset: from where.
+        geometry: how images are resized, for scoring at the input size.
+        score_size: ``original`` or ``input``, see `ProtocolSpec`.
+        void: ``ignore`` or ``background``, see `ProtocolSpec`.
+
+    Returns:
+        uint8 (H, W) of 0, 1 and 255, at the size that is scored.
+    """
+    target = dataset.mask(episode.query, episode.class_id)
+    if void == "background":
+        target = target.masked_fill(target == IGNORE, 0)
+    return target if score_size == "original" else geometry.mask(target)
+
 
 class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
+    """Indexed by tasks themselves, which are made when they are asked for."""
+
     def __init__(
         self,
-        tasks: Sequence[ChunkTask],
         dataset: Dataset,
         geometry: Geometry,
         score_size: str,
         void: str,
     ) -> None:
-        self.tasks = tasks
         self.dataset = dataset
         self.geometry = geometry
         self.score_size = score_size
         self.void = void
         self._masks: dict[tuple[str, int], Tensor] = {}
 
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __getitem__(self, position: int) -> ChunkData | FssbenchError:
+    def __getitem__(self, task: ChunkTask) -> ChunkData | FssbenchError:
         try:
-            return self._load(self.tasks[position])
+            return self._load(task)
         except FssbenchError as error:
             # A raised error would reach the user as a worker's traceback.
             return error
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            return FssbenchError(
+                f"out of memory while episode {task.episodes[0].index} and those after it were "
+                "loaded; run the same command again to go on, with fewer --workers"
+            )
 
     def _load(self, task: ChunkTask) -> ChunkData:
         geometry, dataset = self.geometry, self.dataset
         images = [geometry.image(dataset.image(image_id)) for image_id, _ in task.images]
         targets = []
         for episode in task.episodes:
-            target = dataset.mask(episode.query, episode.class_id)
-            if self.void == "background":
-                target = target.masked_fill(target == IGNORE, 0)
-            targets.append(target if self.score_size == "original" else geometry.mask(target))
+            targets.append(target_of(episode, dataset, geometry, self.score_size, self.void))
         return ChunkData(
             task=task,
             images=torch.stack(images) if images else torch.empty(0, dtype=torch.uint8),
@@ -114,31 +146,35 @@ class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
 
 
 def load_chunks(
-    tasks: Sequence[ChunkTask],
+    tasks: Iterable[ChunkTask],
     dataset: Dataset,
     geometry: Geometry,
     *,
     score_size: str,
     workers: int,
     void: str = "ignore",
+    pin: bool = False,
 ) -> Iterator[ChunkData]:
     """Load chunks in order, ahead of their use.
 
     Args:
-        tasks: what to load.
+        tasks: what to load; an iterator is asked for the next one when a loader is free.
         dataset: from where.
         geometry: how images are resized.
         score_size: ``original`` or ``input``, see `ProtocolSpec`.
         workers: loader processes; 0 loads in this one.
         void: ``ignore`` or ``background``, see `ProtocolSpec`.
+        pin: load into memory from which a GPU copies without waiting.
 
     Raises:
         FssbenchError: an image or mask cannot be read, or a loader process died.
     """
     loader = DataLoader(
-        _Chunks(tasks, dataset, geometry, score_size, void),
+        _Chunks(dataset, geometry, score_size, void),
         batch_size=None,
-        num_workers=min(workers, len(tasks)),
+        sampler=tasks,
+        num_workers=workers,
+        pin_memory=pin,
     )
     yield from unwrapped(loader, go_on="run the same command again to go on")
 

@@ -12,11 +12,14 @@ from typing import Any
 import attrs
 import cattrs
 
+from fssbench import strict
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError
-from fssbench.files import write_atomically
+from fssbench.files import MIB, read_within, write_atomically
 
 FORMAT = 1
+MOST_BYTES = 64 * MIB
+"""No manifest is larger, unpacked: 10,000 episodes take about two."""
 
 
 @attrs.frozen(kw_only=True)
@@ -88,30 +91,47 @@ class Manifest:
         """Read what `write` wrote.
 
         Raises:
-            FssbenchError: there is no such file, it is not a manifest, or its digest is wrong.
+            FssbenchError: there is no such file, it is not a manifest, it is too large, its digest
+                is wrong, or its episodes make no sense.
         """
         try:
-            data = path.read_bytes()
-            text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+            text = read_within(path, MOST_BYTES, packed=path.suffix == ".gz").decode()
             header, *lines = (json.loads(line) for line in text.splitlines())
             if header.pop("fssbench_manifest") != FORMAT:
                 raise ValueError("another format")
             digest, count = header.pop("digest"), header.pop("episodes")
             episodes = [
-                cattrs.structure({"index": index, **line}, Episode)
+                strict.structure({**line, "index": index}, Episode)
                 for index, line in enumerate(lines)
             ]
-            manifest = cattrs.structure({**header, "episodes": ()}, cls)
+            manifest = strict.structure({**header, "episodes": ()}, cls)
             manifest = attrs.evolve(manifest, episodes=tuple(episodes))
         except OSError as error:
             reason = error.strerror or str(error)
             raise FssbenchError(f"{path}: cannot read this manifest: {reason}") from error
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error,
-                cattrs.BaseValidationError) as error:  # fmt: skip
+                RecursionError, cattrs.BaseValidationError) as error:  # fmt: skip
             raise FssbenchError(f"{path}: this is no manifest of fssbench, or cut off") from error
         if len(episodes) != count or manifest.digest != digest:
             raise FssbenchError(f"{path}: the content does not fit its digest; it was changed")
+        wrong = manifest._senseless()
+        if wrong:
+            raise FssbenchError(f"{path}: this manifest makes no sense: {wrong}")
         return manifest
+
+    def _senseless(self) -> str:
+        """Why no protocol makes such a manifest, or ""."""
+        if self.fold < 0 or self.shots < 1 or self.seed < 0:
+            return f"fold {self.fold}, shots {self.shots}, seed {self.seed}"
+        known = dict(self.classes)
+        for episode in self.episodes:
+            if episode.class_id not in known:
+                return f"episode {episode.index} asks for a class that is not listed"
+            if len(episode.support) != self.shots:
+                return f"episode {episode.index} has {len(episode.support)} supports"
+            if len(episode.support_classes) not in (0, self.shots):
+                return f"episode {episode.index} has {len(episode.support_classes)} support classes"
+        return ""
 
     def _header(self) -> dict[str, Any]:
         fields = attrs.asdict(self, recurse=False)

@@ -11,6 +11,9 @@ import attrs
 from fssbench.errors import FssbenchError
 from fssbench.harness.pipeline import Precision
 
+CACHE_LIMIT = 50 << 30
+"""Bytes of features on disk."""
+
 
 def _with_iou(metrics: Sequence[str]) -> tuple[str, ...]:
     return ("iou", *(name for name in metrics if name != "iou"))
@@ -39,9 +42,16 @@ class Evaluation:
         options: the matcher's own.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``fp32`` or ``bf16``.
-        workers: loader processes; None for one less than the cores, at most 8.
+        devices: processes that share the work, each on a GPU of its own (or on the CPU).
+        workers: loader processes of each; None for one less than its cores, at most 8.
         batch_size: episodes that are segmented at once.
         metrics: names of the metrics to measure; ``iou`` always is, and comes first.
+        save_predictions: keep the predicted masks in the run directory.
+        cache_memory: bytes of features, and of what is made of them, that are kept in memory; None
+            for a quarter of what the device has.
+        cache_dir: folder where features are kept on disk, too, for other runs and processes.
+        cache_limit: bytes that they may take up there.
+        cache_half: round features to float16, in memory and on disk. Rows depend on it.
 
     Raises:
         FssbenchError: a number is too small.
@@ -64,15 +74,24 @@ class Evaluation:
     options: Mapping[str, Any] = attrs.field(factory=dict)
     device: str = "auto"
     precision: Precision = "fp32"
+    devices: int = 1
     workers: int | None = None
     batch_size: int = 1
     metrics: tuple[str, ...] = attrs.field(default=("iou",), converter=_with_iou)
+    save_predictions: bool = False
+    cache_memory: int | None = None
+    cache_dir: Path | None = None
+    cache_limit: int = CACHE_LIMIT
+    cache_half: bool = False
 
     def __attrs_post_init__(self) -> None:
         for name, value, least in (
             ("--batch-size", self.batch_size, 1),
+            ("--devices", self.devices, 1),
             ("--limit", self.limit, 1),
             ("--workers", self.workers, 0),
+            ("--cache-memory", self.cache_memory, 0),
+            ("--cache-limit", self.cache_limit, 1),
             ("--shots", min(self.shots, default=0), 1),
         ):
             if value is not None and value < least:

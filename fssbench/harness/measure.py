@@ -13,20 +13,17 @@ from fssbench.data.dataset import IGNORE
 from fssbench.data.geometry import stack_padded
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.loader import ChunkData
-from fssbench.errors import FssbenchError
-from fssbench.harness.features import FeatureCache, ImageKey, query_key, support_keys
-from fssbench.harness.pipeline import Features, Pipeline
+from fssbench.errors import FssbenchError, lacks_memory
+from fssbench.harness.features import FeatureCache, OpenChunk
+from fssbench.harness.pipeline import NOT_FINITE, Pipeline, finite
 from fssbench.metrics.metric import Metric
 
-CHUNK = 20
-"""Episodes of a chunk: the unit of work, of the journal and of resuming."""
-
-
-def chunks_of(episodes: Sequence[Episode]) -> dict[int, Sequence[Episode]]:
-    """A manifest's episodes cut into chunks, by number."""
-    return {
-        start // CHUNK: episodes[start : start + CHUNK] for start in range(0, len(episodes), CHUNK)
-    }
+OUT_OF_MEMORY = (
+    "out of memory; run the same command again to go on, with a lower --cache-memory or fewer "
+    "--workers, or choose a lower --batch-size or --precision bf16, which is another run"
+)
+Measured = tuple[ChunkData, pandas.DataFrame, list[Tensor], float]
+"""A chunk, its rows, its predictions (bool (H, W), at the scored size), and its seconds."""
 
 
 def measure_chunks(
@@ -36,11 +33,11 @@ def measure_chunks(
     metrics: Sequence[Metric],
     *,
     batch_size: int,
-) -> Iterator[tuple[ChunkData, pandas.DataFrame, list[Tensor], float]]:
+) -> Iterator[Measured]:
     """Measure loaded chunks one after the other.
 
-    A chunk's batches are made of its own episodes only, in manifest order, so its rows do not
-    depend on what ran before it.
+    A chunk's batches are made of its own episodes only, in their order, so its rows do not depend
+    on what ran before it.
 
     Args:
         loaded: chunks, as the cache planned them.
@@ -58,47 +55,61 @@ def measure_chunks(
     """
     before = time.perf_counter()
     for data in loaded:
-        features = cache.features(data)
+        opened = cache.open(data)
         episodes = data.task.episodes
         columns: list[Mapping[str, Tensor]] = []
         predictions: list[Tensor] = []
+        sound: list[Tensor] = []
         for start in range(0, len(episodes), batch_size):
             batch = slice(start, start + batch_size)
-            logits = _logits(pipeline, features, episodes[batch], data.support_masks[batch])
-            targets = [target.to(pipeline.device) for target in data.targets[batch]]
+            logits = _logits(opened, range(*batch.indices(len(episodes))))
+            sound.append(finite(logits))
+            targets = [
+                target.to(pipeline.device, non_blocking=True) for target in data.targets[batch]
+            ]
             masks = [
                 pipeline.geometry.restore(each, *target.shape) > 0
                 for each, target in zip(logits, targets, strict=True)
             ]
-            columns.append(_measure(metrics, masks, targets))
+            columns.append(measure_masks(metrics, masks, targets))
             predictions += masks
-        rows = _rows(episodes, columns)
+        _check_finite(episodes, sound)
+        rows = table_of(episodes, columns)
         now = time.perf_counter()
         yield data, rows, predictions, now - before
         before = now
 
 
-def _logits(
-    pipeline: Pipeline,
-    features: Mapping[ImageKey, Features],
-    episodes: Sequence[Episode],
-    masks: Tensor,
-) -> Tensor:
-    supports = [[features[k] for k in support_keys(e, pipeline.request)] for e in episodes]
+def _logits(opened: OpenChunk, batch: range) -> Tensor:
     try:
-        support = pipeline.embed_support(supports, masks)
-        return pipeline.segment([features[query_key(e)] for e in episodes], support)
+        return opened.logits(batch)
     except FssbenchError as error:
-        first, last = episodes[0].index, episodes[-1].index
-        which = f"episode {first}" if first == last else f"episodes {first} to {last}"
-        raise FssbenchError(
-            f"{which} (class {episodes[0].class_id}, query {episodes[0].query}): {error}"
-        ) from error
+        raise _named([opened.episodes[place] for place in batch], str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise _named([opened.episodes[place] for place in batch], OUT_OF_MEMORY) from error
 
 
-def _measure(
+def _check_finite(episodes: Sequence[Episode], sound: Sequence[Tensor]) -> None:
+    """Once a chunk, so that a GPU is not waited for after every episode."""
+    for episode, good in zip(episodes, torch.cat(list(sound)).tolist(), strict=True):
+        if not good:
+            raise _named([episode], NOT_FINITE)
+
+
+def _named(episodes: Sequence[Episode], what: str) -> FssbenchError:
+    first, last = episodes[0].index, episodes[-1].index
+    which = f"episode {first}" if len(episodes) == 1 else f"episodes {first} to {last}"
+    return FssbenchError(
+        f"{which} (class {episodes[0].class_id}, query {episodes[0].query}): {what}"
+    )
+
+
+def measure_masks(
     metrics: Sequence[Metric], masks: list[Tensor], targets: list[Tensor]
 ) -> dict[str, Tensor]:
+    """All metrics' columns (B,) of B masks, bool (H, W), against targets, uint8 (H, W)."""
     target = stack_padded(targets, IGNORE)
     prediction = stack_padded(masks, 0)
     columns: dict[str, Tensor] = {}
@@ -107,7 +118,10 @@ def _measure(
     return columns
 
 
-def _rows(episodes: Sequence[Episode], columns: list[Mapping[str, Tensor]]) -> pandas.DataFrame:
+def table_of(
+    episodes: Sequence[Episode], columns: Sequence[Mapping[str, Tensor]]
+) -> pandas.DataFrame:
+    """Rows of episodes from the columns of their batches, one after the other."""
     table: dict[str, list[object]] = {
         "index": [e.index for e in episodes],
         "class_id": [e.class_id for e in episodes],

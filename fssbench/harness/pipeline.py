@@ -43,6 +43,7 @@ class Pipeline:
         backbone: its encoder.
         device: where both compute.
         precision: ``bf16`` runs both under autocast; logits are float32 either way.
+        half: round features to float16, which takes half the memory of float32.
         encode_batch: images encoded at once. None is 1 on a CPU, so that an image's features do not
             depend on its neighbours in a batch, and 16 on a GPU.
 
@@ -57,12 +58,14 @@ class Pipeline:
         *,
         device: torch.device,
         precision: Precision = "fp32",
+        half: bool = False,
         encode_batch: int | None = None,
     ) -> None:
         self.matcher = matcher.to(device).eval()
         self.backbone = backbone.to(device).eval()
         self.device = device
         self.precision = precision
+        self.half = half
         self.request = matcher.request()
         self.geometry = Geometry(self.request.size, self.request.resize)
         self.encode_batch = encode_batch or (1 if device.type == "cpu" else 16)
@@ -106,9 +109,22 @@ class Pipeline:
             with self._autocast():
                 layers = self.backbone(batch, self.request.layers)
             encoded += [
-                {name: maps[i].clone() for name, maps in layers.items()} for i in range(filled)
+                {name: self._kept(name, maps[i]) for name, maps in layers.items()}
+                for i in range(filled)
             ]
         return encoded
+
+    def _kept(self, name: str, maps: Tensor) -> Tensor:
+        """Features in memory of their own: a view would keep those of a whole batch."""
+        if not self.half or maps.dtype != torch.float32:
+            return maps.clone()
+        rounded = maps.half()
+        if not torch.isfinite(rounded).all():
+            raise FssbenchError(
+                f"layer {name!r} of backbone {self.backbone.info.name} has values that float16 "
+                "cannot hold; evaluate without --cache-half"
+            )
+        return rounded
 
     @torch.inference_mode()
     def embed_support(self, supports: Sequence[Sequence[Features]], masks: Tensor) -> Any:
@@ -122,6 +138,7 @@ class Pipeline:
             layer: torch.stack([torch.stack([f[layer] for f in shots]) for shots in supports])
             for layer in self.request.layers
         }
+        stacked = self._widened(stacked)
         with self._autocast():
             return self.matcher.embed_support(stacked, masks.to(self.device))
 
@@ -134,25 +151,81 @@ class Pipeline:
         """
         stacked = {layer: torch.stack([f[layer] for f in queries]) for layer in self.request.layers}
         with self._autocast():
-            logits = self.matcher.segment(stacked, support)
-        if logits.ndim != 3 or len(logits) != len(queries):
-            raise FssbenchError(
-                f"segment gave logits of shape {tuple(logits.shape)}; expected "
-                f"({len(queries)}, h, w), foreground minus background"
-            )
-        if not torch.isfinite(logits).all():
-            raise FssbenchError("segment gave logits that are NaN or infinite")
-        return logits.float()
+            logits = self.matcher.segment(self._widened(stacked), support)
+        checked = _shaped(logits, len(queries))
+        if not finite(checked).all():
+            raise FssbenchError(NOT_FINITE)
+        return checked
+
+    # The same in four steps, of which those of one image are done once for all its episodes.
+
+    @torch.inference_mode()
+    def prepare_support(self, features: Features, mask: Tensor) -> Any:
+        """What one annotated image says: its features, and its mask, uint8 (S, S)."""
+        own = mask.to(self.device, copy=True)[None]
+        with self._autocast():
+            return self.matcher.prepare_support(self._single(features), own)
+
+    @torch.inference_mode()
+    def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Any:
+        """What B support sets say, of B lists of K prepared images."""
+        with self._autocast():
+            return self.matcher.join_supports(prepared)
+
+    @torch.inference_mode()
+    def prepare_query(self, features: Features) -> Any:
+        """What of a query does not depend on its support."""
+        with self._autocast():
+            return self.matcher.prepare_query(self._single(features))
+
+    @torch.inference_mode()
+    def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
+        """Logits of B prepared queries, float32 (B, h', w').
+
+        Whether they are finite is for the caller to check, with `finite`: looking at once would
+        make a GPU wait.
+
+        Raises:
+            FssbenchError: the matcher's answer has a wrong shape.
+        """
+        with self._autocast():
+            logits = self.matcher.segment_prepared(queries, support)
+        return _shaped(logits, len(queries))
 
     @torch.inference_mode()
     def maps(self, queries: Sequence[Features], support: Any) -> dict[str, Tensor]:
         """What panels draw over B queries: float32 (B, h, w) by caption; see `Matcher.maps`."""
         stacked = {layer: torch.stack([f[layer] for f in queries]) for layer in self.request.layers}
         with self._autocast():
-            found = self.matcher.maps(stacked, support)
+            found = self.matcher.maps(self._widened(stacked), support)
         return {caption: each.float() for caption, each in found.items()}
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
         )
+
+    def _single(self, features: Features) -> dict[str, Tensor]:
+        """Features of one image as a batch of one."""
+        return self._widened({name: maps[None] for name, maps in features.items()})
+
+    def _widened(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rounded features as float32 again."""
+        return {name: maps.float() if self.half else maps for name, maps in features.items()}
+
+
+NOT_FINITE = "segment gave logits that are NaN or infinite"
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Whether all logits (B, h, w) of an image are finite: bool (B,), on their device."""
+    return torch.isfinite(logits).flatten(1).all(1)
+
+
+def _shaped(logits: Tensor, count: int) -> Tensor:
+    if logits.ndim != 3 or len(logits) != count:
+        raise FssbenchError(
+            f"segment gave logits of shape {tuple(logits.shape)}; expected "
+            f"({count}, h, w), foreground minus background"
+        )
+    return logits.float()

@@ -10,13 +10,16 @@ from typing import Any
 import attrs
 import cattrs
 
-from fssbench.errors import FssbenchError
-from fssbench.files import write_atomically
+from fssbench import strict
+from fssbench.errors import FssbenchError, one_line
+from fssbench.files import MIB, read_within, write_atomically
 
 SCHEMA = 1
 RECORD_FILE = "record.json"
 ROWS_FILE = "rows.csv.gz"
 MANIFEST_FILE = "manifest.jsonl.gz"
+MOST_BYTES = 16 * MIB
+"""No record is larger; one of a thousand classes has a quarter of a MiB."""
 
 
 def trained_fold(header: Mapping[str, Any], dataset: str) -> int | None:
@@ -25,6 +28,26 @@ def trained_fold(header: Mapping[str, Any], dataset: str) -> int | None:
     None when its header names none, or another dataset. A header without a dataset counts as this.
     """
     return header.get("fold") if header.get("dataset") in (None, dataset) else None
+
+
+def folder_of(path: Path) -> Path:
+    """The run directory that a person named, by itself or by the ``record.json`` in it.
+
+    Raises:
+        FssbenchError: it holds no record.
+    """
+    folder = path.parent if path.name == RECORD_FILE else path
+    if (folder / RECORD_FILE).is_file():
+        return folder
+    if not folder.is_dir():
+        raise FssbenchError(f"{path}: name a {RECORD_FILE}, or the run directory that holds one")
+    if (folder / MANIFEST_FILE).is_file():
+        raise FssbenchError(
+            f"{folder}: this run is not finished; run the same fssbench evaluate command again"
+        )
+    below = sorted(folder.rglob(RECORD_FILE))
+    hint = f"name one of the {len(below)} below it, e.g. {below[0]}" if below else "finish a run"
+    raise FssbenchError(f"{folder}: no {RECORD_FILE} in it; {hint}")
 
 
 @attrs.frozen(kw_only=True)
@@ -130,6 +153,7 @@ class Record:
         cost: parameters, operations, time, memory.
         environment: versions, commit, hardware, precision, batch size.
         created: UTC time, ISO 8601.
+        predictions: sha256 of what the file of predicted masks holds, or "" when none were kept.
     """
 
     schema: int = SCHEMA
@@ -152,6 +176,7 @@ class Record:
     cost: Cost
     environment: Mapping[str, Any]
     created: str
+    predictions: str = ""
 
     @property
     def rankable(self) -> str:
@@ -180,19 +205,24 @@ class Record:
             FssbenchError: it cannot be read, or is no record of this schema.
         """
         try:
-            fields = json.loads(path.read_bytes())
+            fields = json.loads(read_within(path, MOST_BYTES))
         except OSError as error:
             reason = error.strerror or str(error)
             raise FssbenchError(f"{path}: cannot read this record: {reason}") from error
-        except ValueError as error:
-            raise FssbenchError(f"{path}: this is no record: not JSON ({error})") from error
+        except (ValueError, RecursionError) as error:
+            reason = one_line(error) if isinstance(error, RecursionError) else error
+            raise FssbenchError(f"{path}: this is no record: not JSON ({reason})") from error
         schema = fields.get("schema") if isinstance(fields, dict) else None
         if schema != SCHEMA:
             raise FssbenchError(
-                f"{path}: a record of schema {schema}; this fssbench reads schema {SCHEMA}"
+                f"{path}: a record of schema {ascii(schema)[:20]}; this fssbench reads schema "
+                f"{SCHEMA}"
             )
         try:
-            return cattrs.structure(fields, cls)
-        except (cattrs.BaseValidationError, TypeError, ValueError, KeyError) as error:
-            reasons = "; ".join(cattrs.transform_error(error))
-            raise FssbenchError(f"{path}: this record is damaged: {reasons}") from error
+            record = strict.structure(fields, cls)
+            record.to_json()  # raises for what JSON cannot say: NaN, infinity
+        except (cattrs.BaseValidationError, TypeError, ValueError, RecursionError) as error:
+            raise FssbenchError(
+                f"{path}: this record is damaged: {strict.reasons(error)}"
+            ) from error
+        return record

@@ -41,6 +41,7 @@ def make_record(
     score_size: str,
     rows: pandas.DataFrame,
     seconds: float,
+    predictions: str = "",
 ) -> Record:
     """Summarise the rows, and say what made them.
 
@@ -53,6 +54,7 @@ def make_record(
         score_size: as the protocol says.
         rows: one for each episode.
         seconds: what they took, loading included.
+        predictions: digest of the masks that were kept, if any were.
     """
     scores: dict[str, float] = {}
     for metric in metrics:
@@ -110,8 +112,10 @@ def make_record(
             **environment(pipeline.device),
             "precision": job.precision,
             "batch_size": job.batch_size,
+            **({"features": "float16"} if job.cache_half else {}),
         },
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        predictions=predictions,
     )
 
 

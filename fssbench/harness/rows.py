@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pandas
 
+from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
-from fssbench.files import write_atomically
+from fssbench.files import MIB, read_within, write_atomically
 
 KEYS = ("index", "class_id", "query")
+MOST_BYTES = 128 * MIB
+"""No table is larger, unpacked: 10,000 episodes take one."""
 
 
 def rows_bytes(rows: pandas.DataFrame) -> bytes:
@@ -30,17 +33,50 @@ def read_rows(path: Path) -> pandas.DataFrame:
     """Read what `write_rows` wrote.
 
     Raises:
-        FssbenchError: it cannot be read, or the key columns are not there.
+        FssbenchError: it cannot be read, it is too large, the key columns are not there, or another
+            column than ``query`` holds no numbers.
     """
     try:
-        text = gzip.decompress(path.read_bytes())
-        rows = pandas.read_csv(io.BytesIO(text), dtype={"query": str}, keep_default_na=False)
+        rows = _parsed(read_within(path, MOST_BYTES, packed=True))
     except OSError as error:
         reason = error.strerror or str(error)
         raise FssbenchError(f"{path}: cannot read these rows: {reason}") from error
-    except (ValueError, EOFError, zlib.error) as error:
-        raise FssbenchError(f"{path}: these rows are damaged: {error}") from error
+    except (ValueError, TypeError, OverflowError, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise FssbenchError(
+            f"{path}: these rows are damaged: {reason}; copy the file again, or remove its folder "
+            "and evaluate again"
+        ) from error
     missing = [key for key in KEYS if key not in rows.columns]
     if missing:
         raise FssbenchError(f"{path}: these rows lack the column {', '.join(missing)}")
+    for name in rows.columns.drop("query"):
+        whole = pandas.api.types.is_integer_dtype(rows[name])
+        if (name in KEYS and not whole) or not pandas.api.types.is_numeric_dtype(rows[name]):
+            kind = "whole numbers" if name in KEYS else "numbers"
+            raise FssbenchError(f"{path}: these rows are damaged: column {name[:40]!r}: no {kind}")
     return rows
+
+
+def _parsed(text: bytes) -> pandas.DataFrame:
+    rows = pandas.read_csv(
+        io.BytesIO(text), dtype={"query": str}, keep_default_na=False, low_memory=False,
+        float_precision="round_trip",
+    )  # fmt: skip
+    if not isinstance(rows.index, pandas.RangeIndex):
+        raise ValueError("lines with more cells than columns")  # pandas would shift all of them
+    for name in rows.columns:
+        if name != "query" and not pandas.api.types.is_numeric_dtype(rows[name]):
+            rows[name] = pandas.to_numeric(rows[name])  # an empty cell is NaN
+    return rows
+
+
+def misplaced(rows: pandas.DataFrame, manifest: Manifest) -> str:
+    """Why rows are not the episodes of a manifest in order, or "" when they are."""
+    if len(rows) != len(manifest.episodes):
+        return f"{len(rows)} rows for the manifest's {len(manifest.episodes)} episodes"
+    listed = zip(rows["index"], rows["class_id"], rows["query"], strict=True)
+    for line, (row, episode) in enumerate(zip(listed, manifest.episodes, strict=True), start=2):
+        if row != (episode.index, episode.class_id, episode.query):
+            return f"line {line} is not episode {episode.index} of the manifest"
+    return ""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from fssbench.backbones.backbone import Backbone
@@ -19,6 +21,7 @@ from fssbench.files import sha256, write_atomically
 from fssbench.matchers.matcher import Matcher
 
 _KEY = "fssbench"
+_DIGEST = "fssbench_sha256"
 _HOLDS_BACKBONE = "holds_backbone"
 
 
@@ -149,27 +152,66 @@ def write_checkpoint(
         header = {**header, _HOLDS_BACKBONE: True}
         state |= {f"{BACKBONE_PREFIX}{name}": tensor for name, tensor in backbone.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_atomically(path, safetensors.torch.save(tensors, {_KEY: json.dumps(dict(header))}))
+    text = json.dumps(dict(header))
+    digest = _digest(text, tensors.items())
+    write_atomically(path, safetensors.torch.save(tensors, {_KEY: text, _DIGEST: digest}))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; nothing in it is executed.
 
     Raises:
-        FssbenchError: it cannot be read or is no checkpoint of fssbench.
+        FssbenchError: it cannot be read, is no checkpoint of fssbench, or has changed since it was
+            written.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
+            metadata = file.metadata() or {}
+            header = json.loads(metadata[_KEY])
             names = [n for n in file.keys() if not n.startswith(BACKBONE_PREFIX)]  # noqa: SIM118
             weights = {name: file.get_tensor(name) for name in names}
-        if not isinstance(header, dict) or not {"matcher", "config", "backbone"} <= header.keys():
+            # Files that were written before there were digests have none.
+            if _DIGEST in metadata:
+                tensors = ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
+                if _digest(metadata[_KEY], tensors) != metadata[_DIGEST]:
+                    raise FssbenchError(
+                        f"--checkpoint {path}: the content does not fit its digest, so it was "
+                        "changed or is damaged; copy the file again"
+                    )
+        if not _is_header(header):
             raise ValueError("incomplete header")
         return Checkpoint(path=path, sha256=sha256(path), header=header, weights=weights)
     except FileNotFoundError as error:
         raise FssbenchError(f"--checkpoint {path}: there is no such file") from error
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError,
+    ) as error:  # fmt: skip
         raise FssbenchError(
             f"--checkpoint {path}: this is no checkpoint of fssbench; authors' own files must be "
             "imported first"
         ) from error
+
+
+def _is_header(header: Any) -> bool:
+    """Whether a header has what is used of it, as values of the right kind."""
+    kinds = {
+        "matcher": str, "backbone": str, "config": dict, "dataset": str | None, "fold": int | None,
+    }  # fmt: skip
+    return (
+        isinstance(header, dict)
+        and {"matcher", "config", "backbone"} <= header.keys()
+        and all(isinstance(header.get(name), kind) for name, kind in kinds.items())
+    )
+
+
+def _digest(header: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Sha256 (hex) of a header and of tensors with their names, types and shapes, in any order."""
+    each = sorted(
+        (name, str(tensor.dtype), list(tensor.shape), _sha256(tensor)) for name, tensor in tensors
+    )
+    return hashlib.sha256(json.dumps([header, each]).encode()).hexdigest()
+
+
+def _sha256(tensor: Tensor) -> str:
+    values = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(values).hexdigest()

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from fssbench.backbones.backbone import BackboneInfo
+from fssbench.matchers.prepared import PreparedSupport
 from fssbench.matchers.stage import Stage
+from fssbench.nn import together
 
 
 @attrs.frozen(kw_only=True)
@@ -77,6 +80,58 @@ class Matcher(nn.Module, ABC):
             Float (B, h', w') logits over the whole encoder input; above 0 is foreground. A network
             with two output channels returns ``logits[:, 1] - logits[:, 0]``.
         """
+
+    # Images come back in other episodes. What a matcher makes of one image alone is made once for
+    # that image where these four are overridden; without them, features are all that is kept.
+
+    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Any:
+        """What one annotated image says by itself; once for each image and class.
+
+        Args:
+            features: for each requested layer a float (1, C, h, w) tensor.
+            mask: uint8 (1, H, W), as in `embed_support`.
+
+        Returns:
+            Anything that `join_supports` understands: tensors, in attrs classes, mappings, lists or
+            tuples, whose size counts against the budget of memory. By default, what came in.
+        """
+        return PreparedSupport(features, mask)
+
+    def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Any:
+        """Supports of B episodes from their prepared images.
+
+        Args:
+            prepared: B lists of K values of `prepare_support`.
+
+        Returns:
+            What `embed_support` gives for the same images.
+        """
+        stacked = {
+            layer: torch.stack([torch.cat([one.features[layer] for one in k]) for k in prepared])
+            for layer in prepared[0][0].features
+        }
+        masks = torch.stack([torch.cat([one.mask for one in k]) for k in prepared])
+        return self.embed_support(stacked, masks)
+
+    def prepare_query(self, features: Mapping[str, Tensor]) -> Any:
+        """What of a query does not depend on its support; once for each image.
+
+        Args:
+            features: for each requested layer a float (1, C, h, w) tensor.
+
+        Returns:
+            As of `prepare_support`, for `segment_prepared`. By default, what came in.
+        """
+        return features
+
+    def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
+        """As `segment`, of B prepared queries.
+
+        Args:
+            queries: B values of `prepare_query`.
+            support: what `join_supports` gave for the same B episodes.
+        """
+        return self.segment(together(queries), support)
 
     def maps(self, query: Mapping[str, Tensor], support: Any) -> Mapping[str, Tensor]:
         """What panels draw over the query beside the prediction: correlation, attention, priors.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 import torch
@@ -67,6 +67,15 @@ class Prototype(Matcher):
         each = functional.normalize(torch.stack(prototypes, 1), dim=-1)
         mean = each.view(batch, shots, 2, -1).mean(1)
         return functional.normalize(mean, dim=-1)
+
+    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """Prototypes of one image: float (1, 2, C), each of length 1."""
+        return self.embed_support({self.layer: features[self.layer][:, None]}, mask[:, None])
+
+    def join_supports(self, prepared: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Their means: float (B, 2, C), each of length 1."""
+        means = [torch.stack(list(shots)).mean(0) for shots in prepared]
+        return functional.normalize(torch.cat(means), dim=-1)
 
     def segment(self, query: Mapping[str, Tensor], support: Tensor) -> Tensor:
         """Scaled cosine to the foreground minus cosine to the background: float (B, h, w)."""

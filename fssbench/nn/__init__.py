@@ -2,6 +2,7 @@
 
 from fssbench.nn.conv4d import CenterPivotConv4d
 from fssbench.nn.correlation import correlation, cosine_map
+from fssbench.nn.nested import tensors, together
 from fssbench.nn.pooling import masked_average, masks_at
 from fssbench.nn.selective_scan import scan_in_use, selective_scan
 
@@ -13,4 +14,6 @@ __all__ = [
     "masks_at",
     "scan_in_use",
     "selective_scan",
+    "tensors",
+    "together",
 ]

@@ -18,8 +18,9 @@ from fssbench.episodes.manifest import Manifest
 from fssbench.episodes.protocol import class_lists
 from fssbench.episodes.sampler import Pool, Sampler
 from fssbench.errors import FssbenchError
+from fssbench.harness.chunks import chunks_of
 from fssbench.harness.features import FeatureCache
-from fssbench.harness.measure import chunks_of, measure_chunks
+from fssbench.harness.measure import measure_chunks
 from fssbench.harness.pipeline import Pipeline, Precision
 from fssbench.matchers.matcher import Matcher
 from fssbench.matchers.recipe import Recipe
@@ -113,7 +114,7 @@ class Validation:
         pipeline = Pipeline(
             self.matcher, self.backbone, device=self.device, precision=self.precision
         )
-        cache = FeatureCache(pipeline, CACHE_BYTES)
+        cache = FeatureCache(pipeline, self.dataset, CACHE_BYTES)
         every = list(chunks_of(self.manifest.episodes).items())[:chunks]
         mine = dict(every[self.rank :: self.world])
         metric = IoU()

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
-
 from fssbench.episodes.episode import Episode
-from fssbench.errors import FssbenchError
+from fssbench.errors import FssbenchError, lacks_memory
 from fssbench.training.samples import Sample
 
 EXPLODED = 1000.0
 """A total loss so many times its running mean (at least 1) has exploded."""
 
 _MEMORY = 0.98  # of the running mean, for each step
-_CPU_LACKS_MEMORY = re.compile("not enough memory|can't allocate memory")
 _NAMED = 3  # samples that a message names
 
 
@@ -69,9 +65,8 @@ def memory_advice(samples: int, size: int, accumulate: int) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        lacking = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not lacking and not _CPU_LACKS_MEMORY.search(str(error)):
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
             raise
         raise FssbenchError(
             f"out of memory with {samples} samples of {size} x {size} pixels at once; give "

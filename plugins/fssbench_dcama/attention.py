@@ -58,26 +58,50 @@ class MaskAggregation(nn.Module):
         tokens = self.key(self._tokens(features))  # (B, K, h·w, C)
         return self._split(tokens.flatten(1, 2))
 
+    def queries(self, features: Tensor) -> Tensor:
+        """What query pixels look with, made once for a query.
+
+        Args:
+            features: (B, C, h, w).
+
+        Returns:
+            (B, heads, h·w, C / heads), scaled.
+        """
+        queries = self._split(self.query(self._tokens(features)))
+        return queries / math.sqrt(queries.shape[-1])
+
     def forward(self, features: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Aggregate support masks for each query pixel.
 
         Args:
             features: of the query, (B, C, h, w).
-            keys: of S support pixels, (B, heads, S, C / heads).
-            values: mask values of these pixels in [0, 1], (B, S).
+            keys: as in `aggregate`.
+            values: same.
 
         Returns:
             (B, h, w), in [0, 1] outside of training.
         """
-        queries = self._split(self.query(self._tokens(features)))  # (B, heads, h·w, d)
-        queries = queries / math.sqrt(queries.shape[-1])
+        masks = self.aggregate(self.queries(features), keys, values)
+        return masks.view(-1, *features.shape[-2:])
+
+    def aggregate(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """As `forward`, of projected queries.
+
+        Args:
+            queries: of Q query pixels, as `queries` gives them, (B, heads, Q, C / heads).
+            keys: of S support pixels, (B, heads, S, C / heads).
+            values: mask values of these pixels in [0, 1], (B, S).
+
+        Returns:
+            (B, Q), in [0, 1] outside of training.
+        """
         each = attend(
             queries.flatten(0, 1),
             keys.flatten(0, 1),
             values.to(keys.dtype).repeat_interleave(self.heads, 0),
             dropout=self.dropout if self.training else 0.0,
-        )  # (B·heads, h·w)
-        return each.view(-1, self.heads, *features.shape[-2:]).mean(1)
+        )  # (B·heads, Q)
+        return each.view(-1, self.heads, queries.shape[2]).mean(1)
 
     def _tokens(self, features: Tensor) -> Tensor:
         """(…, C, h, w) to (…, h·w, C), with positions."""
@@ -105,13 +129,15 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, dropout: float = 0.
         (N, Q).
     """
     count, length = queries.shape[:2]
+    grad = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
+    if queries.device.type == "cpu" and queries.dtype == torch.float32 and not (grad or dropout):
+        return _attend_in_place(queries, keys, values)
     budget = _WEIGHTS_CPU if queries.device.type == "cpu" else _WEIGHTS_GPU
     rows = max(1, min(length, budget // keys.shape[1]))
     group = max(1, min(count, budget // (rows * keys.shape[1])))
     # Gradients would keep the weights of all pieces of all layers: where these are many they are
     # computed again instead, which takes twice the time.
-    again = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
-    again = again and count * length * keys.shape[1] > _KEPT
+    again = grad and count * length * keys.shape[1] > _KEPT
     results = []
     for first in range(0, count, group):
         some = slice(first, first + group)
@@ -131,6 +157,24 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float) -> Te
     weights = (queries @ keys.transpose(1, 2)).softmax(-1)  # (n, rows, S)
     weights = functional.dropout(weights, dropout, training=dropout > 0)
     return (weights @ values.unsqueeze(-1).to(weights.dtype)).squeeze(-1)
+
+
+def _attend_in_place(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """As `attend`, head by head, all pieces in the same memory: twice as fast on a CPU."""
+    count, length = queries.shape[:2]
+    rows = max(1, min(length, _WEIGHTS_CPU // 2 // keys.shape[1]))
+    weights = queries.new_empty(rows, keys.shape[1])
+    result = queries.new_empty(count, length)
+    # Operations with `out` are not cast anyway; told so, autocast does not object.
+    with torch.autocast("cpu", enabled=False):
+        for head in range(count):
+            for start in range(0, length, rows):
+                piece = weights[: min(rows, length - start)]
+                some = slice(start, start + len(piece))
+                torch.mm(queries[head, some], keys[head].t(), out=piece)
+                torch.softmax(piece, -1, out=piece)
+                torch.mv(piece, values[head], out=result[head, some])
+    return result
 
 
 def sinusoids(length: int, channels: int) -> Tensor:

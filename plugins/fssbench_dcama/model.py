@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
+from fssbench.nn import together
 from fssbench_dcama.attention import MaskAggregation
 from fssbench_dcama.ensemble import Ensemble, combine, guided_weights
 from fssbench_dcama.stages import Meta
@@ -91,11 +92,91 @@ class Support:
         keys: of S support pixels by layer, (B, heads, S, C / heads).
         values: their mask values by stride, (B, S).
         skips: support features for the mixer by layer, (B, C, h, w).
+        mixed: what the mixer's first convolution makes of the skips, (B, 128, size / 4, size / 4);
+            None where it is not made yet, or there is nothing to mix.
     """
 
     keys: Mapping[str, Tensor]
     values: Mapping[int, Tensor]
     skips: Mapping[str, Tensor]
+    mixed: Tensor | None = None
+
+
+@attrs.frozen(eq=False)
+class Query:
+    """What of a query does not depend on its support.
+
+    Attributes:
+        projected: of its pixels by layer, (B, heads, h·w, C / heads), scaled for `attend`.
+        sizes: (h, w) by stride.
+        mixed: what the mixer's first convolution makes of the skips, (B, 128, size / 4, size / 4);
+            None where nothing is mixed.
+    """
+
+    projected: Mapping[str, Tensor]
+    sizes: Mapping[int, tuple[int, int]]
+    mixed: Tensor | None
+
+
+@attrs.frozen(eq=False)
+class Guide:
+    """A support that is to guide the others, too (the ensemble ``scl``).
+
+    Attributes:
+        support: of one shot.
+        features: for each requested layer (1, C, h, w).
+        mask: uint8 (1, H, W).
+    """
+
+    support: Support
+    features: Mapping[str, Tensor]
+    mask: Tensor
+
+
+class FirstMixerBlock(nn.Sequential):
+    """Its first convolution is a sum: of masks, of the query's and of the support's features.
+
+    Each part is made as often as its input is new.
+    """
+
+    def part(self, maps: Tensor, channels: Sequence[int]) -> Tensor:
+        """The first convolution of some of its input channels, without the bias.
+
+        Args:
+            maps: (B, C, h, w).
+            channels: C numbers of these among all input channels.
+
+        Returns:
+            (B, 128, h, w).
+        """
+        weight, padding = self._first.weight, self._first.padding
+        return functional.conv2d(maps, weight[:, list(channels)], padding=padding)
+
+    def forward(self, masks: Tensor, *parts: Tensor | None) -> Tensor:
+        """The whole block.
+
+        Args:
+            masks: (B, 128, h, w), the first of the input channels.
+            parts: of `part`, None for what is not there.
+
+        Returns:
+            (B, 64, h, w).
+        """
+        mixed = self.part(masks, range(masks.shape[1]))
+        assert self._first.bias is not None
+        mixed = mixed + self._first.bias.to(mixed.dtype).view(-1, 1, 1)
+        for each in parts:
+            if each is not None:
+                mixed = mixed + each.to(mixed.dtype)
+        for layer in list(self)[1:]:
+            mixed = layer(mixed)
+        return mixed
+
+    @property
+    def _first(self) -> nn.Conv2d:
+        first = self[0]
+        assert isinstance(first, nn.Conv2d)
+        return first
 
 
 class Dcama(Matcher):
@@ -158,7 +239,7 @@ class Dcama(Matcher):
         skipped = sides * sum(backbone.layer(name).channels for name in self.skips)
         self.mixer = nn.ModuleList(
             [
-                _mixer_block(_WIDE + skipped, _WIDE, _MIDDLE, last_relu=True),
+                FirstMixerBlock(*_mixer_block(_WIDE + skipped, _WIDE, _MIDDLE, last_relu=True)),
                 _mixer_block(_MIDDLE, _MIDDLE, _NARROW, last_relu=True),
                 _mixer_block(_NARROW, _NARROW, 2, last_relu=False),
             ]
@@ -185,6 +266,44 @@ class Dcama(Matcher):
             self._support({n: f[:, k : k + 1] for n, f in features.items()}, masks[:, k : k + 1])
             for k in range(masks.shape[1])
         ]
+        return self._ensemble(each, features, masks)
+
+    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Support | Guide:
+        """Keys, mask values and skip connections of one image.
+
+        Args:
+            features: for each requested layer (1, C, h, w).
+            mask: uint8 (1, H, W).
+        """
+        support = self._support({n: maps[:, None] for n, maps in features.items()}, mask[:, None])
+        return Guide(support, features, mask) if self.config.shots == "scl" else support
+
+    def join_supports(self, prepared: Sequence[Sequence[Support | Guide]]) -> Support | Ensemble:
+        """Keys of K images side by side, skip connections pooled and mixed.
+
+        Args:
+            prepared: B lists of K values of `prepare_support`.
+        """
+        guides = [[one for one in shots if isinstance(one, Guide)] for shots in prepared]
+        plain = [
+            [one.support if isinstance(one, Guide) else one for one in shots] for shots in prepared
+        ]
+        by_shot: list[Support] = [together(shot) for shot in zip(*plain, strict=True)]
+        if self.config.shots == "one-pass" or len(by_shot) == 1:
+            return self._with_mixed(_side_by_side(by_shot))
+        features: dict[str, Tensor] = {}
+        masks = torch.empty(0)
+        if guides[0]:
+            features = {
+                name: torch.stack([torch.cat([one.features[name] for one in k]) for k in guides])
+                for name in guides[0][0].features
+            }
+            masks = torch.stack([torch.cat([one.mask for one in k]) for k in guides])
+        return self._ensemble([self._with_mixed(one) for one in by_shot], features, masks)
+
+    def _ensemble(
+        self, each: Sequence[Support], features: Mapping[str, Tensor], masks: Tensor
+    ) -> Ensemble:
         weights = None
         if self.config.shots == "scl":
             weights = guided_weights(self._segment, features, masks, each)
@@ -226,15 +345,48 @@ class Dcama(Matcher):
             (B, size, size), foreground minus background; with the option ``output`` set to a scale,
             (B, h, w) of 1 and -1.
         """
+        return self._matched(self._query(query), support)
+
+    def prepare_query(self, features: Mapping[str, Tensor]) -> Query:
+        """Project the query's pixels, mix its skip connections.
+
+        Args:
+            features: for each requested layer (1, C, h, w).
+        """
+        return self._query(features)
+
+    def segment_prepared(self, queries: Sequence[Query], support: Support | Ensemble) -> Tensor:
+        """As `segment`, of prepared queries."""
+        return self._matched(together(queries), support)
+
+    def _matched(self, query: Query, support: Support | Ensemble) -> Tensor:
         if isinstance(support, Ensemble):
             return combine(
-                [self._segment(query, one) for one in support.members],
+                [self._match(query, one) for one in support.members],
                 self.config.shots,
                 support.weights,
             )
-        return self._segment(query, support)
+        return self._match(query, support)
 
     def _segment(self, query: Mapping[str, Tensor], support: Support) -> Tensor:
+        return self._match(self._query(query), support)
+
+    def _query(self, features: Mapping[str, Tensor]) -> Query:
+        projected = {
+            name: self._attention(stride, name).queries(features[name])
+            for stride in self.strides
+            for name in self.layers[stride]
+        }
+        mixed = None
+        if self.config.output == "mask" and self.skips:
+            mixed = self._mixed_skips(features, side=0)
+        return Query(projected, {s: self._size(features, s) for s in self.strides}, mixed)
+
+    def _size(self, features: Mapping[str, Tensor], stride: int) -> tuple[int, int]:
+        height, width = features[self.layers[stride][0]].shape[-2:]
+        return height, width
+
+    def _match(self, query: Query, support: Support) -> Tensor:
         if self.config.output != "mask":
             stride = int(self.config.output[2:])
             return otsu(self._aggregate(stride, query, support).sum(1))
@@ -259,18 +411,20 @@ class Dcama(Matcher):
         """
         if isinstance(support, Ensemble):
             raise FssbenchError("dcama: an ensemble has no common aggregated masks; use one-pass")
-        return {s: self._aggregate(s, query, support) for s in sorted(self.strides)}
+        prepared = self._query(query)
+        return {s: self._aggregate(s, prepared, support) for s in sorted(self.strides)}
 
-    def _aggregate(self, stride: int, query: Mapping[str, Tensor], support: Support) -> Tensor:
+    def _aggregate(self, stride: int, query: Query, support: Support) -> Tensor:
         """Multi-layer DCAMA block: one mask for each layer, (B, L, h, w)."""
         values = support.values[stride]
-        return torch.stack(
-            [
-                self._attention(stride, name)(query[name], support.keys[name], values)
-                for name in self.layers[stride]
-            ],
-            1,
-        )
+        masks = [
+            self._attention(stride, name).aggregate(
+                query.projected[name], support.keys[name], values
+            )
+            for name in self.layers[stride]
+        ]
+        stacked = torch.stack(masks, 1)
+        return stacked.view(*stacked.shape[:2], *query.sizes[stride])
 
     def _cascade(self, masks: Mapping[int, Tensor]) -> Tensor:
         """Hand masks on from 1/32 to 1/8: (B, 128, h, w) of the finest scale."""
@@ -281,20 +435,46 @@ class Dcama(Matcher):
             joined = self.integrate[str(stride)](own + _resize(joined, own.shape[-2:]))
         return joined
 
-    def _mix(self, masks: Tensor, query: Mapping[str, Tensor], support: Support) -> Tensor:
+    def _mix(self, masks: Tensor, query: Query, support: Support) -> Tensor:
         """Mask-feature mixer: (B, 2, size, size)."""
         side = self.size // _FINEST
-        maps = [masks]
-        for name in self.skips:  # coarse to fine
-            maps.append(query[name])
-            if self.config.support_skip:
-                maps.append(support.skips[name])
-        mixed = torch.cat([_resize(each, (side, side)) for each in maps], 1)
-        for block, factor in zip(self.mixer, (2, 2, 1), strict=True):
-            mixed = block(mixed)
+        masks = _resize(masks, (side, side))
+        mixed: Tensor = self.mixer[0](masks, query.mixed, self._with_mixed(support).mixed)
+        for block, factor in zip([*list(self.mixer)[1:], None], (2, 2, 1), strict=True):
             side *= factor
             mixed = _resize(mixed, (side, side))
+            mixed = mixed if block is None else block(mixed)
         return mixed
+
+    def _with_mixed(self, support: Support) -> Support:
+        """The support with its part of the mixer's first convolution."""
+        if support.mixed is not None or not support.skips or self.config.output != "mask":
+            return support
+        return attrs.evolve(support, mixed=self._mixed_skips(support.skips, side=1))
+
+    def _mixed_skips(self, maps: Mapping[str, Tensor], *, side: int) -> Tensor:
+        """The mixer's first convolution of one side's skip connections, without its bias.
+
+        Args:
+            maps: features by layer, (B, C, h, w).
+            side: 0 for the query, 1 for the support.
+
+        Returns:
+            (B, 128, size / 4, size / 4).
+        """
+        size = (self.size // _FINEST,) * 2
+        sides = 2 if self.config.support_skip else 1
+        start = _WIDE
+        channels: list[int] = []
+        for name in self.skips:  # coarse to fine, query before support
+            count = self.backbone.layer(name).channels
+            channels += range(start + side * count, start + (side + 1) * count)
+            start += sides * count
+        first = self.mixer[0]
+        assert isinstance(first, FirstMixerBlock)
+        return first.part(
+            torch.cat([_resize(maps[name], size) for name in self.skips], 1), channels
+        )
 
     # --- training --------------------------------------------------------------------------------
 
@@ -350,6 +530,18 @@ def _mixer_block(before: int, middle: int, after: int, *, last_relu: bool) -> nn
         nn.ReLU(inplace=True),
     ]
     return nn.Sequential(*steps if last_relu else steps[:-1])
+
+
+def _side_by_side(shots: Sequence[Support]) -> Support:
+    """K supports of one shot each as one support of K."""
+    first = shots[0]
+    if len(shots) == 1:
+        return first
+    return Support(
+        {name: torch.cat([one.keys[name] for one in shots], 2) for name in first.keys},
+        {stride: torch.cat([one.values[stride] for one in shots], 1) for stride in first.values},
+        {name: torch.stack([one.skips[name] for one in shots]).amax(0) for name in first.skips},
+    )
 
 
 def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:

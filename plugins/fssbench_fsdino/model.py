@@ -8,7 +8,7 @@ docstrings say what was chosen, and why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import attrs
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
-from fssbench.nn import correlation, cosine_map, masked_average, masks_at
+from fssbench.nn import correlation, cosine_map, masked_average, masks_at, together
 from fssbench_fsdino.adapter import BottleneckAdapter, early_layer
 from fssbench_fsdino.decoder import FourierPositions, MaskDecoder, MaskDownscaling
 from fssbench_fsdino.prompts import CorrelationPrior, SemanticPrompt
@@ -88,14 +88,28 @@ class Support:
     Attributes:
         prototypes: mean foreground feature, float (B, C); the mean over shots.
         prompts: sparse prompts, float (B, N, width).
-        features: last-layer features, float (B, K, C, h, w); None when no 4D correlation is made.
-        masks: share of foreground of each place, float (B, K, h, w).
+        compared: last-layer features as the 4D correlation takes them (of length 1 for cosines,
+            weighted with the mask where it counts), float (B, K, C, h, w); None when none is made.
     """
 
     prototypes: Tensor
     prompts: Tensor
-    features: Tensor | None
-    masks: Tensor
+    compared: Tensor | None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Query:
+    """What of a query does not depend on its support.
+
+    Attributes:
+        embedding: of the adapter, float (B, width, h, w).
+        features: of the last layer, float (B, C, h, w).
+        compared: the same as the 4D correlation takes them; None when none is made.
+    """
+
+    embedding: Tensor
+    features: Tensor
+    compared: Tensor | None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -182,13 +196,52 @@ class FsDino(Matcher):
         return Support(
             prototypes=prototypes,
             prompts=self._prompts(flat, shares, batch),
-            features=None if self.correlation is None else maps,
-            masks=shares.view(batch, shots, height, width),
+            compared=self._compared(maps, shares.view(batch, shots, height, width)),
+        )
+
+    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Support:
+        """A support of one shot.
+
+        Args:
+            features: for each requested layer (1, C, h, w).
+            mask: uint8 (1, H, W).
+        """
+        return self.embed_support({n: maps[:, None] for n, maps in features.items()}, mask[:, None])
+
+    def join_supports(self, prepared: Sequence[Sequence[Support]]) -> Support:
+        """Means of K images' prototypes and prompts; their features side by side.
+
+        Args:
+            prepared: B lists of K values of `prepare_support`.
+        """
+        shots: list[Support] = [together(shot) for shot in zip(*prepared, strict=True)]
+        compared = [one.compared for one in shots if one.compared is not None]
+        return Support(
+            prototypes=torch.stack([one.prototypes for one in shots]).mean(0),
+            prompts=torch.stack([one.prompts for one in shots]).mean(0),
+            compared=torch.cat(compared, 1) if compared else None,
         )
 
     def segment(self, query: Mapping[str, Tensor], support: Support) -> Tensor:
         """Logits of the final masks, (B, 4 h, 4 w)."""
         return self.masks(query, support).final
+
+    def prepare_query(self, features: Mapping[str, Tensor]) -> Query:
+        """What the adapter makes of a query, and its last layer.
+
+        Args:
+            features: for each requested layer (1, C, h, w).
+        """
+        last = features[self.last]
+        return Query(
+            embedding=self.adapter(features[self.layer]),
+            features=last,
+            compared=self._compared(last),
+        )
+
+    def segment_prepared(self, queries: Sequence[Query], support: Support) -> Tensor:
+        """As `segment`, of prepared queries."""
+        return self._masks(together(queries), support).final
 
     def masks(self, query: Mapping[str, Tensor], support: Support) -> Masks:
         """Prior and final masks.
@@ -197,8 +250,10 @@ class FsDino(Matcher):
             query: for each requested layer (B, C, h, w).
             support: of `embed_support`.
         """
-        embedding = self.adapter(query[self.layer])  # (B, width, h, w)
-        similarity = cosine_map(query[self.last], support.prototypes)  # equation 2
+        return self._masks(self.prepare_query(query), support)
+
+    def _masks(self, query: Query, support: Support) -> Masks:
+        similarity = cosine_map(query.features, support.prototypes)  # equation 2
         size = similarity.shape[-2:]
         prior = None
         if self.correlation is None:
@@ -207,12 +262,12 @@ class FsDino(Matcher):
                 align_corners=False,
             )  # fmt: skip
         else:
-            prior = self.correlation(self._volumes(query[self.last], support), similarity)
+            prior = self.correlation(self._volumes(query, support), similarity)
             prompt = prior[:, None]
             if self.config.prior == "probability":
                 prompt = prompt.sigmoid()
         final = self.decoder(
-            embedding, self.positions(*size), support.prompts, self.downscaling(prompt)
+            query.embedding, self.positions(*size), support.prompts, self.downscaling(prompt)
         )
         return Masks(prior=prior, final=final)
 
@@ -224,17 +279,26 @@ class FsDino(Matcher):
             return self.initial.weight.expand(batch, 1, -1)
         return torch.zeros(batch, 0, self.config.width, device=features.device)
 
-    def _volumes(self, query: Tensor, support: Support) -> Tensor:
+    def _compared(self, maps: Tensor, shares: Tensor | None = None) -> Tensor | None:
+        """(…, C, h, w) as equation 3 takes it; (…, h, w) shares of foreground for supports."""
+        if self.correlation is None:
+            return None
+        if self.config.volume == "cosine":
+            maps = functional.normalize(maps, dim=-3)
+        if shares is not None and self.config.support == "foreground":
+            maps = maps * shares.unsqueeze(-3).to(maps.dtype)
+        return maps
+
+    def _volumes(self, query: Query, support: Support) -> Tensor:
         """Equation 3 for each shot: (B, K, h, w, h, w)."""
-        assert support.features is not None
-        shots = support.features.shape[1]
+        assert query.compared is not None
+        assert support.compared is not None
+        shots = support.compared.shape[1]
         volumes = correlation(
-            query.repeat_interleave(shots, 0),
-            support.features.flatten(0, 1),
-            normalise=self.config.volume == "cosine",
+            query.compared.repeat_interleave(shots, 0),
+            support.compared.flatten(0, 1),
+            normalise=False,
         )
-        if self.config.support == "foreground":
-            volumes = volumes * support.masks.flatten(0, 1)[:, None, None].to(volumes.dtype)
         return volumes.view(-1, shots, *volumes.shape[1:])
 
     # --- training --------------------------------------------------------------------------------

@@ -18,5 +18,6 @@ def fssbench_matchers() -> list[MatcherSpec]:
             paper="Peng et al., Hierarchical Dense Correlation Distillation for Few-Shot "
             "Segmentation, CVPR 2023",
             licence="Apache-2.0",
+            parameter_counts={"resnet50-psp": 4_161_734},
         )
     ]

@@ -41,6 +41,43 @@ class Keys:
         total = (self.keys * weights).sum(2).unsqueeze(-1)
         return total / (weights.sum(2).unsqueeze(-1) + 1e-9)
 
+    def foreground_only(self) -> Keys:
+        """Those of one image that say something; one pixel of background if there is nothing."""
+        shown = self.foreground[0] > 0
+        shown[0] |= ~shown.any()
+        return Keys(self.keys[:, :, shown], self.values[:, :, shown], self.foreground[:, shown])
+
+    def padded(self, length: int) -> Keys:
+        """With pixels of background, up to a length."""
+        more = length - self.foreground.shape[1]
+        if not more:
+            return self
+        pad = functional.pad
+        return Keys(
+            pad(self.keys, (0, 0, 0, more)),
+            pad(self.values, (0, 0, 0, more)),
+            pad(self.foreground, (0, more)),
+        )
+
+
+def joined_keys(keys: Sequence[Sequence[Keys]]) -> Keys:
+    """Of K images of each of B episodes: pixels of an episode side by side, background behind."""
+    episodes = [
+        Keys(
+            torch.cat([one.keys for one in shots], 2),
+            torch.cat([one.values for one in shots], 2),
+            torch.cat([one.foreground for one in shots], 1),
+        )
+        for shots in keys
+    ]
+    longest = max(each.foreground.shape[1] for each in episodes)
+    every = [each.padded(longest) for each in episodes]
+    return Keys(
+        torch.cat([each.keys for each in every]),
+        torch.cat([each.values for each in every]),
+        torch.cat([each.foreground for each in every]),
+    )
+
 
 class MatchingModule(nn.Module):
     """Enriches query tokens with what they resemble in the support.
@@ -174,8 +211,9 @@ def inverse_softmax(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     total: Tensor | None = None
     for start in range(0, keys.shape[2], step):
         some = slice(start, start + step)
-        weights = (queries @ keys[:, :, some].transpose(2, 3)).softmax(2)
-        part = weights.to(values.dtype) @ values[:, :, some]
+        # Support by query, so that a softmax runs along memory: twice as fast on a CPU.
+        weights = (keys[:, :, some] @ queries.transpose(2, 3)).softmax(3)
+        part = weights.to(values.dtype).transpose(2, 3) @ values[:, :, some]
         total = part if total is None else total + part
     assert total is not None
     return total

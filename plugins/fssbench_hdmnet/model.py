@@ -16,15 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
+from fssbench.nn import together
 from fssbench_hdmnet.base import BaseLearner
 from fssbench_hdmnet.decoder import Decoder
 from fssbench_hdmnet.distillation import Distillation
 from fssbench_hdmnet.ensemble import Ensemble, gram
 from fssbench_hdmnet.layers import choose_layers
 from fssbench_hdmnet.maps import resize, resize_nearest
-from fssbench_hdmnet.matching import Keys, Matching, MatchingModule
+from fssbench_hdmnet.matching import Keys, Matching, MatchingModule, joined_keys
 from fssbench_hdmnet.meta import Meta
-from fssbench_hdmnet.priors import foreground_vectors, prior_map
+from fssbench_hdmnet.priors import (
+    directions,
+    distinct_vectors,
+    foreground_vectors,
+    padded,
+    prior_map,
+)
 from fssbench_hdmnet.pyramid import LEAST_SIDE, Pyramid
 from fssbench_hdmnet.reduction import Merge, Reduction, prototypes
 from fssbench_hdmnet.stages import Base
@@ -96,15 +103,37 @@ class Support:
     Attributes:
         keys: of each stage of the pyramid, fine to coarse; pixels of all K shots side by side.
         prototype: mean over shots, (B, 256).
-        priors: foreground vectors that priors compare with, (B, K, S, C) each: of the base
+        priors: foreground vectors that priors compare with, of each shot (B, S, C): of the base
             learner's embedding, and of the deepest layer.
         grams: channel cosines of each shot, (B, K, C, C); None without the ensemble.
     """
 
     keys: Sequence[Keys]
     prototype: Tensor
-    priors: tuple[Tensor, Tensor]
+    priors: tuple[Sequence[Tensor], Sequence[Tensor]]
     grams: Tensor | None
+
+
+@attrs.frozen(eq=False)
+class Query:
+    """What of a query does not depend on its support.
+
+    Attributes:
+        merged: the query's part of what goes into the pyramid, (B, h·w, 64).
+        grid: h, w.
+        directions: (B, C, h'·w') that priors compare with supports: of the base learner's
+            embedding, and of the deepest layer.
+        sizes: h', w' of both.
+        base: logits of the base learner, (B, 1 + base classes, h', w'); None without the ensemble.
+        gram: channel cosines, (B, C, C); None without the ensemble.
+    """
+
+    merged: Tensor
+    grid: tuple[int, int]
+    directions: tuple[Tensor, Tensor]
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    base: Tensor | None
+    gram: Tensor | None
 
 
 @attrs.frozen(eq=False)
@@ -219,11 +248,57 @@ class HdmNet(Matcher):
             keys=keys,
             prototype=pooled.view(batch, shots, -1).mean(1),
             priors=(
-                foreground_vectors(embedding, foreground),
-                foreground_vectors(features[self.deepest], foreground),
+                foreground_vectors(embedding, foreground).unbind(1),
+                foreground_vectors(features[self.deepest], foreground).unbind(1),
             ),
             grams=grams,
         )
+
+    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Support:
+        """A support of one shot, without the pixels that say nothing: those of the background.
+
+        Args:
+            features: for each requested layer (1, C, h, w), of the masked image.
+            mask: uint8 (1, H, W).
+        """
+        whole = self.embed_support(
+            {n: maps[:, None] for n, maps in features.items()}, mask[:, None]
+        )
+        return attrs.evolve(
+            whole,
+            keys=[keys.foreground_only() for keys in whole.keys],
+            priors=(
+                [distinct_vectors(shot) for shot in whole.priors[0]],
+                [distinct_vectors(shot) for shot in whole.priors[1]],
+            ),
+        )
+
+    def join_supports(self, prepared: Sequence[Sequence[Support]]) -> Support:
+        """Images of B episodes side by side.
+
+        Args:
+            prepared: B lists of K values of `prepare_support`.
+        """
+        grams = None
+        if self.ensemble is not None:
+            every = [[one.grams for one in shots if one.grams is not None] for shots in prepared]
+            grams = torch.cat([torch.cat(shots, 1) for shots in every])
+        return Support(
+            keys=[
+                joined_keys([[one.keys[stage] for one in shots] for shots in prepared])
+                for stage in range(len(self.matching))
+            ],
+            prototype=torch.cat(
+                [torch.stack([one.prototype for one in shots]).mean(0) for shots in prepared]
+            ),
+            priors=(self._joined_priors(prepared, 0), self._joined_priors(prepared, 1)),
+            grams=grams,
+        )
+
+    @staticmethod
+    def _joined_priors(prepared: Sequence[Sequence[Support]], which: int) -> list[Tensor]:
+        by_shot = zip(*prepared, strict=True)
+        return [padded([one.priors[which][0] for one in shot]) for shot in by_shot]
 
     # --- query -----------------------------------------------------------------------------------
 
@@ -239,6 +314,34 @@ class HdmNet(Matcher):
         """
         return self.margin(self.outputs(query, support).final, self.size)
 
+    def prepare_query(self, features: Mapping[str, Tensor]) -> Query:
+        """Reduce features, embed them for the base learner, find their directions.
+
+        Args:
+            features: for each requested layer (1, C, h, w).
+        """
+        middle, upper = self._on_grid(features)
+        embedding = self._embedding(features)
+        deepest = features[self.deepest]
+        reduced = self.reduce_query(torch.cat([upper, middle], 1))
+        ensemble = self.ensemble is not None
+        base = None
+        if ensemble:
+            with torch.no_grad():
+                base = self.base.classify(embedding)
+        return Query(
+            merged=self.merge_query.of_features(reduced),
+            grid=_sides(upper),
+            directions=(directions(embedding), directions(deepest)),
+            sizes=(_sides(embedding), _sides(deepest)),
+            base=base,
+            gram=gram(middle) if ensemble else None,
+        )
+
+    def segment_prepared(self, queries: Sequence[Query], support: Support) -> Tensor:
+        """As `segment`, of prepared queries."""
+        return self.margin(self.matched(together(queries), support).final, self.size)
+
     def outputs(
         self, query: Mapping[str, Tensor], support: Support, *, left_out: Tensor | None = None
     ) -> Outputs:
@@ -250,15 +353,21 @@ class HdmNet(Matcher):
             left_out: int64 (B,), a channel of the base learner that does not count: in training it
                 is the episode's class, which is a base class.
         """
-        middle, upper = self._on_grid(query)
-        grid = upper.shape[-2:]
-        embedding = self._embedding(query)
-        deep = (embedding, query[self.deepest])
+        return self.matched(self.prepare_query(query), support, left_out=left_out)
+
+    def matched(self, query: Query, support: Support, *, left_out: Tensor | None = None) -> Outputs:
+        """As `outputs`, of prepared queries."""
         priors = torch.cat(
-            [resize(prior_map(f, v), grid) for f, v in zip(deep, support.priors, strict=True)], 1
+            [
+                resize(prior_map(found, vectors).view(-1, 1, *size), query.grid)
+                for found, vectors, size in zip(
+                    query.directions, support.priors, query.sizes, strict=True
+                )
+            ],
+            1,
         )
-        reduced = self.reduce_query(torch.cat([upper, middle], 1))
-        levels = self.pyramid(self.merge_query(reduced, support.prototype, priors))
+        merged = self.merge_query.join(query.merged, support.prototype, priors, query.grid)
+        levels = self.pyramid(merged)
         matched, correlations = [], []
         for module, level, keys in zip(self.matching, levels, support.keys, strict=True):
             results, correlation = module(
@@ -267,15 +376,16 @@ class HdmNet(Matcher):
             matched.append(results)
             correlations.append(correlation)
         meta = self.decoder(matched)
-        final, base = meta, None
+        final = meta
         if self.ensemble is not None:
             assert support.grams is not None
+            assert query.gram is not None
+            assert query.base is not None
             with torch.no_grad():
-                base = self.base.classify(embedding)
-                known = _any_base_class(resize(base, grid), left_out)
-                difference = self.ensemble.difference(gram(middle), support.grams)
+                known = _any_base_class(resize(query.base, query.grid), left_out)
+                difference = self.ensemble.difference(query.gram, support.grams)
             final = self.ensemble(meta.softmax(1), known, difference)
-        return Outputs(final, meta, base, priors, correlations)
+        return Outputs(final, meta, query.base, priors, correlations)
 
     @staticmethod
     def margin(outputs: Tensor, size: int) -> Tensor:
@@ -312,6 +422,11 @@ class HdmNet(Matcher):
         """The base learner's, "layer 5" of the authors' code; not trained with the matcher."""
         with torch.no_grad():
             return self.base.embed(features[self.deepest])
+
+
+def _sides(maps: Tensor) -> tuple[int, int]:
+    height, width = maps.shape[-2:]
+    return height, width
 
 
 def _any_base_class(logits: Tensor, left_out: Tensor | None) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,19 +26,51 @@ def foreground_vectors(features: Tensor, foreground: Tensor) -> Tensor:
     return vectors.transpose(2, 3)
 
 
-def prior_map(features: Tensor, vectors: Tensor) -> Tensor:
+def distinct_vectors(vectors: Tensor) -> Tensor:
+    """Vectors of one image without those that are zero, but for one: the maximum stays the same.
+
+    Args:
+        vectors: of `foreground_vectors`, for one image and shot, (1, S, C).
+
+    Returns:
+        (1, S', C).
+    """
+    shown = vectors[0].abs().amax(1) > 0
+    if not bool(shown.all()):
+        shown[(~shown).nonzero()[0]] = True
+    return vectors[:, shown]
+
+
+def padded(vectors: Sequence[Tensor]) -> Tensor:
+    """B tensors (1, S_b, C) as one, (B, S, C); shorter ones repeat their last vector."""
+    longest = max(each.shape[1] for each in vectors)
+    return torch.cat(
+        [
+            torch.cat([each, each[:, -1:].expand(-1, longest - each.shape[1], -1)], 1)
+            if each.shape[1] < longest
+            else each
+            for each in vectors
+        ]
+    )
+
+
+def directions(features: Tensor) -> Tensor:
+    """Features of a query, of length 1: (B, C, h, w) to (B, C, h·w)."""
+    return functional.normalize(features.flatten(2), dim=1)
+
+
+def prior_map(query: Tensor, vectors: Sequence[Tensor]) -> Tensor:
     """The largest cosine with the support of each shot, averaged over shots (section 3.3).
 
     PFENet (Tian et al., TPAMI 2020, equations 3 to 5) stretches the map to [0, 1]; the authors'
     code does not.
 
     Args:
-        features: of the queries, (B, C, h, w).
-        vectors: of `foreground_vectors`, (B, K, S, C).
+        query: of `directions`, (B, C, h·w).
+        vectors: of each shot, as `foreground_vectors` gives them, (B, S, C).
 
     Returns:
-        (B, 1, h, w).
+        (B, 1, h·w).
     """
-    directions = functional.normalize(features.flatten(2), dim=1)  # (B, C, h·w)
-    cosines = vectors @ directions.unsqueeze(1)  # (B, K, S, h·w)
-    return cosines.amax(2).mean(1).view(len(features), 1, *features.shape[-2:])
+    each = [(shot @ query).amax(1) for shot in vectors]
+    return torch.stack(each).mean(0).unsqueeze(1)

@@ -60,14 +60,31 @@ class Merge(nn.Module):
         Returns:
             (N, C, h, w).
         """
+        size = (features.shape[-2], features.shape[-1])
+        return self.join(self.of_features(features), prototype, priors, size)
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """What the features alone contribute: (N, 256, h, w) to (N, h·w, C)."""
+        return functional.linear(to_tokens(features), self.project.weight.flatten(1)[:, :REDUCED])
+
+    def join(
+        self, merged: Tensor, prototype: Tensor, priors: Tensor | None, size: tuple[int, int]
+    ) -> Tensor:
+        """As `forward`, from `of_features`.
+
+        Args:
+            merged: of `of_features`, (N, h·w, C).
+            prototype: (N, 256).
+            priors: (N, P, h, w), if there are any.
+            size: h, w.
+        """
         weight = self.project.weight.flatten(1)
-        merged = functional.linear(to_tokens(features), weight[:, :REDUCED])
         constant = functional.linear(prototype, weight[:, REDUCED : 2 * REDUCED])
-        merged = merged + constant[:, None]
+        total = merged + constant[:, None].to(merged.dtype)
         if priors is not None:
-            scaled = _PRIOR_SCALE * to_tokens(priors).to(features.dtype)
-            merged = merged + functional.linear(scaled, weight[:, 2 * REDUCED :])
-        return to_map(functional.relu(merged), features.shape[-2:])
+            scaled = _PRIOR_SCALE * to_tokens(priors).to(merged.dtype)
+            total = total + functional.linear(scaled, weight[:, 2 * REDUCED :])
+        return to_map(functional.relu(total), size)
 
 
 def prototypes(features: Tensor, foreground: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
-from fssbench.nn import cosine_map, masked_average, masks_at
+from fssbench.nn import cosine_map, masked_average, masks_at, together
 from fssbench_fsdino.adapter import BottleneckAdapter, early_layer
 from fssbench_fsdino.decoder import FourierPositions, MaskDecoder, MaskDownscaling
 from fssbench_fsdino.model import Masks
@@ -47,6 +47,32 @@ class Support:
     prototypes: Tensor | None
     features: tuple[Tensor, ...]
     masks: Tensor
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PreparedSupport:
+    """What one annotated image says by itself.
+
+    Attributes:
+        prototype: mean of what the semantic prompt is made of, float (1, width); None without.
+        support: of one shot; its prompts are those of one image alone.
+    """
+
+    prototype: Tensor | None
+    support: Support
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Query:
+    """What of a query does not depend on its support.
+
+    Attributes:
+        embedding: of the adapter, float (B, width, h, w).
+        features: of the last layers, the last one last, each float (B, C, h, w).
+    """
+
+    embedding: Tensor
+    features: tuple[Tensor, ...]
 
 
 class UinoFss(Matcher):
@@ -110,9 +136,13 @@ class UinoFss(Matcher):
 
     def request(self) -> FeatureRequest:
         """The adapter's layer and the last ones; images squashed to a square."""
-        deep = self.deep if self.config.dense == "volume" else (self.last,)
-        layers = tuple(dict.fromkeys((self.layer, *deep)))
+        layers = tuple(dict.fromkeys((self.layer, *self._compared)))
         return FeatureRequest(layers=layers, size=self.size)
+
+    @property
+    def _compared(self) -> tuple[str, ...]:
+        """Layers of which query and support are compared, the last one last."""
+        return self.deep if self.config.dense == "volume" else (self.last,)
 
     def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Support:
         """Prompts of the supports.
@@ -134,9 +164,61 @@ class UinoFss(Matcher):
             masks=by_shot,
         )
 
+    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> PreparedSupport:
+        """A support of one shot, and the prototype that several shots average.
+
+        Args:
+            features: for each requested layer (1, C, h, w).
+            mask: uint8 (1, H, W).
+        """
+        support = self.embed_support(
+            {n: maps[:, None] for n, maps in features.items()}, mask[:, None]
+        )
+        prototype = None
+        if self.semantic is not None:
+            prototype = self.semantic.prototypes(features[self.last], support.masks[:, 0])
+        return PreparedSupport(prototype=prototype, support=support)
+
+    def join_supports(self, prepared: Sequence[Sequence[PreparedSupport]]) -> Support:
+        """Images of B episodes side by side, prompts of their mean prototypes.
+
+        Args:
+            prepared: B lists of K values of `prepare_support`.
+        """
+        by_shot: list[PreparedSupport] = [together(shot) for shot in zip(*prepared, strict=True)]
+        shots = [one.support for one in by_shot]
+        prompts = shots[0].prompts
+        if self.semantic is not None:
+            each = [one.prototype for one in by_shot if one.prototype is not None]
+            prompts = self.semantic.prompts(torch.stack(each, 1))
+        means = [one.prototypes for one in shots if one.prototypes is not None]
+        return Support(
+            prompts=prompts,
+            prototypes=torch.stack(means).mean(0) if means else None,
+            features=tuple(
+                torch.cat(layer, 1) for layer in zip(*(one.features for one in shots), strict=True)
+            ),
+            masks=torch.cat([one.masks for one in shots], 1),
+        )
+
     def segment(self, query: Mapping[str, Tensor], support: Support) -> Tensor:
         """Logits of the final masks, (B, 4 h, 4 w)."""
         return self.masks(query, support).final
+
+    def prepare_query(self, features: Mapping[str, Tensor]) -> Query:
+        """What the adapter makes of a query, and its last layers.
+
+        Args:
+            features: for each requested layer (1, C, h, w).
+        """
+        return Query(
+            embedding=self.adapter(features[self.layer]),
+            features=tuple(features[name] for name in self._compared),
+        )
+
+    def segment_prepared(self, queries: Sequence[Query], support: Support) -> Tensor:
+        """As `segment`, of prepared queries."""
+        return self._masks(together(queries), support).final
 
     def masks(self, query: Mapping[str, Tensor], support: Support) -> Masks:
         """Prior and final masks.
@@ -145,23 +227,26 @@ class UinoFss(Matcher):
             query: for each requested layer (B, C, h, w).
             support: of `embed_support`.
         """
-        embedding = self.adapter(query[self.layer])  # (B, width, h, w)
-        size = query[self.last].shape[-2:]
+        return self._masks(self.prepare_query(query), support)
+
+    def _masks(self, query: Query, support: Support) -> Masks:
+        last = query.features[-1]
+        size = last.shape[-2:]
         prior = None
         if support.prototypes is not None:  # PCS
-            similarity = cosine_map(query[self.last], support.prototypes)
+            similarity = cosine_map(last, support.prototypes)
             prompt = functional.interpolate(
                 similarity[:, None], [4 * side for side in size], mode="bilinear",
                 align_corners=False,
             )  # fmt: skip
         else:
             assert self.prior is not None
-            prior = self.prior(self.pooled([query[name] for name in self.deep], support))
+            prior = self.prior(self.pooled(query.features, support))
             prompt = prior[:, None]
             if self.config.prior == "probability":
                 prompt = prompt.sigmoid()  # equation 11
         final = self.decoder(
-            embedding, self.positions(*size), support.prompts, self.downscaling(prompt)
+            query.embedding, self.positions(*size), support.prompts, self.downscaling(prompt)
         )
         return Masks(prior=prior, final=final)
 

@@ -46,9 +46,16 @@ class SinePrompt(nn.Module):
             (B, 1, width), in [-1, 1].
         """
         batch, shots = features.shape[:2]
-        projected = self.project(features.flatten(0, 1))
-        prototypes = masked_average(projected, masks.flatten(0, 1))
-        return prototypes.view(batch, shots, -1).mean(1, keepdim=True).sin()
+        prototypes = self.prototypes(features.flatten(0, 1), masks.flatten(0, 1))
+        return self.prompts(prototypes.view(batch, shots, -1))
+
+    def prototypes(self, features: Tensor, masks: Tensor) -> Tensor:
+        """Projected prototypes of N images: (N, C, h, w) and (N, h, w) to (N, width)."""
+        return masked_average(self.project(features), masks)
+
+    def prompts(self, prototypes: Tensor) -> Tensor:
+        """Prompts of support sets: prototypes (B, K, width) to (B, 1, width)."""
+        return prototypes.mean(1, keepdim=True).sin()
 
 
 class DensePrior(nn.Module):

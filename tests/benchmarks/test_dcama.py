@@ -14,7 +14,7 @@ import fssbench
 from fssbench.backbones.describe import describe
 from fssbench.registry import registry
 from fssbench.specs import BackboneSpec
-from fssbench_dcama.model import Support
+from fssbench_dcama.model import Query, Support
 
 pytestmark = pytest.mark.benchmark
 
@@ -69,7 +69,8 @@ def straightforward(matcher, query, support, masks):
         aggregated[stride] = torch.stack(maps, 1)
     skips = {name: support[name].amax(1) for name in matcher.skips}
     whole = Support({}, {}, skips)
-    mixed = matcher._mix(matcher._cascade(aggregated), query, whole)
+    asked = Query({}, {}, matcher._mixed_skips(query, side=0))
+    mixed = matcher._mix(matcher._cascade(aggregated), asked, whole)
     return mixed[:, 1] - mixed[:, 0]
 
 

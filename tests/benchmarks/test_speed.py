@@ -26,8 +26,9 @@ from fssbench.data.dataset import Dataset
 from fssbench.data.geometry import Geometry
 from fssbench.episodes.loader import load_chunks
 from fssbench.episodes.manifest import Manifest
+from fssbench.harness.chunks import chunks_of
 from fssbench.harness.features import FeatureCache
-from fssbench.harness.measure import chunks_of, measure_chunks
+from fssbench.harness.measure import measure_chunks
 from fssbench.harness.pipeline import Pipeline
 from fssbench.harness.run import Run
 from fssbench.harness.rundir import RunDirectory
@@ -164,7 +165,7 @@ def test_harness_overhead_of_1000_episodes(benchmark, pascal, tmp_path, shots):
     backbone = Free()
     matcher = Idle(config=None, backbone=backbone.info)
     pipeline = Pipeline(matcher, backbone, device=torch.device("cpu"))
-    cache = FeatureCache(pipeline, 1 << 30)
+    cache = FeatureCache(pipeline, pascal, 1 << 30)
     count = iter(range(1000))
 
     def evaluate() -> int:

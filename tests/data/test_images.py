@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
+from fssbench.data import images
 from fssbench.data.images import check_same_size, image_size, read_grey, read_image, read_labels
 from fssbench.errors import FssbenchError
 
@@ -117,8 +118,18 @@ def test_a_missing_file_is_named_as_the_user_named_it(
 
 def test_a_decompression_bomb_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(noise(64, 64)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert "more than 2000 pixels" in error_of(read_image, tmp_path / "a.png")
+    monkeypatch.setattr(images, "MOST_PIXELS", 4096)
+    read_image(tmp_path / "a.png")
+    monkeypatch.setattr(images, "MOST_PIXELS", 4095)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as research code does
+    for read in (read_image, read_grey, read_labels, image_size):
+        assert "more than 4095 pixels" in error_of(read, tmp_path / "a.png")
+
+
+def test_postscript_is_no_picture_for_another_program_to_draw(tmp_path: Path) -> None:
+    Image.fromarray(noise(8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    assert "it is no picture" in error_of(read_image, tmp_path / "a.jpg")
 
 
 def test_sizes_must_agree(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 
 from fssbench import FssbenchError, Manifest, Predictor, Record, dataset
 from fssbench.harness import evaluate as evaluate_module
+from fssbench.harness.chunks import visiting_order
 from fssbench.harness.evaluate import evaluate
 from fssbench.harness.rows import read_rows
 from fssbench.matchers.checkpoint import write_checkpoint
@@ -113,10 +114,10 @@ def test_workers_and_batches_change_nothing(job, change, tmp_path):
     assert gzip.decompress(first) == gzip.decompress(second)
 
 
-def test_a_small_cache_changes_nothing(job, tmp_path, monkeypatch):
+def test_a_small_cache_changes_nothing(job, tmp_path):
     (one,) = evaluate(attrs.evolve(job, matcher="masked"))
-    monkeypatch.setattr(evaluate_module, "CACHE_BYTES", 1)
-    (other,) = evaluate(attrs.evolve(job, matcher="masked", out=tmp_path / "other"))
+    small_cache = {"cache_memory": 1, "out": tmp_path / "other"}
+    (other,) = evaluate(attrs.evolve(job, matcher="masked", **small_cache))
     assert rows_file(one.folder).read_bytes() == rows_file(other.folder).read_bytes()
 
 
@@ -225,12 +226,15 @@ def test_damaged_journal_lines_are_done_again(job, damage, tmp_path):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("nan", r"episode 3 \(class \d, query val-\d+\): segment gave logits that are NaN"),
-        ("shape", r"episode 3 .* shape \(1, 1, 16, 16\); expected \(1, h, w\)"),
+        ("nan", r"episode {} \(class \d, query val-\d+\): segment gave logits that are NaN"),
+        ("shape", r"episode {} .* shape \(1, 1, 16, 16\); expected \(1, h, w\)"),
     ],
 )
 def test_a_matcher_that_fails_its_contract_is_named_with_the_episode(job, how, message):
-    with pytest.raises(FssbenchError, match=message):
+    (fine,) = evaluate(job)
+    manifest = Manifest.read(fine.folder / "manifest.jsonl.gz")
+    fourth = visiting_order(manifest.episodes)[3]
+    with pytest.raises(FssbenchError, match=message.replace("{}", str(fourth.index))):
         evaluate(attrs.evolve(job, matcher="badly", options={"how": how, "after": "3"}))
 
 

@@ -14,7 +14,7 @@ import fssbench
 from fssbench import FssbenchError
 from fssbench_hdmnet.ensemble import Ensemble, gram
 from fssbench_hdmnet.matching import Keys, MatchingModule, inverse_softmax
-from fssbench_hdmnet.priors import foreground_vectors, prior_map
+from fssbench_hdmnet.priors import directions, foreground_vectors, prior_map
 
 
 def count(*modules):
@@ -244,7 +244,8 @@ def test_priors_are_largest_cosines_averaged_over_shots():
     query, support = torch.randn(1, 5, 3, 3), torch.randn(1, 2, 5, 4, 4)
     masks = torch.zeros(1, 2, 8, 8)
     masks[0, 0, :4, :4] = masks[0, 1, 2:, 2:] = 1
-    found = prior_map(query, foreground_vectors(support, masks))
+    found = prior_map(directions(query), foreground_vectors(support, masks).unbind(1))
+    found = found.unflatten(2, (3, 3))
     expected = torch.zeros(2, 3, 3)
     for k in range(2):
         for y in range(3):

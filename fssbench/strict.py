@@ -1,0 +1,63 @@
+"""From JSON values to attrs objects: a value of another type is an error, never converted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args, get_origin
+
+import cattrs
+
+T = TypeVar("T")
+
+
+def structure(value: Any, kind: type[T]) -> T:
+    """Make an object of JSON values.
+
+    cattrs alone would make 1 of ``"1"``, of ``1.9`` and of ``true``, and ``("a", "b")`` of
+    ``"ab"``, so that a file could be read as something else than it says.
+
+    Args:
+        value: what a parser of JSON gave.
+        kind: an attrs class.
+
+    Raises:
+        cattrs.BaseValidationError: a field is missing or of another type, or a number is not
+            finite.
+    """
+    return _CONVERTER.structure(value, kind)
+
+
+def reasons(error: Exception) -> str:
+    """What `structure` found wrong, on one line."""
+    return " ".join("; ".join(cattrs.transform_error(error)).split())
+
+
+def _only(*kinds: type) -> Callable[[Any, Any], Any]:
+    def hook(value: Any, wanted: Any) -> Any:
+        if type(value) not in kinds:
+            raise TypeError(f"{type(value).__name__} instead of {wanted.__name__}")
+        made = wanted(value)
+        if wanted is float and not math.isfinite(made):
+            raise ValueError("a number that is not finite")
+        return made
+
+    return hook
+
+
+def _tuple(value: Any, kind: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{type(value).__name__} instead of a list")
+    items = get_args(kind)
+    if items[-1] is Ellipsis:
+        return tuple(_CONVERTER.structure(value, list[items[0]]))  # type: ignore[valid-type]
+    if len(items) != len(value):
+        raise ValueError(f"{len(value)} items instead of {len(items)}")
+    return tuple(_CONVERTER.structure(v, item) for v, item in zip(value, items, strict=True))
+
+
+_CONVERTER = cattrs.Converter()
+_CONVERTER.register_structure_hook(int, _only(int))
+_CONVERTER.register_structure_hook(str, _only(str))
+_CONVERTER.register_structure_hook(float, _only(float, int))
+_CONVERTER.register_structure_hook_func(lambda kind: get_origin(kind) is tuple, _tuple)
