@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,10 @@ def evaluate_grid(
     if estimate:
         print_estimate([job.evaluation for job in jobs], as_json)
         return
-    table = GridTable(Console(stderr=True), jobs)
+    others = os.environ.get("RANK", "0") != "0"  # torchrun: the first process says it
+    table = GridTable(
+        Console(stderr=True, quiet=others, force_terminal=False if others else None), jobs
+    )
     try:
         if on == "ray":
             from fssbench.harness.grid_ray import run_ray
@@ -46,7 +50,7 @@ def evaluate_grid(
             results = run_local(jobs, table)
     finally:
         table.close()
-    if not results:  # the first process says it
+    if others:
         return
     if as_json:
         print_json(results)

@@ -163,6 +163,8 @@ def _structured(key: str, value: Any, kind: Any) -> Any:
     choices = typing.get_args(kind)
     wanted = next(k for k in choices if k is not type(None)) if type(None) in choices else kind
     try:
+        if wanted is bool and not isinstance(value, bool):
+            raise TypeError(value)
         return strict.structure(value, wanted)
     except (cattrs.BaseValidationError, TypeError, ValueError) as error:
         spelt = {int: "a whole number", str: "a text", bool: "true or false"}.get(wanted)

@@ -88,16 +88,15 @@ class _Driver:
     def run(self) -> None:
         """Do everything."""
         with self._held:
-            coming = iter(enumerate(self._jobs))
-            while True:
-                room = _AHEAD * self._slots() - len(self._flight)
-                while room > len(self._waiting) and (each := next(coming, None)) is not None:
-                    self._look(*each)
-                    room -= 1
-                while self._waiting and len(self._flight) < _AHEAD * self._slots():
+            coming = collections.deque(enumerate(self._jobs))
+            while coming or self._waiting or self._flight:
+                most = _AHEAD * self._slots()
+                while coming and len(self._flight) + len(self._waiting) < most:
+                    self._look(*coming.popleft())
+                while self._waiting and len(self._flight) < most:
                     self._waiting.popleft()()
-                if not self._flight:
-                    return
+                if not self._flight:  # what waited was of cells that failed meanwhile
+                    continue
                 ready, _ = self._ray.wait(
                     list(self._flight), num_returns=1, timeout=_WAIT, fetch_local=True
                 )

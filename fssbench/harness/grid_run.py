@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas
 
 from fssbench.errors import FssbenchError
-from fssbench.harness.evaluate import Result, evaluate
+from fssbench.harness.evaluate import Observers, Result, evaluate
 from fssbench.harness.grid import Job
 from fssbench.harness.grid_table import GridTable
 from fssbench.harness.record import Record
@@ -44,9 +44,8 @@ def run_local(jobs: Sequence[Job], table: GridTable) -> list[Result]:
     results: list[Result] = []
     failures: list[str] = []
     for number, job in enumerate(jobs):
-        watch = _Watch(table, number)
         try:
-            found = evaluate(job.evaluation, observers=lambda run, watch=watch: [watch])  # type: ignore[misc]
+            found = evaluate(job.evaluation, observers=_watching(table, number))
         except FssbenchError as error:
             table.failed(number, None, str(error))
             failures.append(str(error))
@@ -57,6 +56,11 @@ def run_local(jobs: Sequence[Job], table: GridTable) -> list[Result]:
         results += found
     raise_failures(failures)
     return results
+
+
+def _watching(table: GridTable, job: int) -> Observers:
+    watch = _Watch(table, job)
+    return lambda run: [watch]
 
 
 def raise_failures(failures: Sequence[str]) -> None:

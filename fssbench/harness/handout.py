@@ -108,6 +108,7 @@ class HandOut:
             return False
         lock = filelock.FileLock(self._path(chunk, "lock"), blocking=False)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except filelock.Timeout:
             return False
