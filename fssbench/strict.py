@@ -49,15 +49,19 @@ def _tuple(value: Any, kind: Any) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise TypeError(f"{type(value).__name__} instead of a list")
     items = get_args(kind)
-    if items[-1] is Ellipsis:
+    if items[-1] == ...:
         return tuple(_CONVERTER.structure(value, list[items[0]]))  # type: ignore[valid-type]
     if len(items) != len(value):
         raise ValueError(f"{len(value)} items instead of {len(items)}")
     return tuple(_CONVERTER.structure(v, item) for v, item in zip(value, items, strict=True))
 
 
+def _is_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
 _CONVERTER = cattrs.Converter()
 _CONVERTER.register_structure_hook(int, _only(int))
 _CONVERTER.register_structure_hook(str, _only(str))
 _CONVERTER.register_structure_hook(float, _only(float, int))
-_CONVERTER.register_structure_hook_func(lambda kind: get_origin(kind) is tuple, _tuple)
+_CONVERTER.register_structure_hook_func(_is_tuple, _tuple)

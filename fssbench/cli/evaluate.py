@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 @plugin_option
 @click.pass_context
 def evaluate(
-    ctx: click.Context, matcher: str, as_json: bool, panels: int, grid: Path | None, on: str,
+    ctx: click.Context, /, matcher: str, as_json: bool, panels: int, grid: Path | None, on: str,
     estimate: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Evaluate MATCHER over the folds of a protocol; an interrupted evaluation goes on.

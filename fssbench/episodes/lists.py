@@ -152,7 +152,7 @@ def _check_memo(data: bytes) -> None:
     The memo is a table as long as its highest place, so that six bytes could ask for 32 GiB.
     """
     for opcode, argument, _ in pickletools.genops(data):
-        if "PUT" in opcode.name and argument > len(data):
+        if "PUT" in opcode.name and (argument or 0) > len(data):
             raise ValueError("a memo that is larger than the pickle")
 
 

@@ -14,6 +14,7 @@ import collections
 import contextlib
 import functools
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -252,7 +253,7 @@ def run_ray(jobs: Sequence[Job], table: GridTable) -> list[Result]:
 
     if not ray.is_initialized():
         try:
-            ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise FssbenchError(
                 f"--on ray: {one_line(error)}; start a cluster (ray start --head), or set "

@@ -210,7 +210,7 @@ class Record:
             reason = error.strerror or str(error)
             raise FssbenchError(f"{path}: cannot read this record: {reason}") from error
         except (ValueError, RecursionError) as error:
-            reason = one_line(error) if isinstance(error, RecursionError) else error
+            reason = one_line(error) if isinstance(error, RecursionError) else str(error)
             raise FssbenchError(f"{path}: this is no record: not JSON ({reason})") from error
         schema = fields.get("schema") if isinstance(fields, dict) else None
         if schema != SCHEMA:

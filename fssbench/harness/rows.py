@@ -64,7 +64,7 @@ def read_rows(path: Path) -> pandas.DataFrame:
 
 
 def _parsed(text: bytes) -> pandas.DataFrame:
-    rows = pandas.read_csv(
+    rows: pandas.DataFrame = pandas.read_csv(
         io.BytesIO(text), dtype={"query": str}, keep_default_na=False, low_memory=False,
         **_EXACT,
     )  # fmt: skip

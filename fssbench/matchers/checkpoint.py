@@ -214,4 +214,4 @@ def _digest(header: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 def _sha256(tensor: Tensor) -> str:
     values = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.sha256(values).hexdigest()
+    return hashlib.sha256(values.data).hexdigest()

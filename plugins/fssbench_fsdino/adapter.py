@@ -120,7 +120,7 @@ def early_layer(backbone: BackboneInfo, wanted: str = "") -> str:
     blocks: Sequence[str] = [name for name in backbone.layers if name.startswith("blocks.")]
     if not blocks or any(backbone.layers[name].stride != last.stride for name in blocks):
         raise FssbenchError(
-            f"backbone {backbone.name}: no vision transformer of one scale, which is needed; choose "
+            f"backbone {backbone.name}: no vision transformer of one scale; choose "
             "dinov2-s, dinov2-b, dinov2-l or tiny-vit, or name a layer with the option layer"
         )
     depth = len(blocks)

@@ -2,7 +2,7 @@
 
 The environment says what happens, because settings of the matcher would be another run.
 FRAGILE_MARKS: a folder where each process leaves a mark when it segments its first episode.
-FRAGILE_WAIT: so many marks the first process waits for.
+FRAGILE_WAIT: so many marks each process waits for, so that none does all chunks before others come.
 FRAGILE_KILL: the process of this number kills itself after its mark.
 """
 
@@ -37,11 +37,9 @@ class Fragile(Mixer):
         if marks.is_dir() and not self.marked:
             self.marked = True
             (marks / str(os.getpid())).touch()
+            self.wait(marks)
             if os.environ.get("FRAGILE_KILL") == rank():
-                self.wait(marks)
                 os.kill(os.getpid(), signal.SIGKILL)
-            if rank() == "0":
-                self.wait(marks)
         return super().segment(query, support)
 
     def wait(self, marks):

@@ -273,7 +273,7 @@ def test_distillation_goes_on_to_the_same_weights(distill, own_cache):
 
 
 def test_meta_starts_from_a_distilled_adapter(distill, own_cache, meta, caplog):
-    options = {"adapter_width": "64", "adapter_inner": "64", "correlation": "prototype"}
+    options = {"adapter_width": "128", "adapter_inner": "64", "correlation": "prototype"}
     distilled = fssbench.train(distill)
     caplog.clear()
     result = fssbench.train(

@@ -1,0 +1,43 @@
+"""Evaluations of a second, and what they give when nothing goes wrong."""
+
+from __future__ import annotations
+
+import attrs
+import faults_for_tests
+import methods_for_tests
+import pytest
+
+from fssbench import Evaluation, registry
+from fssbench.harness.evaluate import evaluate
+
+
+@pytest.fixture(autouse=True)
+def plugin():
+    """The test methods are registered, and gone afterwards."""
+    yield registry.use_plugins([methods_for_tests.__file__])
+    registry.use_plugins([])
+
+
+@pytest.fixture
+def job(tmp_path):
+    """50 episodes, three chunks, masks kept."""
+    return Evaluation(
+        matcher="mixer", backbone="pixels", data_options={"images_per_split": "60"}, folds=(0,),
+        limit=50, workers=0, device="cpu", save_predictions=True, out=tmp_path / "runs",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def kept():
+    """Results of undisturbed runs, by settings."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(job, kept, tmp_path):
+    """The files of the job's run when nothing goes wrong."""
+    key = repr(attrs.evolve(job, out=None))
+    if key not in kept:
+        evaluate(attrs.evolve(job, out=tmp_path / "undisturbed"))
+        kept[key] = faults_for_tests.results(tmp_path / "undisturbed")
+    return kept[key]

@@ -1,0 +1,71 @@
+"""Trainings that are killed anywhere end with the weights of those that are not."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import sys
+import time
+
+import attrs
+import pytest
+import trainable_for_tests
+from faults_for_tests import flipped, start
+
+from fssbench import FssbenchError, Training, registry, train
+from fssbench.matchers.checkpoint import read_checkpoint
+from fssbench.training import plots
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
+
+
+@pytest.fixture
+def training(tmp_path, monkeypatch, plugin):
+    """Ten steps, the state saved every second one."""
+    import methods_for_tests
+
+    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
+    registry.use_plugins([methods_for_tests.__file__, trainable_for_tests.__file__])
+    return Training(
+        matcher="trainable", stage="meta", data_options={"images_per_split": "60"}, device="cpu",
+        workers=0, validation_episodes=0, save_every=2, out=tmp_path / "trainings",
+    )  # fmt: skip
+
+
+def weights(out):
+    (path,) = out.rglob("last.safetensors")
+    return {name: tensor.tolist() for name, tensor in read_checkpoint(path).weights.items()}
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments(training, tmp_path, kills):
+    generator = random.Random(kills)
+    straight = attrs.evolve(training, out=tmp_path / "straight")
+    trial, whole = start(lambda: train(straight)), 0.0
+    while not trial._ended():
+        whole = max(whole, min(trial.cpu(), 600.0)) if trial.cpu() < 600 else whole
+        time.sleep(0.002)
+    assert trial.wait() == (0, "")
+    expected, killed = weights(straight.out), 0
+    while killed < kills:
+        for _ in range(kills - killed):
+            child = start(lambda: train(training, resume=True))
+            child.kill_at(generator.uniform(0, whole))
+            code, message = child.wait()
+            assert code in (0, -signal.SIGKILL), message
+            killed += code != 0
+            if code == 0:
+                break
+        train(training, resume=True)
+        assert weights(training.out) == expected
+        shutil.rmtree(training.out)
+
+
+def test_a_flipped_bit_in_the_state(training):
+    train(training, steps=2)
+    (state,) = training.out.rglob("state.pt")
+    whole = state.read_bytes()
+    state.write_bytes(flipped(whole, 4 * len(whole)))
+    with pytest.raises(FssbenchError, match="this state is damaged; remove it and start again"):
+        train(training, steps=2, resume=True)
