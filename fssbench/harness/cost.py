@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fssbench.harness.pipeline import Pipeline
@@ -34,11 +37,24 @@ def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
     # Counted at the batch size of an evaluation, which pads: an image is its share of the batch.
     with FlopCounterMode(display=False) as encoding:
         features = pipeline.encode(image, keep)[0]
-    with FlopCounterMode(display=False) as matching:
+    with _without_gradients(pipeline.matcher), FlopCounterMode(display=False) as matching:
         support = pipeline.embed_support([[features] * shots], mask.expand(1, shots, -1, -1))
         pipeline.segment([features], support)
     each = encoding.get_total_flops() // pipeline.encode_batch
     return int((shots + 1) * each + matching.get_total_flops())
+
+
+@contextlib.contextmanager
+def _without_gradients(module: nn.Module) -> Iterator[None]:
+    """No parameter wants a gradient, because the counter cannot follow views of one that does."""
+    wanting = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in wanting:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanting:
+            parameter.requires_grad_(True)
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -7,6 +7,8 @@ import torch
 
 import fssbench
 from fssbench import BackboneInfo, EpisodeBatch, FssbenchError, LayerInfo
+from fssbench.harness.cost import flops_per_episode, learnable_parameters
+from fssbench.harness.pipeline import Pipeline
 
 SIZE = 40
 INFO = BackboneInfo(
@@ -269,3 +271,13 @@ def test_losses_are_means_over_episodes():
     for name, value in whole.items():
         mean = sum(half[name].item() for half in halves) / 2
         assert value.item() == pytest.approx(mean, rel=1e-4)
+
+
+@pytest.mark.parametrize("prompts", ["semantic", "initial", "none"])
+def test_operations_are_counted_whatever_the_prompts(prompts):
+    backbone = fssbench.backbone("tiny-vit", "random")
+    matcher = fssbench.matcher("fsdino", backbone.info, **{**SMALL, "prompts": prompts})
+    pipeline = Pipeline(matcher, backbone, device=torch.device("cpu"))
+    learnable = learnable_parameters(pipeline)
+    assert flops_per_episode(pipeline, 5) > flops_per_episode(pipeline, 1) > 1e8
+    assert learnable_parameters(pipeline) == learnable
