@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import time
 import traceback
@@ -48,6 +49,15 @@ class Child:
             message = file.read().decode()
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), message
 
+    def spent(self) -> float:
+        """What it has computed for when it ends, which must be well."""
+        whole = 0.0
+        while (now := self.cpu()) != float("inf") and not self._ended():
+            whole = now
+            time.sleep(0.002)
+        assert self.wait() == (0, "")
+        return whole
+
     def _ended(self) -> bool:
         with contextlib.suppress(OSError):
             return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -72,6 +82,30 @@ def start(function: Callable[[], object]) -> Child:
     finally:
         os.write(writer, text.encode()[-60_000:])
         os._exit(code)
+
+
+def kill_until_it_ends(
+    function: Callable[[], object], *, most: int, whole: float, generator: random.Random
+) -> int:
+    """Start a function and kill it at random, again and again; it may end well, but not badly.
+
+    Args:
+        function: goes on where it was killed.
+        most: how often it is killed.
+        whole: seconds that it computes when nobody kills it.
+        generator: draws the moments.
+
+    Returns:
+        How often it was killed.
+    """
+    for killed in range(most):
+        child = start(function)
+        child.kill_at(generator.uniform(0, whole))
+        code, message = child.wait()
+        assert code in (0, -signal.SIGKILL), message
+        if code == 0:
+            return killed
+    return most
 
 
 def flipped(data: bytes, bit: int) -> bytes:

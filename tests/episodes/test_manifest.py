@@ -8,19 +8,11 @@ import json
 
 import attrs
 import pytest
+from parsers_for_fuzz import MANIFEST
 
-from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
 
-MANIFEST = Manifest(
-    protocol="fake/v1", dataset="fake", split="val", fingerprint="f" * 64, fold=0, shots=2, seed=0,
-    limit=None, classes=((0, "cat"), (3, "dög")), dropped=((4, "rare"),),
-    episodes=(
-        Episode(index=0, class_id=0, query="a", support=("b", "c")),
-        Episode(index=1, class_id=3, query="b", support=("d", "e"), support_classes=(0, 1)),
-    ),
-)  # fmt: skip
 # The canonical content, written out: sorted keys, no spaces, ASCII, one line each.
 CANONICAL = """\
 {"classes":[[0,"cat"],[3,"d\\u00f6g"]],"dataset":"fake","dropped":[[4,"rare"]],"episodes":2,\

@@ -19,7 +19,7 @@ import methods_for_tests
 import numpy as np
 import pytest
 import torch
-from faults_for_tests import flipped, obey_permissions, results, start
+from faults_for_tests import flipped, kill_until_it_ends, obey_permissions, results, start
 from PIL import Image
 
 from fssbench import FssbenchError, Manifest
@@ -90,26 +90,14 @@ def test_kill_9_at_random_moments(job, undisturbed, tmp_path, kills):
     generator = random.Random(kills)
     # A cache that is too small for all: files are written and removed all the time.
     cached = attrs.evolve(job, cache_dir=tmp_path / "cache", cache_memory=0, cache_limit=200_000)
-    trial = start(lambda: evaluate(cached))
-    while trial.cpu() == 0:
-        time.sleep(0.001)
-    whole = 0.0
-    while (now := trial.cpu()) != float("inf") and not trial._ended():
-        whole = now
-        time.sleep(0.002)
-    assert trial.wait() == (0, "")
+    whole = start(lambda: evaluate(cached)).spent()
     killed, runs = 0, 0
     while killed < kills:
         runs += 1
         run = attrs.evolve(cached, out=tmp_path / f"run{runs}")
-        for _ in range(kills - killed):
-            child = start(lambda run=run: evaluate(run))
-            child.kill_at(generator.uniform(0, whole))
-            code, message = child.wait()
-            assert code in (0, -signal.SIGKILL), message
-            killed += code != 0
-            if code == 0:
-                break
+        killed += kill_until_it_ends(
+            lambda run=run: evaluate(run), most=kills - killed, whole=whole, generator=generator
+        )
         evaluate(run)
         assert results(run.out) == undisturbed
         shutil.rmtree(run.out)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
-import signal
 import sys
-import time
 
 import attrs
 import pytest
 import trainable_for_tests
-from faults_for_tests import flipped, start
+from faults_for_tests import flipped, kill_until_it_ends, start
 
 from fssbench import FssbenchError, Training, registry, train
 from fssbench.matchers.checkpoint import read_checkpoint
@@ -42,21 +40,13 @@ def weights(out):
 def test_kill_9_at_random_moments(training, tmp_path, kills):
     generator = random.Random(kills)
     straight = attrs.evolve(training, out=tmp_path / "straight")
-    trial, whole = start(lambda: train(straight)), 0.0
-    while not trial._ended():
-        whole = max(whole, min(trial.cpu(), 600.0)) if trial.cpu() < 600 else whole
-        time.sleep(0.002)
-    assert trial.wait() == (0, "")
+    whole = start(lambda: train(straight)).spent()
     expected, killed = weights(straight.out), 0
     while killed < kills:
-        for _ in range(kills - killed):
-            child = start(lambda: train(training, resume=True))
-            child.kill_at(generator.uniform(0, whole))
-            code, message = child.wait()
-            assert code in (0, -signal.SIGKILL), message
-            killed += code != 0
-            if code == 0:
-                break
+        killed += kill_until_it_ends(
+            lambda: train(training, resume=True),
+            most=kills - killed, whole=whole, generator=generator,
+        )  # fmt: skip
         train(training, resume=True)
         assert weights(training.out) == expected
         shutil.rmtree(training.out)
