@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from fssbench.backbones.backbone import Backbone
 from fssbench.data.geometry import Geometry
 from fssbench.errors import FssbenchError
 from fssbench.matchers.matcher import Matcher
+from fssbench.nn.exact import exact_float32
 
 Precision = Literal["fp32", "bf16"]
 Features = Mapping[str, Tensor]
@@ -42,7 +43,8 @@ class Pipeline:
         matcher: the method.
         backbone: its encoder.
         device: where both compute.
-        precision: ``bf16`` runs both under autocast; logits are float32 either way.
+        precision: ``bf16`` runs both under autocast; logits are float32 either way. ``fp32`` is
+            float32 on a GPU, too, not TF32.
         half: round features to float16, which takes half the memory of float32.
         encode_batch: images encoded at once. None is 1 on a CPU, so that an image's features do not
             depend on its neighbours in a batch, and 16 on a GPU.
@@ -106,7 +108,7 @@ class Pipeline:
                 batch = torch.cat(
                     [batch, batch[-1:].expand(self.encode_batch - filled, -1, -1, -1)]
                 )
-            with self._autocast():
+            with self._computing():
                 layers = self.backbone(batch, self.request.layers)
             encoded += [
                 {name: self._kept(name, maps[i]) for name, maps in layers.items()}
@@ -139,7 +141,7 @@ class Pipeline:
             for layer in self.request.layers
         }
         stacked = self._widened(stacked)
-        with self._autocast():
+        with self._computing():
             return self.matcher.embed_support(stacked, masks.to(self.device))
 
     @torch.inference_mode()
@@ -150,7 +152,7 @@ class Pipeline:
             FssbenchError: the matcher's answer has a wrong shape, or is not finite.
         """
         stacked = {layer: torch.stack([f[layer] for f in queries]) for layer in self.request.layers}
-        with self._autocast():
+        with self._computing():
             logits = self.matcher.segment(self._widened(stacked), support)
         checked = _shaped(logits, len(queries))
         if not finite(checked).all():
@@ -163,19 +165,19 @@ class Pipeline:
     def prepare_support(self, features: Features, mask: Tensor) -> Any:
         """What one annotated image says: its features, and its mask, uint8 (S, S)."""
         own = mask.to(self.device, copy=True)[None]
-        with self._autocast():
+        with self._computing():
             return self.matcher.prepare_support(self._single(features), own)
 
     @torch.inference_mode()
     def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Any:
         """What B support sets say, of B lists of K prepared images."""
-        with self._autocast():
+        with self._computing():
             return self.matcher.join_supports(prepared)
 
     @torch.inference_mode()
     def prepare_query(self, features: Features) -> Any:
         """What of a query does not depend on its support."""
-        with self._autocast():
+        with self._computing():
             return self.matcher.prepare_query(self._single(features))
 
     @torch.inference_mode()
@@ -188,7 +190,7 @@ class Pipeline:
         Raises:
             FssbenchError: the matcher's answer has a wrong shape.
         """
-        with self._autocast():
+        with self._computing():
             logits = self.matcher.segment_prepared(queries, support)
         return _shaped(logits, len(queries))
 
@@ -196,14 +198,16 @@ class Pipeline:
     def maps(self, queries: Sequence[Features], support: Any) -> dict[str, Tensor]:
         """What panels draw over B queries: float32 (B, h, w) by caption; see `Matcher.maps`."""
         stacked = {layer: torch.stack([f[layer] for f in queries]) for layer in self.request.layers}
-        with self._autocast():
+        with self._computing():
             found = self.matcher.maps(self._widened(stacked), support)
         return {caption: each.float() for caption, each in found.items()}
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
-        )
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        low = self.precision == "bf16"
+        autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low)
+        with exact_float32(), autocast:
+            yield
 
     def _single(self, features: Features) -> dict[str, Tensor]:
         """Features of one image as a batch of one."""

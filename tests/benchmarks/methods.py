@@ -24,13 +24,13 @@ METHODS = {
 }
 
 
-def pipeline_of(method: str, precision: str = "fp32") -> Pipeline:
-    """A method with random weights, on the CPU."""
+def pipeline_of(method: str, precision: str = "fp32", device: str = "cpu") -> Pipeline:
+    """A method with random weights."""
     matcher, backbone = METHODS[method]
     torch.manual_seed(0)
     encoder = build.backbone(backbone, "random")
     return Pipeline(
-        build.matcher(matcher, encoder), encoder, device=torch.device("cpu"), precision=precision
+        build.matcher(matcher, encoder), encoder, device=torch.device(device), precision=precision
     )
 
 
