@@ -1,11 +1,14 @@
 """Everything that is to be checked and measured on a GPU, in one call.
 
-    python tools/gpu_checks.py --out gpu.json [--data DATA] [--steps 100] [--episodes 200]
+    python tools/gpu_checks.py --out FOLDER [--data DATA] [--steps 100] [--episodes 200]
 
-Runs the tests that are marked ``gpu``; then, for each bundled method, with the encoder of its paper
-and random weights: trains some steps on `shapes` (and on voc_mini, if DATA holds it) in fp32 and in
-bf16, and evaluates each checkpoint 1- and 5-shot in both. Prints and writes a table with hardware
-and versions. With ``--device cpu`` it tries itself, on small encoders.
+Three parts: ``tests`` runs the tests that are marked ``gpu``; ``speed`` runs the benchmarks that
+are (evaluation against the plain loop, encoders against the GPU's peak, mamba-ssm's kernel against
+the torch scan); ``train`` trains each bundled method some steps, with the encoder of its paper and
+random weights, on `shapes` (and on voc_mini, if DATA holds it) in fp32 and in bf16, and evaluates
+each checkpoint 1- and 5-shot in both. FOLDER gets ``environment.json`` (hardware and versions),
+``tests.txt``, ``speed.md`` and ``train.md``. With ``--device cpu`` the last part tries itself, on
+small encoders.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +29,10 @@ import torch
 
 import fssbench
 from fssbench.harness.environment import environment
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "benchmarks"))
+
+from bench_report import text_of
 
 # Method, the encoder of its paper, stages in order, options; and what stands for them on a CPU.
 METHODS: tuple[tuple[str, str, tuple[str, ...], dict[str, Any]], ...] = (
@@ -59,7 +67,8 @@ class StepTimes:
 def main() -> None:
     """Check, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="JSON file for the figures")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the figures")
+    parser.add_argument("--parts", default="tests,speed,train")
     parser.add_argument("--data", type=Path, help="folder with voc_mini")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--episodes", type=int, default=200)
@@ -69,10 +78,35 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no GPU that torch can use: see fssbench doctor")
-    tests = None
-    if asked.device == "cuda":
-        tests = subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "gpu"], check=False)
-    rows = []
+    parts = asked.parts.split(",")
+    asked.out.mkdir(parents=True, exist_ok=True)
+    facts = environment(device=torch.device(asked.device))
+    (asked.out / "environment.json").write_text(json.dumps(facts, indent=1) + "\n")
+    failed = []
+    if "tests" in parts and asked.device == "cuda":
+        failed += _pytest(["-m", "gpu and not benchmark"], asked.out / "tests.txt")
+    if "speed" in parts and asked.device == "cuda":
+        table = {"FSSBENCH_BENCH_TABLE": str(asked.out / "speed.md")}
+        report = asked.out / "speed.txt"
+        failed += _pytest(["tests/benchmarks", "-m", "gpu and benchmark"], report, **table)
+    if "train" in parts:
+        _train(asked)
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
+
+
+def _pytest(arguments: list[str], report: Path, **variables: str) -> list[str]:
+    """Run tests, and keep what they print; the report's name, if one failed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *arguments],
+        check=False, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables},
+    )  # fmt: skip
+    print(done.stdout)
+    report.write_text(done.stdout)
+    return [report.name] if done.returncode else []
+
+
+def _train(asked: argparse.Namespace) -> None:
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for method, backbone, stages, options in METHODS:
             if method in asked.methods.split(","):
@@ -81,13 +115,9 @@ def main() -> None:
                     rows += _measured(
                         asked, Path(folder), method, encoder, stages, options, data, precision
                     )
+                    # After each, because a machine may be lent for some minutes only.
+                    (asked.out / "train.md").write_text(text_of("training", rows))
     print(pd.DataFrame(rows).to_string(index=False))
-    device = torch.device(asked.device)
-    facts = environment(device=device)
-    status = None if tests is None else tests.returncode
-    asked.out.write_text(
-        json.dumps({"environment": facts, "gpu_tests": status, "rows": rows}, indent=1) + "\n"
-    )
 
 
 def _datasets(data: Path | None) -> list[dict[str, Any]]:
@@ -121,6 +151,7 @@ def _measured(
                 "method": method, "encoder": backbone, "data": data["dataset"],
                 "work": f"train {stage}, batch {asked.batch}", "precision": precision,
                 "per second": round(times.rate(), 2), "unit": "steps", "MiB": _peak(cuda),
+                "mIoU": "",
             }
         )  # fmt: skip
     protocol = "shapes/v1-1k" if data["dataset"] == "shapes" else "pascal5i/v1-1k"
@@ -130,7 +161,7 @@ def _measured(
             torch.cuda.reset_peak_memory_stats()
         (result,) = fssbench.evaluate(
             checkpoint=init, protocol=protocol, **where, folds=(0,), shots=(shots,),
-            limit=asked.episodes, device=asked.device, precision=measured, any_fold=False,
+            limit=asked.episodes, device=asked.device, precision=measured, batch_size=4,
             out=out / "runs", **({} if len(stages) > 1 else {"weights": "random"}),
         )  # fmt: skip
         record = result.record
