@@ -131,7 +131,7 @@ def _by_kernel(
 
 
 class _Scan(torch.autograd.Function):
-    """The scan, time first, one state after the other, and some samples and channels at once.
+    """The scan, time first, and some samples, channels and states at once.
 
     Neither states nor channels nor samples see each other, so no tensor of all states at all times
     is ever made.
@@ -146,14 +146,25 @@ class _Scan(torch.autograd.Function):
         ctx.softplus = softplus
         batch, channels, length = u.shape
         groups = b.shape[1]
-        out = u.new_empty(length, batch, groups, channels // groups)
-        for where in _portions(u, groups):
+        portions = list(_portions(u, groups))
+        whole = (length, batch, groups, channels // groups)
+        out = u.new_empty(whole) if len(portions) > 1 else None
+        for where in portions:
             part = _Portion(where, u, delta, a, b, c, bias, softplus)
-            total = torch.zeros_like(part.u) if d is None else part.u * part.of_channels(d)
-            for state in range(a.shape[1]):
-                total.addcmul_(part.states(state), part.c[state])
-            out[:, *where] = total.to(out.dtype)
-        return out.flatten(2).permute(1, 2, 0)
+            total = None if d is None else part.u * part.of_channels(d)
+            for some in part.some_states():
+                # One after the other, so that the sum does not depend on how many come together.
+                for state, c_t in zip(
+                    part.states(some).unbind(1), part.c[:, some].unbind(1), strict=True
+                ):
+                    total = state * c_t if total is None else total.addcmul_(state, c_t)
+            assert total is not None
+            if out is None:
+                out = total.to(u.dtype)
+            else:
+                out[:, *where] = total.to(u.dtype)
+        assert out is not None
+        return out.reshape(length, batch, channels).permute(1, 2, 0)
 
     @staticmethod
     @once_differentiable
@@ -172,8 +183,8 @@ Where = tuple[slice, slice, slice]  # samples, groups, channels of a group
 class _Portion:
     """Some samples, groups and channels, time first, in the type that is computed in.
 
-    `b` and `c` are (n, L, samples, groups, 1), `a` is (n, groups, channels), all else (L, samples,
-    groups, channels).
+    `b` and `c` are (L, n, samples, groups, 1), `a` is (n, 1, groups, channels), all else (L,
+    samples, groups, channels).
     """
 
     def __init__(
@@ -185,31 +196,47 @@ class _Portion:
         if bias is not None:
             self.raw = self.raw + self.of_channels(bias)
         self.delta = functional.softplus(self.raw) if softplus else self.raw
-        self.a = a.to(self.kind).t().reshape(a.shape[1], self.groups, -1)[:, *where[1:]]
+        self.a = a.to(self.kind).t().reshape(a.shape[1], 1, self.groups, -1)[:, :, *where[1:]]
         self.b, self.c = (
-            x[where[:2]].to(self.kind).permute(2, 3, 0, 1).contiguous()[..., None] for x in (b, c)
+            x[where[:2]].to(self.kind).permute(3, 2, 0, 1).contiguous()[..., None] for x in (b, c)
         )
         self.driven = self.delta * self.u
 
     def first(self, changing: Tensor) -> Tensor:
         """(b, d, L) to (L, samples, groups, channels)."""
         batch, _, length = changing.shape
-        by_group = changing.reshape(batch, self.groups, -1, length)
-        turned = by_group[self.where].permute(3, 0, 1, 2)
-        return turned.to(self.kind).contiguous()
+        by_group = changing.reshape(batch, self.groups, -1, length)[self.where]
+        turned = by_group.permute(3, 0, 1, 2)
+        if turned.is_contiguous():
+            return turned.to(self.kind)
+        # torch is four times faster at turning a matrix than at turning anything else.
+        matrix = by_group.reshape(-1, length).t().contiguous()
+        return matrix.to(self.kind).view(turned.shape)
 
     def of_channels(self, steady: Tensor) -> Tensor:
         """(d,) to (groups, channels)."""
         return steady.to(self.kind).view(self.groups, -1)[self.where[1:]]
 
-    def decays(self, state: int) -> Tensor:
-        """Of one state at all times."""
-        return (self.delta * self.a[state]).exp_()
+    def some_states(self) -> Iterator[slice]:
+        """Ranges of states that are computed together."""
+        states, most = self.b.shape[1], _most(self.u) // 2
+        count = max(1, min(states, most // max(1, self.u.numel())))
+        shape = (self.u.shape[0], count, *self.u.shape[1:])
+        # The same memory for all of them: new memory costs as much as what is written there.
+        self._decays, self._states = (self.u.new_empty(shape) for _ in range(2))
+        for start in range(0, states, count):
+            yield slice(start, min(states, start + count))
 
-    def states(self, state: int) -> Tensor:
-        """One state at all times."""
-        states = self.driven * self.b[state]
-        _accumulate(self.decays(state), states)
+    def decays(self, some: slice) -> Tensor:
+        """Of some states at all times, (L, n, samples, groups, channels); valid until the next."""
+        out = self._decays[:, : some.stop - some.start]
+        return torch.mul(self.delta[:, None], self.a[some], out=out).exp_()
+
+    def states(self, some: slice) -> Tensor:
+        """Some states at all times, as `decays`."""
+        out = self._states[:, : some.stop - some.start]
+        states = torch.mul(self.driven[:, None], self.b[:, some], out=out)
+        _accumulate(self.decays(some), states)
         return states
 
 
@@ -220,7 +247,7 @@ def _gradients(slope: Tensor, given: tuple[Tensor, ...], softplus: bool) -> tupl
     groups, states, kind = b.shape[1], a.shape[1], _kind(u, delta)
     steady = (groups, channels // groups)
     du, ddelta = (u.new_empty(length, batch, *steady, dtype=kind) for _ in range(2))
-    db, dc = (b.new_zeros(states, length, batch, groups, dtype=kind) for _ in range(2))
+    db, dc = (b.new_zeros(length, states, batch, groups, dtype=kind) for _ in range(2))
     da = a.new_zeros(states, *steady, dtype=kind)
     dd, dbias = (a.new_zeros(*steady, dtype=kind) for _ in range(2))
     for where in _portions(u, groups):
@@ -229,22 +256,22 @@ def _gradients(slope: Tensor, given: tuple[Tensor, ...], softplus: bool) -> tupl
         dy = part.first(slope)
         # What reaches delta_t u_t, summed over states, and delta_t by way of the decays.
         of_driven, of_delta = torch.zeros_like(dy), torch.zeros_like(dy)
-        for state in range(states):
-            h = part.states(state)
-            dc[state][:, rows, some_groups] += (dy * h).sum(-1)
-            decays = part.decays(state)
+        for some in part.some_states():
+            h = part.states(some)
+            dc[:, some, rows, some_groups] += (dy[:, None] * h).sum(-1)
+            decays = part.decays(some)
             following = torch.empty_like(decays)
             following[:-1], following[-1] = decays[1:], 0
-            dh = dy * part.c[state]
+            dh = dy[:, None] * part.c[:, some]
             _accumulate_backwards(following, dh)
-            of_driven.addcmul_(dh, part.b[state])
-            db[state][:, rows, some_groups] += (dh * part.driven).sum(-1)
+            of_driven += (dh * part.b[:, some]).sum(1)
+            db[:, some, rows, some_groups] += (dh * part.driven[:, None]).sum(-1)
             # d h_t / d (delta_t A) = exp(delta_t A) h_(t-1); nothing is before the first step.
             exponent = dh.mul_(decays)
             exponent[1:].mul_(h[:-1])
             exponent[0] = 0
-            of_delta.addcmul_(exponent, part.a[state])
-            da[state][where[1:]] += exponent.mul_(part.delta).sum((0, 1))
+            of_delta += (exponent * part.a[some]).sum(1)
+            da[some, *where[1:]] += exponent.mul_(part.delta[:, None]).sum((0, 2))
         of_delta.addcmul_(of_driven, part.u)
         of_u = of_driven.mul_(part.delta)
         if d is not None:
@@ -255,8 +282,13 @@ def _gradients(slope: Tensor, given: tuple[Tensor, ...], softplus: bool) -> tupl
         du[:, *where], ddelta[:, *where] = of_u, of_delta
         dbias[where[1:]] += of_delta.sum((0, 1))
     of_steps = (x.flatten(2).permute(1, 2, 0) for x in (du, ddelta))
-    of_groups = (x.permute(2, 3, 0, 1) for x in (db, dc))
+    of_groups = (x.permute(2, 3, 1, 0) for x in (db, dc))
     return (*of_steps, da.flatten(1).t(), *of_groups, dd.flatten(), dbias.flatten())
+
+
+def _most(u: Tensor) -> int:
+    """Numbers that one pass over time may hold."""
+    return _AT_ONCE.get(u.device.type, _AT_ONCE["cpu"])
 
 
 def _kind(u: Tensor, delta: Tensor) -> torch.dtype:
@@ -266,7 +298,7 @@ def _kind(u: Tensor, delta: Tensor) -> torch.dtype:
 def _portions(u: Tensor, groups: int) -> Iterator[Where]:
     """Samples, groups and channels that are small enough to be computed at once."""
     batch, channels, length = u.shape
-    most = max(1, _AT_ONCE.get(u.device.type, _AT_ONCE["cpu"]) // length)
+    most = max(1, _most(u) // length)
     wide = channels // groups
     rows = max(1, most // channels)
     count = groups if channels <= most else max(1, most // wide)
