@@ -25,6 +25,11 @@ def fssbench_samplers() -> list[SamplerSpec]:
             factory="fssbench.episodes.sampler:wrong_mask",
         ),
         SamplerSpec(
+            name="shared-class",
+            summary="class-balanced, but supports hold a second class of the query (a control)",
+            factory="fssbench.episodes.sampler:shared_class",
+        ),
+        SamplerSpec(
             name="hsnet-list-order",
             summary="HSNet's on PASCAL-5i and FSS-1000: queries in list order, supports may repeat",
             factory="fssbench.episodes.hsnet:in_list_order",
@@ -90,6 +95,15 @@ def _house() -> list[ProtocolSpec]:
             "a control: supports show another class's mask",
             min_pixels=400,
             sampler="wrong-mask",
+            draw_key="shapes/v1-1k",
+        ),
+        balanced(
+            "shapes/v1-1k-shared-class",
+            "val",
+            1000,
+            "a control: supports hold a second class of the query",
+            min_pixels=400,
+            sampler="shared-class",
             draw_key="shapes/v1-1k",
         ),
     ]

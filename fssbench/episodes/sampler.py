@@ -89,6 +89,47 @@ def wrong_mask(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> l
     return made
 
 
+def shared_class(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
+    """A control: what supports and query have in common is never one class only.
+
+    The queries of `class_balanced`, but for images whose other classes are in fewer than K other
+    images of the asked class. For each query one of its other classes is drawn uniformly, and the
+    supports from the images of both. So only masks say which of the two is meant; a method that
+    segments whatever comes back does not know.
+
+    Raises:
+        FssbenchError: a class has no K + 1 images that hold the same second class.
+    """
+    held = {
+        image: frozenset(pool.dataset.class_pixels(image))
+        for image in sorted({image for images in pool.lists.values() for image in images})
+    }
+    # By asked class and other class, the images of both: enough for a query and its supports.
+    both: dict[int, dict[int, list[str]]] = {}
+    for asked, images in pool.lists.items():
+        others = sorted(frozenset().union(*(held[image] for image in images)) - {asked})
+        groups = {other: [image for image in images if other in held[image]] for other in others}
+        both[asked] = {other: group for other, group in groups.items() if len(group) > shots}
+        if not both[asked]:
+            raise FssbenchError(
+                f"sampler shared-class: no {shots + 1} images of class {asked} hold the same "
+                "second class; use it with datasets whose images hold several"
+            )
+    lists = {
+        asked: [image for image in images if any(image in g for g in both[asked].values())]
+        for asked, images in pool.lists.items()
+    }
+    made = []
+    ordinary = attrs.evolve(pool, lists=lists)
+    for episode in class_balanced(ordinary, episodes=episodes, shots=shots, draw=draw):
+        groups = both[episode.class_id]
+        others = [other for other, group in groups.items() if episode.query in group]
+        group = groups[others[draw.below(len(others))]]
+        support = draw.distinct(group, shots, but=episode.query)
+        made.append(attrs.evolve(episode, support=tuple(support)))
+    return made
+
+
 def _balanced_questions(
     lists: Mapping[int, Sequence[str]], draw: Draw
 ) -> Iterator[tuple[int, str]]:

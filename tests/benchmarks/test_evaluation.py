@@ -117,7 +117,8 @@ def test_side_by_side(method, shots, tmp_path):
         assert ratios["cpu"] >= LEAST[method, shots]
 
 
-@pytest.mark.parametrize(("method", "shots"), CASES)
+@pytest.mark.parametrize("shots", [1, 5])
+@pytest.mark.parametrize("method", list(dict.fromkeys(c[0] for c in CASES)))
 def test_where_the_time_goes(method, shots, tmp_path):
     """Parts of an episode one by one, and what they say of a whole manifest of PASCAL's fold 0."""
     pipeline = pipeline_of(method)

@@ -140,6 +140,35 @@ def test_wrong_mask_needs_images_of_several_classes(make_fake):
         build_manifest(one_fold, dataset, fold=0, shots=1)
 
 
+def test_shared_class_is_the_same_queries_with_supports_that_hold_a_second_class(make_fake):
+    images = {f"im{i:02}": {c: 5000 for c in range(4) if i >> c & 1} for i in range(1, 16)}
+    images |= {f"om{i}": {0: 5000, 1 + i % 3: 5000} for i in range(9)}
+    images |= {f"pm{i}": {1: 5000, 2 * (i % 2): 5000} for i in range(8)}
+    images = {name: held for name, held in images.items() if len(held) > 1}
+    dataset = make_fake(images, 4)
+    control = attrs.evolve(PROTOCOL, name="fake/shared", sampler="shared-class", draw_key="fake/v1")
+    ordinary = build_manifest(PROTOCOL, dataset, fold=0, shots=2).episodes
+    changed = build_manifest(control, dataset, fold=0, shots=2).episodes
+    assert [(e.class_id, e.query) for e in changed] == [(e.class_id, e.query) for e in ordinary]
+    others = set()
+    for episode in changed:
+        assert len({episode.query, *episode.support}) == 3
+        common = set.intersection(
+            *(set(dataset.class_pixels(image)) for image in (episode.query, *episode.support))
+        )
+        assert episode.class_id in common
+        assert len(common) > 1
+        others |= common - {episode.class_id}
+    assert others == set(range(4))
+
+
+def test_shared_class_needs_images_that_share_two(make_fake):
+    dataset = make_fake({f"im{i}": {i % 2: 5000} for i in range(20)}, 4)
+    one_fold = attrs.evolve(PROTOCOL, sampler="shared-class")
+    with pytest.raises(FssbenchError, match="no 2 images of class . hold the same second"):
+        build_manifest(one_fold, dataset, fold=0, shots=1)
+
+
 def test_a_failing_dataset_class_is_checked_again_after_sampling(fake):
     few = attrs.evolve(PROTOCOL, episodes=2)
     with pytest.raises(FssbenchError, match="no episode asks for"):

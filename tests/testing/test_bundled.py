@@ -84,6 +84,11 @@ class TestWrongMask(SamplerConformance):
     sampler = "wrong-mask"
 
 
+class TestSharedClass(SamplerConformance):
+    sampler = "shared-class"
+    options = {"images_per_split": 900}  # few images have two given classes
+
+
 class TestHsnetListOrder(SamplerConformance):
     sampler = "hsnet-list-order"
 
@@ -153,8 +158,8 @@ def test_ones_own_folders(pictures):
 
 def test_protocols_without_files():
     checks, make = KINDS["protocol"]
-    settings = Settings(data_options={"images_per_split": 60})
-    for name in ("shapes/v1-1k", "shapes/v1-1k-wrong-mask"):
-        assert not failures(checks, make(name, settings))
+    for name, images in (("", 60), ("-wrong-mask", 60), ("-shared-class", 900)):
+        settings = Settings(data_options={"images_per_split": images})
+        assert not failures(checks, make(f"shapes/v1-1k{name}", settings))
     outcomes = [check.outcome(make("coco20i/v1-1k", Settings())) for check in checks]
     assert [outcome.verdict for outcome in outcomes] == ["passed", "skipped"]
