@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import ClassVar
 
 import pytest
 from PIL import Image
@@ -86,7 +87,7 @@ class TestWrongMask(SamplerConformance):
 
 class TestSharedClass(SamplerConformance):
     sampler = "shared-class"
-    options = {"images_per_split": 900}  # few images have two given classes
+    options: ClassVar = {"images_per_split": 900}  # few images have two given classes
 
 
 class TestHsnetListOrder(SamplerConformance):
