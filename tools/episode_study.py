@@ -26,7 +26,8 @@ from matplotlib.figure import Figure
 from fssbench import hookimpl, registry
 from fssbench.episodes.manifest import Manifest
 from fssbench.episodes.stats import COUNTS, miou
-from fssbench.harness.evaluate import Evaluation, evaluate
+from fssbench.harness.evaluate import evaluate
+from fssbench.harness.evaluation import Evaluation
 from fssbench.harness.record import MANIFEST_FILE, ROWS_FILE
 from fssbench.harness.rows import read_rows
 from fssbench.specs import ProtocolSpec

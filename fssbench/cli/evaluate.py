@@ -20,7 +20,7 @@ from fssbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fssbench.harness.evaluate import Result
+    from fssbench.harness.bench import Result
 
 
 @click.command()

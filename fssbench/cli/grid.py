@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from fssbench.harness.bench import Result
     from fssbench.harness.estimate import Estimate
-    from fssbench.harness.evaluate import Result
     from fssbench.harness.evaluation import Evaluation
 
 _BESIDE = ("grid", "on", "estimate", "devices", "out", "as_json", "plugin")

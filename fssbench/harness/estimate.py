@@ -23,8 +23,9 @@ from fssbench.episodes.episode import Episode
 from fssbench.episodes.loader import ChunkData
 from fssbench.episodes.manifest import Manifest
 from fssbench.harness import cost
+from fssbench.harness.bench import Bench
 from fssbench.harness.chunks import chunks_of
-from fssbench.harness.evaluate import Bench, prepare
+from fssbench.harness.evaluate import prepare
 from fssbench.harness.evaluation import Evaluation
 from fssbench.harness.features import FeatureCache
 from fssbench.harness.kept import Kept

@@ -27,7 +27,7 @@ from fssbench import registry
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError, one_line
 from fssbench.harness import ray_worker
-from fssbench.harness.evaluate import Result
+from fssbench.harness.bench import Result
 from fssbench.harness.evaluation import Evaluation
 from fssbench.harness.grid import Job
 from fssbench.harness.grid_run import raise_failures

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pandas
 
 from fssbench.errors import FssbenchError
-from fssbench.harness.evaluate import Observers, Result, evaluate
+from fssbench.harness.bench import Observers, Result
+from fssbench.harness.evaluate import evaluate
 from fssbench.harness.grid import Job
 from fssbench.harness.grid_table import GridTable
 from fssbench.harness.record import Record

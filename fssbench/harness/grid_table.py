@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fssbench.harness.evaluate import Result
+from fssbench.harness.bench import Result
 from fssbench.harness.grid import Cell, Job
 from fssbench.harness.progress import LINES_EVERY
 from fssbench.harness.run import Run

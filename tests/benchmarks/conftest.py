@@ -6,9 +6,21 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_report import TABLES, text_of
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads():
+    """All cores, or as many as are asked for; other tests have one each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(os.environ.get("FSSBENCH_BENCH_THREADS", os.cpu_count() or 1)))
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -14,7 +14,7 @@ import fssbench
 from fssbench.backbones.describe import describe
 from fssbench.registry import registry
 from fssbench.specs import BackboneSpec
-from fssbench_dcama.model import Query, Support
+from fssbench_dcama.prepared import Query, Support
 
 pytestmark = pytest.mark.benchmark
 

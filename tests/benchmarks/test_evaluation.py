@@ -5,7 +5,7 @@ so that whatever else the machine does hits both. Sizes: see `bench_data`. The t
 the end. CPU seconds (of all cores together) are what is compared: they do not depend on what other
 programs do.
 
-With ``OMP_NUM_THREADS=1`` it is the same work on one core.
+With ``FSSBENCH_BENCH_THREADS=1`` it is the same work on one core.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fssbench.nn import scan_in_use, selective_scan
+from fssbench.nn import scan_in_use, selective_scan, torch_scan
 
 # Not by attribute: the package has a function of that name.
 module = importlib.import_module("fssbench.nn.selective_scan")
@@ -127,7 +127,7 @@ def test_random_shapes():
 def test_portions_change_nothing(monkeypatch):
     inputs = cast(draw(5, 4, 33, 2, 2), torch.float32)
     whole = selective_scan(**inputs)
-    monkeypatch.setitem(module._AT_ONCE, "cpu", 2 * 4 * 33)
+    monkeypatch.setitem(torch_scan._AT_ONCE, "cpu", 2 * 4 * 33)
     assert torch.equal(selective_scan(**inputs), whole)
     compare(draw(5, 4, 33, 2, 2), softplus=True)
 
