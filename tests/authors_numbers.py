@@ -51,6 +51,29 @@ class Golden:
         return torch.from_numpy(flat.reshape(shape).astype(bool))
 
 
+@attrs.frozen(kw_only=True)
+class Authors:
+    """What there is of a method's authors.
+
+    Attributes:
+        matcher: our name of the method.
+        backbone: our name of its encoder.
+        listing: the file that lists the tensors of their model.
+        numbers: what names of files with their numbers begin with.
+        file: what they call a checkpoint, with a place for what tells checkpoints apart.
+        bias: the tensor that is added to, to move the balance of background and foreground.
+        epoch: the state dict lies in their checkpoint beside the epoch.
+    """
+
+    matcher: str
+    backbone: str
+    listing: str
+    numbers: str
+    file: str
+    bias: str
+    epoch: bool = False
+
+
 def draw(name, shape):
     """A tensor of the weight rule."""
     x = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)

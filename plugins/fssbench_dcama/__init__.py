@@ -12,7 +12,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             name="dcama",
             summary="query mask = support masks weighted by dense multi-layer cross attention",
             factory="fssbench_dcama.model:Dcama",
-            config="fssbench_dcama.model:DcamaConfig",
+            config="fssbench_dcama.config:DcamaConfig",
             recipes="fssbench_dcama:recipes.toml",
             importer="fssbench_dcama.checkpoint:import_official",
             paper="Shi et al., Dense Cross-Query-and-Support Attention Weighted Mask Aggregation "

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from fssbench import BackboneInfo, Imported
-from fssbench_dcama.model import Dcama, DcamaConfig
+from fssbench_dcama.config import DcamaConfig
+from fssbench_dcama.model import Dcama
 
 _MODEL, _BACKBONE = "model.", "feature_extractor."
 # What stands before one of these is the prefix of a wrapper.

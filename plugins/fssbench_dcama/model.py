@@ -8,175 +8,23 @@ those that start with S are the supplement's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
 from fssbench.nn import together
 from fssbench_dcama.attention import MaskAggregation
+from fssbench_dcama.cascade import cascade, integrate_blocks, prepare_blocks
+from fssbench_dcama.config import DcamaConfig
 from fssbench_dcama.ensemble import Ensemble, combine, guided_weights
+from fssbench_dcama.layers import layers_at
+from fssbench_dcama.maps import resize
+from fssbench_dcama.mixer import Mixer
+from fssbench_dcama.prepared import Guide, Query, Support, side_by_side
 from fssbench_dcama.stages import Meta
 from fssbench_dcama.support import background_off, budget, otsu
-
-# Channels of the decoder; how many there are and their kernels are the authors', not the paper's.
-_NARROW, _MIDDLE, _WIDE = 16, 64, 128
-_KERNELS = {32: (3, 3, 3), 16: (5, 3, 3), 8: (5, 5, 3)}
-_FINEST = 4  # the mixer starts at a quarter of the input
-
-
-@attrs.frozen(kw_only=True)
-class DcamaConfig:
-    """Options of `Dcama`; the defaults are the paper's final model.
-
-    Attributes:
-        size: encoder input side in pixels; None for the backbone's own (384 for ResNet and Swin-B).
-        attention: strides of the scales whose layers aggregate masks (table S4).
-        skip: strides of the scales whose last layer is given to the mixer (table S3).
-        support_skip: the mixer sees skip connections of the support, too (table S5, row a).
-        background: background pixels of the support take part; without them, support features are
-            multiplied with the mask before attention (table 3).
-        pixels: support pixels of each shot and scale that take part, up to half of them from the
-            foreground, evenly spread; None for all (table S5, row b).
-        shots: how several shots are used (table 4): ``one-pass`` (all their pixels are keys at
-            once), or ensembles of 1-shot predictions: ``voting``, ``averaging``, ``hsnet`` (votes
-            divided by the largest vote) and ``scl`` (cross-guided averaging).
-        output: ``mask``, or the aggregated masks of one scale, summed over its layers and binarised
-            with Otsu's method (figure 6): ``1/8``, ``1/16`` or ``1/32``.
-        heads: attention heads.
-        dropout: in training, of features with positions and of attention weights.
-        gain: what initial weights of the attention's projections are multiplied with; 1 as in the
-            authors' code. Features of small norm need more (not in the paper): theirs is an
-            attention that starts almost uniform, and a mixer that learns to do without it.
-    """
-
-    size: int | None = None
-    attention: tuple[int, ...] = (8, 16, 32)
-    skip: tuple[int, ...] = (4, 8)
-    support_skip: bool = True
-    background: bool = True
-    pixels: int | None = None
-    shots: Literal["one-pass", "voting", "averaging", "hsnet", "scl"] = "one-pass"
-    output: Literal["mask", "1/8", "1/16", "1/32"] = "mask"
-    heads: int = 8
-    dropout: float = 0.5
-    gain: float = 1.0
-
-    def __attrs_post_init__(self) -> None:
-        for name, strides, known in (
-            ("attention", self.attention, (8, 16, 32)),
-            ("skip", self.skip, (4, 8, 16)),
-        ):
-            if set(strides) - set(known) or len(set(strides)) < len(strides):
-                raise ValueError(f"{name}: give each of {', '.join(map(str, known))} at most once")
-        if not self.attention:
-            raise ValueError("attention: name at least one of 8, 16, 32")
-        if self.output != "mask" and int(self.output[2:]) not in self.attention:
-            raise ValueError(f"output {self.output}: attention has no such scale")
-        if self.pixels is not None and self.pixels < 2:
-            raise ValueError("pixels: at least 2, or none for all")
-        if self.heads < 1 or not 0 <= self.dropout < 1:
-            raise ValueError("heads must be at least 1, and dropout in [0, 1)")
-        if not self.gain > 0:
-            raise ValueError("gain must be above 0")
-
-
-@attrs.frozen(eq=False)
-class Support:
-    """What a support set says.
-
-    Attributes:
-        keys: of S support pixels by layer, (B, heads, S, C / heads).
-        values: their mask values by stride, (B, S).
-        skips: support features for the mixer by layer, (B, C, h, w).
-        mixed: what the mixer's first convolution makes of the skips, (B, 128, size / 4, size / 4);
-            None where it is not made yet, or there is nothing to mix.
-    """
-
-    keys: Mapping[str, Tensor]
-    values: Mapping[int, Tensor]
-    skips: Mapping[str, Tensor]
-    mixed: Tensor | None = None
-
-
-@attrs.frozen(eq=False)
-class Query:
-    """What of a query does not depend on its support.
-
-    Attributes:
-        projected: of its pixels by layer, (B, heads, h·w, C / heads), scaled for `attend`.
-        sizes: (h, w) by stride.
-        mixed: what the mixer's first convolution makes of the skips, (B, 128, size / 4, size / 4);
-            None where nothing is mixed.
-    """
-
-    projected: Mapping[str, Tensor]
-    sizes: Mapping[int, tuple[int, int]]
-    mixed: Tensor | None
-
-
-@attrs.frozen(eq=False)
-class Guide:
-    """A support that is to guide the others, too (the ensemble ``scl``).
-
-    Attributes:
-        support: of one shot.
-        features: for each requested layer (1, C, h, w).
-        mask: uint8 (1, H, W).
-    """
-
-    support: Support
-    features: Mapping[str, Tensor]
-    mask: Tensor
-
-
-class FirstMixerBlock(nn.Sequential):
-    """Its first convolution is a sum: of masks, of the query's and of the support's features.
-
-    Each part is made as often as its input is new.
-    """
-
-    def part(self, maps: Tensor, channels: Sequence[int]) -> Tensor:
-        """The first convolution of some of its input channels, without the bias.
-
-        Args:
-            maps: (B, C, h, w).
-            channels: C numbers of these among all input channels.
-
-        Returns:
-            (B, 128, h, w).
-        """
-        weight, padding = self._first.weight, self._first.padding
-        return functional.conv2d(maps, weight[:, list(channels)], padding=padding)
-
-    def forward(self, masks: Tensor, *parts: Tensor | None) -> Tensor:
-        """The whole block.
-
-        Args:
-            masks: (B, 128, h, w), the first of the input channels.
-            parts: of `part`, None for what is not there.
-
-        Returns:
-            (B, 64, h, w).
-        """
-        mixed = self.part(masks, range(masks.shape[1]))
-        assert self._first.bias is not None
-        mixed = mixed + self._first.bias.to(mixed.dtype).view(-1, 1, 1)
-        for each in parts:
-            if each is not None:
-                mixed = mixed + each.to(mixed.dtype)
-        for layer in list(self)[1:]:
-            mixed = layer(mixed)
-        return mixed
-
-    @property
-    def _first(self) -> nn.Conv2d:
-        first = self[0]
-        assert isinstance(first, nn.Conv2d)
-        return first
 
 
 class Dcama(Matcher):
@@ -196,7 +44,7 @@ class Dcama(Matcher):
         super().__init__(config=config, backbone=backbone)
         self.size = config.size or backbone.image_size
         scales = sorted({*config.attention, *config.skip})
-        self.layers = {stride: _layers_at(backbone, stride) for stride in scales}
+        self.layers = {stride: layers_at(backbone, stride) for stride in scales}
         self.skips = [self.layers[s][-1] for s in sorted(config.skip, reverse=True)]
         # Coarse to fine, as masks are handed on.
         self.strides = sorted(config.attention, reverse=True)
@@ -221,28 +69,12 @@ class Dcama(Matcher):
                         gain=config.gain,
                     )
 
-        # From the masks of all layers of a scale (L) to 128 channels, and joining two scales.
-        self.prepare = nn.ModuleDict(
-            {
-                str(stride): _convolutions(
-                    (len(self.layers[stride]), _NARROW, _MIDDLE, _WIDE), _KERNELS[stride]
-                )
-                for stride in self.strides
-            }
-        )
-        self.integrate = nn.ModuleDict(
-            {str(stride): _convolutions((_WIDE,) * 4, (3, 3, 3)) for stride in self.strides[1:]}
-        )
-
-        # The mask-feature mixer: three blocks of two convolutions, 384 / 4 to 384 / 2 to 384.
-        sides = 2 if config.support_skip else 1
-        skipped = sides * sum(backbone.layer(name).channels for name in self.skips)
-        self.mixer = nn.ModuleList(
-            [
-                FirstMixerBlock(*_mixer_block(_WIDE + skipped, _WIDE, _MIDDLE, last_relu=True)),
-                _mixer_block(_MIDDLE, _MIDDLE, _NARROW, last_relu=True),
-                _mixer_block(_NARROW, _NARROW, 2, last_relu=False),
-            ]
+        self.prepare = prepare_blocks({stride: len(self.layers[stride]) for stride in self.strides})
+        self.integrate = integrate_blocks(self.strides[1:])
+        self.mixer = Mixer(
+            {name: backbone.layer(name).channels for name in self.skips},
+            sides=2 if config.support_skip else 1,
+            size=self.size,
         )
 
     def request(self) -> FeatureRequest:
@@ -290,7 +122,7 @@ class Dcama(Matcher):
         ]
         by_shot: list[Support] = [together(shot) for shot in zip(*plain, strict=True)]
         if self.config.shots == "one-pass" or len(by_shot) == 1:
-            return self._with_mixed(_side_by_side(by_shot))
+            return self._with_mixed(side_by_side(by_shot))
         features: dict[str, Tensor] = {}
         masks = torch.empty(0)
         if guides[0]:
@@ -315,7 +147,7 @@ class Dcama(Matcher):
         values: dict[int, Tensor] = {}
         for stride in self.strides:
             size = features[self.layers[stride][0]].shape[-2:]
-            small = _resize(foreground, size)  # (B, K, h, w)
+            small = resize(foreground, size)  # (B, K, h, w)
             values[stride] = small.flatten(1)  # (B, K·h·w)
             chosen = None if self.config.pixels is None else budget(small, self.config.pixels)
             if chosen is not None:
@@ -427,23 +259,10 @@ class Dcama(Matcher):
         return stacked.view(*stacked.shape[:2], *query.sizes[stride])
 
     def _cascade(self, masks: Mapping[int, Tensor]) -> Tensor:
-        """Hand masks on from 1/32 to 1/8: (B, 128, h, w) of the finest scale."""
-        coarsest, *finer = self.strides
-        joined: Tensor = self.prepare[str(coarsest)](masks[coarsest])
-        for stride in finer:
-            own = self.prepare[str(stride)](masks[stride])
-            joined = self.integrate[str(stride)](own + _resize(joined, own.shape[-2:]))
-        return joined
+        return cascade(masks, prepare=self.prepare, integrate=self.integrate)
 
     def _mix(self, masks: Tensor, query: Query, support: Support) -> Tensor:
-        """Mask-feature mixer: (B, 2, size, size)."""
-        side = self.size // _FINEST
-        masks = _resize(masks, (side, side))
-        mixed: Tensor = self.mixer[0](masks, query.mixed, self._with_mixed(support).mixed)
-        for block, factor in zip([*list(self.mixer)[1:], None], (2, 2, 1), strict=True):
-            side *= factor
-            mixed = _resize(mixed, (side, side))
-            mixed = mixed if block is None else block(mixed)
+        mixed: Tensor = self.mixer(masks, query.mixed, self._with_mixed(support).mixed)
         return mixed
 
     def _with_mixed(self, support: Support) -> Support:
@@ -453,28 +272,7 @@ class Dcama(Matcher):
         return attrs.evolve(support, mixed=self._mixed_skips(support.skips, side=1))
 
     def _mixed_skips(self, maps: Mapping[str, Tensor], *, side: int) -> Tensor:
-        """The mixer's first convolution of one side's skip connections, without its bias.
-
-        Args:
-            maps: features by layer, (B, C, h, w).
-            side: 0 for the query, 1 for the support.
-
-        Returns:
-            (B, 128, size / 4, size / 4).
-        """
-        size = (self.size // _FINEST,) * 2
-        sides = 2 if self.config.support_skip else 1
-        start = _WIDE
-        channels: list[int] = []
-        for name in self.skips:  # coarse to fine, query before support
-            count = self.backbone.layer(name).channels
-            channels += range(start + side * count, start + (side + 1) * count)
-            start += sides * count
-        first = self.mixer[0]
-        assert isinstance(first, FirstMixerBlock)
-        return first.part(
-            torch.cat([_resize(maps[name], size) for name in self.skips], 1), channels
-        )
+        return self.mixer.skipped(maps, side=side)
 
     # --- training --------------------------------------------------------------------------------
 
@@ -488,63 +286,5 @@ class Dcama(Matcher):
         return module
 
 
-def _layers_at(backbone: BackboneInfo, stride: int) -> list[str]:
-    """Every block's output at a scale, shallow to deep; before its last ReLU, if it ends in one."""
-    names = [
-        f"{name}:pre" if layer.relu else name
-        for name, layer in backbone.layers.items()
-        if layer.stride == stride
-    ]
-    if not names:
-        strides = sorted({layer.stride for layer in backbone.layers.values()})
-        raise FssbenchError(
-            f"dcama needs a layer of stride {stride}, and {backbone.name} has strides "
-            f"{', '.join(map(str, strides))}; choose resnet50, resnet101, swin-b or another "
-            "backbone of four scales"
-        )
-    return names
-
-
 def _attention_name(stride: int, channels: int) -> str:
     return f"{stride}-{channels}"
-
-
-def _convolutions(channels: Sequence[int], kernels: Sequence[int]) -> nn.Sequential:
-    """Conv blocks: convolution, group norm, ReLU."""
-    steps: list[nn.Module] = []
-    for before, after, kernel in zip(channels, channels[1:], kernels, strict=False):
-        steps += [
-            nn.Conv2d(before, after, kernel, padding=kernel // 2),
-            nn.GroupNorm(4, after),
-            nn.ReLU(inplace=True),
-        ]
-    return nn.Sequential(*steps)
-
-
-def _mixer_block(before: int, middle: int, after: int, *, last_relu: bool) -> nn.Sequential:
-    """Two convolutions, each with a ReLU unless logits come out."""
-    steps = [
-        nn.Conv2d(before, middle, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(middle, after, 3, padding=1),
-        nn.ReLU(inplace=True),
-    ]
-    return nn.Sequential(*steps if last_relu else steps[:-1])
-
-
-def _side_by_side(shots: Sequence[Support]) -> Support:
-    """K supports of one shot each as one support of K."""
-    first = shots[0]
-    if len(shots) == 1:
-        return first
-    return Support(
-        {name: torch.cat([one.keys[name] for one in shots], 2) for name in first.keys},
-        {stride: torch.cat([one.values[stride] for one in shots], 1) for stride in first.values},
-        {name: torch.stack([one.skips[name] for one in shots]).amax(0) for name in first.skips},
-    )
-
-
-def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    return functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)

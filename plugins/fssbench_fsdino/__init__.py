@@ -12,7 +12,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             name="fsdino",
             summary="DINOv2 with an adapter taught by SAM, 4D correlation prompts, SAM's decoder",
             factory="fssbench_fsdino.model:FsDino",
-            config="fssbench_fsdino.model:FsDinoConfig",
+            config="fssbench_fsdino.config:FsDinoConfig",
             recipes="fssbench_fsdino:recipes.toml",
             importer="fssbench_fsdino.checkpoint:import_sam",
             aliases=("fs-dino",),

@@ -10,7 +10,7 @@ from torch import Tensor
 from fssbench import BackboneInfo, FssbenchError, Imported
 
 if TYPE_CHECKING:
-    from fssbench_fsdino.model import FsDino
+    from fssbench_fsdino.segmenter import Segmenter
 
 # Our names of SAM's modules; what follows them is called the same.
 _PARTS = {
@@ -34,7 +34,7 @@ def from_sam(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def load_sam(matcher: FsDino, tensors: Mapping[str, Tensor], file: str) -> None:
+def load_sam(matcher: Segmenter, tensors: Mapping[str, Tensor], file: str) -> None:
     """Give a matcher SAM's decoder, mask downscaling and Gaussian matrix.
 
     Args:
@@ -76,7 +76,8 @@ def import_sam(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Importe
         tensors: of SAM's file, by name.
         backbone: names and shapes of the encoder's features.
     """
-    from fssbench_fsdino.model import FsDino, FsDinoConfig
+    from fssbench_fsdino.config import FsDinoConfig
+    from fssbench_fsdino.model import FsDino
 
     matcher = FsDino(config=FsDinoConfig(), backbone=backbone)
     load_sam(matcher, tensors, "SAM's file")

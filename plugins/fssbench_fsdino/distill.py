@@ -13,7 +13,7 @@ from fssbench_fsdino.teacher import Teacher, at_grid
 
 if TYPE_CHECKING:
     from fssbench_fsdino.adapter import BottleneckAdapter
-    from fssbench_fsdino.model import FsDino
+    from fssbench_fsdino.segmenter import Segmenter
 
 HELD_OUT = 200
 """Images that are measured after each epoch."""
@@ -41,7 +41,7 @@ class Distill(Stage):
         self.summary = f"the adapter learns SAM's embeddings of images at {pixels} pixels"
         self._teacher: Teacher | None = None
 
-    def prepare(self, matcher: FsDino, setting: Setting) -> Mapping[str, Any]:
+    def prepare(self, matcher: Segmenter, setting: Setting) -> Mapping[str, Any]:
         """Find the teacher (option ``teacher``, ``--weights teacher=…``) and what it has embedded.
 
         Raises:
@@ -72,12 +72,12 @@ class Distill(Stage):
         adapter: BottleneckAdapter = matcher.adapter  # type: ignore[assignment]
         return [ParameterGroup(name="adapter", parameters=list(adapter.parameters()))]
 
-    def losses(self, matcher: FsDino, batch: ImageBatch) -> dict[str, Tensor]:
+    def losses(self, matcher: Segmenter, batch: ImageBatch) -> dict[str, Tensor]:
         """``mse``, of student and teacher."""
         student, teacher = self._both(matcher, batch)
         return {"mse": functional.mse_loss(student, teacher)}
 
-    def measures(self, matcher: FsDino, batch: ImageBatch) -> dict[str, Tensor]:
+    def measures(self, matcher: Segmenter, batch: ImageBatch) -> dict[str, Tensor]:
         """``mse``, and ``cosine``: the mean cosine similarity over all places."""
         student, teacher = self._both(matcher, batch)
         return {
@@ -85,8 +85,13 @@ class Distill(Stage):
             "cosine": functional.cosine_similarity(student, teacher, dim=1).mean(),
         }
 
-    def _both(self, matcher: FsDino, batch: ImageBatch) -> tuple[Tensor, Tensor]:
+    def _both(self, matcher: Segmenter, batch: ImageBatch) -> tuple[Tensor, Tensor]:
         assert self._teacher is not None, "prepare was not called"
         student = matcher.adapter(batch.features[matcher.layer]).float()
         teacher = self._teacher.embeddings(batch.ids, student.device)
         return student, at_grid(teacher, student.shape[-1])
+
+
+def distillation() -> tuple[Distill, ...]:
+    """The three stages, coarse to fine."""
+    return (Distill(126), Distill(252), Distill(518))

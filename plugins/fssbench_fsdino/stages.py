@@ -20,11 +20,10 @@ from fssbench import (
     sha256,
 )
 from fssbench_fsdino.checkpoint import load_sam
-from fssbench_fsdino.distill import Distill
 from fssbench_fsdino.losses import mask_losses
 
 if TYPE_CHECKING:
-    from fssbench_fsdino.model import FsDino
+    from fssbench_fsdino.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class Meta(Stage):
     parts = ("sam",)
     summary = "episodes; Dice and cross entropy of prior and final mask; encoder and adapter frozen"
 
-    def prepare(self, matcher: FsDino, setting: Setting) -> Mapping[str, Any]:
+    def prepare(self, matcher: Segmenter, setting: Setting) -> Mapping[str, Any]:
         """Put SAM's decoder in (``--weights sam=FILE``), and say plainly what starts from nothing.
 
         Raises:
@@ -50,14 +49,18 @@ class Meta(Stage):
         file = setting.weights.get("sam")
         if not setting.started and matcher.config.adapter == "frozen":
             log.warning(
-                "fsdino: the adapter has random weights and is frozen; give --init a checkpoint of "
-                "distillation, or train it with -o adapter=trained"
+                "%s: the adapter has random weights and is frozen; give --init a checkpoint of "
+                "distillation, or train it with -o adapter=trained",
+                matcher.method,
             )
         if file is None:
-            if not setting.started:
+            frozen = not self.decoder_groups(matcher)
+            if not setting.started or frozen:
                 log.warning(
-                    "fsdino: the mask decoder starts from random weights; give --weights sam=FILE, "
-                    "one of SAM's checkpoints"
+                    "%s: the mask decoder has random weights%s; give --weights sam=FILE, one of "
+                    "SAM's checkpoints",
+                    matcher.method,
+                    " and is frozen" if frozen else "",
                 )
             return {}
         load_sam(matcher, read_tensors(Path(file)), Path(file).name)
@@ -65,43 +68,38 @@ class Meta(Stage):
 
     def parameters(self, matcher: Matcher, recipe: Recipe) -> Sequence[ParameterGroup]:
         """``prompts`` and ``decoder``; and ``adapter`` with the option ``adapter=trained``."""
-        model: FsDino = matcher  # type: ignore[assignment]
+        model: Segmenter = matcher  # type: ignore[assignment]
         del recipe
-        fresh = [
-            parameter
-            for module in (model.semantic, model.initial, model.correlation)
-            if module is not None
-            for parameter in module.parameters()
-        ]
-        decoder = [
-            *model.decoder.used(), *model.downscaling.parameters(), *model.positions.parameters(),
-        ]  # fmt: skip
+        fresh = [parameter for module in model.prompting for parameter in module.parameters()]
         groups = [ParameterGroup(name="prompts", parameters=fresh)] if fresh else []
-        groups.append(ParameterGroup(name="decoder", parameters=decoder))
+        groups += self.decoder_groups(model)
         if model.config.adapter == "trained":
             groups.append(
                 ParameterGroup(name="adapter", parameters=list(model.adapter.parameters()))
             )
         return groups
 
-    def losses(self, matcher: FsDino, batch: EpisodeBatch) -> dict[str, Tensor]:
+    def decoder_groups(self, matcher: Segmenter) -> list[ParameterGroup]:
+        """What is trained of SAM's parts."""
+        used = [
+            *matcher.decoder.used(),
+            *matcher.downscaling.parameters(),
+            *matcher.positions.parameters(),
+        ]
+        return [ParameterGroup(name="decoder", parameters=used)]
+
+    def losses(self, matcher: Segmenter, batch: EpisodeBatch) -> dict[str, Tensor]:
         """Equations 6 to 8, at the size of the encoder's input.
 
         Args:
-            matcher: FS-DINO.
+            matcher: FS-DINO, or a method on top of it.
             batch: B episodes of K shots.
 
         Returns:
-            ``dice`` and ``bce`` of the final mask; with the 4D branch also ``prior_dice`` and
-            ``prior_bce``. The similarity map alone has no parameters, so without that branch there
+            ``dice`` and ``bce`` of the final mask; with 4D correlations also ``prior_dice`` and
+            ``prior_bce``. A similarity map alone has no parameters, so without correlations there
             is no prior to supervise.
         """
         support = matcher.embed_support(batch.support, batch.support_masks)
         masks = matcher.masks(batch.query, support)
         return mask_losses(masks.final, masks.prior, batch.query_masks)
-
-
-def stages(matcher: FsDino) -> tuple[Stage, ...]:
-    """The stages of a matcher."""
-    del matcher
-    return (Distill(126), Distill(252), Distill(518), Meta())

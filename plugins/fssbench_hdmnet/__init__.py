@@ -12,7 +12,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             name="hdmnet",
             summary="decoupled feature pyramid, cosine matching along the query, distilled maps",
             factory="fssbench_hdmnet.model:HdmNet",
-            config="fssbench_hdmnet.model:HdmNetConfig",
+            config="fssbench_hdmnet.config:HdmNetConfig",
             recipes="fssbench_hdmnet:recipes.toml",
             importer="fssbench_hdmnet.checkpoint:import_official",
             paper="Peng et al., Hierarchical Dense Correlation Distillation for Few-Shot "

@@ -148,6 +148,23 @@ def base_channels(class_ids: Tensor, classes: Sequence[int]) -> Tensor:
     return ((class_ids[:, None] == known) * number).sum(1)
 
 
+def any_base_class(logits: Tensor, left_out: Tensor | None) -> Tensor:
+    """Probability of all base classes together.
+
+    Args:
+        logits: of a base learner, (B, 1 + classes, h, w).
+        left_out: int64 (B,), a channel that does not count; None to count all but background.
+
+    Returns:
+        (B, 1, h, w).
+    """
+    counted = torch.ones(logits.shape[:2], device=logits.device)
+    counted[:, 0] = 0
+    if left_out is not None:
+        counted.scatter_(1, left_out.unsqueeze(1), 0)
+    return torch.einsum("bnhw,bn->bhw", logits.float().softmax(1), counted).unsqueeze(1)
+
+
 def check_base_classes(count: int, classes: Sequence[int]) -> None:
     """Make sure that the option ``base_classes`` is the fold's number of base classes.
 

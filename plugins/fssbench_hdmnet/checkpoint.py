@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from fssbench import BackboneInfo, Imported
-from fssbench_hdmnet.model import HdmNet, HdmNetConfig
+from fssbench_hdmnet.config import HdmNetConfig
+from fssbench_hdmnet.model import HdmNet
 
 _TRANSFORMER = "transformer.mix_transformer"
 _BACKBONE = re.compile(r"layer[0-4]\.")

@@ -33,6 +33,12 @@ def join(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).flatten(2)
 
 
+def sides(maps: Tensor) -> tuple[int, int]:
+    """Height and width of (…, h, w)."""
+    height, width = maps.shape[-2:]
+    return height, width
+
+
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """(N, C, h, w) to another size: bilinear, the centres of the corner pixels stay."""
     if tuple(maps.shape[-2:]) == tuple(size):

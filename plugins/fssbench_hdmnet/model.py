@@ -9,7 +9,6 @@ strings name the differences.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import attrs
 import torch
@@ -17,19 +16,21 @@ from torch import Tensor, nn
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
 from fssbench.nn import together
-from fssbench_hdmnet.base import BaseLearner
+from fssbench_hdmnet.base import BaseLearner, any_base_class
+from fssbench_hdmnet.config import HdmNetConfig
 from fssbench_hdmnet.decoder import Decoder
-from fssbench_hdmnet.distillation import Distillation
 from fssbench_hdmnet.ensemble import Ensemble, gram
 from fssbench_hdmnet.layers import choose_layers
-from fssbench_hdmnet.maps import resize, resize_nearest
-from fssbench_hdmnet.matching import Keys, Matching, MatchingModule, joined_keys
+from fssbench_hdmnet.maps import resize, resize_nearest, sides
+from fssbench_hdmnet.matching import MatchingModule, joined_keys
 from fssbench_hdmnet.meta import Meta
+from fssbench_hdmnet.outputs import Outputs
+from fssbench_hdmnet.prepared import Query, Support
 from fssbench_hdmnet.priors import (
     directions,
     distinct_vectors,
     foreground_vectors,
-    padded,
+    joined_vectors,
     prior_map,
 )
 from fssbench_hdmnet.pyramid import LEAST_SIDE, Pyramid
@@ -38,122 +39,6 @@ from fssbench_hdmnet.stages import Base
 
 _CHANNELS = 64
 _PRIORS = 2
-
-
-@attrs.frozen(kw_only=True)
-class HdmNetConfig:
-    """Options of `HdmNet`; the defaults are the paper's final model.
-
-    Attributes:
-        size: encoder input side in pixels; None for the backbone's own (473 for PSPNet's). The
-            authors take 473 for PASCAL and 633 for COCO.
-        base_classes: base classes of a fold, which the base learner tells apart: 15 on PASCAL-5i
-            and shapes, 60 on COCO-20i.
-        shots: K that the model is trained for. It matters to the ensemble's reweighting of shots
-            alone; any number of supports is accepted.
-        layers: backbone layers that take the places of a ResNet's ``layer2``, ``layer3`` (fused)
-            and ``layer4`` (priors and base learner); empty for the last three stages.
-        grid: stride of the map that is matched; None for the size of the second layer.
-        stages: depth of the pyramid (table 7).
-        matching: how weights are made of correlations (table 5).
-        temperature: t of equation 4.
-        distillation: what teaches correlation maps (table 6).
-        distillation_temperature: T of equation 8 (table 9).
-        ensemble: base learner and matching are merged (table 4, "Ens."); without it, the base
-            learner makes one of the two priors and nothing else.
-        support_mask: supports are masked; without it the matcher is not told which object is meant
-            (appendix A.2).
-        dropout: probability that a channel of the reduced features is dropped.
-        attention_dropout: rate of dropout behind attention and in feed-forward layers.
-    """
-
-    size: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.gt(0))
-    )
-    base_classes: int = attrs.field(default=15, validator=attrs.validators.ge(1))
-    shots: int = attrs.field(default=1, validator=attrs.validators.ge(1))
-    layers: tuple[str, ...] = ()
-    grid: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.gt(0))
-    )
-    stages: Literal["S1", "S2", "S3", "S4"] = "S3"
-    matching: Matching = "cosine-inverse-softmax"
-    temperature: float = attrs.field(default=0.1, validator=attrs.validators.gt(0))
-    distillation: Distillation = "kl-kd"
-    distillation_temperature: float = attrs.field(default=1.0, validator=attrs.validators.gt(0))
-    ensemble: bool = True
-    support_mask: bool = True
-    dropout: float = attrs.field(
-        default=0.5, validator=[attrs.validators.ge(0), attrs.validators.lt(1)]
-    )
-
-    attention_dropout: float = attrs.field(
-        default=0.1, validator=[attrs.validators.ge(0), attrs.validators.lt(1)]
-    )
-
-    def __attrs_post_init__(self) -> None:
-        if len(self.layers) not in (0, 3):
-            raise ValueError("layers: name three, e.g. layer2,layer3,layer4, or none")
-
-
-@attrs.frozen(eq=False)
-class Support:
-    """What a support set says.
-
-    Attributes:
-        keys: of each stage of the pyramid, fine to coarse; pixels of all K shots side by side.
-        prototype: mean over shots, (B, 256).
-        priors: foreground vectors that priors compare with, of each shot (B, S, C): of the base
-            learner's embedding, and of the deepest layer.
-        grams: channel cosines of each shot, (B, K, C, C); None without the ensemble.
-    """
-
-    keys: Sequence[Keys]
-    prototype: Tensor
-    priors: tuple[Sequence[Tensor], Sequence[Tensor]]
-    grams: Tensor | None
-
-
-@attrs.frozen(eq=False)
-class Query:
-    """What of a query does not depend on its support.
-
-    Attributes:
-        merged: the query's part of what goes into the pyramid, (B, h·w, 64).
-        grid: h, w.
-        directions: (B, C, h'·w') that priors compare with supports: of the base learner's
-            embedding, and of the deepest layer.
-        sizes: h', w' of both.
-        base: logits of the base learner, (B, 1 + base classes, h', w'); None without the ensemble.
-        gram: channel cosines, (B, C, C); None without the ensemble.
-    """
-
-    merged: Tensor
-    grid: tuple[int, int]
-    directions: tuple[Tensor, Tensor]
-    sizes: tuple[tuple[int, int], tuple[int, int]]
-    base: Tensor | None
-    gram: Tensor | None
-
-
-@attrs.frozen(eq=False)
-class Outputs:
-    """All that the network finds in B queries, before it is brought to the input's size.
-
-    Attributes:
-        final: merged (B, 2, h, w), channel 1 is foreground; with the ensemble, no logits (see
-            `fssbench_hdmnet.ensemble.Ensemble`), without it the same as `meta`.
-        meta: logits of the matching alone, (B, 2, h, w).
-        base: logits of the base learner, (B, 1 + base classes, h', w'); None without the ensemble.
-        priors: (B, 2, h, w), in [0, 1]: from the base learner's embedding, and the deepest layer.
-        correlations: maps C' of equation 7, fine to coarse, (B, h, w) each.
-    """
-
-    final: Tensor
-    meta: Tensor
-    base: Tensor | None
-    priors: Tensor
-    correlations: Sequence[Tensor]
 
 
 class HdmNet(Matcher):
@@ -291,14 +176,12 @@ class HdmNet(Matcher):
             prototype=torch.cat(
                 [torch.stack([one.prototype for one in shots]).mean(0) for shots in prepared]
             ),
-            priors=(self._joined_priors(prepared, 0), self._joined_priors(prepared, 1)),
+            priors=(
+                joined_vectors([[one.priors[0][0] for one in shots] for shots in prepared]),
+                joined_vectors([[one.priors[1][0] for one in shots] for shots in prepared]),
+            ),
             grams=grams,
         )
-
-    @staticmethod
-    def _joined_priors(prepared: Sequence[Sequence[Support]], which: int) -> list[Tensor]:
-        by_shot = zip(*prepared, strict=True)
-        return [padded([one.priors[which][0] for one in shot]) for shot in by_shot]
 
     # --- query -----------------------------------------------------------------------------------
 
@@ -331,9 +214,9 @@ class HdmNet(Matcher):
                 base = self.base.classify(embedding)
         return Query(
             merged=self.merge_query.of_features(reduced),
-            grid=_sides(upper),
+            grid=sides(upper),
             directions=(directions(embedding), directions(deepest)),
-            sizes=(_sides(embedding), _sides(deepest)),
+            sizes=(sides(embedding), sides(deepest)),
             base=base,
             gram=gram(middle) if ensemble else None,
         )
@@ -359,8 +242,8 @@ class HdmNet(Matcher):
         """As `outputs`, of prepared queries."""
         priors = torch.cat(
             [
-                resize(prior_map(found, vectors).view(-1, 1, *size), query.grid)
-                for found, vectors, size in zip(
+                resize(prior_map(directed, vectors).view(-1, 1, *size), query.grid)
+                for directed, vectors, size in zip(
                     query.directions, support.priors, query.sizes, strict=True
                 )
             ],
@@ -382,7 +265,7 @@ class HdmNet(Matcher):
             assert query.gram is not None
             assert query.base is not None
             with torch.no_grad():
-                known = _any_base_class(resize(query.base, query.grid), left_out)
+                known = any_base_class(resize(query.base, query.grid), left_out)
                 difference = self.ensemble.difference(query.gram, support.grams)
             final = self.ensemble(meta.softmax(1), known, difference)
         return Outputs(final, meta, query.base, priors, correlations)
@@ -422,17 +305,3 @@ class HdmNet(Matcher):
         """The base learner's, "layer 5" of the authors' code; not trained with the matcher."""
         with torch.no_grad():
             return self.base.embed(features[self.deepest])
-
-
-def _sides(maps: Tensor) -> tuple[int, int]:
-    height, width = maps.shape[-2:]
-    return height, width
-
-
-def _any_base_class(logits: Tensor, left_out: Tensor | None) -> Tensor:
-    """Probability of all base classes together: (B, 1 + classes, h, w) to (B, 1, h, w)."""
-    counted = torch.ones(logits.shape[:2], device=logits.device)
-    counted[:, 0] = 0
-    if left_out is not None:
-        counted.scatter_(1, left_out.unsqueeze(1), 0)
-    return torch.einsum("bnhw,bn->bhw", logits.float().softmax(1), counted).unsqueeze(1)

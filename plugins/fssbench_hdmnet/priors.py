@@ -41,17 +41,16 @@ def distinct_vectors(vectors: Tensor) -> Tensor:
     return vectors[:, shown]
 
 
-def padded(vectors: Sequence[Tensor]) -> Tensor:
-    """B tensors (1, S_b, C) as one, (B, S, C); shorter ones repeat their last vector."""
-    longest = max(each.shape[1] for each in vectors)
-    return torch.cat(
-        [
-            torch.cat([each, each[:, -1:].expand(-1, longest - each.shape[1], -1)], 1)
-            if each.shape[1] < longest
-            else each
-            for each in vectors
-        ]
-    )
+def joined_vectors(prepared: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Vectors of B support sets side by side; shorter ones repeat their last vector.
+
+    Args:
+        prepared: B lists of K tensors (1, S', C).
+
+    Returns:
+        K tensors (B, S, C), with the S of the longest.
+    """
+    return [_padded(shot) for shot in zip(*prepared, strict=True)]
 
 
 def directions(features: Tensor) -> Tensor:
@@ -74,3 +73,15 @@ def prior_map(query: Tensor, vectors: Sequence[Tensor]) -> Tensor:
     """
     each = [(shot @ query).amax(1) for shot in vectors]
     return torch.stack(each).mean(0).unsqueeze(1)
+
+
+def _padded(vectors: Sequence[Tensor]) -> Tensor:
+    longest = max(each.shape[1] for each in vectors)
+    return torch.cat(
+        [
+            torch.cat([each, each[:, -1:].expand(-1, longest - each.shape[1], -1)], 1)
+            if each.shape[1] < longest
+            else each
+            for each in vectors
+        ]
+    )

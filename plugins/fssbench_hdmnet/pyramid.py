@@ -6,7 +6,7 @@ import attrs
 from torch import Tensor, nn
 
 from fssbench_hdmnet.attention import EPSILON, Block
-from fssbench_hdmnet.maps import pointwise, to_map, to_tokens
+from fssbench_hdmnet.maps import pointwise, sides, to_map, to_tokens
 
 # By stage, fine to coarse: attention heads, and how many times fewer keys there are along a side.
 # The last stage of the four of table 7 is not in the authors' code; it repeats the third.
@@ -63,7 +63,7 @@ class PyramidStage(nn.Module):
             maps = to_map(pointwise(to_tokens(maps), self.embed), maps.shape[-2:])
         else:
             maps = self.embed(maps)
-        size = (maps.shape[-2], maps.shape[-1])
+        size = sides(maps)
         tokens = self.embed_norm(to_tokens(maps))
         for block in self.blocks:
             tokens = block(tokens, size)

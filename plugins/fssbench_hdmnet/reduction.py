@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fssbench_hdmnet.maps import pointwise, resize, to_map, to_tokens
+from fssbench_hdmnet.maps import pointwise, resize, sides, to_map, to_tokens
 
 REDUCED = 256
 """Channels of the fused features."""
@@ -60,8 +60,7 @@ class Merge(nn.Module):
         Returns:
             (N, C, h, w).
         """
-        size = (features.shape[-2], features.shape[-1])
-        return self.join(self.of_features(features), prototype, priors, size)
+        return self.join(self.of_features(features), prototype, priors, sides(features))
 
     def of_features(self, features: Tensor) -> Tensor:
         """What the features alone contribute: (N, 256, h, w) to (N, h·w, C)."""

@@ -6,9 +6,11 @@ from typing import Literal
 
 import attrs
 
+from fssbench_fsdino.config import SegmenterConfig, as_documented, three_numbers
 
-@attrs.frozen(kw_only=True)
-class UinoFssConfig:
+
+@attrs.frozen(kw_only=True, field_transformer=as_documented)
+class UinoFssConfig(SegmenterConfig):
     """Options of `UinoFss`; the defaults are the paper's full model.
 
     Attributes:
@@ -49,9 +51,6 @@ class UinoFssConfig:
         decode: channels of the convolutions that turn a pooled volume into the prior mask.
     """
 
-    size: int | None = None
-    layer: str = ""
-    prompts: Literal["semantic", "initial", "none"] = "semantic"
     dense: Literal["volume", "prototype"] = "volume"
     hypercorrelation: Literal["mamba", "cp4d", "none"] = "mamba"
     contrast: bool = True
@@ -64,20 +63,11 @@ class UinoFssConfig:
     support_places: int | None = None
     pool: Literal["all", "foreground"] = "all"
     prior: Literal["probability", "logits"] = "probability"
-    adapter: Literal["frozen", "trained"] = "frozen"
     decoder: Literal["trained", "frozen"] = "trained"
-    teacher: str = "sam-vit-h"
-    width: int = 256
-    adapter_width: int = 256
-    adapter_inner: int = 128
     prompt_inner: int = 24
-    decode: tuple[int, ...] = (128, 128, 64)
+    decode: tuple[int, ...] = attrs.field(default=(128, 128, 64), validator=three_numbers)
 
     def __attrs_post_init__(self) -> None:
-        for name in ("width", "adapter_width", "adapter_inner"):
-            value = getattr(self, name)
-            if value < 16 or value % 16:
-                raise ValueError(f"{name} must be a multiple of 16, not {value}")
         if self.channels < 4 or self.channels % 4:
             raise ValueError(f"channels must be a multiple of 4, not {self.channels}")
         for name in ("volume_layers", "query_block", "support_block", "states", "prompt_inner"):
@@ -87,18 +77,16 @@ class UinoFssConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        if len(self.decode) != 3 or min(self.decode) < 1:
-            raise ValueError("decode takes three numbers, e.g. 128,128,64")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=as_documented)
 class UinoFssCompConfig(UinoFssConfig):
     """Options of the compact `UinoFss` (UINO-FSS-Comp): those of the full model, see there."""
 
     dense: Literal["volume", "prototype"] = "prototype"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=as_documented)
 class UinoFssCompFrozenConfig(UinoFssCompConfig):
     """Options of the compact `UinoFss` with a frozen decoder (UINO-FSS-Comp*): the same."""
 

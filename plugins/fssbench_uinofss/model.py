@@ -10,72 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
+from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Stage
 from fssbench.nn import cosine_map, masked_average, masks_at, together
-from fssbench_fsdino.adapter import BottleneckAdapter, early_layer
-from fssbench_fsdino.decoder import FourierPositions, MaskDecoder, MaskDownscaling
-from fssbench_fsdino.model import Masks
+from fssbench_fsdino.distill import distillation
+from fssbench_fsdino.segmenter import Masks, Segmenter, as_prompt, enlarged
 from fssbench_uinofss.config import UinoFssConfig
 from fssbench_uinofss.hypercorrelation import HyperCorrelation
+from fssbench_uinofss.prepared import PreparedSupport, Query, Support
 from fssbench_uinofss.prompts import DensePrior, SinePrompt
-from fssbench_uinofss.stages import stages
+from fssbench_uinofss.stages import Meta
 from fssbench_uinofss.volume import at_places, contrasted_volume
 
 # Numbers of a refined volume that are made at once: one pair of full-size images, several small.
 _AT_ONCE = 1 << 24
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Support:
-    """What the annotated images say.
-
-    Attributes:
-        prompts: sparse prompts, float (B, N, width).
-        prototypes: mean foreground feature, float (B, C); None when volumes are made.
-        features: of the last layers, the last one last, each float (B, K, C, h, w); none without
-            volumes.
-        masks: share of foreground of each place, float (B, K, h, w).
-    """
-
-    prompts: Tensor
-    prototypes: Tensor | None
-    features: tuple[Tensor, ...]
-    masks: Tensor
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class PreparedSupport:
-    """What one annotated image says by itself.
-
-    Attributes:
-        prototype: mean of what the semantic prompt is made of, float (1, width); None without.
-        support: of one shot; its prompts are those of one image alone.
-    """
-
-    prototype: Tensor | None
-    support: Support
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Query:
-    """What of a query does not depend on its support.
-
-    Attributes:
-        embedding: of the adapter, float (B, width, h, w).
-        features: of the last layers, the last one last, each float (B, C, h, w).
-    """
-
-    embedding: Tensor
-    features: tuple[Tensor, ...]
-
-
-class UinoFss(Matcher):
+class UinoFss(Segmenter):
     """Bottleneck adapter, meta-visual prompt generator, and SAM's mask decoder (figure 3).
 
     Args:
@@ -86,29 +41,15 @@ class UinoFss(Matcher):
         FssbenchError: the backbone is no such transformer, or the size does not suit it.
     """
 
+    method = "uinofss"
     config: UinoFssConfig
 
     def __init__(self, *, config: UinoFssConfig, backbone: BackboneInfo) -> None:
         super().__init__(config=config, backbone=backbone)
-        self.layer = early_layer(backbone, config.layer)
-        self.last = backbone.last_layer
-        self.size = config.size or backbone.image_size
-        info = backbone.layer(self.last)
-        if self.size % info.stride:
-            raise FssbenchError(
-                f"uinofss: size={self.size} is no multiple of the patches of {backbone.name}; give "
-                f"a multiple of {info.stride}"
-            )
         self.deep = last_layers(backbone, config.volume_layers)
-        width = config.width
-        self.adapter = BottleneckAdapter(
-            backbone.layer(self.layer).channels,
-            width=config.adapter_width,
-            inner=config.adapter_inner,
-            out=width,
-        )
+        channels, width = backbone.layer(self.last).channels, config.width
         self.semantic = (
-            SinePrompt(info.channels, width=width, inner=config.prompt_inner)
+            SinePrompt(channels, width=width, inner=config.prompt_inner)
             if config.prompts == "semantic"
             else None
         )
@@ -128,9 +69,7 @@ class UinoFss(Matcher):
                     states=config.states,
                 )
             self.prior = DensePrior(refined, widths=config.decode)
-        self.positions = FourierPositions(width)
-        self.downscaling = MaskDownscaling(width)
-        self.decoder = MaskDecoder(width)
+        self.add_decoder()
 
     # --- supports and queries --------------------------------------------------------------------
 
@@ -201,10 +140,6 @@ class UinoFss(Matcher):
             masks=torch.cat([one.masks for one in shots], 1),
         )
 
-    def segment(self, query: Mapping[str, Tensor], support: Support) -> Tensor:
-        """Logits of the final masks, (B, 4 h, 4 w)."""
-        return self.masks(query, support).final
-
     def prepare_query(self, features: Mapping[str, Tensor]) -> Query:
         """What the adapter makes of a query, and its last layers.
 
@@ -216,39 +151,14 @@ class UinoFss(Matcher):
             features=tuple(features[name] for name in self._compared),
         )
 
-    def segment_prepared(self, queries: Sequence[Query], support: Support) -> Tensor:
-        """As `segment`, of prepared queries."""
-        return self._masks(together(queries), support).final
-
-    def masks(self, query: Mapping[str, Tensor], support: Support) -> Masks:
-        """Prior and final masks.
-
-        Args:
-            query: for each requested layer (B, C, h, w).
-            support: of `embed_support`.
-        """
-        return self._masks(self.prepare_query(query), support)
-
-    def _masks(self, query: Query, support: Support) -> Masks:
-        last = query.features[-1]
-        size = last.shape[-2:]
-        prior = None
+    def matched(self, query: Query, support: Support) -> Masks:
+        """As `masks`, of prepared queries."""
         if support.prototypes is not None:  # PCS
-            similarity = cosine_map(last, support.prototypes)
-            prompt = functional.interpolate(
-                similarity[:, None], [4 * side for side in size], mode="bilinear",
-                align_corners=False,
-            )  # fmt: skip
-        else:
-            assert self.prior is not None
-            prior = self.prior(self.pooled(query.features, support))
-            prompt = prior[:, None]
-            if self.config.prior == "probability":
-                prompt = prompt.sigmoid()  # equation 11
-        final = self.decoder(
-            query.embedding, self.positions(*size), support.prompts, self.downscaling(prompt)
-        )
-        return Masks(prior=prior, final=final)
+            similarity = cosine_map(query.features[-1], support.prototypes)
+            return self.decoded(query, support, enlarged(similarity))
+        assert self.prior is not None
+        prior = self.prior(self.pooled(query.features, support))
+        return self.decoded(query, support, as_prompt(prior, self.config.prior), prior)  # eq. 11
 
     def pooled(self, query: Sequence[Tensor], support: Support) -> Tensor:
         """Equation 10: refined volume and raw foreground correlation, averaged over the support.
@@ -323,15 +233,13 @@ class UinoFss(Matcher):
         if self.semantic is not None:
             found: Tensor = self.semantic(features, shares)
             return found
-        if self.initial is not None:
-            return self.initial.weight.expand(len(features), 1, -1)
-        return torch.zeros(len(features), 0, self.config.width, device=features.device)
+        return self.plain_prompts(len(features), features.device)
 
     # --- training --------------------------------------------------------------------------------
 
     def stages(self) -> tuple[Stage, ...]:
         """FS-DINO's three of distillation, coarse to fine, and one on episodes."""
-        return stages(self)
+        return (*distillation(), Meta())
 
 
 def last_layers(backbone: BackboneInfo, count: int) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ import torch
 import fssbench
 from fssbench import BackboneInfo, LayerInfo
 from fssbench_uinofss.hypercorrelation import GlobalModelling, HyperCorrelation
-from fssbench_uinofss.model import Support
 from fssbench_uinofss.partition import assemble, partition
+from fssbench_uinofss.prepared import Support
 from fssbench_uinofss.prompts import DensePrior, SinePrompt
 from fssbench_uinofss.volume import at_places, contrasted_volume
 

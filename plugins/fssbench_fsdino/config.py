@@ -1,0 +1,99 @@
+"""Options of FS-DINO, and those that a method on top of it has, too."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any, Literal
+
+import attrs
+
+
+def multiple_of_16(config: Any, field: attrs.Attribute[int], value: int) -> None:
+    """Channels of SAM's and the adapter's parts, whose attention has heads of 16 or 32."""
+    del config
+    if value < 16 or value % 16:
+        raise ValueError(f"{field.name} must be a multiple of 16, not {value}")
+
+
+def three_numbers(
+    config: Any, field: attrs.Attribute[tuple[int, ...]], value: tuple[int, ...]
+) -> None:
+    """Channels of three convolutions, one after the other."""
+    del config
+    if len(value) != 3 or min(value) < 1:
+        example = ",".join(map(str, field.default or ()))
+        raise ValueError(f"{field.name} takes three numbers, e.g. {example}")
+
+
+def as_documented(
+    config: type[Any], fields: list[attrs.Attribute[Any]]
+) -> list[attrs.Attribute[Any]]:
+    """Options in the order of the docstring, wherever they are defined: a `field_transformer`.
+
+    A class whose docstring lists none has them as its base has, and those that it changes last.
+    """
+    told = re.findall(r"^    (\w+): ", inspect.cleandoc(config.__doc__ or ""), re.MULTILINE)
+    changed = inspect.get_annotations(config).keys() - set(told)
+    order = [*told, *(field.name for field in attrs.fields(config.__mro__[1]))]
+    return sorted(
+        fields,
+        key=lambda field: len(order) if field.name in changed else order.index(field.name),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class SegmenterConfig:
+    """Options of any `Segmenter`; `FsDinoConfig` says what they mean."""
+
+    size: int | None = None
+    layer: str = ""
+    prompts: Literal["semantic", "initial", "none"] = "semantic"
+    adapter: Literal["frozen", "trained"] = "frozen"
+    teacher: str = "sam-vit-h"
+    width: int = attrs.field(default=256, validator=multiple_of_16)
+    adapter_width: int = attrs.field(default=256, validator=multiple_of_16)
+    adapter_inner: int = attrs.field(default=128, validator=multiple_of_16)
+
+
+@attrs.frozen(kw_only=True, field_transformer=as_documented)
+class FsDinoConfig(SegmenterConfig):
+    """Options of `FsDino`; the defaults are the paper's full model.
+
+    Attributes:
+        size: encoder input side in pixels; None for the backbone's own (518 for DINOv2).
+        layer: backbone layer that the adapter reads; "" for the 3rd block of DINOv2-B, the 2nd of
+            S, the 4th of L, and a quarter of the depth of others.
+        prompts: sparse prompts (table 4): ``semantic`` (semantic-aware visual prompts), ``initial``
+            (SAM's embedding that stands for no point, one learned token) or ``none`` (SAM's sparse
+            prompt when nobody gives one: empty). The paper's "initial sparse prompt embedding" can
+            be read as either of the last two.
+        correlation: dense prompts (table 4): ``4d``, or ``prototype`` (the similarity map alone;
+            with ``prompts=semantic`` that is the compact version).
+        volume: entries of the 4D correlation: ``cosine``, or ``dot``, equation 3 to the letter. The
+            later version (UINO-FSS, equation 5) has cosines, which also keep it in one scale with
+            the similarity map that is added to it.
+        support: places of the support that the 4D correlation sees: ``foreground`` (the background
+            is zero, as in HSNet and UINO-FSS), or ``all``, equation 3 to the letter.
+        prior: what of the prior mask goes into SAM's mask downscaling: ``logits``, what SAM itself
+            is given, or ``probability`` (a sigmoid first, as in UINO-FSS).
+        adapter: whether the stage ``meta`` trains the adapter: ``frozen``, the paper's, or
+            ``trained``, for backbones without a SAM to learn from.
+        teacher: backbone whose last layer distillation teaches the adapter: ``sam-vit-h`` (the
+            paper's), ``sam-vit-l``, ``sam-vit-b`` or any other that gives `width` channels.
+        width: channels of SAM's embedding, of prompts and of the decoder; SAM's checkpoints need
+            256.
+        adapter_width: channels of the adapter's first convolutions.
+        adapter_inner: channels of the adapter's self-attention.
+        correlation_width: channels of the 4D branch after its first convolution.
+        correlation_channels: channels of the 4D branch while its map grows; three numbers.
+    """
+
+    correlation: Literal["4d", "prototype"] = "4d"
+    volume: Literal["cosine", "dot"] = "cosine"
+    support: Literal["foreground", "all"] = "foreground"
+    prior: Literal["logits", "probability"] = "logits"
+    correlation_width: int = attrs.field(default=512, validator=multiple_of_16)
+    correlation_channels: tuple[int, ...] = attrs.field(
+        default=(256, 128, 64), validator=three_numbers
+    )

@@ -1,0 +1,143 @@
+"""The unified segmenter: an adapter in SAM's place, prompts, and SAM's mask decoder (figure 3)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fssbench import BackboneInfo, FssbenchError, Matcher
+from fssbench.nn import together
+from fssbench_fsdino.adapter import BottleneckAdapter, early_layer
+from fssbench_fsdino.config import SegmenterConfig
+from fssbench_fsdino.decoder import FourierPositions, MaskDecoder, MaskDownscaling
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Masks:
+    """Logits of the queries.
+
+    Attributes:
+        prior: the prior mask of 4D correlations, float (B, 4 h, 4 w); None without them.
+        final: what the decoder makes of it, float (B, 4 h, 4 w).
+    """
+
+    prior: Tensor | None
+    final: Tensor
+
+
+class Segmenter(Matcher):
+    """What FS-DINO and methods on top of it share: all but how supports are turned into prompts.
+
+    A subclass makes its parts between `__init__`, which makes the adapter, and `add_decoder`.
+
+    Args:
+        config: options.
+        backbone: names and shapes of the features: a vision transformer of one scale.
+
+    Attributes:
+        method: what messages call it.
+        initial: SAM's embedding that stands for no point, as the only sparse prompt; None without.
+
+    Raises:
+        FssbenchError: the backbone is no such transformer, or the size does not suit it.
+    """
+
+    method: ClassVar[str]
+    config: SegmenterConfig
+    initial: nn.Embedding | None
+
+    def __init__(self, *, config: SegmenterConfig, backbone: BackboneInfo) -> None:
+        super().__init__(config=config, backbone=backbone)
+        self.layer = early_layer(backbone, config.layer)
+        self.last = backbone.last_layer
+        self.size = config.size or backbone.image_size
+        stride = backbone.layer(self.last).stride
+        if self.size % stride:
+            raise FssbenchError(
+                f"{self.method}: size={self.size} is no multiple of the patches of "
+                f"{backbone.name}; give a multiple of {stride}"
+            )
+        self.adapter = BottleneckAdapter(
+            backbone.layer(self.layer).channels,
+            width=config.adapter_width,
+            inner=config.adapter_inner,
+            out=config.width,
+        )
+
+    def add_decoder(self) -> None:
+        """Make what is SAM's: positions, downscaling of masks, mask decoder."""
+        self.positions = FourierPositions(self.config.width)
+        self.downscaling = MaskDownscaling(self.config.width)
+        self.decoder = MaskDecoder(self.config.width)
+
+    @property
+    def prompting(self) -> list[nn.Module]:
+        """The parts that neither distillation nor SAM teaches: those that make prompts."""
+        taught = (self.adapter, self.positions, self.downscaling, self.decoder)
+        return [module for module in self.children() if module not in taught]
+
+    def segment(self, query: Mapping[str, Tensor], support: Any) -> Tensor:
+        """Logits of the final masks, (B, 4 h, 4 w)."""
+        return self.masks(query, support).final
+
+    def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
+        """As `segment`, of prepared queries."""
+        return self.matched(together(queries), support).final
+
+    def masks(self, query: Mapping[str, Tensor], support: Any) -> Masks:
+        """Prior and final masks.
+
+        Args:
+            query: for each requested layer (B, C, h, w).
+            support: of `embed_support`.
+        """
+        return self.matched(self.prepare_query(query), support)
+
+    @abstractmethod
+    def matched(self, query: Any, support: Any) -> Masks:
+        """As `masks`, of prepared queries."""
+
+    def plain_prompts(self, batch: int, device: torch.device) -> Tensor:
+        """Sparse prompts that no support changes, (B, N, width): the initial one, or none."""
+        if self.initial is not None:
+            return self.initial.weight.expand(batch, 1, -1)
+        return torch.zeros(batch, 0, self.config.width, device=device)
+
+    def decoded(self, query: Any, support: Any, mask: Tensor, prior: Tensor | None = None) -> Masks:
+        """The last step: SAM's decoder on the adapter's embedding.
+
+        Args:
+            query: has an `embedding` of the adapter, (B, width, h, w).
+            support: has `prompts`, (B, N, width).
+            mask: dense prompt, (B, 1, 4 h, 4 w).
+            prior: the prior mask that it was made of, for `Masks`.
+        """
+        positions = self.positions(*query.embedding.shape[-2:])
+        final = self.decoder(query.embedding, positions, support.prompts, self.downscaling(mask))
+        return Masks(prior=prior, final=final)
+
+
+def enlarged(similarity: Tensor) -> Tensor:
+    """A similarity map as a dense prompt (PCS): (B, h, w) to (B, 1, 4 h, 4 w)."""
+    size = [4 * side for side in similarity.shape[-2:]]
+    return functional.interpolate(similarity[:, None], size, mode="bilinear", align_corners=False)
+
+
+def as_prompt(prior: Tensor, how: str) -> Tensor:
+    """A prior mask as a dense prompt.
+
+    Args:
+        prior: logits, (B, 4 h, 4 w).
+        how: ``logits`` or ``probability``.
+
+    Returns:
+        (B, 1, 4 h, 4 w).
+    """
+    prompt = prior[:, None]
+    return prompt.sigmoid() if how == "probability" else prompt
