@@ -75,7 +75,7 @@ def read_within(path: Path, most: int, *, packed: bool = False) -> bytes:
             blocks.append(block)
             size += len(block)
             if size > most:
-                raise ValueError(f"it holds more than {most // MIB} MiB")
+                raise ValueError(f"it holds more than {most / MIB:g} MiB")
     return b"".join(blocks)
 
 

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import random
+import resource
 import signal
 import time
 import traceback
@@ -120,6 +121,11 @@ def results(out: Path) -> dict[str, bytes]:
     (record,) = out.rglob("record.json")
     assert not (record.parent / "journal.jsonl").exists()
     return {name: (record.parent / name).read_bytes() for name in RESULTS}
+
+
+def peak() -> int:
+    """MiB that this process ever took at once."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def obey_permissions() -> None:

@@ -6,10 +6,15 @@ Hypothesis (``tests/fuzz``) and Atheris (``tools/fuzz.py``) drive the same funct
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import hashlib
+import io
 import json
 import pickle
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,9 @@ import numpy as np
 import pandas
 import safetensors.torch
 import torch
+from records_for_tests import digest_of
 
+from fssbench.backbones.weights import read_tensors
 from fssbench.data.coco_masks import read_annotations, rle
 from fssbench.data.dataset import Dataset
 from fssbench.episodes import hdmnet
@@ -26,6 +33,7 @@ from fssbench.episodes.episode import Episode
 from fssbench.episodes.lists import read_lines, read_pickle
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
+from fssbench.harness.predictions import Predictions, read_predictions
 from fssbench.harness.record import Record
 from fssbench.harness.rows import read_rows, rows_bytes
 from fssbench.matchers.checkpoint import read_checkpoint
@@ -131,15 +139,15 @@ class Parser:
     Attributes:
         read: the function.
         suffix: how the file must be called.
-        seeds: contents of valid files, before `packed`.
-        packed: the file is gzipped, which the fuzzer leaves to `parse`.
+        seeds: contents of valid files, before `pack`.
+        pack: what the fuzzer leaves to `parse`, because it would never guess a checksum: gzip, zip.
         values: the file is JSON.
     """
 
     read: Callable[[Path], Any]
     suffix: str = ""
     seeds: tuple[bytes, ...]
-    packed: bool = False
+    pack: Callable[[bytes], bytes] | None = None
     values: bool = False
 
 
@@ -162,6 +170,65 @@ def _checkpoint() -> bytes:
     return safetensors.torch.save(tensors, {"fssbench": json.dumps(header)})
 
 
+def _gzip(data: bytes) -> bytes:
+    return gzip.compress(data, 1, mtime=0)
+
+
+def _predictions() -> bytes:
+    kept = Predictions(manifest=MANIFEST.digest)
+    kept.add(MANIFEST.episodes, [torch.from_numpy(_MASK == 1), torch.zeros(20, 30).bool()])
+    return kept._content()
+
+
+def _read_predictions(path: Path) -> Any:
+    # The record of a stranger names the digest of whatever there is.
+    with contextlib.suppress(OSError, EOFError, zlib.error):
+        content = gzip.decompress(path.read_bytes())
+        found = read_predictions(path, hashlib.sha256(content).hexdigest(), 2)
+        for episode in MANIFEST.episodes:
+            with contextlib.suppress(FssbenchError):
+                found.mask(episode.index, 20, 30)
+        return found
+    return read_predictions(path, "", 2)
+
+
+def _read_tensors(path: Path) -> Any:
+    # What was accepted can be copied.
+    return {name: tensor.clone() for name, tensor in read_tensors(path).items()}
+
+
+_TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int8)}
+
+
+def _torch(*, zipped: bool) -> bytes:
+    file = io.BytesIO()
+    torch.save({"state_dict": _TENSORS}, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+def _zip(members: Mapping[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def _members() -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(_torch(zipped=True))) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+_ARCHIVE = _members()
+(_PICKLE,) = (name for name in _ARCHIVE if name.endswith("data.pkl"))
+
+
+def _array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, _TENSORS["a.weight"].numpy())
+    return file.getvalue()
+
+
 _LISTS = {0: ["a", "b"], 1: ["c"] * 3}
 
 PARSERS = {
@@ -169,13 +236,17 @@ PARSERS = {
         read=Manifest.read, suffix=".jsonl", seeds=(_manifest_text(),), values=True
     ),
     "packed-manifest": Parser(
-        read=Manifest.read, suffix=".jsonl.gz", seeds=(_manifest_text(),), packed=True, values=True
+        read=Manifest.read, suffix=".jsonl.gz", seeds=(_manifest_text(),), pack=_gzip, values=True
     ),
     "record": Parser(
-        read=Record.read, suffix=".json", seeds=(json.dumps(RECORD).encode(),), values=True
+        read=Record.read, suffix=".json", values=True,
+        seeds=(
+            json.dumps(RECORD).encode(),
+            json.dumps({**RECORD, "digest": digest_of(RECORD)}).encode(),
+        ),
     ),
     "rows": Parser(
-        read=read_rows, suffix=".csv.gz", seeds=(gzip.decompress(rows_bytes(ROWS)),), packed=True
+        read=read_rows, suffix=".csv.gz", seeds=(gzip.decompress(rows_bytes(ROWS)),), pack=_gzip
     ),
     "lines": Parser(read=read_lines, suffix=".txt", seeds=(b"a\nb \n\n", b"\xef\xbb\xbfa\r\nb")),
     "pickle": Parser(
@@ -187,6 +258,20 @@ PARSERS = {
     ),
     "coco": Parser(read=_coco, suffix=".json", seeds=(json.dumps(COCO).encode(),), values=True),
     "checkpoint": Parser(read=read_checkpoint, suffix=".safetensors", seeds=(_checkpoint(),)),
+    "predictions": Parser(
+        read=_read_predictions, suffix=".jsonl.gz", seeds=(_predictions(),), pack=_gzip, values=True
+    ),
+    "weights": Parser(
+        read=_read_tensors, suffix=".pth", seeds=(_torch(zipped=False), _torch(zipped=True))
+    ),
+    "pickled-weights": Parser(
+        read=_read_tensors, suffix=".pth", seeds=(_ARCHIVE[_PICKLE],),
+        pack=lambda data: _zip({**_ARCHIVE, _PICKLE: data}),
+    ),
+    "array": Parser(
+        read=_read_tensors, suffix=".npz", seeds=(_array(),),
+        pack=lambda data: _zip({"a.npy": data}),
+    ),
 }  # fmt: skip
 
 
@@ -201,8 +286,7 @@ def parse(name: str, data: bytes, folder: Path, *, raw: bool = False) -> Any:
     """
     parser = PARSERS[name]
     path = folder / f"{name}{parser.suffix}"
-    packed = parser.packed and not raw
-    path.write_bytes(gzip.compress(data, 1, mtime=0) if packed else data)
+    path.write_bytes(data if raw or parser.pack is None else parser.pack(data))
     try:
         return parser.read(path)
     except FssbenchError as error:

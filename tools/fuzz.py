@@ -14,6 +14,7 @@ import logging
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
@@ -28,6 +29,7 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
         import parsers_for_fuzz
 
     logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     seeds = corpus / name
     seeds.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(parsers_for_fuzz.PARSERS[name].seeds):

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
-import safetensors.torch
 import timm
 import torch
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from fssbench.backbones.backbone import WeightsInfo
+from fssbench.backbones.weight_files import SUFFIXES, check_size, parse
 from fssbench.errors import FssbenchError
 from fssbench.files import sha256
 
@@ -27,7 +26,6 @@ PRETRAINED, RANDOM, NONE = "pretrained", "random", "none"
 RANDOM_SEED = 0
 BACKBONE_PREFIX = "backbone."
 HUB_FILE = "model.safetensors"
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 _HEADS = re.compile(r"(fc|head|classifier|pre_logits)\.")
 _PATIENCE = 8.0  # seconds until the hub counts as out of reach
 
@@ -105,20 +103,22 @@ def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a weight file by name, without the usual wrappings.
 
-    Nothing in the file is executed: pickles are read with torch's ``weights_only``.
+    Nothing in the file is executed: pickles are read with torch's ``weights_only``. Nor does it
+    take more memory than a weight file may; see `fssbench.backbones.weight_files`.
 
     Raises:
-        FssbenchError: the file is missing, of another kind, or damaged.
+        FssbenchError: the file is missing, of another kind, damaged, or would unpack to too much.
     """
-    if path.suffix not in _SUFFIXES:
+    if path.suffix not in SUFFIXES:
         raise FssbenchError(
             f"weights {path}: unknown kind of file; give pretrained, random or a file that ends in "
-            f"{', '.join(_SUFFIXES)}"
+            f"{', '.join(SUFFIXES)}"
         )
     if not path.is_file():
         raise FssbenchError(f"weights {path}: there is no such file; check the path")
     try:
-        content = _parse(path)
+        tensors = _unwrap(parse(path))
+        check_size(path, tensors.values())
     except MemoryError:
         raise
     # The parsers of three formats meet a file of unknown origin here: anything may be raised.
@@ -127,7 +127,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"weights {path}: not readable as a plain weight file ({_first_line(error)}); "
             "save the state dict alone, with safetensors or torch.save"
         ) from error
-    return _unwrap(content)
+    return tensors
 
 
 def hub_entry(tag: str) -> Any:
@@ -180,15 +180,6 @@ def build(
         if callable(restore):
             restore()
     return module
-
-
-def _parse(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return safetensors.torch.load_file(path, device="cpu")
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _unwrap(content: Any) -> dict[str, Tensor]:

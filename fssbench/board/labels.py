@@ -89,8 +89,8 @@ def training_label(record: Record) -> tuple[str, ...]:
 
 
 def _options(record: Record) -> dict[str, Any]:
-    precision = {"precision": record.environment.get("precision")}
-    return {**precision, **training_facts(record), **record.config}
+    said = {name: record.environment.get(name) for name in ("precision", "features")}
+    return {**said, **training_facts(record), **record.config}
 
 
 def _compact(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,31 +13,21 @@ import numpy
 import pandas
 
 from fssbench.board.results import FILES, Result, brings_backbone, read_result
-from fssbench.board.verify import measured_metrics, problems, rows_problem
+from fssbench.board.verdict import ELSEWHERE, Verdict, compare_rows, conditions, conditions_of
+from fssbench.board.verify import examine, measured_metrics
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
 from fssbench.episodes.protocol import build_manifest
 from fssbench.errors import FssbenchError
 from fssbench.files import sha256
+from fssbench.harness.bench import Bench
 from fssbench.harness.chunks import chunks_of
 from fssbench.harness.environment import environment
-from fssbench.harness.evaluate import Bench, prepare
+from fssbench.harness.evaluate import prepare
 from fssbench.harness.evaluation import Evaluation
 from fssbench.harness.record import Record, folder_of
 from fssbench.harness.recording import config_of
 from fssbench.harness.rows import KEYS
-from fssbench.metrics.iou import IoU
-
-ELSEWHERE = 1e-4
-"""Share of an image's pixels by which counts may differ on other hardware, software or precision:
-rounding moves logits that lie near 0 to its other side."""
-ROUNDING = 1e-9
-"""Relative difference of two equal numbers of which one was written as text and read."""
-
-SAME = ("device", "hardware", "threads", "precision", "batch_size", "torch")
-"""Conditions under which rows must be equal to the pixel when all of them are."""
-TOLD = ("features", "fssbench", "commit", "python", "system")
-"""Conditions that are told beside them."""
 
 
 @attrs.frozen(kw_only=True)
@@ -72,91 +61,6 @@ class Rerun:
     tolerance: float | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Difference:
-    """An episode whose row is not what it is now.
-
-    Attributes:
-        index, class_id, query: the episode.
-        class_name: name of the class.
-        columns: (stored, now) of each column that differs.
-        pixels: the largest difference of a count.
-        allowed: the largest that the tolerance allows.
-        within: whether all columns are as they should be, within the tolerance.
-    """
-
-    index: int
-    class_id: int
-    class_name: str
-    query: str
-    columns: Mapping[str, tuple[float, float]]
-    pixels: int
-    allowed: int
-    within: bool
-
-
-@attrs.frozen(kw_only=True)
-class Verdict:
-    """What came out.
-
-    Attributes:
-        folder: where the record lies.
-        record: the record.
-        seed: of the sample.
-        sample: indices of the episodes that were done again, ascending.
-        then, now: conditions, `SAME` and `TOLD`, of the record and of this verification.
-        tolerance: share of an image's pixels by which counts may differ.
-        problems: what is wrong with the record without any model, one line each.
-        differences: episodes of the sample whose rows differ.
-    """
-
-    folder: Path
-    record: Record
-    seed: int
-    sample: tuple[int, ...]
-    then: Mapping[str, Any]
-    now: Mapping[str, Any]
-    tolerance: float
-    problems: tuple[str, ...]
-    differences: tuple[Difference, ...]
-
-    @property
-    def stands(self) -> bool:
-        """Nothing is wrong, and no row differs by more than the tolerance."""
-        return not self.problems and all(each.within for each in self.differences)
-
-    @property
-    def changed(self) -> tuple[str, ...]:
-        """Those of `SAME` that are not the same."""
-        return tuple(name for name in SAME if self.then.get(name) != self.now.get(name))
-
-    @property
-    def surely_found(self) -> int:
-        """So many changed rows would be found out, one of them at least, with 95 % certainty."""
-        total, sample = self.record.manifest.episodes, len(self.sample)
-        return next(
-            rows
-            for rows in range(1, total + 1)
-            if 20 * math.comb(total - rows, sample) <= math.comb(total, sample)
-        )
-
-    def to_fields(self) -> dict[str, Any]:
-        """Everything as JSON has it."""
-        return {
-            "record": str(self.folder),
-            "stands": self.stands,
-            "episodes": self.record.manifest.episodes,
-            "seed": self.seed,
-            "sample": list(self.sample),
-            "then": dict(self.then),
-            "now": dict(self.now),
-            "changed": list(self.changed),
-            "tolerance": self.tolerance,
-            "problems": list(self.problems),
-            "differences": [attrs.asdict(each) for each in self.differences],
-        }
-
-
 def verify_record(path: Path, rerun: Rerun | None = None) -> Verdict:
     """Do a random sample of a record's episodes again, and compare their rows with the stored ones.
 
@@ -176,14 +80,14 @@ def verify_record(path: Path, rerun: Rerun | None = None) -> Verdict:
         raise FssbenchError(f"--episodes must be at least 1, not {rerun.episodes}")
     result = _complete(folder_of(path))
     record, manifest, rows = result.record, result.manifest(), result.rows()
-    found = problems(result.folder, intervals=False)
+    found, sound = examine(result, manifest, rows, intervals=False)
     seed = secrets.randbelow(2**32) if rerun.seed is None else rerun.seed
-    then = _then(record)
     verdict = Verdict(
-        folder=result.folder, record=record, seed=seed, sample=(), then=then, now={},
-        tolerance=rerun.tolerance or 0.0, problems=tuple(found), differences=(),
+        folder=result.folder, record=record, seed=seed, sample=(),
+        then=conditions_of(record), now={}, tolerance=rerun.tolerance or 0.0,
+        problems=tuple(found), differences=(),
     )  # fmt: skip
-    if rows_problem(rows, manifest):
+    if not sound:
         return verdict
     bench = prepare(_job(record, rows, rerun))
     _check_parts(bench, record, manifest)
@@ -192,7 +96,7 @@ def verify_record(path: Path, rerun: Rerun | None = None) -> Verdict:
         return attrs.evolve(verdict, problems=(*found, *wrong))
     sample = draw_sample(len(manifest.episodes), rerun.episodes, seed)
     again = _measure_again(bench, manifest, sample)
-    now = _conditions(
+    now = conditions(
         environment(bench.pipeline.device),
         precision=bench.job.precision,
         batch_size=bench.job.batch_size,
@@ -216,56 +120,6 @@ def draw_sample(total: int, count: int, seed: int) -> tuple[int, ...]:
     generator = numpy.random.default_rng(seed)
     drawn = generator.choice(total, size=min(count, total), replace=False)
     return tuple(sorted(drawn.tolist()))
-
-
-def compare_rows(
-    stored: pandas.DataFrame, now: pandas.DataFrame, manifest: Manifest, tolerance: float
-) -> list[Difference]:
-    """The episodes whose rows differ.
-
-    Pixel counts may differ by the tolerance's share of the image. Columns of other metrics must be
-    equal where the counts are, because the mask is then the same one for all that is known; where
-    counts differ, as the tolerance allows, other columns are not judged.
-
-    Args:
-        stored: all rows of the record.
-        now: the sampled rows, measured again.
-        manifest: the episodes.
-        tolerance: share of an image's pixels.
-    """
-    differences = []
-    for new in now.to_dict("records"):
-        index = int(new["index"])
-        old = stored.iloc[index].to_dict()
-        columns = {
-            name: (old[name], new[name])
-            for name in now.columns.drop(list(KEYS))
-            if not _equal(old[name], new[name])
-        }
-        if not columns:
-            continue
-        pixels = max(abs(int(old[name]) - int(new[name])) for name in IoU.columns)
-        allowed = math.floor(tolerance * (new["union_bg"] + new["intersection_fg"]))
-        class_id = int(new["class_id"])
-        differences.append(
-            Difference(
-                index=index,
-                class_id=class_id,
-                class_name=manifest.class_name(class_id),
-                query=str(new["query"]),
-                columns=columns,
-                pixels=pixels,
-                allowed=allowed,
-                within=0 < pixels <= allowed,
-            )
-        )
-    return differences
-
-
-def _equal(old: float, new: float) -> bool:
-    if math.isnan(old) or math.isnan(new):
-        return math.isnan(old) and math.isnan(new)
-    return math.isclose(old, new, rel_tol=ROUNDING, abs_tol=ROUNDING)
 
 
 def _complete(folder: Path) -> Result:
@@ -421,15 +275,3 @@ def _measure_again(bench: Bench, manifest: Manifest, sample: Sequence[int]) -> p
     again: pandas.DataFrame = pandas.concat(tables, ignore_index=True)
     sampled: pandas.DataFrame = again.loc[again["index"].isin(sample)]
     return sampled
-
-
-def _then(record: Record) -> dict[str, Any]:
-    packages = record.environment.get("packages")
-    torch = packages.get("torch") if isinstance(packages, Mapping) else None
-    return _conditions({**record.environment, "packages": {"torch": torch}})
-
-
-def _conditions(said: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """`SAME` and `TOLD` out of the environment block of a record."""
-    flat = {**said, "torch": said["packages"]["torch"], **more}
-    return {name: flat.get(name) for name in (*SAME, *TOLD)}

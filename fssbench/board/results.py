@@ -119,11 +119,18 @@ def method_identity(record: Record) -> dict[str, Any]:
             else record.weights.sha256 or record.weights.source
         ),
         "precision": record.environment.get("precision"),
+        # Only where they were rounded, so that the places of all other results stay.
+        **({"features": record.environment["features"]} if rounded(record) else {}),
         "training": training_facts(record) if checkpoint else None,
         "protocol": record.protocol,
         "fingerprint": record.dataset.fingerprint,
         "limit": record.manifest.limit,
     }
+
+
+def rounded(record: Record) -> bool:
+    """Whether features were kept at half the precision that they were computed in."""
+    return "features" in record.environment
 
 
 def brings_backbone(record: Record) -> bool:

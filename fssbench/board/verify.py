@@ -14,16 +14,14 @@ import cattrs
 import pandas
 
 from fssbench.board.folds import known_folds
-from fssbench.board.results import FILES, read_result
+from fssbench.board.results import FILES, Result, read_result
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
+from fssbench.harness.agreement import near, rows_problem, score_problems
 from fssbench.harness.record import RECORD_FILE, ROWS_FILE, Record
-from fssbench.harness.rows import misplaced
-from fssbench.metrics.iou import IoU
 from fssbench.metrics.metric import Metric
 from fssbench.statistics.intervals import score_intervals
 
-TOLERANCE = 1e-6
 # An interval comes from floating-point comparisons of replicates with the score, which another
 # machine's linear algebra may decide otherwise; it moves the bounds by less than this.
 INTERVAL_TOLERANCE = 0.01
@@ -49,15 +47,36 @@ def problems(folder: Path, *, intervals: bool = True) -> list[str]:
         manifest, rows = result.manifest(), result.rows()
     except FssbenchError as error:
         return [str(error)]
-    record, path = result.record, folder / RECORD_FILE
+    return examine(result, manifest, rows, intervals=intervals)[0]
+
+
+def examine(
+    result: Result, manifest: Manifest, rows: pandas.DataFrame, *, intervals: bool = True
+) -> tuple[list[str], bool]:
+    """What of a result does not fit the rest of it.
+
+    Args:
+        result: the result.
+        manifest: its manifest.
+        rows: its rows.
+        intervals: False spares the intervals, which take the longest.
+
+    Returns:
+        Its problems, one line each, and whether the rows are those of the manifest at all.
+    """
+    record, path = result.record, result.folder / RECORD_FILE
     found = [f"{path}: {problem}" for problem in _facts(record, manifest)]
     bad_rows = rows_problem(rows, manifest)
     if bad_rows:
-        return [*found, f"{folder / ROWS_FILE}: {bad_rows}; evaluate again"]
-    found += [f"{path}: {problem}" for problem in _scores(record, manifest, rows)]
+        return [*found, f"{result.folder / ROWS_FILE}: {bad_rows}; evaluate again"], False
+    metrics = measured_metrics(rows).values()
+    found += [
+        f"{path}: {problem}; evaluate again"
+        for problem in score_problems(record, manifest, rows, metrics)
+    ]
     if intervals:
         found += [f"{path}: {problem}" for problem in _intervals(record, rows)]
-    return found
+    return found, True
 
 
 def _facts(record: Record, manifest: Manifest) -> Iterator[str]:
@@ -104,56 +123,11 @@ def _absolute_paths(value: Any, key: str = "") -> Iterator[str]:
         yield _brief(key)
 
 
-def rows_problem(rows: pandas.DataFrame, manifest: Manifest) -> str:
-    """Why rows cannot be those of a manifest's episodes, or "" when they can."""
-    missing = [name for name in IoU.columns if name not in rows.columns]
-    if missing:
-        return f"these rows lack the column {', '.join(missing)}"
-    wrong = misplaced(rows, manifest)
-    if wrong:
-        return wrong
-    for name in IoU.columns:
-        if rows[name].dtype != "int64" or (rows[name] < 0).any():
-            return f"column {name} must be whole numbers from 0"
-    for name in rows.columns.drop("query"):
-        if not pandas.api.types.is_numeric_dtype(rows[name]):
-            return f"column {_brief(name)} must be numbers"
-    for part in ("fg", "bg"):
-        if (rows[f"intersection_{part}"] > rows[f"union_{part}"]).any():
-            return f"column intersection_{part} is larger than union_{part}"
-    return ""
-
-
-def _scores(record: Record, manifest: Manifest, rows: pandas.DataFrame) -> Iterator[str]:
-    """What the record says of its rows."""
-    iou = IoU()
-    plugins: dict[str, float] = {}
-    for metric in measured_metrics(rows).values():
-        plugins.update(metric.summarise(rows, manifest.class_ids))
-    for name, true in {**plugins, **iou.summarise(rows)}.items():
-        if name not in record.scores and name in ("miou", "fb_iou", "episode_miou"):
-            yield f"scores.{name} is missing; evaluate again, with the metric iou"
-        elif name in record.scores and not _near(record.scores[name], true):
-            said = f"{record.scores[name]:.6f}"
-            yield f"scores.{name} is {said}, the rows give {true:.6f}; evaluate again"
-    names = dict(manifest.classes)
-    table = iou.per_class(rows)
-    if [entry.class_id for entry in record.per_class] != list(table.index):
-        yield "per_class has other classes than the rows; evaluate again"
-        return
-    for entry in record.per_class:
-        line = table.loc[entry.class_id]
-        fits = (entry.name, entry.episodes) == (names.get(entry.class_id), line["episodes"])
-        near = _near(entry.iou, line["iou"]) and _near(entry.background_iou, line["background_iou"])
-        if not (fits and near):
-            yield f"per_class of class {entry.class_id} is not what the rows give; evaluate again"
-
-
 def _intervals(record: Record, rows: pandas.DataFrame) -> Iterator[str]:
     for name, (low, high) in score_intervals([rows]).items():
         said_low, said_high = record.intervals.get(name, (math.nan, math.nan))
         if not (
-            _near(said_low, low, INTERVAL_TOLERANCE) and _near(said_high, high, INTERVAL_TOLERANCE)
+            near(said_low, low, INTERVAL_TOLERANCE) and near(said_high, high, INTERVAL_TOLERANCE)
         ):
             yield (
                 f"intervals.{name} is {said_low:.4f} to {said_high:.4f}, the rows give {low:.4f} "
@@ -180,11 +154,6 @@ def measured_metrics(rows: pandas.DataFrame) -> dict[str, Metric]:
         if set(metric.columns) <= set(rows.columns):
             metrics[spec.name] = metric
     return metrics
-
-
-def _near(said: float, true: float, tolerance: float = TOLERANCE) -> bool:
-    # A NaN must fail, so not the other way round.
-    return abs(said - true) <= tolerance
 
 
 def _brief(value: Any) -> str:

@@ -11,7 +11,7 @@ import click
 from fssbench.cli.options import data_options, json_option, plugin_option
 
 if TYPE_CHECKING:
-    from fssbench.board.rerun import Difference, Verdict
+    from fssbench.board.verdict import Difference, Verdict
 
 MOST = 20
 """Differing episodes that the table shows."""

@@ -102,9 +102,10 @@ def _class_lists(path: Path, dataset: Dataset, fold: int) -> dict[int, list[str]
     try:
         # Only literals: the authors' code would run whatever stands in the file.
         found = ast.literal_eval(text)
+        if not all(type(number) is int for number in found):
+            raise TypeError("a class number that is none")
         lists = {
-            int(number) - 1: [image_id(image) for image, _ in pairs]
-            for number, pairs in found.items()
+            number - 1: [image_id(image) for image, _ in pairs] for number, pairs in found.items()
         }
     except (
         ValueError,

@@ -16,11 +16,14 @@ from torch import Tensor
 
 from fssbench.data.coco_masks import rle, run_lengths
 from fssbench.episodes.episode import Episode
-from fssbench.errors import FssbenchError
-from fssbench.files import write_atomically
+from fssbench.errors import FssbenchError, one_line
+from fssbench.files import MIB, read_within, write_atomically
 
 PREDICTIONS_FILE = "predictions.jsonl.gz"
 FORMAT = 1
+MOST_FOR_ONE = MIB // 4
+"""Bytes that a mask may take on average before compression; one of a photograph takes a thousandth,
+one of white noise of 640 x 480 pixels the half."""
 
 Line = dict[str, Any]
 """``{"index": 7, "size": [H, W], "counts": "…"}``: an episode and pycocotools' compressed mask."""
@@ -97,20 +100,22 @@ class Predictions:
         return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode()
 
 
-def read_predictions(path: Path, digest: str) -> Predictions:
+def read_predictions(path: Path, digest: str, episodes: int) -> Predictions:
     """Read what `Predictions.write` wrote.
 
     Args:
         path: the file.
         digest: what the record says of it.
+        episodes: how many the manifest has, which bounds what is unpacked.
 
     Raises:
-        FssbenchError: it cannot be read, or it is not what the record was made with.
+        FssbenchError: it cannot be read, it is too large, or it is not what the record was made
+            with.
     """
     again = "evaluate again with --save-predictions"
     try:
-        content = gzip.decompress(path.read_bytes())
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        content = read_within(path, (episodes + 1) * MOST_FOR_ONE, packed=True)
+    except (gzip.BadGzipFile, EOFError, ValueError, zlib.error) as error:
         raise FssbenchError(f"{path}: these predictions are damaged ({error}); {again}") from error
     except OSError as error:
         reason = error.strerror or str(error)
@@ -127,8 +132,10 @@ def read_predictions(path: Path, digest: str) -> Predictions:
         return Predictions(
             manifest=header["manifest"], lines={line["index"]: line for line in lines}
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FssbenchError(f"{path}: these are no predictions of fssbench: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FssbenchError(
+            f"{path}: these are no predictions of fssbench ({one_line(error)}); {again}"
+        ) from error
 
 
 def _compress(index: int, mask: Tensor) -> Line:

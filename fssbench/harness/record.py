@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from fssbench.errors import FssbenchError, one_line
 from fssbench.files import MIB, read_within, write_atomically
 
 SCHEMA = 1
+DIGEST = "digest"
+"""The key of the file that is no attribute of `Record`: the digest of all others."""
 RECORD_FILE = "record.json"
 ROWS_FILE = "rows.csv.gz"
 MANIFEST_FILE = "manifest.jsonl.gz"
@@ -187,9 +190,20 @@ class Record:
             return f"only the first {self.manifest.episodes} episodes"
         return ""
 
+    @property
+    def digest(self) -> str:
+        """Sha256 (hex) of all fields, which the file holds beside them."""
+        return _digest(self._fields())
+
     def to_json(self) -> str:
-        """The record as JSON text, keys in the order of the attributes."""
-        return json.dumps(cattrs.unstructure(self), indent=2, allow_nan=False) + "\n"
+        """The record as JSON text: keys in the order of the attributes, and the digest."""
+        fields = self._fields()
+        return json.dumps({**fields, DIGEST: _digest(fields)}, indent=2) + "\n"
+
+    def _fields(self) -> dict[str, Any]:
+        """The record as JSON has it; raises a ValueError for NaN and infinity."""
+        fields: dict[str, Any] = json.loads(json.dumps(cattrs.unstructure(self), allow_nan=False))
+        return fields
 
     def write(self, folder: Path) -> Path:
         """Write ``record.json`` into a folder, by rename."""
@@ -201,8 +215,13 @@ class Record:
     def read(cls, path: Path) -> Record:
         """Read a record.
 
+        One without a digest was written before records had any, and is read all the same. The
+        digest finds damage and slips of the hand. It is no signature: whether a stranger's scores
+        are those of the rows is for `fssbench.board.verify`.
+
         Raises:
-            FssbenchError: it cannot be read, or is no record of this schema.
+            FssbenchError: it cannot be read, is no record of this schema, or has changed since it
+                was written.
         """
         try:
             fields = json.loads(read_within(path, MOST_BYTES))
@@ -219,6 +238,12 @@ class Record:
                 f"{SCHEMA}"
             )
         try:
+            # Of what the file says, with all that a newer version may have added.
+            if DIGEST in fields and fields.pop(DIGEST) != _digest(fields):
+                raise FssbenchError(
+                    f"{path}: the content does not fit its digest, so it was changed or is "
+                    "damaged; copy the file again, or remove its folder and evaluate again"
+                )
             record = strict.structure(fields, cls)
             record.to_json()  # raises for what JSON cannot say: NaN, infinity
         except (cattrs.BaseValidationError, TypeError, ValueError, RecursionError) as error:
@@ -226,3 +251,9 @@ class Record:
                 f"{path}: this record is damaged: {strict.reasons(error)}"
             ) from error
         return record
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    """Sha256 (hex) of the canonical text of a record's JSON without its digest."""
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

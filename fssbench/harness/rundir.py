@@ -17,12 +17,13 @@ from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
 from fssbench.files import cannot_write
+from fssbench.harness.agreement import rows_problem, score_problems
 from fssbench.harness.chunks import chunks_of
 from fssbench.harness.claimed import ClaimedFolder
 from fssbench.harness.handout import HandOut
 from fssbench.harness.predictions import Predictions
 from fssbench.harness.record import MANIFEST_FILE, RECORD_FILE, ROWS_FILE, Record
-from fssbench.harness.rows import misplaced, read_rows, write_rows
+from fssbench.harness.rows import read_rows, write_rows
 from fssbench.harness.run import Run
 
 JOURNAL_FILE = "journal.jsonl"
@@ -95,16 +96,21 @@ class RunDirectory(ClaimedFolder):
     def finished(self) -> Record | None:
         """The record, when the run was finished before.
 
+        Its scores are compared with the rows: a record may be from before there were digests, or
+        somebody's hand may have been in it.
+
         Raises:
             FssbenchError: the record or the rows are damaged.
         """
-        path, rows = self.folder / RECORD_FILE, self.folder / ROWS_FILE
-        if not path.exists() or not rows.exists():
+        paths = self.folder / RECORD_FILE, self.folder / ROWS_FILE
+        if not all(path.exists() for path in paths):
             return None
-        record = Record.read(path)
-        wrong = misplaced(read_rows(rows), self.manifest)
+        record, rows = Record.read(paths[0]), read_rows(paths[1])
+        wrong = rows_problem(rows, self.manifest)
         if wrong:
-            raise FssbenchError(f"{rows}: {wrong}; remove {self.folder} and evaluate again")
+            raise FssbenchError(f"{paths[1]}: {wrong}; remove {self.folder} and evaluate again")
+        for wrong in score_problems(record, self.manifest, rows):
+            raise FssbenchError(f"{paths[0]}: {wrong}; remove {self.folder} and evaluate again")
         return record
 
     def rows(self) -> pandas.DataFrame:

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from fssbench.errors import FssbenchError, near
-from fssbench.harness.record import SCHEMA, Record
+from fssbench.harness.record import DIGEST, SCHEMA, Record
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
@@ -29,6 +29,10 @@ def record_schema() -> dict[str, Any]:
     whole = _object(Record, parts)
     whole["properties"]["schema"] |= {"const": SCHEMA}
     whole["required"].insert(0, "schema")
+    # Not required: the first records had none.
+    whole["properties"][DIGEST] = {
+        "type": "string", "description": "sha256 of all other fields, by which damage is found.",
+    }  # fmt: skip
     return {"$schema": DIALECT, "title": "fssbench record", **whole, "$defs": parts}
 
 

@@ -132,7 +132,7 @@ def score_run(
     lacking = {name: m for name, m in metrics.items() if not set(m.columns) <= set(rows.columns)}
     table = rows
     if lacking:
-        predictions = _kept(folder, record, lacking)
+        predictions = _kept(folder, record, manifest, lacking)
         dataset = _dataset(record, manifest, data_root, data_options or {})
         measured = _measured(
             record, manifest, rows, predictions, dataset, tuple(lacking.values()), folder
@@ -172,7 +172,9 @@ def check_scores_file(path: Path) -> None:
         raise FssbenchError(f"--out {path}: this is there and no file of scores; choose another")
 
 
-def _kept(folder: Path, record: Record, lacking: Mapping[str, Metric]) -> Predictions:
+def _kept(
+    folder: Path, record: Record, manifest: Manifest, lacking: Mapping[str, Metric]
+) -> Predictions:
     if not record.predictions:
         columns = ", ".join(name for metric in lacking.values() for name in metric.columns)
         raise FssbenchError(
@@ -181,8 +183,8 @@ def _kept(folder: Path, record: Record, lacking: Mapping[str, Metric]) -> Predic
             "--save-predictions, and score the run directory that it names"
         )
     path = folder / PREDICTIONS_FILE
-    predictions = read_predictions(path, record.predictions)
-    if predictions.manifest != record.manifest.digest:
+    predictions = read_predictions(path, record.predictions, len(manifest.episodes))
+    if predictions.manifest != manifest.digest:
         raise FssbenchError(f"{path}: these predictions are of other episodes than the record")
     return predictions
 

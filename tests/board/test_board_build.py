@@ -1,6 +1,5 @@
 """From runs to pages."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 from markdown_it import MarkdownIt
+from records_for_tests import change_record
 
 from fssbench.board.board import build_boards
 from fssbench.board.check import check_boards
@@ -155,9 +155,7 @@ def test_runs_without_a_record_are_told(tmp_path, path):
 @pytest.mark.parametrize("field", ["matcher", "backbone"])
 def test_names_cannot_leave_the_folder(runs, tmp_path, field, name):
     folder = runs.add()
-    fields = json.loads((folder / "record.json").read_text())
-    fields[field] = name
-    (folder / "record.json").write_text(json.dumps(fields))
+    change_record(folder, field, value=name)
     with pytest.raises(FssbenchError, match="is no name"):
         build_boards([folder], tmp_path / "boards")
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from records_for_tests import change_record
 
 from fssbench import registry
 from fssbench.board.board import build_boards
@@ -41,17 +42,6 @@ def test_a_fresh_board_is_fine(board):
 
 def one_result(board: Path) -> Path:
     return sorted(file.parent for file in board.rglob("record.json"))[0]
-
-
-def change_record(folder: Path, *keys: str, value: object) -> None:
-    path = folder / "record.json"
-    fields = json.loads(path.read_text())
-    *outer, last = keys
-    inside = fields
-    for key in outer:
-        inside = inside[key]
-    inside[last] = value
-    path.write_text(json.dumps(fields, indent=2) + "\n")
 
 
 def only_problem(board: Path) -> str:
@@ -136,6 +126,7 @@ def test_an_edited_row(board):
         (lambda rows: rows.assign(intersection_fg=-1), "whole numbers from 0"),
         (lambda rows: rows.assign(intersection_fg=0.5), "whole numbers from 0"),
         (lambda rows: rows.assign(intersection_fg=10**9), "larger than union_fg"),
+        (lambda rows: rows.assign(union_bg=2**62), "whole numbers from 0 to 2147483647"),
         (lambda rows: rows.assign(extra="text"), "Unable to parse string"),
     ],
 )
@@ -172,6 +163,28 @@ def test_a_missing_file(board, name):
 def test_a_damaged_record(board, text):
     (one_result(board) / "record.json").write_text(text)
     assert "record" in only_problem(board)
+
+
+def test_a_record_that_was_changed_without_its_digest(board):
+    """Of what no other file could tell, too: times, versions, names."""
+    path = one_result(board) / "record.json"
+    text = path.read_text()
+    for change in (('"seconds_per_episode": 0.0', '"seconds_per_episode": 9.0'),
+                   ('"batch_size": 1', '"batch_size": 3'), ('{', '{"more": 1,')):  # fmt: skip
+        assert change[0] in text
+        path.write_text(text.replace(*change, 1))
+        assert "record.json: the content does not fit its digest" in only_problem(board)
+
+
+def test_a_record_from_before_there_were_digests(board):
+    folder = one_result(board)
+    fields = json.loads((folder / "record.json").read_text())
+    del fields["digest"]
+    (folder / "record.json").write_text(json.dumps(fields, indent=2) + "\n")
+    assert check_boards(board) == []
+    fields["scores"]["miou"] = 99.5
+    (folder / "record.json").write_text(json.dumps(fields, indent=2) + "\n")
+    assert "scores.miou is 99.500000, the rows give" in only_problem(board)
 
 
 @pytest.mark.parametrize("path", ["/home/me/weights.pt", "C:\\weights.pt", "~/weights.pt"])

@@ -1,12 +1,12 @@
 """From runs of one's own to a public board."""
 
-import json
 import shutil
 import socket
 from pathlib import Path
 
 import attrs
 import pytest
+from records_for_tests import change_record
 
 from fssbench.board.board import build_boards
 from fssbench.board.check import check_boards
@@ -125,15 +125,6 @@ def test_a_run_that_was_cut_short(runs, board, capsys):
     assert files(board) == before
 
 
-def change(folder: Path, value: object, *keys: str) -> None:
-    path = folder / "record.json"
-    fields = inside = json.loads(path.read_text())
-    for key in keys[:-1]:
-        inside = inside[key]
-    inside[keys[-1]] = value
-    path.write_text(json.dumps(fields))
-
-
 @pytest.mark.parametrize(
     ("keys", "value", "reason"),
     [
@@ -154,7 +145,7 @@ def change(folder: Path, value: object, *keys: str) -> None:
 )
 def test_what_does_not_verify_or_is_private(runs, board, capsys, keys, value, reason):
     runs.add("fine")
-    change(runs.add("bad", fold=1), value, *keys)
+    change_record(runs.add("bad", fold=1), *keys, value=value)
     before = files(board)
     assert command(runs.root, "--to", board) == 2
     assert reason in only_line(capsys)
@@ -193,7 +184,8 @@ def test_an_account_without_a_name(runs, board, monkeypatch):
 
 
 def test_a_broken_board_takes_nothing(runs, board):
-    change(sorted(board.rglob("record.json"))[0].parent, 99.0, "scores", "miou")
+    first = min(board.rglob("record.json")).parent
+    change_record(first, "scores", "miou", value=99.0)
     before = files(board)
     with pytest.raises(FssbenchError, match=r"scores\.miou"):
         submit([runs.add()], board)

@@ -189,6 +189,21 @@ def test_another_precision_is_another_row(runs):
     ]
 
 
+def test_rounded_features_are_another_row(runs, tmp_path):
+    """`--cache-half` may be another number; folds with and without it are no method's mean."""
+    exact, rounded = {"precision": "fp32"}, {"precision": "fp32", "features": "float16"}
+    runs.folds(quality=0.5, environment=exact)
+    runs.folds(quality=0.4, environment=rounded)
+    (table,) = tables(runs.root)
+    assert [row.method for row in table.rows] == ["prototype", "prototype (features=float16)"]
+    mixed = type(runs)(tmp_path / "mixed")
+    for fold in range(4):
+        mixed.add(fold=fold, environment=rounded if fold else exact)
+    (table,) = tables(mixed.root)
+    assert [sorted(row.folds) for row in table.rows] == [[0], [1, 2, 3]]
+    assert [row.rank for row in table.rows] == [None, None]
+
+
 def test_other_weights_of_the_same_encoder_are_named(runs):
     runs.folds(quality=0.4)
     other = Weights(source="file", name="mine.safetensors", sha256="cd" * 32)

@@ -11,9 +11,13 @@ import methods_for_tests
 import pytest
 import rings_for_tests
 import scipy.stats
+from records_for_tests import change_record
+from registered_for_tests import registered
 
-from fssbench import Evaluation, FssbenchError, Manifest, build, registry
-from fssbench.board.rerun import SAME, Rerun, compare_rows, draw_sample, verify_record
+from fssbench import Evaluation, FssbenchError, Manifest, build
+from fssbench.board import results
+from fssbench.board.rerun import Rerun, draw_sample, verify_record
+from fssbench.board.verdict import SAME, compare_rows
 from fssbench.cli import _run
 from fssbench.files import sha256
 from fssbench.harness.evaluate import evaluate
@@ -45,10 +49,7 @@ def made(tmp_path_factory):
     return make
 
 
-@pytest.fixture(autouse=True)
-def plugin():
-    yield registry.use_plugins(PLUGINS)
-    registry.use_plugins([])
+plugin = registered(methods_for_tests, rings_for_tests)
 
 
 @pytest.fixture
@@ -80,16 +81,6 @@ def fails(verify):
         return line
 
     return call
-
-
-def change_record(folder: Path, *keys: str, value: object) -> None:
-    path = folder / "record.json"
-    fields = json.loads(path.read_text())
-    inside = fields
-    for key in keys[:-1]:
-        inside = inside[key]
-    inside[keys[-1]] = value
-    path.write_text(json.dumps(fields))
 
 
 def tamper(folder: Path, index: int = 12, pixels: int = 5) -> None:
@@ -186,6 +177,26 @@ def test_a_committed_entry():
     folder = min(results.glob("prototype--filterbank--*/fold0-1shot-seed0"))
     verdict = verify_record(folder, attrs.evolve(ALL, episodes=3))
     assert verdict.stands, verdict.differences
+
+
+def test_each_file_is_read_once(made, monkeypatch):
+    """What is verified and what is compared cannot be two states of a file."""
+    read = []
+    for kind, name in ((Record, "record.json"), (Manifest, "manifest.jsonl.gz")):
+        monkeypatch.setattr(kind, "read", counted(kind.read, name, read))
+    monkeypatch.setattr(results, "read_rows", counted(results.read_rows, "rows.csv.gz", read))
+    assert verify_record(made(), attrs.evolve(ALL, episodes=1)).stands
+    assert sorted(read) == ["manifest.jsonl.gz", "record.json", "rows.csv.gz"]
+
+
+def counted(function, name, calls):
+    """The function, which puts its name on a list each time."""
+
+    def call(*arguments):
+        calls.append(name)
+        return function(*arguments)
+
+    return call
 
 
 def test_each_time_another_sample():

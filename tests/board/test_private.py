@@ -5,6 +5,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from records_for_tests import change_record
 
 from fssbench.board.board import build_boards
 from fssbench.board.check import check_boards
@@ -99,9 +100,7 @@ def test_boards_neither_take_nor_keep_what_is_private(runs, tmp_path):
     assert not out.exists()
     build_boards([runs.add(fold=1)], out)
     (record,) = out.rglob("record.json")
-    fields = json.loads(record.read_text())
-    fields["environment"]["note"] = "made at someone@cluster7"
-    record.write_text(json.dumps(fields))
+    change_record(record.parent, "environment", "note", value="made at someone@cluster7")
     (problem,) = check_boards(out)
     assert "environment.note holds an address of mail, or a user at a host" in problem
 

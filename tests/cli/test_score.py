@@ -11,6 +11,7 @@ import shutil
 import methods_for_tests
 import pytest
 import rings_for_tests
+from records_for_tests import change_record
 
 from fssbench import Evaluation, registry
 from fssbench.harness import score
@@ -55,11 +56,6 @@ def quick(monkeypatch):
 
 def metrics_of(out: str) -> dict[str, dict]:
     return json.loads(out)["metrics"]
-
-
-def change_record(folder, **fields):
-    path = folder / "record.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +166,8 @@ def forged(finished, change):
     path = finished / PREDICTIONS_FILE
     content = change(gzip.decompress(path.read_bytes()).decode()).encode()
     path.write_bytes(gzip.compress(content))
-    change_record(finished, predictions=hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(content).hexdigest()
+    change_record(finished, "predictions", value=digest)
 
 
 def test_masks_of_another_run(fails, finished, tmp_path):
@@ -216,7 +213,7 @@ def test_another_dataset(fails, finished):
 
 
 def test_features_that_make_no_size(fails, finished):
-    change_record(finished, features={"size": "big", "resize": "squash"})
+    change_record(finished, "features", value={"size": "big", "resize": "squash"})
     said = fails("score", finished, "--metric", "boundary", *LOAD)
     assert "features.size or features.resize is wrong" in said
 

@@ -6,16 +6,12 @@ import attrs
 import faults_for_tests
 import methods_for_tests
 import pytest
+from registered_for_tests import registered
 
-from fssbench import Evaluation, registry
+from fssbench import Evaluation
 from fssbench.harness.evaluate import evaluate
 
-
-@pytest.fixture(autouse=True)
-def plugin():
-    """The test methods are registered, and gone afterwards."""
-    yield registry.use_plugins([methods_for_tests.__file__])
-    registry.use_plugins([])
+plugin = registered(methods_for_tests)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import json
 import os
 import random
 import re
@@ -21,6 +22,7 @@ import pytest
 import torch
 from faults_for_tests import flipped, kill_until_it_ends, obey_permissions, results, start
 from PIL import Image
+from records_for_tests import change_record
 
 from fssbench import FssbenchError, Manifest
 from fssbench.data.shapes import Shapes
@@ -250,6 +252,43 @@ def test_rows_that_are_damaged_after_the_end(job, undisturbed, bit):
     one_line(job, match=r"rows\.csv\.gz: (these rows are damaged|cannot read these rows|line \d)")
     path.unlink()
     ends_well(job, undisturbed)
+
+
+def test_a_record_that_is_damaged_after_the_end(job):
+    """A finished run is read: the same result, or one line; a number is never another one."""
+    (result,) = evaluate(job)
+    path = result.folder / "record.json"
+    whole = path.read_bytes()
+    start = whole.index(b'"miou"')
+    refused = 0
+    for place in [*range(start, start + 30), *range(0, len(whole), 97)]:
+        path.write_bytes(flipped(whole, 8 * place + place % 8))
+        message = error_of(job)
+        assert "\n" not in message
+        assert not message or message.startswith(str(path))
+        refused += bool(message)
+    assert refused > 40
+    path.write_bytes(whole)
+    assert evaluate(job)[0].record == result.record
+
+
+def test_a_record_that_somebody_betters(job):
+    """With or without a digest that fits: the scores are compared with the rows."""
+    (result,) = evaluate(job)
+    path = result.folder / "record.json"
+    for keys in (("scores", "miou"), ("scores", "fb_iou"), ("scores", "episode_miou")):
+        whole = path.read_bytes()
+        change_record(result.folder, *keys, value=95.43)
+        one_line(job, match=rf"scores\.{keys[1]} is 95\.430000, the rows give .*; remove .* again")
+        fields = json.loads(path.read_text())
+        del fields["digest"]  # as before there were any
+        path.write_text(json.dumps(fields))
+        one_line(job, match=rf"scores\.{keys[1]} is 95\.430000")
+        path.write_bytes(whole)
+    per_class = json.loads(path.read_text())["per_class"]
+    per_class[0]["iou"] += 1
+    change_record(result.folder, "per_class", value=per_class)
+    one_line(job, match=r"per_class of class \d+ is not what the rows give")
 
 
 def test_a_cache_that_is_damaged(job, undisturbed, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
 
@@ -9,9 +10,10 @@ import methods_for_tests
 import pytest
 import torch
 from faults_for_tests import flipped
-from parsers_for_fuzz import MANIFEST, ROWS
+from parsers_for_fuzz import MANIFEST, RECORD, ROWS
+from records_for_tests import change_record, digest_of
 
-from fssbench import FssbenchError, Manifest, backbone
+from fssbench import FssbenchError, Manifest, Record, backbone, strict
 from fssbench.harness.rows import read_rows, write_rows
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.training.directory import STATE_FILE, TrainingDirectory, read_state
@@ -38,6 +40,10 @@ def checkpoint_of(path):
     return {**found.header, **found.weights}
 
 
+def a_record():
+    return strict.structure(RECORD, Record)
+
+
 def write_a_state(path):
     generator = torch.Generator().manual_seed(0)
     TrainingDirectory(path.parent, {}).save(
@@ -49,6 +55,7 @@ KINDS = {
     "manifest.jsonl.gz": (MANIFEST.write, Manifest.read),
     "rows.csv.gz": (lambda path: write_rows(ROWS, path), read_rows),
     "a.safetensors": (write_a_checkpoint, checkpoint_of),
+    "record.json": (lambda path: a_record().write(path.parent), Record.read),
     STATE_FILE: (write_a_state, lambda path: read_state(path.parent)),
 }
 
@@ -85,11 +92,31 @@ def test_a_file_that_is_cut_off(name, tmp_path):
     write, read = KINDS[name]
     write(path)
     whole = path.read_bytes()
-    for length in (0, 1, 10, len(whole) // 2, len(whole) - 1):
+    for length in (0, 1, 10, len(whole) // 2, len(whole) - 2):
         path.write_bytes(whole[:length])
         with pytest.raises(FssbenchError) as caught:
             read(path)
         assert "\n" not in str(caught.value)
+
+
+def test_a_digit_that_became_another(tmp_path):
+    """50.5 and 90.5 are both numbers that a record may hold."""
+    path = a_record().write(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"50.5", b"90.5"))
+    told = "the content does not fit its digest, .*; copy the file again, or remove its folder"
+    with pytest.raises(FssbenchError, match=told) as caught:
+        Record.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_digest_of_a_record_can_be_made_by_anybody(tmp_path):
+    """It is of the JSON alone, and so holds for fields that later versions add."""
+    path = a_record().write(tmp_path)
+    fields = json.loads(path.read_text())
+    assert fields.pop("digest") == digest_of(fields) == Record.read(path).digest
+    change_record(tmp_path, "of_a_later_version", value=[1, {"10": 1, "9": None}])
+    assert Record.read(path) == a_record()
 
 
 def test_a_checkpoint_without_a_digest_is_of_an_older_version(tmp_path, monkeypatch):

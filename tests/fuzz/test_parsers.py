@@ -5,12 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
-import resource
 import string
 
 import attrs
 import pandas
 import pytest
+from faults_for_tests import peak
 from hypothesis import given
 from hypothesis import strategies as st
 from parsers_for_fuzz import COCO, MANIFEST, PARSERS, RECORD, ROWS, parse
@@ -259,6 +259,13 @@ def test_rows_that_are_no_table_of_numbers(folder, text):
     assert parse("rows", text.encode(), folder) is None
 
 
+@pytest.mark.parametrize("number", ["1e999", "1.0", "True", "'1'", "b'1'", "None"])
+def test_class_numbers_that_are_none(folder, number):
+    """`int` would make 1 of some of them, and no whole number at all of infinity."""
+    text = PARSERS["hdmnet-classes"].seeds[0].replace(b"1:", number.encode() + b":")
+    assert parse("hdmnet-classes", text, folder) is None
+
+
 def test_a_float_of_a_row_is_read_as_it_was_written(tmp_path):
     write_rows(ROWS, tmp_path / "rows.csv.gz")
     assert read_rows(tmp_path / "rows.csv.gz")["region_j"].tolist() == [0.1, 1 / 3]
@@ -297,10 +304,6 @@ def test_an_image_of_coco_that_is_there_twice(tmp_path):
 
 
 # --- memory ---------------------------------------------------------------------------------------
-
-
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path):

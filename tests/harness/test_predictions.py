@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import rings_for_tests
 import torch
+from faults_for_tests import peak
 from pycocotools import mask as coco
+from registered_for_tests import registered
 
-from fssbench import Evaluation, FssbenchError, Manifest, build, registry
+from fssbench import Evaluation, FssbenchError, Manifest, build
 from fssbench.episodes.episode import Episode
 from fssbench.harness.evaluate import evaluate
 from fssbench.harness.predictions import PREDICTIONS_FILE, Predictions, read_predictions
@@ -26,10 +28,7 @@ from fssbench.harness.rows import read_rows
 PLUGINS = [methods_for_tests.__file__, rings_for_tests.__file__]
 
 
-@pytest.fixture(autouse=True)
-def plugin():
-    yield registry.use_plugins(PLUGINS)
-    registry.use_plugins([])
+plugin = registered(methods_for_tests, rings_for_tests)
 
 
 @pytest.fixture
@@ -188,7 +187,7 @@ def written(tmp_path):
 
 def test_read_back(written):
     path, digest, board = written
-    predictions = read_predictions(path, digest)
+    predictions = read_predictions(path, digest, 2)
     assert (len(predictions), predictions.manifest) == (2, "ab" * 32)
     assert torch.equal(predictions.mask(0, 5, 7), board)
     assert not predictions.mask(1, 5, 7).any()
@@ -196,7 +195,7 @@ def test_read_back(written):
 
 def test_what_is_not_there(written):
     path, digest, _ = written
-    predictions = read_predictions(path, digest)
+    predictions = read_predictions(path, digest, 2)
     with pytest.raises(FssbenchError, match="no predicted mask of episode 2"):
         predictions.mask(2, 5, 7)
     with pytest.raises(FssbenchError, match=r"episode 0: has the size \[5, 7\], its image \[7, 5"):
@@ -210,7 +209,7 @@ def test_every_flipped_byte_is_seen(written):
     for place in range(10, len(data)):  # ten bytes of gzip's header say nothing of the content
         path.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
         with pytest.raises(FssbenchError, match="damaged|does not fit the digest") as caught:
-            read_predictions(path, digest)
+            read_predictions(path, digest, 2)
         assert str(path) in str(caught.value)
         assert "evaluate again with --save-predictions" in str(caught.value)
 
@@ -220,23 +219,43 @@ def test_cut_off_missing_and_foreign_files(written):
     data = path.read_bytes()
     path.write_bytes(data[:-12])
     with pytest.raises(FssbenchError, match="these predictions are damaged"):
-        read_predictions(path, digest)
+        read_predictions(path, digest, 2)
     path.write_bytes(b"text")
     with pytest.raises(FssbenchError, match="these predictions are damaged"):
-        read_predictions(path, digest)
+        read_predictions(path, digest, 2)
     path.unlink()
     with pytest.raises(FssbenchError, match="cannot read these predictions: No such file"):
-        read_predictions(path, digest)
+        read_predictions(path, digest, 2)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]\n", b"no json\n", b'{"fssbench_predictions":1,"episodes":7}\n']
+    "content",
+    [
+        b"",
+        b"[]\n",
+        b"no json\n",
+        b'{"fssbench_predictions":1,"episodes":7}\n',
+        b"[" * 100_000,
+    ],
 )
 def test_a_right_digest_of_something_else(tmp_path, content):
     path = tmp_path / PREDICTIONS_FILE
     path.write_bytes(gzip.compress(content))
     with pytest.raises(FssbenchError, match="these are no predictions of fssbench"):
-        read_predictions(path, hashlib.sha256(content).hexdigest())
+        read_predictions(path, hashlib.sha256(content).hexdigest(), 2)
+
+
+def test_a_small_file_that_unpacks_to_gigabytes(tmp_path):
+    """What two masks can take is unpacked, and no more."""
+    path = tmp_path / PREDICTIONS_FILE
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        for _ in range(300):
+            file.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 20
+    before = peak()
+    with pytest.raises(FssbenchError, match=r"damaged \(it holds more than 0\.75 MiB\); evaluate"):
+        read_predictions(path, "0" * 64, 2)
+    assert peak() - before < 50
 
 
 @pytest.mark.parametrize("counts", ["", "3", "~~~~", "0" * 9, 7, None])
