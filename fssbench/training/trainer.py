@@ -12,6 +12,7 @@ import torch.distributed
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from fssbench.backbones.reach import parameters_behind
 from fssbench.episodes.draw import Draw
 from fssbench.errors import FssbenchError
 from fssbench.matchers.stage import ParameterGroup
@@ -231,7 +232,10 @@ class Trainer:
 def _groups(plan: Plan) -> list[ParameterGroup]:
     groups = list(plan.stage.parameters(plan.matcher, plan.recipe))
     if plan.stage.trains_backbone:
-        groups.append(ParameterGroup(name="backbone", parameters=list(plan.backbone.parameters())))
+        # Blocks behind the deepest layer get no gradient, and data parallelism would wait for one.
+        layers = tuple(plan.stage.layers(plan.matcher))
+        reached = parameters_behind(plan.backbone, layers, size=plan.size)
+        groups.append(ParameterGroup(name="backbone", parameters=reached))
     return groups
 
 

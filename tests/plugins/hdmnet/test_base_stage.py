@@ -8,6 +8,7 @@ import pytest
 import safetensors
 import torch
 from torch.nn import functional
+from training_commands import command_line
 
 from fssbench import FssbenchError, LabelledBatch, Training, build, registry, train
 from fssbench.matchers.checkpoint import read_checkpoint
@@ -86,6 +87,23 @@ def test_encoder_and_base_learner_are_trained_and_nothing_else(trained):
         assert not torch.equal(encoder[name], shipped[name]), name
     counted = encoder["bn1.num_batches_tracked"] - shipped["bn1.num_batches_tracked"]
     assert counted == trained.steps == 4
+
+
+@pytest.mark.slow
+def test_two_processes_train_it(tmp_path):
+    """The recipe's layers leave the encoder's last stage out, for whose gradients nobody waits."""
+    done = command_line(
+        "train", "hdmnet", "--stage", "base", "-d", "images_per_split=60", "--device", "cpu",
+        "--workers", "0", "--devices", "2", "--steps", "2", "--batch-size", "6",
+        "--out", str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.rglob("last.safetensors")
+    before, after = build.backbone("tiny-resnet").model.state_dict(), weights(path)
+    idle = [name for name in before if name.startswith("layer4.")]
+    assert idle
+    assert all(torch.equal(before[name], after[f"backbone.{name}"]) for name in idle)
+    assert not torch.equal(before["conv1.weight"], after["backbone.conv1.weight"])
 
 
 def test_the_checkpoint_says_what_it_is(trained):
