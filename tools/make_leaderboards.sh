@@ -24,6 +24,8 @@ evaluate prototype --shots 1,5 --backbone tiny-vit
 evaluate prototype --shots 1,5 --backbone filterbank
 evaluate prototype --shots 1,5 --weights random
 evaluate prototype --protocol shapes/v1-1k-wrong-mask
+evaluate prototype --protocol shapes/v1-1k-shared-class
+evaluate prototype --protocol shapes/v1-1k-shared-class --backbone tiny-vit
 
 # Trained on a CPU, each in about 10 minutes of one core.
 for fold in 0 1 2 3; do
@@ -33,10 +35,15 @@ for fold in 0 1 2 3; do
 
     train hdmnet --stage base --dataset shapes --fold $fold
     base=$checkpoint
-    for options in "" "-o support_mask=false"; do
+    for mask in true false; do
         train hdmnet --stage meta --dataset shapes --fold $fold --precision bf16 \
-            --init "$base" --validation-episodes 0 $options
-        evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
+            --init "$base" --validation-episodes 0 -o support_mask=$mask
+        evaluate --checkpoint "$checkpoint" --fold $fold
+        evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-shared-class
+        if [ $mask = true ]; then
+            evaluate --checkpoint "$checkpoint" --fold $fold --shots 5
+            evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-wrong-mask
+        fi
     done
 
     train fsdino --stage meta --dataset shapes --fold $fold --validation-episodes 0
