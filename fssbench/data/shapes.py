@@ -2,7 +2,8 @@
 
 Each image holds 2 to 4 objects of different classes among clutter. Colours and textures are drawn
 without looking at the class, so an object is known by its outline alone, and a matcher that ignores
-the support mask cannot tell which object is meant.
+the support mask cannot tell which object is meant, unless it finds the only class that support and
+query have in common (which the sampler ``shared-class`` rules out).
 """
 
 from __future__ import annotations
