@@ -24,6 +24,8 @@ def parameters_behind(
         size: side of the image, in pixels.
     """
     parameters = list(backbone.parameters())
+    if not parameters or not layers:
+        return []
     before = [parameter.requires_grad for parameter in parameters]
     backbone.requires_grad_(True)
     with torch.enable_grad():

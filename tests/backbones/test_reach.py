@@ -28,3 +28,9 @@ def test_parameters_behind_layers(name, layers, idle):
         assert not parameter.requires_grad
         assert parameter.grad is None
     assert all(torch.equal(tensor, before[key]) for key, tensor in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "layers"), [("filterbank", ("all",)), ("tiny-vit", ())])
+def test_nothing_to_reach(name, layers):
+    backbone = build.backbone(name, "pretrained" if name == "filterbank" else "random")
+    assert parameters_behind(backbone, layers, size=64) == []
