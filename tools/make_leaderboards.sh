@@ -32,6 +32,7 @@ for fold in 0 1 2 3; do
     train dcama --dataset shapes --fold $fold --precision bf16
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
     evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-wrong-mask
+    evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-shared-class
 
     train hdmnet --stage base --dataset shapes --fold $fold
     base=$checkpoint
@@ -49,9 +50,11 @@ for fold in 0 1 2 3; do
     train fsdino --stage meta --dataset shapes --fold $fold --validation-episodes 0
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
     evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-wrong-mask
+    evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-shared-class
 
     train uinofss --stage meta --dataset shapes --fold $fold --validation-episodes 0
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
+    evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-shared-class
 done
 
 if [ $# -gt 0 ]; then
