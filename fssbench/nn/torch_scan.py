@@ -113,7 +113,7 @@ class _Portion:
 
     def some_states(self) -> Iterator[slice]:
         """Ranges of states that are computed together."""
-        states, most = self.b.shape[1], _most(self.u) // 2
+        states, most = self.b.shape[1], _most(self.u)
         count = max(1, min(states, most // max(1, self.u.numel())))
         shape = (self.u.shape[0], count, *self.u.shape[1:])
         # The same memory for all of them: new memory costs as much as what is written there.

@@ -22,7 +22,7 @@ SIZES = {
     "states": (1, 16, 16, 1),
     "wide": (1, 256, 1, 4),
 }
-LEAST = {"narrow": 20, "middle": 20, "states": 5, "wide": 3}
+LEAST = {"narrow": 20, "middle": 20, "states": 8, "wide": 4}
 
 
 def loop(u, delta, A, B, C):
