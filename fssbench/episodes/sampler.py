@@ -116,14 +116,14 @@ def shared_class(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) ->
                 "second class; use it with datasets whose images hold several"
             )
     lists = {
-        asked: [image for image in images if any(image in g for g in both[asked].values())]
+        asked: [image for image in images if held[image] & both[asked].keys()]
         for asked, images in pool.lists.items()
     }
     made = []
     ordinary = attrs.evolve(pool, lists=lists)
     for episode in class_balanced(ordinary, episodes=episodes, shots=shots, draw=draw):
         groups = both[episode.class_id]
-        others = [other for other, group in groups.items() if episode.query in group]
+        others = [other for other in groups if other in held[episode.query]]
         group = groups[others[draw.below(len(others))]]
         support = draw.distinct(group, shots, but=episode.query)
         made.append(attrs.evolve(episode, support=tuple(support)))

@@ -206,7 +206,8 @@ class Pipeline:
     def _computing(self) -> Iterator[None]:
         low = self.precision == "bf16"
         autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low)
-        with exact_float32(), autocast:
+        exact = exact_float32() if self.device.type == "cuda" else contextlib.nullcontext()
+        with exact, autocast:
             yield
 
     def _single(self, features: Features) -> dict[str, Tensor]:

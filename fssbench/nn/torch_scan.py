@@ -95,6 +95,10 @@ class _Portion:
             x[where[:2]].to(self.kind).permute(3, 2, 0, 1).contiguous()[..., None] for x in (b, c)
         )
         self.driven = self.delta * self.u
+        # The same memory for all states: new memory costs as much as what is written there.
+        count = max(1, min(a.shape[1], _most(self.u) // max(1, self.u.numel())))
+        shape = (self.u.shape[0], count, *self.u.shape[1:])
+        self._decays, self._states = (self.u.new_empty(shape) for _ in range(2))
 
     def first(self, changing: Tensor) -> Tensor:
         """(b, d, L) to (L, samples, groups, channels)."""
@@ -113,11 +117,7 @@ class _Portion:
 
     def some_states(self) -> Iterator[slice]:
         """Ranges of states that are computed together."""
-        states, most = self.b.shape[1], _most(self.u)
-        count = max(1, min(states, most // max(1, self.u.numel())))
-        shape = (self.u.shape[0], count, *self.u.shape[1:])
-        # The same memory for all of them: new memory costs as much as what is written there.
-        self._decays, self._states = (self.u.new_empty(shape) for _ in range(2))
+        states, count = self.b.shape[1], self._states.shape[1]
         for start in range(0, states, count):
             yield slice(start, min(states, start + count))
 

@@ -5,7 +5,7 @@ Batch 1; all images of an episode are loaded and encoded for that episode; nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,18 @@ from fssbench.metrics.iou import IoU
 
 Logits = Callable[[Pipeline, Sequence[Features], Sequence[Features], Tensor], Tensor]
 """Of (pipeline, [query], supports, masks (1, K, S, S)): float (1, h, w)."""
+
+EQUAL = 1e-4
+"""Share of an image's pixels by which float32 rows may differ."""
+
+
+def apart(plain: Mapping[int, dict[str, int]], rows: Mapping[int, Mapping[str, int]]) -> float:
+    """The largest difference of a count in rows of the same episodes, as a share of the image."""
+    return max(
+        abs(rows[index][name] - count) / (row["union_bg"] + row["intersection_fg"])
+        for index, row in plain.items()
+        for name, count in row.items()
+    )
 
 
 def two_halves(

@@ -17,7 +17,7 @@ import torch
 from bench_data import EPISODES, SAMPLE, Photographs, episodes_like_pascal
 from bench_report import TABLES
 from methods import Clock, pipeline_of, profile
-from plain_loop import plain_episode, two_halves
+from plain_loop import EQUAL, apart, plain_episode, two_halves
 from test_dcama import straightforward
 
 from fssbench.episodes.loader import load_chunks
@@ -45,9 +45,6 @@ IN_ONE_PIECE = "dcama, its attention in one piece"
 
 SIDE_BY_SIDE = [*CASES, *((IN_ONE_PIECE, shots) for name, shots in CASES if name == "dcama")]
 LEAST |= {(IN_ONE_PIECE, shots): LEAST["dcama", shots] for shots in (1, 5)}
-
-EQUAL = 1e-4
-"""Share of an image's pixels by which float32 rows may differ."""
 
 
 def cached_rows(pipeline, dataset, episodes, between):
@@ -99,11 +96,7 @@ def test_side_by_side(method, shots, tmp_path):
     mine = {name: getattr(spent, name) / len(episodes) for name in ("cpu", "wall")}
     theirs = {name: sum(getattr(t, name) for t in times) / len(times) for name in ("cpu", "wall")}
     ratios = {name: theirs[name] / mine[name] for name in mine}
-    worst = max(
-        abs(rows[index][name] - count) / (375 * 500)
-        for index, row in plain_rows.items()
-        for name, count in row.items()
-    )
+    worst = apart(plain_rows, rows)
     TABLES["evaluation against the plain loop, float32"].append(
         {
             "method": method, "shots": shots, "threads": torch.get_num_threads(),

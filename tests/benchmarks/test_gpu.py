@@ -16,7 +16,7 @@ import torch
 from bench_data import Photographs, episodes_like_pascal
 from bench_report import TABLES
 from methods import pipeline_of
-from plain_loop import plain_episode
+from plain_loop import EQUAL, apart, plain_episode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fssbench.episodes.loader import load_chunks
@@ -36,9 +36,6 @@ SAMPLE = int(os.environ.get("FSSBENCH_GPU_SAMPLE", "30"))
 PRECISIONS = os.environ.get("FSSBENCH_GPU_PRECISIONS", "fp32,bf16").split(",")
 BATCHES = {"uinofss": 4}
 """Episodes that are segmented at once, where a chunk's 20 would take too much memory."""
-
-EQUAL = 1e-4
-"""Share of an image's pixels by which float32 rows may differ."""
 
 PEAK = 989e12
 """Dense bf16 operations per second of an H100 or H200, by NVIDIA's data sheet."""
@@ -104,7 +101,7 @@ def plain_loop(pipeline, dataset, episodes):
 
             return call
 
-    pipeline.encode_batch = 1
+    before, pipeline.encode_batch = pipeline.encode_batch, 1
     for episode in episodes[:3]:
         plain_episode(pipeline, dataset, episode)
     torch.cuda.synchronize()
@@ -112,7 +109,7 @@ def plain_loop(pipeline, dataset, episodes):
     rows = {e.index: plain_episode(pipeline, Timed(), e) for e in episodes}
     torch.cuda.synchronize()
     spent = time.perf_counter() - start
-    pipeline.encode_batch = 16
+    pipeline.encode_batch = before
     return rows, spent / len(episodes), (spent - loading) / len(episodes)
 
 
@@ -146,11 +143,7 @@ def test_side_by_side(method, shots, precision, tmp_path):
     evaluation(pipeline, dataset, episodes[:60], batch)
     plain_rows, plain, computing = plain_loop(pipeline, dataset, some)
     rows, mine, waiting = evaluation(pipeline, dataset, episodes, batch)
-    worst = max(
-        abs(rows[index][name] - count) / (375 * 500)
-        for index, row in plain_rows.items()
-        for name, count in row.items()
-    )
+    worst = apart(plain_rows, rows)
     TABLES["episodes per second on a GPU"].append(
         {
             "method": method, "shots": shots, "precision": precision, "batch": batch,
@@ -221,10 +214,10 @@ def test_mambas_kernel_against_the_torch_scan(name, monkeypatch):
             row[f"{what}: {which}, ms"] = f"{1000 * time_:.2f}"
             row[f"{what}: {which}, MiB"] = round(most / 2**20)
         row[f"{what}: times"] = f"{found['torch'][1] / found['kernel'][1]:.1f}"
-        apart = max(
+        difference = max(
             float((a - b).abs().max() / b.abs().max())
             for a, b in zip(found["kernel"][0], found["torch"][0], strict=True)
         )
-        row[f"{what}: apart"] = f"{apart:.0e}"
-        assert apart < 1e-3
+        row[f"{what}: apart"] = f"{difference:.0e}"
+        assert difference < 1e-3
     TABLES["selective scan: mamba-ssm's kernel and torch"].append(row)
