@@ -230,12 +230,7 @@ def _check_parts(bench: Bench, record: Record, manifest: Manifest) -> None:
             f"{record.matcher}: the options {', '.join(differing)} of the installed version are "
             "not those of the record; install the version that the record names"
         )
-    fingerprint = bench.dataset.fingerprint(manifest.split)
-    if fingerprint != manifest.fingerprint:
-        raise FssbenchError(
-            f"{bench.dataset.name}: these annotations ({fingerprint[:8]}) are not those of the "
-            f"record ({manifest.fingerprint[:8]}); give the --data-root and -d of the evaluation"
-        )
+    manifest.check_annotations(bench.dataset)
 
 
 def _differing_protocol(bench: Bench, record: Record, manifest: Manifest) -> Iterable[str]:

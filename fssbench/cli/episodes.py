@@ -191,20 +191,24 @@ def _brief(value: Any) -> str:
               help="Run directory of an evaluation of it, for interval widths.")  # fmt: skip
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png",
               help="Draw class shares and widths.")  # fmt: skip
+@click.option("--mask-free", "masks_hidden", is_flag=True,
+              help="How far a method gets without masks; reads annotations.")  # fmt: skip
 @json_option
 @plugin_option
 def stats(
     manifest: str, data_root: Path | None, data_options: dict[str, str], lists: Path | None,
-    run_: Path | None, plot: Path | None, as_json: bool,
+    run_: Path | None, plot: Path | None, masks_hidden: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """What a manifest asks for: class shares, repeats, and how exact a score it allows.
 
     MANIFEST is a manifest file, a run directory, or a setting such as
     shapes/v1-1k/fold0-1shot-seed0, whose manifest is built.
     """
+    from fssbench import build as parts
     from fssbench.board.plot import check_plot
     from fssbench.cli.manifests import read_or_build
     from fssbench.episodes import stats as counted
+    from fssbench.episodes.mask_free import mask_free
     from fssbench.episodes.stats_plot import draw_stats
     from fssbench.errors import FssbenchError
     from fssbench.harness.record import ROWS_FILE
@@ -219,6 +223,9 @@ def stats(
         by_count = counted.widths(read, rows)
     except FssbenchError as error:
         raise FssbenchError(f"{run_}: {error}") from error
+    oracle = None
+    if masks_hidden:
+        oracle = mask_free(read, parts.dataset(read.dataset, data_root, **data_options))
     title = f"{read.protocol}, fold {read.fold}, {read.shots}-shot, seed {read.seed}"
     if plot:
         draw_stats(title, found, by_count, plot)
@@ -228,11 +235,17 @@ def stats(
             **found.to_fields(),
             "by_count": [attrs.asdict(width) for width in by_count],
             "miou": None if rows is None else counted.miou(rows),
+            "mask_free": oracle and attrs.asdict(oracle),
         }
         click.echo(json.dumps(about, indent=2))
         return
     click.echo(title)
     _print_stats(found, by_count)
+    if oracle is not None:
+        click.echo(
+            f"Without masks: {oracle.single:.1f} % of the episodes have one class in common; an "
+            f"oracle that answers\nwith all common classes scores {oracle.miou:.2f}."
+        )
 
 
 def _print_stats(found: EpisodeStats, by_count: tuple[Width, ...]) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import cattrs
@@ -16,6 +16,9 @@ from fssbench import strict
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError
 from fssbench.files import MIB, read_within, write_atomically
+
+if TYPE_CHECKING:
+    from fssbench.data.dataset import Dataset
 
 FORMAT = 1
 MOST_BYTES = 64 * MIB
@@ -69,6 +72,15 @@ class Manifest:
     def class_name(self, class_id: int) -> str:
         """Name of one of `classes`."""
         return dict(self.classes)[class_id]
+
+    def check_annotations(self, dataset: Dataset) -> None:
+        """Raise an `FssbenchError` unless the episodes were drawn from these annotations."""
+        found = dataset.fingerprint(self.split)
+        if found != self.fingerprint:
+            raise FssbenchError(
+                f"{dataset.name}: these annotations ({found[:8]}) are not those of the manifest "
+                f"({self.fingerprint[:8]}); give the --data-root and -d that it was made with"
+            )
 
     def limited(self, count: int) -> Manifest:
         """The first `count` episodes, under a digest of their own."""

@@ -193,12 +193,7 @@ def _dataset(
     record: Record, manifest: Manifest, root: Path | None, options: Mapping[str, Any]
 ) -> Dataset:
     dataset = build.dataset(record.dataset.name, root, **options)
-    fingerprint = dataset.fingerprint(manifest.split)
-    if fingerprint != manifest.fingerprint:
-        raise FssbenchError(
-            f"{dataset.name}: these annotations ({fingerprint[:8]}) are not those of the record "
-            f"({manifest.fingerprint[:8]}); give the --data-root and -d of the evaluation"
-        )
+    manifest.check_annotations(dataset)
     return dataset
 
 

@@ -135,3 +135,18 @@ def test_stats_refuses_what_does_not_fit(fails, manifests, finished, tmp_path):
     assert "a picture's name ends in" in fails(
         "episodes", "stats", manifests[0], "--plot", tmp_path / "x.txt"
     )
+
+
+def test_stats_of_an_oracle_without_masks(run, fails, manifests):
+    code, out, _ = run("episodes", "stats", manifests[0], "--mask-free", *SHAPES)
+    assert code == 0
+    found = json.loads(run("episodes", "stats", manifests[0], "--mask-free", "--json", *SHAPES)[1])
+    oracle = found["mask_free"]
+    assert 50 < oracle["single"] < 100
+    assert 50 < oracle["miou"] < 100
+    assert f"Without masks: {oracle['single']:.1f} %" in out
+    assert f"scores {oracle['miou']:.2f}." in out
+    assert json.loads(run("episodes", "stats", manifests[0], "--json")[1])["mask_free"] is None
+    assert "these annotations" in fails(
+        "episodes", "stats", manifests[0], "--mask-free", "-d", "images_per_split=70"
+    )

@@ -209,7 +209,7 @@ def test_rows_that_were_changed(fails, finished):
 def test_another_dataset(fails, finished):
     said = fails("score", finished, "--metric", "boundary", "-d", "shift=2", *LOAD)
     assert "these annotations" in said
-    assert "give the --data-root and -d of the evaluation" in said
+    assert "give the --data-root and -d that it was made with" in said
 
 
 def test_features_that_make_no_size(fails, finished):
