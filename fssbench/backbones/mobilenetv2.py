@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import timm
 import torch
@@ -47,17 +48,20 @@ def mobilenetv2(*, weights: str) -> Backbone:
     A file may hold timm's state dict, or TensorFlow's 8-bit network as ``.npz``: for each
     convolution ``NAME.weight_q`` (uint8), ``NAME.scale``, ``NAME.zero_point``, ``NAME.bias`` and
     ``NAME.stride``, with batch norm folded in. The latter runs with TensorFlow's padding and mean
-    and standard deviation 0.5.
+    and standard deviation 0.5, and without batch norms: a training that updates their statistics
+    would undo what was folded in. A checkpoint that brings it is known by its biases.
     """
     name = "mobilenetv2"
     source = weight_files.resolve(weights, backbone=name, tag=TAG)
-    tensorflow = source.state is not None and "features.0.weight_q" in source.state
+    state = source.state or {}
+    quantised = "features.0.weight_q" in state
+    tensorflow = quantised or "conv_stem.bias" in state
     known = weight_files.hub_entry(TAG)
     model = weight_files.build(
-        lambda: make(padding="same" if tensorflow else ""),
+        folded if tensorflow else make,
         source,
         backbone=name,
-        rename=partial(from_tensorflow, file=source.info.name) if tensorflow else dict,
+        rename=partial(from_tensorflow, file=source.info.name) if quantised else dict,
     )
     return MobileNetV2Backbone(
         model,
@@ -70,20 +74,33 @@ def mobilenetv2(*, weights: str) -> Backbone:
     ).freeze()
 
 
-def make(padding: str) -> nn.Module:
-    """The encoder with random weights, and timm's ``pad_type``: "" (symmetric) or ``same``."""
-    return headless(timm.create_model(TAG, pretrained=False, pad_type=padding))
+def make() -> nn.Module:
+    """The encoder with random weights."""
+    return headless(timm.create_model(TAG, pretrained=False))
+
+
+def folded() -> nn.Module:
+    """TensorFlow's encoder: convolutions with biases in place of norms, its padding."""
+    model = headless(timm.create_model(TAG, pretrained=False, pad_type="same"))
+    for _, convolution, norm in _names():
+        conv: Any = model.get_submodule(convolution)
+        conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
+        owner, _, last = norm.rpartition(".")
+        activation = model.get_submodule(norm).act
+        assert isinstance(activation, nn.Module)
+        setattr(model.get_submodule(owner), last, activation)
+    return model
 
 
 def from_tensorflow(state: Mapping[str, Tensor], file: str) -> dict[str, Tensor]:
-    """Float tensors by timm's names, from the 8-bit network that `file` holds.
+    """Float tensors by the names of `folded`, from the 8-bit network that `file` holds.
 
     Raises:
         FssbenchError: a tensor is missing, or not of the shape or type that the format says.
     """
     found: dict[str, Tensor] = {}
     unread = set(state)
-    for name, convolution, norm in _names():
+    for name, convolution, _ in _names():
         parts = {part: f"{name}.{part}" for part in ("weight_q", "scale", "zero_point", "bias")}
         missing = [key for key in parts.values() if key not in state]
         if missing:
@@ -98,25 +115,14 @@ def from_tensorflow(state: Mapping[str, Tensor], file: str) -> dict[str, Tensor]
                 "one zero point and one bias for each output; give an unchanged file"
             )
         found[f"{convolution}.weight"] = (weight.float() - zero) * scale
-        found |= _identity_norm(norm, bias)
+        found[f"{convolution}.bias"] = bias
         unread -= {*parts.values(), f"{name}.stride"}
     # What is left over does not belong here, and is told by its own name.
     return found | {key: state[key] for key in unread}
 
 
-def _identity_norm(norm: str, bias: Tensor) -> dict[str, Tensor]:
-    """A batch norm that only adds a bias: its scale is 1 / sqrt(running_var + eps)."""
-    ones = torch.ones_like(bias)
-    return {
-        f"{norm}.weight": ones,
-        f"{norm}.bias": bias,
-        f"{norm}.running_mean": torch.zeros_like(bias),
-        f"{norm}.running_var": ones - nn.BatchNorm2d(1).eps,
-    }
-
-
 def _names() -> Iterator[tuple[str, str, str]]:
-    """TensorFlow's name, and timm's names of the convolution and its norm, in order."""
+    """TensorFlow's name, and timm's names of the convolution and its norm with activation."""
     yield "features.0", "conv_stem", "bn1"
     yield "features.1.depthwise", "blocks.0.0.conv_dw", "blocks.0.0.bn1"
     yield "features.1.project", "blocks.0.0.conv_pw", "blocks.0.0.bn2"

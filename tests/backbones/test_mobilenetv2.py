@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
 from fssbench.backbones.backbone import Backbone
-from fssbench.backbones.mobilenetv2 import from_tensorflow, mobilenetv2
+from fssbench.backbones.mobilenetv2 import mobilenetv2
 from fssbench.errors import FssbenchError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -101,15 +102,26 @@ def test_8_bit_files_that_are_wrong(
     assert "\n" not in str(error.value)
 
 
-def test_folded_norms_change_nothing_but_the_bias() -> None:
-    arrays = {name: torch.from_numpy(np.asarray(value)) for name, value in quantised().items()}
-    state = from_tensorflow({n: v for n, v in arrays.items() if not n.startswith("classifier")}, "")
-    norm = torch.nn.BatchNorm2d(32).eval()
-    norm.load_state_dict(
-        {n.removeprefix("bn1."): v for n, v in state.items() if n.startswith("bn1.")}, strict=False
+def test_a_checkpoint_brings_padding_and_colours_along(tmp_path: Path) -> None:
+    np.savez(tmp_path / "net.npz", **quantised())
+    first = mobilenetv2(weights=str(tmp_path / "net.npz"))
+    tensors = {name.replace("model.", "backbone."): t for name, t in first.state_dict().items()}
+    safetensors.torch.save_file(tensors, tmp_path / "last.safetensors")
+    second = mobilenetv2(weights=str(tmp_path / "last.safetensors"))
+    images = torch.rand(1, 3, 64, 96)
+    assert torch.equal(second.mean, first.mean)
+    assert torch.equal(second.std, first.std)
+    assert torch.equal(
+        second(images, ["conv_head"])["conv_head"], first(images, ["conv_head"])["conv_head"]
     )
-    x = torch.randn(1, 32, 5, 5)
-    assert torch.equal(norm(x), x + state["bn1.bias"][:, None, None])
+
+
+def test_training_finds_no_statistics_to_update(tmp_path: Path) -> None:
+    np.savez(tmp_path / "net.npz", **quantised())
+    modules = list(mobilenetv2(weights=str(tmp_path / "net.npz")).modules())
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in modules)
+    modules = list(mobilenetv2(weights="random").modules())
+    assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in modules) == 52
 
 
 @functools.cache
