@@ -72,6 +72,19 @@ if [ $# -gt 0 ]; then
         evaluate --checkpoint "$checkpoint" --weights "$imagenet" --fold $fold --shots 1,5 \
             --protocol pascal5i/v1-1k --data-root "$data/voc_mini"
     done
+    for fold in 0 1 2 3; do
+        train hdmnet --stage base --dataset pascal5i --data-root "$data/voc_mini" \
+            --recipe pascal5i-mini --fold $fold --weights "$imagenet" --precision bf16 \
+            --validation-episodes 0
+        base=$checkpoint
+        for masks in true false; do
+            train hdmnet --stage meta --dataset pascal5i --data-root "$data/voc_mini" \
+                --recipe pascal5i-mini --fold $fold --init "$base" -o support_mask=$masks \
+                --precision bf16 --validation-episodes 0
+            evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5 \
+                --protocol pascal5i/v1-1k --data-root "$data/voc_mini"
+        done
+    done
     real --protocol coco20i/v1-mini --data-root "$data/coco_mini" --shots 1,5
     real --protocol fss1000/v1 --data-root "$data/fss_mini" --shots 1
     real --protocol fss1000/v1-mini --data-root "$data/fss_mini" --shots 1,5
