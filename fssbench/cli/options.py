@@ -96,11 +96,15 @@ def cell_options(command: F) -> F:
                      help="Numbers of supports, e.g. 1,5."),
         click.option("--fold", "folds", default="all", show_default=True, callback=numbers,
                      help="Folds, e.g. 0,1, or all."),
-        click.option("--lists", type=click.Path(path_type=Path), metavar="FOLDER",
-                     help="Authors' list files, for a protocol of the literature."),
+        lists_option,
     ):  # fmt: skip
         command = option(command)
     return command
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+lists_option = click.option(
+    "--lists", type=click.Path(path_type=Path), metavar="FOLDER",
+    help="Authors' list files, for a protocol of the literature.",
+)  # fmt: skip

@@ -1,0 +1,132 @@
+"""``fssbench episodes stats``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from fssbench.cli.options import data_options, json_option, lists_option, plugin_option
+
+if TYPE_CHECKING:
+    from fssbench.episodes.stats import EpisodeStats, Repeats, Width
+
+
+@click.command()
+@click.argument("manifest")
+@data_options
+@lists_option
+@click.option("--run", "run_", type=click.Path(path_type=Path), metavar="RUN",
+              help="Run directory of an evaluation of it, for interval widths.")  # fmt: skip
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png",
+              help="Draw class shares and widths.")  # fmt: skip
+@click.option("--mask-free", "masks_hidden", is_flag=True,
+              help="How far a method gets without masks; reads annotations.")  # fmt: skip
+@json_option
+@plugin_option
+def stats(
+    manifest: str, data_root: Path | None, data_options: dict[str, str], lists: Path | None,
+    run_: Path | None, plot: Path | None, masks_hidden: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """What a manifest asks for: class shares, repeats, and how exact a score it allows.
+
+    MANIFEST is a manifest file, a run directory, or a setting such as
+    shapes/v1-1k/fold0-1shot-seed0, whose manifest is built.
+    """
+    from fssbench import build as parts
+    from fssbench.board.plot import check_plot
+    from fssbench.cli.manifests import read_or_build
+    from fssbench.episodes import stats as counted
+    from fssbench.episodes.mask_free import mask_free
+    from fssbench.episodes.stats_plot import draw_stats
+    from fssbench.errors import FssbenchError
+    from fssbench.harness.record import ROWS_FILE
+    from fssbench.harness.rows import read_rows
+
+    if plot:
+        check_plot(plot)
+    read = read_or_build(manifest, data_root=data_root, data_options=data_options, lists=lists)
+    rows = None if run_ is None else read_rows(run_ / ROWS_FILE)
+    found = counted.episode_stats(read)
+    try:
+        by_count = counted.widths(read, rows)
+    except FssbenchError as error:
+        raise FssbenchError(f"{run_}: {error}") from error
+    oracle = None
+    if masks_hidden:
+        oracle = mask_free(read, parts.dataset(read.dataset, data_root, **data_options))
+    title = f"{read.protocol}, fold {read.fold}, {read.shots}-shot, seed {read.seed}"
+    if plot:
+        draw_stats(title, found, by_count, plot)
+    if as_json:
+        about = {
+            "digest": read.digest,
+            **found.to_fields(),
+            "by_count": [attrs.asdict(width) for width in by_count],
+            "miou": None if rows is None else counted.miou(rows),
+            "mask_free": oracle and attrs.asdict(oracle),
+        }
+        click.echo(json.dumps(about, indent=2))
+        return
+    click.echo(title)
+    _print_stats(found, by_count)
+    if oracle is not None:
+        click.echo(
+            f"Without masks: {oracle.single:.1f} % of the episodes have one class in common; an "
+            f"oracle that answers\nwith all common classes scores {oracle.miou:.2f}."
+        )
+
+
+def _print_stats(found: EpisodeStats, by_count: tuple[Width, ...]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    classes = _table("Classes", "class", "episodes", "share", "query images", "support images")
+    for share in found.classes:
+        classes.add_row(
+            share.name, f"{share.episodes}", f"{share.share:.1f} %", f"{share.queries}",
+            f"{share.supports}",
+        )  # fmt: skip
+    console.print(classes)
+    repeats = _table("Repeats", "", "uses", "different", "uses of each", "most used")
+    kinds: dict[str, Repeats] = {
+        "query images": found.queries,
+        "support images": found.supports,
+        "query and support": found.pairs,
+        "whole episodes": found.whole,
+    }
+    for name, one in kinds.items():
+        mean = one.uses / max(one.distinct, 1)
+        repeats.add_row(name, f"{one.uses}", f"{one.distinct}", f"{mean:.1f}", f"{one.most}")
+    console.print(repeats)
+    if found.twice:
+        console.print(f"{found.twice} episodes hold a support image more than once.\n")
+    measured = any(width.width is not None for width in by_count)
+    last = ("width of the 95 % interval",) if measured else ()
+    counts = _table("By number of episodes", "episodes", "query images", "effective", *last)
+    for width in by_count:
+        if not (measured or width.stretches):
+            continue
+        cells = [
+            "" if value is None else f"{value:.0f}" for value in (width.images, width.effective)
+        ]
+        if measured:
+            cells.append(f"{'' if width.stretches else 'about '}{width.width:.2f}")
+        counts.add_row(f"{width.episodes:,}", *cells)
+    console.print(counts)
+    if measured:
+        console.print("Widths in points of mIoU. 'about': if further episodes ask of new images.")
+
+
+def _table(title: str, *names: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table.add_column(names[0], overflow="fold")
+    for name in names[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
