@@ -8,6 +8,7 @@ import torch
 from fssbench.data.dataset import IGNORE, Dataset
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
+from fssbench.errors import FssbenchError
 
 
 @attrs.frozen(kw_only=True)
@@ -37,12 +38,14 @@ def mask_free(manifest: Manifest, dataset: Dataset) -> MaskFree:
     (ignored) in the mask of the class that is asked for.
 
     Args:
-        manifest: at least one episode.
+        manifest: the episodes.
         dataset: that it was drawn from.
 
     Raises:
-        FssbenchError: the annotations are others, or cannot be read.
+        FssbenchError: there are no episodes, or the annotations are others or cannot be read.
     """
+    if not manifest.episodes:
+        raise FssbenchError("a manifest without episodes needs no masks, nor anything else")
     manifest.check_annotations(dataset)
     intersection = dict.fromkeys(manifest.class_ids, 0)
     union = dict.fromkeys(manifest.class_ids, 0)

@@ -93,6 +93,12 @@ def test_other_annotations_are_refused(painted):
         mask_free(manifest(dataset, (0, "q", ("s",))), other)
 
 
+def test_no_episodes_are_refused(painted):
+    dataset = painted({"q": {0: slice(0, 4)}})
+    with pytest.raises(FssbenchError, match="without episodes"):
+        mask_free(manifest(dataset), dataset)
+
+
 def test_the_shared_class_control_needs_masks_and_its_protocol_hardly():
     dataset = build.dataset("shapes", images_per_split=60)
 
