@@ -24,15 +24,16 @@ evaluate prototype --shots 1,5 --backbone tiny-vit
 evaluate prototype --shots 1,5 --backbone filterbank
 evaluate prototype --shots 1,5 --weights random
 evaluate prototype --protocol shapes/v1-1k-wrong-mask
-evaluate prototype --protocol shapes/v1-1k-shared-class
-evaluate prototype --protocol shapes/v1-1k-shared-class --backbone tiny-vit
+evaluate prototype --protocol shapes/v1-1k-shared-class --shots 1,5
+evaluate prototype --protocol shapes/v1-1k-shared-class --shots 1,5 --backbone tiny-vit
 
 # Trained on a CPU, each in about 10 minutes of one core.
 for fold in 0 1 2 3; do
     train dcama --dataset shapes --fold $fold --precision bf16
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
     evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-wrong-mask
-    evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-shared-class
+    evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5 \
+        --protocol shapes/v1-1k-shared-class
 
     train hdmnet --stage base --dataset shapes --fold $fold
     base=$checkpoint
@@ -43,6 +44,8 @@ for fold in 0 1 2 3; do
         evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-shared-class
         if [ $mask = true ]; then
             evaluate --checkpoint "$checkpoint" --fold $fold --shots 5
+            evaluate --checkpoint "$checkpoint" --fold $fold --shots 5 \
+                --protocol shapes/v1-1k-shared-class
             evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-wrong-mask
         fi
     done
@@ -50,11 +53,13 @@ for fold in 0 1 2 3; do
     train fsdino --stage meta --dataset shapes --fold $fold --validation-episodes 0
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
     evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-wrong-mask
-    evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-shared-class
+    evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5 \
+        --protocol shapes/v1-1k-shared-class
 
     train uinofss --stage meta --dataset shapes --fold $fold --validation-episodes 0
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
-    evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-shared-class
+    evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5 \
+        --protocol shapes/v1-1k-shared-class
 done
 
 if [ $# -gt 0 ]; then
