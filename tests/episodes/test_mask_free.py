@@ -16,9 +16,10 @@ from fssbench.specs import ProtocolSpec
 
 
 def manifest(dataset, *asked) -> Manifest:
+    shots = max((len(supports) for _, _, supports in asked), default=1)
     return Manifest(
         protocol="fake/v1", dataset="fake", split="val", fingerprint=dataset.fingerprint(), fold=0,
-        shots=1, seed=0, limit=None, classes=((0, "cat"), (1, "dog")), dropped=(),
+        shots=shots, seed=0, limit=None, classes=((0, "cat"), (1, "dog")), dropped=(),
         episodes=tuple(
             Episode(index=i, class_id=c, query=q, support=s) for i, (c, q, s) in enumerate(asked)
         ),
