@@ -27,25 +27,25 @@ if TYPE_CHECKING:
     from fssbench.episodes.manifest import Manifest
     from fssbench.episodes.protocol import build_manifest
     from fssbench.episodes.sampler import Pool
+    from fssbench.evaluation.evaluate import evaluate
+    from fssbench.evaluation.evaluation import Evaluation
+    from fssbench.evaluation.run import Run
     from fssbench.files import sha256
-    from fssbench.harness.evaluate import evaluate
-    from fssbench.harness.evaluation import Evaluation
-    from fssbench.harness.predictor import Prediction, Predictor
-    from fssbench.harness.record import Record
-    from fssbench.harness.run import Run
+    from fssbench.inference.predictor import Prediction, Predictor
     from fssbench.matchers.importing import Imported
     from fssbench.matchers.matcher import FeatureRequest, Matcher
-    from fssbench.matchers.recipe import Recipe
-    from fssbench.matchers.stage import (
+    from fssbench.metrics.metric import Metric
+    from fssbench.results.record import Record
+    from fssbench.training.recipe import Recipe
+    from fssbench.training.run import TrainingRun
+    from fssbench.training.stage import (
         EpisodeBatch,
         ImageBatch,
         LabelledBatch,
         ParameterGroup,
-        Setting,
         Stage,
+        StageContext,
     )
-    from fssbench.metrics.metric import Metric
-    from fssbench.training.run import TrainingRun
     from fssbench.training.store import FeatureStore
     from fssbench.training.train import train
     from fssbench.training.training import Training
@@ -71,22 +71,22 @@ _LAZY = {
     "build_manifest": "fssbench.episodes.protocol",
     "Pool": "fssbench.episodes.sampler",
     "sha256": "fssbench.files",
-    "Evaluation": "fssbench.harness.evaluation",
-    "evaluate": "fssbench.harness.evaluate",
-    "Prediction": "fssbench.harness.predictor",
-    "Predictor": "fssbench.harness.predictor",
-    "Record": "fssbench.harness.record",
-    "Run": "fssbench.harness.run",
+    "Evaluation": "fssbench.evaluation.evaluation",
+    "evaluate": "fssbench.evaluation.evaluate",
+    "Prediction": "fssbench.inference.predictor",
+    "Predictor": "fssbench.inference.predictor",
+    "Record": "fssbench.results.record",
+    "Run": "fssbench.evaluation.run",
     "Imported": "fssbench.matchers.importing",
     "FeatureRequest": "fssbench.matchers.matcher",
     "Matcher": "fssbench.matchers.matcher",
-    "Recipe": "fssbench.matchers.recipe",
-    "EpisodeBatch": "fssbench.matchers.stage",
-    "ImageBatch": "fssbench.matchers.stage",
-    "LabelledBatch": "fssbench.matchers.stage",
-    "ParameterGroup": "fssbench.matchers.stage",
-    "Setting": "fssbench.matchers.stage",
-    "Stage": "fssbench.matchers.stage",
+    "Recipe": "fssbench.training.recipe",
+    "EpisodeBatch": "fssbench.training.stage",
+    "ImageBatch": "fssbench.training.stage",
+    "LabelledBatch": "fssbench.training.stage",
+    "ParameterGroup": "fssbench.training.stage",
+    "StageContext": "fssbench.training.stage",
+    "Stage": "fssbench.training.stage",
     "Metric": "fssbench.metrics.metric",
     "TrainingRun": "fssbench.training.run",
     "FeatureStore": "fssbench.training.store",
@@ -126,8 +126,8 @@ __all__ = [
     "Record",
     "Run",
     "SamplerSpec",
-    "Setting",
     "Stage",
+    "StageContext",
     "Training",
     "TrainingRun",
     "WeightsInfo",

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fssbench.episodes.episode import Episode
-    from fssbench.harness.record import Record
-    from fssbench.harness.run import Run
+    from fssbench.evaluation.run import Run
+    from fssbench.results.record import Record
     from fssbench.specs import (
         BackboneSpec,
         DatasetSpec,

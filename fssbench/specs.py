@@ -92,8 +92,8 @@ class ProtocolSpec(Spec):
         void: pixels of 255 in the query's mask are in no count (``ignore``), or they are counted as
             ``background``.
         lists: ``"package.module:function"`` that reads authors' list files, which a person must
-            point to (``--lists``), see `fssbench.episodes.lists`; "" makes the lists of the
-            dataset. With list files, `min_pixels` and `rare` are not used.
+            point to (``--lists``), see `fssbench.episodes.literature.lists`; "" makes the lists of
+            the dataset. With list files, `min_pixels` and `rare` are not used.
     """
 
     dataset: str

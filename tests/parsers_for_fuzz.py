@@ -28,15 +28,15 @@ from records_for_tests import digest_of
 from fssbench.backbones.weights import read_tensors
 from fssbench.data.coco_masks import read_annotations, rle
 from fssbench.data.dataset import Dataset
-from fssbench.episodes import hdmnet
 from fssbench.episodes.episode import Episode
-from fssbench.episodes.lists import read_lines, read_pickle
+from fssbench.episodes.literature import hdmnet
+from fssbench.episodes.literature.lists import read_lines, read_pickle
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
-from fssbench.harness.predictions import Predictions, read_predictions
-from fssbench.harness.record import Record
-from fssbench.harness.rows import read_rows, rows_bytes
 from fssbench.matchers.checkpoint import read_checkpoint
+from fssbench.results.predictions import Predictions, read_predictions
+from fssbench.results.record import Record
+from fssbench.results.rows import read_rows, rows_bytes
 
 MANIFEST = Manifest(
     protocol="fake/v1", dataset="fake", split="val", fingerprint="f" * 64, fold=0, shots=2, seed=0,

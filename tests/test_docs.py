@@ -26,9 +26,9 @@ from docs_pages import (
 
 from fssbench import registry
 from fssbench.cli import _VERBS, _run, _split_plugins, cli
-from fssbench.harness.record import Record
 from fssbench.plugins import Plugins
 from fssbench.registry import KINDS, Registry
+from fssbench.results.record import Record
 from fssbench.specs import MatcherSpec
 
 LINKING = [

@@ -24,12 +24,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fssbench import hookimpl, registry
+from fssbench.episodes.analysis.stats import COUNTS, miou
 from fssbench.episodes.manifest import Manifest
-from fssbench.episodes.stats import COUNTS, miou
-from fssbench.harness.evaluate import evaluate
-from fssbench.harness.evaluation import Evaluation
-from fssbench.harness.record import MANIFEST_FILE, ROWS_FILE
-from fssbench.harness.rows import read_rows
+from fssbench.evaluation.evaluate import evaluate
+from fssbench.evaluation.evaluation import Evaluation
+from fssbench.results.record import MANIFEST_FILE, ROWS_FILE
+from fssbench.results.rows import read_rows
 from fssbench.specs import ProtocolSpec
 from fssbench.statistics.intervals import score_intervals
 

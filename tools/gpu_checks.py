@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 
 import fssbench
-from fssbench.harness.environment import environment
+from fssbench.runtime.environment import environment
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "benchmarks"))
 

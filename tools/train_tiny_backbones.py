@@ -40,10 +40,10 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
 from fssbench.backbones.tiny import tiny_resnet, tiny_vit
-from fssbench.data.bits import Bits
-from fssbench.data.rendering import fragments, lay_out, paint
-from fssbench.data.shapes import Shapes
-from fssbench.data.silhouettes import CELLS, SILHOUETTES, Template, silhouette
+from fssbench.data.shapes.bits import Bits
+from fssbench.data.shapes.scenes import fragments, lay_out, paint
+from fssbench.data.shapes.shapes import Shapes
+from fssbench.data.shapes.silhouettes import CELLS, SILHOUETTES, Template, silhouette
 
 log = logging.getLogger("train_tiny_backbones")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fssbench.board.archive import RESULTS, find_results, read_result, store
 from fssbench.board.markdown import render
-from fssbench.board.private import private_problems
-from fssbench.board.results import RESULTS, find_results, read_result, store
 from fssbench.board.tables import make_boards
-from fssbench.board.verify import problems
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
-from fssbench.harness.record import RECORD_FILE
+from fssbench.results.privacy import private_problems
+from fssbench.results.record import RECORD_FILE
+from fssbench.results.verify import problems
 
 NOTE_FILE = "NOTE.txt"
 """In ``results/DATASET/``: plain text that stands at the head of the dataset's page."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fssbench.board.archive import FILES, RESULTS, cell, read_result
 from fssbench.board.board import render_boards
-from fssbench.board.private import private_problems
-from fssbench.board.results import FILES, RESULTS, cell, read_result
-from fssbench.board.verify import problems
 from fssbench.errors import FssbenchError
+from fssbench.results.privacy import private_problems
+from fssbench.results.verify import problems
 
 _REBUILD = "build the board again"
 
@@ -17,7 +17,7 @@ def check_boards(out: Path) -> list[str]:
     """Everything that is wrong with the boards in a folder, one line each; empty when all is right.
 
     Each result's rows must be its manifest's episodes in order, its scores what the rows give; it
-    must hold no secret, name or path of a machine, and lie where `fssbench.board.results.cell`
+    must hold no secret, name or path of a machine, and lie where `fssbench.board.archive.cell`
     says. The pages must be, byte for byte, what the
     results render to, and no page may be missing or left over; ``README.md`` is nobody's.
 

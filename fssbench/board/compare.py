@@ -8,11 +8,11 @@ from typing import Any
 
 import attrs
 
+from fssbench.board.archive import Result, find_results, method_id, read_result
 from fssbench.board.labels import backbone_label, method_label
-from fssbench.board.results import Result, find_results, method_id, read_result
-from fssbench.board.verify import problems
 from fssbench.errors import FssbenchError
-from fssbench.harness.record import RECORD_FILE, Record
+from fssbench.results.record import RECORD_FILE, Record
+from fssbench.results.verify import problems
 from fssbench.statistics.compare import Comparison, compare
 
 # Of one protocol, shots and seed; a record of anything else is of another question.

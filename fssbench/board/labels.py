@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from fssbench.board.results import brings_backbone, training_facts
-from fssbench.harness.record import Record
+from fssbench.board.archive import brings_backbone, training_facts
+from fssbench.results.record import Record
 
 
 def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:

@@ -23,7 +23,7 @@ _VERBS = {
     "episodes": "fssbench.cli.episodes:episodes",
     "data": "fssbench.cli.data:data",
     "plugin": "fssbench.cli.plugin:plugin",
-    "analyse": "fssbench.cli.analyse:analyse",
+    "analyse": "fssbench_fsdino.command:analyse",
     "list": "fssbench.cli.listing:list_",
     "show": "fssbench.cli.show:show",
     "doctor": "fssbench.cli.doctor:doctor",

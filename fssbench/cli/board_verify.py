@@ -11,7 +11,7 @@ import click
 from fssbench.cli.options import data_options, json_option, plugin_option
 
 if TYPE_CHECKING:
-    from fssbench.board.verdict import Difference, Verdict
+    from fssbench.evaluation.reproduction import Difference, Reproduction
 
 MOST = 20
 """Differing episodes that the table shows."""
@@ -42,7 +42,7 @@ def verify(record: Path, as_json: bool, **settings: Any) -> int:
     RECORD is a record.json, a run directory, or an entry of a board's results. Exit code 0 when the
     record stands, 1 when not.
     """
-    from fssbench.board.rerun import Rerun, verify_record
+    from fssbench.evaluation.reproduce import Rerun, verify_record
 
     verdict = verify_record(record, Rerun(**settings))
     if as_json:
@@ -52,7 +52,7 @@ def verify(record: Path, as_json: bool, **settings: Any) -> int:
     return 0 if verdict.stands else 1
 
 
-def _print(verdict: Verdict) -> None:
+def _print(verdict: Reproduction) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -81,7 +81,7 @@ def _print(verdict: Verdict) -> None:
     click.echo("The record stands." if verdict.stands else "The record does not stand.")
 
 
-def _print_conditions(verdict: Verdict, console: Any) -> None:
+def _print_conditions(verdict: Reproduction, console: Any) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -107,7 +107,7 @@ def _print_conditions(verdict: Verdict, console: Any) -> None:
         click.echo("Counts must be equal to the pixel.")
 
 
-def _print_differences(verdict: Verdict, console: Any) -> None:
+def _print_differences(verdict: Reproduction, console: Any) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text

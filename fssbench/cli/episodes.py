@@ -19,7 +19,7 @@ from fssbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fssbench.episodes.diff import ManifestDiff
+    from fssbench.episodes.analysis.diff import ManifestDiff
 
 
 @click.group()
@@ -130,7 +130,7 @@ def diff(
     whose manifest is built.
     """
     from fssbench.cli.manifests import read_or_build
-    from fssbench.episodes.diff import diff as compare
+    from fssbench.episodes.analysis.diff import diff as compare
 
     one, other = (
         read_or_build(told, data_root=data_root, data_options=data_options, lists=lists)

@@ -12,7 +12,7 @@ import click
 from fssbench.cli.options import data_options, json_option, lists_option, plugin_option
 
 if TYPE_CHECKING:
-    from fssbench.episodes.stats import EpisodeStats, Repeats, Width
+    from fssbench.episodes.analysis.stats import EpisodeStats, Repeats, Width
 
 
 @click.command()
@@ -39,12 +39,12 @@ def stats(
     from fssbench import build as parts
     from fssbench.board.plot import check_plot
     from fssbench.cli.manifests import read_or_build
-    from fssbench.episodes import stats as counted
-    from fssbench.episodes.mask_free import mask_free
-    from fssbench.episodes.stats_plot import draw_stats
+    from fssbench.episodes.analysis import stats as counted
+    from fssbench.episodes.analysis.mask_free import mask_free
+    from fssbench.episodes.analysis.plot import draw_stats
     from fssbench.errors import FssbenchError
-    from fssbench.harness.record import ROWS_FILE
-    from fssbench.harness.rows import read_rows
+    from fssbench.results.record import ROWS_FILE
+    from fssbench.results.rows import read_rows
 
     if plot:
         check_plot(plot)

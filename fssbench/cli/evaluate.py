@@ -20,7 +20,7 @@ from fssbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fssbench.harness.bench import Result
+    from fssbench.evaluation.evaluator import CellOutcome
 
 
 @click.command()
@@ -80,11 +80,11 @@ def evaluate(
     """
     from rich.console import Console
 
-    from fssbench.harness.evaluate import evaluate as run_evaluation
-    from fssbench.harness.evaluation import Evaluation
-    from fssbench.harness.panels import Panels
-    from fssbench.harness.progress import ProgressReport
-    from fssbench.harness.run import Run
+    from fssbench.evaluation.evaluate import evaluate as run_evaluation
+    from fssbench.evaluation.evaluation import Evaluation
+    from fssbench.evaluation.panels import Panels
+    from fssbench.evaluation.progress import ProgressReport
+    from fssbench.evaluation.run import Run
 
     if grid is not None:
         evaluate_grid(ctx, grid, on=on, estimate=estimate, as_json=as_json)
@@ -115,12 +115,12 @@ def evaluate(
         _print_table(results, evaluation.out)
 
 
-def _print_table(results: Sequence[Result], out: Path) -> None:
+def _print_table(results: Sequence[CellOutcome], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from fssbench.harness.record import ROWS_FILE
-    from fssbench.harness.rows import read_rows
+    from fssbench.results.record import ROWS_FILE
+    from fssbench.results.rows import read_rows
     from fssbench.statistics.intervals import score_intervals
 
     first = results[0].record
@@ -130,7 +130,7 @@ def _print_table(results: Sequence[Result], out: Path) -> None:
     for name in ("fold", "shots", "seed", "mIoU", "95 % interval", "FB-IoU", "episode mIoU",
                  "ms/episode"):  # fmt: skip
         table.add_column(name, justify="right")
-    groups: dict[tuple[int, int], list[Result]] = {}
+    groups: dict[tuple[int, int], list[CellOutcome]] = {}
     for result in results:
         groups.setdefault((result.record.shots, result.record.seed), []).append(result)
     for (shots, seed), group in groups.items():
@@ -174,5 +174,5 @@ def _weights(record: Any) -> str:
     return weights.source if weights.source != "file" else f"weights {weights.name}"
 
 
-def _common_folder(results: Sequence[Result]) -> Path:
+def _common_folder(results: Sequence[CellOutcome]) -> Path:
     return results[0].folder.parent if len(results) > 1 else results[0].folder

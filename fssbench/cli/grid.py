@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from fssbench.harness.bench import Result
-    from fssbench.harness.estimate import Estimate
-    from fssbench.harness.evaluation import Evaluation
+    from fssbench.evaluation.estimate import Estimate
+    from fssbench.evaluation.evaluation import Evaluation
+    from fssbench.evaluation.evaluator import CellOutcome
 
 _BESIDE = ("grid", "on", "estimate", "devices", "out", "as_json", "plugin")
 """Parameters that may be given beside a grid file, which says everything else."""
@@ -26,9 +26,9 @@ def evaluate_grid(
     """Evaluate a grid, or say what it will take."""
     from rich.console import Console
 
-    from fssbench.harness.grid import read_grid
-    from fssbench.harness.grid_run import run_local
-    from fssbench.harness.grid_table import GridTable
+    from fssbench.grid.grid import read_grid
+    from fssbench.grid.local import run_local
+    from fssbench.grid.table import GridTable
 
     changes = _changes(ctx)
     if on == "ray" and "devices" in changes:
@@ -43,7 +43,7 @@ def evaluate_grid(
     )
     try:
         if on == "ray":
-            from fssbench.harness.grid_ray import run_ray
+            from fssbench.grid.ray import run_ray
 
             results = run_ray(jobs, table)
         else:
@@ -72,16 +72,16 @@ def _changes(ctx: click.Context) -> dict[str, Any]:
     return {name: ctx.params[name] for name in ("devices", "out") if name in given}
 
 
-def print_json(results: Sequence[Result]) -> None:
+def print_json(results: Sequence[CellOutcome]) -> None:
     """All records, each with its path."""
     records = [{"path": str(r.folder), **json.loads(r.record.to_json())} for r in results]
     click.echo(json.dumps(records, indent=2))
 
 
-def _print_results(results: Sequence[Result], out: Path) -> None:
+def _print_results(results: Sequence[CellOutcome], out: Path) -> None:
     table = _table("method", "backbone", "fold", "shots", "seed", "mIoU", "95 % interval",
                    "FB-IoU", "ms/episode")  # fmt: skip
-    groups: dict[tuple[str, str, int, int], list[Result]] = {}
+    groups: dict[tuple[str, str, int, int], list[CellOutcome]] = {}
     for result in results:
         record = result.record
         key = str(result.folder.parent), record.protocol, record.shots, record.seed
@@ -105,7 +105,7 @@ def print_estimate(jobs: Sequence[Evaluation], as_json: bool) -> None:
     """Say what evaluations will take."""
     import attrs
 
-    from fssbench.harness.estimate import estimate
+    from fssbench.evaluation.estimate import estimate
 
     found = estimate(jobs)
     total = sum(each.seconds for each in found)

@@ -36,7 +36,7 @@ def read_or_build(
     from fssbench.episodes.manifest import Manifest
     from fssbench.episodes.protocol import build_manifest
     from fssbench.errors import FssbenchError
-    from fssbench.harness.record import MANIFEST_FILE
+    from fssbench.results.record import MANIFEST_FILE
     from fssbench.specs import ProtocolSpec
 
     path = Path(told)

@@ -34,7 +34,7 @@ def names(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[s
 
 def size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     """``4G`` to bytes."""
-    from fssbench.harness.memory import parse_size
+    from fssbench.runtime.memory import parse_size
 
     return None if value is None else parse_size(value, parameter.opts[-1])
 

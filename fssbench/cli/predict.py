@@ -13,8 +13,8 @@ from fssbench.cli.options import json_option, pairs, plugin_option
 from fssbench.errors import FssbenchError
 
 if TYPE_CHECKING:
-    from fssbench.harness.pictures import Annotated, Job, Segmented
-    from fssbench.harness.predictor import Predictor
+    from fssbench.inference.picture_files import Annotated, Job, Segmented
+    from fssbench.inference.predictor import Predictor
 
 
 @click.command()
@@ -45,14 +45,14 @@ def predict(
 
     Without MATCHER: the checkpoint's, or the baseline, which needs no training.
     """
-    from fssbench.harness.evaluate import DEFAULT_BACKBONE, DEFAULT_MATCHER
-    from fssbench.harness.pictures import (
+    from fssbench.evaluation.evaluate import DEFAULT_BACKBONE, DEFAULT_MATCHER
+    from fssbench.inference.picture_files import (
         make_folders,
         parse_support,
         plan_jobs,
         read_supports,
     )
-    from fssbench.harness.predictor import Predictor
+    from fssbench.inference.predictor import Predictor
 
     annotated = [parse_support(text) for text in supports]
     given = [path for pair in annotated for path in (pair.image, pair.mask)]
@@ -93,8 +93,8 @@ def _segment(
     from rich.console import Console
     from rich.progress import track
 
-    from fssbench.harness.pictures import segment_pictures
-    from fssbench.harness.progress import LINES_EVERY
+    from fssbench.evaluation.progress import LINES_EVERY
+    from fssbench.inference.picture_files import segment_pictures
 
     console = Console(stderr=True)
     found = []

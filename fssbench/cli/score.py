@@ -11,7 +11,7 @@ import click
 from fssbench.cli.options import data_options, json_option, names, plugin_option
 
 if TYPE_CHECKING:
-    from fssbench.harness.score import Scores
+    from fssbench.evaluation.rescore import Scores
 
 
 @click.command()
@@ -32,7 +32,7 @@ def score(
     From its rows where they hold what a metric needs, otherwise from the masks that evaluate
     --save-predictions kept. The record stays as it is.
     """
-    from fssbench.harness.score import check_scores_file, score_run, write_scores
+    from fssbench.evaluation.rescore import check_scores_file, score_run, write_scores
 
     if out:
         check_scores_file(out)

@@ -30,7 +30,7 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
     `show schema record` prints the JSON Schema of records.
     """
     if kind == "schema":
-        from fssbench.harness.schema import schema_text
+        from fssbench.results.schema import schema_text
 
         click.echo(schema_text(name), nl=False)
         return
@@ -87,7 +87,7 @@ def _parameters(spec: MatcherSpec, backbone: str, options: dict[str, str]) -> di
     """Numbers of the matcher's parts and of its backbone; nothing for a method without any."""
     from fssbench import build
     from fssbench.backbones.describe import describe, parameters
-    from fssbench.matchers.recipe import first_backbone
+    from fssbench.training.recipe import first_backbone
 
     backbone = backbone or first_backbone(spec)
     if not backbone:

@@ -47,13 +47,13 @@ def fssbench_datasets() -> list[DatasetSpec]:
         DatasetSpec(
             name="images",
             summary="any folder of pictures without annotation, for stages that need none",
-            factory="fssbench.data.plain:PlainImages",
+            factory="fssbench.data.unlabelled:PlainImages",
             layout="pictures (.jpg .jpeg .png .bmp .webp), in folders as deep as you like",
         ),
         DatasetSpec(
             name="shapes",
             summary="pictures that are drawn by fssbench itself; needs no files",
-            factory="fssbench.data.shapes:Shapes",
-            config="fssbench.data.shapes:ShapesConfig",
+            factory="fssbench.data.shapes.shapes:Shapes",
+            config="fssbench.data.shapes.shapes:ShapesConfig",
         ),
     ]

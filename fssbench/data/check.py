@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from fssbench.data.dataset import Dataset
-from fssbench.data.known import Known, known
+from fssbench.data.official_counts import Known, known
 from fssbench.errors import FssbenchError
 
 NAMED = 12

@@ -32,19 +32,19 @@ def fssbench_samplers() -> list[SamplerSpec]:
         SamplerSpec(
             name="hsnet-list-order",
             summary="HSNet's on PASCAL-5i and FSS-1000: queries in list order, supports may repeat",
-            factory="fssbench.episodes.hsnet:in_list_order",
+            factory="fssbench.episodes.literature.hsnet:in_list_order",
             paper=_HSNET,
         ),
         SamplerSpec(
             name="hsnet-class-uniform",
             summary="HSNet's on COCO-20i: class uniform, then image; supports may repeat",
-            factory="fssbench.episodes.hsnet:class_uniform",
+            factory="fssbench.episodes.literature.hsnet:class_uniform",
             paper=_HSNET,
         ),
         SamplerSpec(
             name="image-sequential",
             summary="the law of HDMNet, BAM and PFENet: images in list order, any class of each",
-            factory="fssbench.episodes.hdmnet:image_sequential",
+            factory="fssbench.episodes.literature.hdmnet:image_sequential",
             paper=_HDMNET,
         ),
     ]
@@ -134,7 +134,7 @@ def _literature() -> list[ProtocolSpec]:
             sampler="image-sequential",
             episodes=episodes,
             min_pixels=0,
-            lists=f"fssbench.episodes.hdmnet:{lists}",
+            lists=f"fssbench.episodes.literature.hdmnet:{lists}",
             paper=_HDMNET,
         )
 
@@ -144,14 +144,14 @@ def _literature() -> list[ProtocolSpec]:
             "val",
             1000,
             sampler="hsnet-list-order",
-            lists="fssbench.episodes.hsnet:pascal_lists",
+            lists="fssbench.episodes.literature.hsnet:pascal_lists",
         ),
         hsnet(
             "coco20i/hsnet-1k",
             "val",
             1000,
             sampler="hsnet-class-uniform",
-            lists="fssbench.episodes.hsnet:coco_lists",
+            lists="fssbench.episodes.literature.hsnet:coco_lists",
             # HSNet knows no ignored pixels on COCO: what is not the class is background.
             void="background",
         ),
@@ -160,7 +160,7 @@ def _literature() -> list[ProtocolSpec]:
             "test",
             None,
             sampler="hsnet-list-order",
-            lists="fssbench.episodes.hsnet:fss_lists",
+            lists="fssbench.episodes.literature.hsnet:fss_lists",
         ),
         hdmnet("pascal5i/hdmnet-1k", 1000, "pascal_lists"),
         hdmnet("coco20i/hdmnet-10k", 10000, "coco_lists"),

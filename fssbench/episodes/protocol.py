@@ -7,7 +7,7 @@ from pathlib import Path
 from fssbench import registry
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.draw import Draw
-from fssbench.episodes.lists import read_listed
+from fssbench.episodes.literature.lists import read_listed
 from fssbench.episodes.manifest import Manifest
 from fssbench.episodes.sampler import Pool, Sampler
 from fssbench.errors import FssbenchError

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fssbench.backbones.backbone import BackboneInfo
 from fssbench.matchers.prepared import PreparedSupport
-from fssbench.matchers.stage import Stage
 from fssbench.nn import together
+from fssbench.training.stage import Stage
 
 
 @attrs.frozen(kw_only=True)

@@ -18,8 +18,8 @@ from fssbench.backbones.describe import describe
 from fssbench.errors import FssbenchError, one_line
 from fssbench.specs import BackboneSpec
 from fssbench.testing.check import Checks, expect
-from fssbench.testing.generators import Watch, place_generators
-from fssbench.testing.pictures import picture
+from fssbench.testing.random_state import Watch, place_generators
+from fssbench.testing.synthetic import picture
 
 LEAST = 64
 """Least side of the images that are encoded, in pixels."""

@@ -11,9 +11,9 @@ from typing import Any, Literal, Protocol, TypeVar
 import attrs
 
 from fssbench.errors import one_line
-from fssbench.testing.generators import kept_generators
+from fssbench.testing.random_state import kept_generators
 
-Verdict = Literal["passed", "failed", "skipped"]
+CheckResult = Literal["passed", "failed", "skipped"]
 S = TypeVar("S", bound="Subject")
 
 
@@ -62,7 +62,7 @@ class Outcome:
     """
 
     check: str
-    verdict: Verdict
+    verdict: CheckResult
     seen: str
     expected: str = ""
     look: str = ""

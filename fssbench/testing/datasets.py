@@ -16,7 +16,7 @@ from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError, one_line
 from fssbench.specs import DatasetSpec
 from fssbench.testing.check import Checks, NotCheckedError, expect
-from fssbench.testing.generators import Watch, place_generators
+from fssbench.testing.random_state import Watch, place_generators
 
 IMAGES = 8
 """Images of each split that are opened, evenly spread."""

@@ -13,12 +13,12 @@ from torch import Tensor
 from fssbench import build, registry
 from fssbench.backbones.backbone import Backbone
 from fssbench.errors import FssbenchError
-from fssbench.harness.pipeline import Features, Pipeline
+from fssbench.inference.pipeline import Features, Pipeline
 from fssbench.matchers.matcher import Matcher
-from fssbench.matchers.recipe import Recipe, find_recipe, first_backbone, recipe_names
 from fssbench.specs import BackboneSpec, MatcherSpec
-from fssbench.testing.pictures import Picture, picture
-from fssbench.testing.steps import HOUSE, Step, take_steps
+from fssbench.testing.synthetic import Picture, picture
+from fssbench.testing.training_step import EMBEDDED_DATASET, Step, take_steps
+from fssbench.training.recipe import Recipe, find_recipe, first_backbone, recipe_names
 
 
 @attrs.frozen(eq=False)
@@ -65,8 +65,10 @@ class MatcherSubject:
     @cached_property
     def house_recipe(self) -> Recipe | None:
         """The recipe of the last stage that has one for `shapes`."""
-        stages = [stage for stage, names in recipe_names(self.spec).items() if HOUSE in names]
-        return find_recipe(self.spec, stages[-1], dataset=HOUSE) if stages else None
+        stages = [
+            stage for stage, names in recipe_names(self.spec).items() if EMBEDDED_DATASET in names
+        ]
+        return find_recipe(self.spec, stages[-1], dataset=EMBEDDED_DATASET) if stages else None
 
     @cached_property
     def encoder(self) -> str:

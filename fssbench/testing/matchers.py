@@ -12,13 +12,13 @@ from torch import Tensor
 
 from fssbench import build
 from fssbench.errors import one_line
-from fssbench.harness.pipeline import Features
+from fssbench.inference.pipeline import Features
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.matchers.matcher import Matcher
 from fssbench.testing.check import Checks, NotCheckedError, expect, places
-from fssbench.testing.generators import Watch, place_generators
 from fssbench.testing.matcher_subject import Case, MatcherSubject
-from fssbench.testing.pictures import picture
+from fssbench.testing.random_state import Watch, place_generators
+from fssbench.testing.synthetic import picture
 
 TOLERANCE = 1e-3
 """Of the largest logit: what the order of sums may change."""

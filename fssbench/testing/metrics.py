@@ -18,8 +18,8 @@ from fssbench.errors import FssbenchError, one_line
 from fssbench.metrics.metric import Metric
 from fssbench.specs import MetricSpec
 from fssbench.testing.check import Checks, expect
-from fssbench.testing.generators import Watch
-from fssbench.testing.pictures import picture
+from fssbench.testing.random_state import Watch
+from fssbench.testing.synthetic import picture
 
 CHECKS = Checks("metric")
 

@@ -17,7 +17,7 @@ from fssbench.episodes.protocol import class_lists
 from fssbench.episodes.sampler import Pool
 from fssbench.specs import SamplerSpec
 from fssbench.testing.check import Checks, expect
-from fssbench.testing.generators import Watch, place_generators
+from fssbench.testing.random_state import Watch, place_generators
 
 CHECKS = Checks("sampler")
 

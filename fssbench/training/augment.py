@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 from fssbench.data.dataset import IGNORE
 from fssbench.data.geometry import Geometry
 from fssbench.episodes.draw import Draw
-from fssbench.matchers.recipe import Augment
+from fssbench.training.recipe import Augment
 
 _NEAREST, _BILINEAR = InterpolationMode.NEAREST, InterpolationMode.BILINEAR
 

@@ -12,14 +12,14 @@ import torch
 
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
-from fssbench.harness.claimed import ClaimedFolder
+from fssbench.runtime.locked_folder import LockedFolder
 
 STATE_FILE = "state.pt"
 LAST_FILE = "last.safetensors"
 BEST_FILE = "best.safetensors"
 
 
-class TrainingDirectory(ClaimedFolder):
+class TrainingDirectory(LockedFolder):
     """Where one training keeps its files; a context manager that holds the lock.
 
     ``state.pt`` holds all that resuming needs, in one file written by rename, so a training that is

@@ -10,14 +10,14 @@ import attrs
 from torch.utils.flop_counter import FlopCounterMode
 
 from fssbench.errors import FssbenchError
-from fssbench.harness.cost import peak_memory_mib
+from fssbench.inference.cost import peak_memory_mib
 from fssbench.training.loader import load_batches, portions_of
+from fssbench.training.loss_monitor import memory_advice
 from fssbench.training.plan import make_plan
 from fssbench.training.step import set_modes
 from fssbench.training.train import make_fabric, make_run, make_validation
 from fssbench.training.trainer import Trainer
 from fssbench.training.training import Training
-from fssbench.training.watch import memory_advice
 
 
 @attrs.frozen(kw_only=True)
@@ -38,7 +38,7 @@ class DryRun:
         scores: of one validation chunk in percent; empty without validation. After one step they
             say that it works, not how well.
         seconds: that the step took, loading included; the first one is slow.
-        peak_memory_mib: so far; see `fssbench.harness.record.Cost`.
+        peak_memory_mib: so far; see `fssbench.results.record.Cost`.
     """
 
     groups: tuple[tuple[str, int, float], ...]

@@ -10,9 +10,9 @@ import torch.distributed
 
 from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
-from fssbench.matchers.recipe import Augment
-from fssbench.matchers.stage import Stage
+from fssbench.training.recipe import Augment
 from fssbench.training.samples import SPLIT
+from fssbench.training.stage import Stage
 from fssbench.training.step import TrainingStep
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from torch.utils.data import Dataset as TorchDataset
 from fssbench.data.dataset import IGNORE, Dataset
 from fssbench.episodes.draw import Draw
 from fssbench.episodes.episode import Episode
-from fssbench.episodes.loader import unwrapped
 from fssbench.errors import FssbenchError
-from fssbench.matchers.stage import Feed
+from fssbench.inference.chunk_loader import unwrapped
 from fssbench.training.augment import Augmentation
 from fssbench.training.samples import Sample
+from fssbench.training.stage import Feed
 
 
 @attrs.frozen(kw_only=True, eq=False)

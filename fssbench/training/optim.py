@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from fssbench.errors import FssbenchError
-from fssbench.matchers.recipe import Optimiser, Schedule
-from fssbench.matchers.stage import ParameterGroup
+from fssbench.training.recipe import Optimiser, Schedule
+from fssbench.training.stage import ParameterGroup
 
 
 def make_optimiser(recipe: Optimiser, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:

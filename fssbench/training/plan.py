@@ -17,18 +17,18 @@ from fssbench.backbones.backbone import Backbone
 from fssbench.data.dataset import Dataset
 from fssbench.data.geometry import Geometry
 from fssbench.errors import FssbenchError, near
-from fssbench.harness.features import feature_bytes
-from fssbench.harness.recording import config_of
+from fssbench.evaluation.make_record import config_of
+from fssbench.inference.feature_cache import feature_bytes
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.matcher import Matcher
-from fssbench.matchers.recipe import Recipe, find_recipe, only_stage
-from fssbench.matchers.stage import Setting, Stage
 from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
 from fssbench.training.augment import Augmentation
+from fssbench.training.frozen_features import KEPT_BYTES
 from fssbench.training.heldout import held_out_images
-from fssbench.training.kept import KEPT_BYTES
 from fssbench.training.loader import BatchLoader
+from fssbench.training.recipe import Recipe, find_recipe, only_stage
 from fssbench.training.samples import Samples, base_classes, make_samples
+from fssbench.training.stage import Stage, StageContext
 from fssbench.training.training import Training
 
 
@@ -164,7 +164,7 @@ def make_plan(job: Training) -> Plan:
     held_out = held_out_images(dataset, stage)
     parts = stage.prepare(
         matcher,
-        Setting(
+        StageContext(
             dataset=dataset,
             backbone=backbone,
             size=size,

@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 
 from fssbench.data.dataset import Dataset
-from fssbench.matchers.recipe import Recipe
+from fssbench.training.recipe import Recipe
 
 
 @attrs.frozen(kw_only=True)

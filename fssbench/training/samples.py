@@ -14,9 +14,9 @@ from fssbench.episodes.episode import Episode
 from fssbench.episodes.protocol import class_lists
 from fssbench.episodes.sampler import Pool, Sampler
 from fssbench.errors import FssbenchError
-from fssbench.matchers.recipe import Recipe
-from fssbench.matchers.stage import Feed
 from fssbench.specs import SamplerSpec
+from fssbench.training.recipe import Recipe
+from fssbench.training.stage import Feed
 
 SPLIT = "train"
 

@@ -12,10 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fssbench.backbones.backbone import Backbone
 from fssbench.errors import FssbenchError
 from fssbench.matchers.matcher import Matcher
-from fssbench.matchers.recipe import Recipe
-from fssbench.matchers.stage import EpisodeBatch, ImageBatch, LabelledBatch, Stage
-from fssbench.training.kept import KeptFeatures
+from fssbench.training.frozen_features import FrozenFeatures
 from fssbench.training.loader import LoadedBatch
+from fssbench.training.recipe import Recipe
+from fssbench.training.stage import EpisodeBatch, ImageBatch, LabelledBatch, Stage
 
 
 class TrainingStep(nn.Module):
@@ -46,7 +46,7 @@ class TrainingStep(nn.Module):
         # In a tuple a frozen backbone is no submodule: nothing synchronises or saves it.
         self._backbone = (backbone,)
         self._layers = tuple(stage.layers(matcher))
-        self._kept = KeptFeatures(backbone, self._layers)
+        self._kept = FrozenFeatures(backbone, self._layers)
         self._weights = recipe.losses
         self._classes = classes
 

@@ -17,14 +17,14 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 
 from fssbench import registry
 from fssbench.errors import FssbenchError
-from fssbench.harness.pipeline import choose_device
+from fssbench.inference.pipeline import choose_device
+from fssbench.training.checkpoint_writer import CheckpointWriter
 from fssbench.training.directory import (
     BEST_FILE,
     LAST_FILE,
     TrainingDirectory,
     read_state,
 )
-from fssbench.training.keeper import Keeper
 from fssbench.training.metrics import MetricsFile
 from fssbench.training.plan import Plan, make_plan, workers_of
 from fssbench.training.plots import Plots
@@ -73,7 +73,7 @@ def train(
 
     Raises:
         FssbenchError: a name, option, file or dataset is not as it must be, or the training went
-            wrong; see `fssbench.training.watch`.
+            wrong; see `fssbench.training.loss_monitor`.
     """
     job = Training(**changes) if training is None else attrs.evolve(training, **changes)
     plan = make_plan(job)
@@ -116,7 +116,7 @@ def _train(
             if first:
                 getattr(hook, name)(run=run, **arguments)
 
-        keeper = Keeper(plan, directory, fabric.device, validation)
+        keeper = CheckpointWriter(plan, directory, fabric.device, validation)
         trainer = Trainer(
             plan, fabric, run=run, validation=validation, event=event, save=keeper.save
         )

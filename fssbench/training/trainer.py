@@ -12,19 +12,19 @@ import torch.distributed
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from fssbench.backbones.reach import parameters_behind
 from fssbench.episodes.draw import Draw
 from fssbench.errors import FssbenchError
-from fssbench.matchers.stage import ParameterGroup
 from fssbench.training.heldout import measure_held_out
 from fssbench.training.loader import LoadedBatch, load_batches, portions_of
+from fssbench.training.loss_monitor import LossMonitor, describe, memory_advice
 from fssbench.training.optim import factor, make_optimiser, set_rates
 from fssbench.training.plan import Plan, workers_of
+from fssbench.training.reached_parameters import parameters_behind
 from fssbench.training.run import TrainingRun
 from fssbench.training.samples import Sample
+from fssbench.training.stage import ParameterGroup
 from fssbench.training.step import TrainingStep, freeze_the_rest, set_modes
 from fssbench.training.validation import Validation
-from fssbench.training.watch import LossWatch, describe, memory_advice
 
 Event = Callable[..., None]
 
@@ -34,7 +34,7 @@ class Trainer:
 
     What it computes depends on the plan, the step and the number of processes alone: samples are
     drawn and generators seeded by epoch and step, so nothing of a process's past matters but
-    weights, optimiser and `LossWatch.level`.
+    weights, optimiser and `LossMonitor.level`.
 
     Args:
         plan: the parts.
@@ -63,7 +63,7 @@ class Trainer:
         self.validated = 0
         self.score: float | None = None
         self.best: float | None = None
-        self.watch = LossWatch()
+        self.watch = LossMonitor()
         self._event = event
         self._save = save
         self.groups = _groups(plan)
@@ -92,7 +92,7 @@ class Trainer:
         """Go on from a state."""
         self.step, self.validated = state["step"], state["validated"]
         self.score, self.best = state["score"], state["best"]
-        self.watch = LossWatch(state["level"])
+        self.watch = LossMonitor(state["level"])
         self.module.load_state_dict({**self.module.state_dict(), **state["module"]})
         self.optimiser.load_state_dict(state["optimiser"])
 

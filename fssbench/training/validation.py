@@ -12,20 +12,20 @@ import torch.distributed
 from fssbench import registry
 from fssbench.backbones.backbone import Backbone
 from fssbench.data.dataset import Dataset
+from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.draw import Draw
-from fssbench.episodes.loader import load_chunks
 from fssbench.episodes.manifest import Manifest
 from fssbench.episodes.protocol import class_lists
 from fssbench.episodes.sampler import Pool, Sampler
 from fssbench.errors import FssbenchError
-from fssbench.harness.chunks import chunks_of
-from fssbench.harness.features import FeatureCache
-from fssbench.harness.measure import measure_chunks
-from fssbench.harness.pipeline import Pipeline, Precision
+from fssbench.evaluation.measure import measure_chunks
+from fssbench.inference.chunk_loader import load_chunks
+from fssbench.inference.feature_cache import FeatureCache
+from fssbench.inference.pipeline import Pipeline, Precision
 from fssbench.matchers.matcher import Matcher
-from fssbench.matchers.recipe import Recipe
 from fssbench.metrics.iou import IoU
 from fssbench.specs import SamplerSpec
+from fssbench.training.recipe import Recipe
 from fssbench.training.samples import SPLIT, base_classes
 
 SAMPLER = "class-balanced"

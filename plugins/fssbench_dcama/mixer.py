@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fssbench.nn.resize import resize
 from fssbench_dcama.cascade import MIDDLE, NARROW, WIDE
-from fssbench_dcama.maps import resize
 
 _FINEST = 4  # the mixer starts at a quarter of the input
 

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
 from fssbench.nn import together
+from fssbench.nn.resize import resize
+from fssbench_dcama.ablations import background_off, budget, otsu
 from fssbench_dcama.attention import MaskAggregation
 from fssbench_dcama.cascade import cascade, integrate_blocks, prepare_blocks
 from fssbench_dcama.config import DcamaConfig
 from fssbench_dcama.ensemble import Ensemble, combine, guided_weights
 from fssbench_dcama.layers import layers_at
-from fssbench_dcama.maps import resize
 from fssbench_dcama.mixer import Mixer
 from fssbench_dcama.prepared import Guide, Query, Support, side_by_side
 from fssbench_dcama.stages import Meta
-from fssbench_dcama.support import background_off, budget, otsu
 
 
 class Dcama(Matcher):

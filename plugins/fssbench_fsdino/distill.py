@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.nn import functional
 
-from fssbench import FssbenchError, ImageBatch, Matcher, ParameterGroup, Recipe, Setting, Stage
+from fssbench import FssbenchError, ImageBatch, Matcher, ParameterGroup, Recipe, Stage, StageContext
 from fssbench_fsdino.teacher import Teacher, at_grid
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ class Distill(Stage):
         self.summary = f"the adapter learns SAM's embeddings of images at {pixels} pixels"
         self._teacher: Teacher | None = None
 
-    def prepare(self, matcher: Segmenter, setting: Setting) -> Mapping[str, Any]:
+    def prepare(self, matcher: Segmenter, context: StageContext) -> Mapping[str, Any]:
         """Find the teacher (option ``teacher``, ``--weights teacher=…``) and what it has embedded.
 
         Raises:
             FssbenchError: images are augmented, or the teacher does not suit.
         """
-        if setting.augmented:
+        if context.augmented:
             raise FssbenchError(
                 f"stage {self.name}: the teacher's embeddings are kept, so images must always look "
                 "the same; leave augment out of the recipe"
@@ -55,8 +55,8 @@ class Distill(Stage):
         stride = matcher.backbone.layer(matcher.layer).stride
         self._teacher = Teacher(
             matcher.config.teacher,
-            setting.weights.get("teacher", "pretrained"),
-            setting,
+            context.weights.get("teacher", "pretrained"),
+            context,
             channels=matcher.config.width,
             grid=matcher.size // stride,
         )

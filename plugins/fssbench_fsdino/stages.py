@@ -14,8 +14,8 @@ from fssbench import (
     Matcher,
     ParameterGroup,
     Recipe,
-    Setting,
     Stage,
+    StageContext,
     read_tensors,
     sha256,
 )
@@ -40,14 +40,14 @@ class Meta(Stage):
     parts = ("sam",)
     summary = "episodes; Dice and cross entropy of prior and final mask; encoder and adapter frozen"
 
-    def prepare(self, matcher: Segmenter, setting: Setting) -> Mapping[str, Any]:
+    def prepare(self, matcher: Segmenter, context: StageContext) -> Mapping[str, Any]:
         """Put SAM's decoder in (``--weights sam=FILE``), and say plainly what starts from nothing.
 
         Raises:
             FssbenchError: the file is none of SAM's, or the option ``width`` is not SAM's.
         """
-        file = setting.weights.get("sam")
-        if not setting.started and matcher.config.adapter == "frozen":
+        file = context.weights.get("sam")
+        if not context.started and matcher.config.adapter == "frozen":
             log.warning(
                 "%s: the adapter has random weights and is frozen; give --init a checkpoint of "
                 "distillation, or train it with -o adapter=trained",
@@ -55,7 +55,7 @@ class Meta(Stage):
             )
         if file is None:
             frozen = not self.decoder_groups(matcher)
-            if not setting.started or frozen:
+            if not context.started or frozen:
                 log.warning(
                     "%s: the mask decoder has random weights%s; give --weights sam=FILE, one of "
                     "SAM's checkpoints",

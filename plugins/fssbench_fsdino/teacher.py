@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import fssbench
-from fssbench import Dataset, FeatureStore, FssbenchError, Geometry, Setting
+from fssbench import Dataset, FeatureStore, FssbenchError, Geometry, StageContext
 
 
 class Teacher:
@@ -24,7 +24,7 @@ class Teacher:
     Args:
         name: of a registered backbone, e.g. ``sam-vit-h``.
         weights: ``pretrained``, ``random`` or a file.
-        setting: of the stage.
+        context: of the stage.
         channels: what the student's embedding has.
         grid: places along a side to keep.
 
@@ -33,7 +33,7 @@ class Teacher:
     """
 
     def __init__(
-        self, name: str, weights: str, setting: Setting, *, channels: int, grid: int
+        self, name: str, weights: str, context: StageContext, *, channels: int, grid: int
     ) -> None:
         backbone = fssbench.backbone(name, weights)
         info, layer = backbone.info, backbone.info.last_layer
@@ -46,8 +46,8 @@ class Teacher:
         self.backbone = backbone
         self.grid = min(grid, info.image_size // info.layers[layer].stride)
         self._layer = layer
-        self._dataset: Dataset = setting.dataset
-        self._geometry = Geometry(info.image_size, setting.resize)
+        self._dataset: Dataset = context.dataset
+        self._geometry = Geometry(info.image_size, context.resize)
         self.identity = {
             "teacher": info.name,
             "weights": {
@@ -56,15 +56,15 @@ class Teacher:
                 "sha256": backbone.weights.sha256,
             },
         }
-        ids = sorted({*setting.images, *setting.held_out})
+        ids = sorted({*context.images, *context.held_out})
         self.store = FeatureStore(
             {
                 **self.identity,
                 "layer": layer,
                 "size": info.image_size,
-                "resize": setting.resize,
-                "dataset": setting.dataset.name,
-                "fingerprint": setting.dataset.fingerprint("train"),
+                "resize": context.resize,
+                "dataset": context.dataset.name,
+                "fingerprint": context.dataset.fingerprint("train"),
             },
             ids,
             (channels, self.grid, self.grid),

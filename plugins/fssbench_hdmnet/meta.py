@@ -16,8 +16,8 @@ from fssbench import (
     Matcher,
     ParameterGroup,
     Recipe,
-    Setting,
     Stage,
+    StageContext,
 )
 from fssbench_hdmnet.base import base_channels, check_base_classes
 from fssbench_hdmnet.distillation import distillation_losses
@@ -45,14 +45,14 @@ class Meta(Stage):
     wants_labels = True
     inherits = MappingProxyType({"base": ("base.",)})
 
-    def prepare(self, matcher: Any, setting: Setting) -> Mapping[str, Any]:
+    def prepare(self, matcher: Any, context: StageContext) -> Mapping[str, Any]:
         """Make sure that there is a base learner.
 
         Raises:
             FssbenchError: training does not start from a checkpoint.
         """
         del matcher
-        if not setting.started:
+        if not context.started:
             raise FssbenchError(
                 "hdmnet, stage meta: there is no trained base learner; train stage base first and "
                 "give its last.safetensors with --init"

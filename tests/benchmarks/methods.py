@@ -12,7 +12,7 @@ import torch
 
 from fssbench import build
 from fssbench.data.geometry import stack_padded
-from fssbench.harness.pipeline import Pipeline
+from fssbench.inference.pipeline import Pipeline
 from fssbench.metrics.iou import IoU
 
 METHODS = {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.episode import Episode
-from fssbench.harness.pipeline import Features, Pipeline
+from fssbench.inference.pipeline import Features, Pipeline
 from fssbench.metrics.iou import IoU
 
 Logits = Callable[[Pipeline, Sequence[Features], Sequence[Features], Tensor], Tensor]

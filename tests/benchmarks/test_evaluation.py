@@ -20,12 +20,12 @@ from methods import Clock, pipeline_of, profile
 from plain_loop import EQUAL, apart, plain_episode, two_halves
 from test_dcama import straightforward
 
-from fssbench.episodes.loader import load_chunks
-from fssbench.harness.chunks import visiting_order
-from fssbench.harness.features import FeatureCache
-from fssbench.harness.measure import measure_chunks
-from fssbench.harness.memory import default_budget
+from fssbench.episodes.chunks import visiting_order
+from fssbench.evaluation.measure import measure_chunks
+from fssbench.inference.chunk_loader import load_chunks
+from fssbench.inference.feature_cache import FeatureCache
 from fssbench.metrics.iou import IoU
+from fssbench.runtime.memory import default_budget
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(7200)]
 

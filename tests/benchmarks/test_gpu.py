@@ -19,12 +19,12 @@ from methods import pipeline_of
 from plain_loop import EQUAL, apart, plain_episode
 from torch.utils.flop_counter import FlopCounterMode
 
-from fssbench.episodes.loader import load_chunks
-from fssbench.harness.chunks import chunks_of
-from fssbench.harness.features import FeatureCache
-from fssbench.harness.measure import measure_chunks
-from fssbench.harness.memory import default_budget
+from fssbench.episodes.chunks import chunks_of
+from fssbench.evaluation.measure import measure_chunks
+from fssbench.inference.chunk_loader import load_chunks
+from fssbench.inference.feature_cache import FeatureCache
 from fssbench.metrics.iou import IoU
+from fssbench.runtime.memory import default_budget
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.gpu, pytest.mark.timeout(1200)]
 

@@ -24,14 +24,14 @@ from fssbench import (
 )
 from fssbench.data.dataset import Dataset
 from fssbench.data.geometry import Geometry
-from fssbench.episodes.loader import load_chunks
+from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.manifest import Manifest
-from fssbench.harness.chunks import chunks_of
-from fssbench.harness.features import FeatureCache
-from fssbench.harness.measure import measure_chunks
-from fssbench.harness.pipeline import Pipeline
-from fssbench.harness.run import Run
-from fssbench.harness.rundir import RunDirectory
+from fssbench.evaluation.measure import measure_chunks
+from fssbench.evaluation.run import Run
+from fssbench.evaluation.run_directory import RunDirectory
+from fssbench.inference.chunk_loader import load_chunks
+from fssbench.inference.feature_cache import FeatureCache
+from fssbench.inference.pipeline import Pipeline
 from fssbench.registry import registry
 from fssbench.specs import ProtocolSpec
 

@@ -10,7 +10,8 @@ import pytest
 
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
-from fssbench.harness.record import (
+from fssbench.metrics.iou import IoU
+from fssbench.results.record import (
     MANIFEST_FILE,
     ROWS_FILE,
     CheckpointInfo,
@@ -21,8 +22,7 @@ from fssbench.harness.record import (
     Record,
     Weights,
 )
-from fssbench.harness.rows import write_rows
-from fssbench.metrics.iou import IoU
+from fssbench.results.rows import write_rows
 from fssbench.statistics.intervals import score_intervals
 
 EPISODES = 24

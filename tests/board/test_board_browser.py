@@ -12,7 +12,7 @@ from PIL import Image
 
 from fssbench.board.board import build_boards
 from fssbench.board.site.page import write_page
-from fssbench.harness.record import Weights
+from fssbench.results.record import Weights
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"

@@ -13,7 +13,7 @@ from fssbench.board.board import build_boards
 from fssbench.board.check import check_boards
 from fssbench.board.markdown import escape
 from fssbench.errors import FssbenchError
-from fssbench.harness.record import Record
+from fssbench.results.record import Record
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from fssbench.board.check import check_boards
 from fssbench.board.folds import known_folds
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
-from fssbench.harness.rows import read_rows, write_rows
+from fssbench.results.rows import read_rows, write_rows
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 
 from fssbench.board.compare import Choice, compare_paths
 from fssbench.cli import _run
-from fssbench.harness.record import Record
-from fssbench.harness.rows import read_rows
+from fssbench.results.record import Record
+from fssbench.results.rows import read_rows
 from fssbench.statistics.compare import compare
 
 needs_matplotlib = pytest.mark.skipif(

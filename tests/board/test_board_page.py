@@ -19,7 +19,7 @@ from fssbench.board.site.scatter import Point, scatter
 from fssbench.board.text import count
 from fssbench.cli import _run
 from fssbench.errors import FssbenchError
-from fssbench.harness.record import Record, Weights
+from fssbench.results.record import Record, Weights
 
 EVIL = (
     "</script><script>alert(1)</script> \"'><img src=x onerror=alert(2)>"

@@ -13,7 +13,7 @@ from fssbench.board.check import check_boards
 from fssbench.board.submit import submit
 from fssbench.cli import _run
 from fssbench.errors import FssbenchError
-from fssbench.harness.record import Record, Weights
+from fssbench.results.record import Record, Weights
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from fssbench import registry
+from fssbench.board.archive import find_results, read_result
 from fssbench.board.markdown import render
 from fssbench.board.ranks import group_ranks
-from fssbench.board.results import find_results, read_result
 from fssbench.board.tables import Table, make_boards
-from fssbench.harness.record import Weights
-from fssbench.harness.rows import read_rows
+from fssbench.results.record import Weights
+from fssbench.results.rows import read_rows
 from fssbench.statistics.intervals import score_intervals
 
 

@@ -15,16 +15,16 @@ from records_for_tests import change_record
 from registered_for_tests import registered
 
 from fssbench import Evaluation, FssbenchError, Manifest, build
-from fssbench.board import results
-from fssbench.board.rerun import Rerun, draw_sample, verify_record
-from fssbench.board.verdict import SAME, compare_rows
+from fssbench.board import archive as results
 from fssbench.cli import _run
+from fssbench.evaluation.evaluate import evaluate
+from fssbench.evaluation.reproduce import Rerun, draw_sample, verify_record
+from fssbench.evaluation.reproduction import SAME, compare_rows
 from fssbench.files import sha256
-from fssbench.harness.evaluate import evaluate
-from fssbench.harness.record import Record
-from fssbench.harness.rows import read_rows, write_rows
 from fssbench.matchers.checkpoint import write_checkpoint
 from fssbench.metrics.iou import IoU
+from fssbench.results.record import Record
+from fssbench.results.rows import read_rows, write_rows
 
 PLUGINS = [methods_for_tests.__file__, rings_for_tests.__file__]
 LOAD = [part for name in PLUGINS for part in ("-p", name)]

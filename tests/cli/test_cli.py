@@ -284,7 +284,7 @@ def test_spoilt_data_met_by_a_loader_process(photographs, tmp_path):
 
 
 def test_interrupted_from_the_keyboard(run, monkeypatch, tmp_path):
-    from fssbench.harness import evaluate as module
+    from fssbench.evaluation import evaluate as module
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt

@@ -7,7 +7,7 @@ import json
 import methods_for_tests
 import pytest
 
-from fssbench.harness.record import MANIFEST_FILE
+from fssbench.results.record import MANIFEST_FILE
 
 SHAPES = ["-d", "images_per_split=60"]
 A, B = "shapes/v1-1k/fold0-1shot", "shapes/v1-1k/fold0-1shot-seed1"

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from fssbench import FssbenchError, Predictor, backbone, matcher
-from fssbench.harness import pictures
-from fssbench.harness.pictures import parse_support
+from fssbench.inference import picture_files as pictures
+from fssbench.inference.picture_files import parse_support
 from fssbench.matchers.checkpoint import write_checkpoint
 
 SMALL = ["--backbone", "pixels", "-p", methods_for_tests.__file__]

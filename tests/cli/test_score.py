@@ -14,10 +14,10 @@ import rings_for_tests
 from records_for_tests import change_record
 
 from fssbench import Evaluation, registry
-from fssbench.harness import score
-from fssbench.harness.evaluate import evaluate
-from fssbench.harness.predictions import PREDICTIONS_FILE
-from fssbench.harness.rows import read_rows, write_rows
+from fssbench.evaluation import rescore as score
+from fssbench.evaluation.evaluate import evaluate
+from fssbench.results.predictions import PREDICTIONS_FILE
+from fssbench.results.rows import read_rows, write_rows
 
 PLUGINS = [methods_for_tests.__file__, rings_for_tests.__file__]
 LOAD = [part for name in PLUGINS for part in ("-p", name)]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from fssbench.data.bits import Bits
-from fssbench.data.rendering import MIN_VISIBLE, fragments, lay_out, paint
-from fssbench.data.shapes import Shapes, ShapesConfig
-from fssbench.data.silhouettes import SILHOUETTES, silhouette
+from fssbench.data.shapes.bits import Bits
+from fssbench.data.shapes.scenes import MIN_VISIBLE, fragments, lay_out, paint
+from fssbench.data.shapes.shapes import Shapes, ShapesConfig
+from fssbench.data.shapes.silhouettes import SILHOUETTES, silhouette
 from fssbench.errors import FssbenchError
 
 

@@ -11,8 +11,8 @@ from docs_pages import DOCS, REPOSITORY
 from jsonschema import Draft202012Validator
 
 from fssbench.cli import _run
-from fssbench.harness.record import Record
-from fssbench.harness.schema import record_schema
+from fssbench.results.record import Record
+from fssbench.results.schema import record_schema
 
 RECORDS = sorted((REPOSITORY / "leaderboards" / "results").rglob("record.json"))
 

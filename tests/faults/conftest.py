@@ -9,7 +9,7 @@ import pytest
 from registered_for_tests import registered
 
 from fssbench import Evaluation
-from fssbench.harness.evaluate import evaluate
+from fssbench.evaluation.evaluate import evaluate
 
 plugin = registered(methods_for_tests)
 

@@ -25,10 +25,10 @@ from PIL import Image
 from records_for_tests import change_record
 
 from fssbench import FssbenchError, Manifest
-from fssbench.data.shapes import Shapes
-from fssbench.harness.chunks import visiting_order
-from fssbench.harness.evaluate import evaluate
-from fssbench.harness.rundir import JOURNAL_FILE, RunDirectory
+from fssbench.data.shapes.shapes import Shapes
+from fssbench.episodes.chunks import visiting_order
+from fssbench.evaluation.evaluate import evaluate
+from fssbench.evaluation.run_directory import JOURNAL_FILE, RunDirectory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 

@@ -18,12 +18,12 @@ from parsers_for_fuzz import COCO, MANIFEST, PARSERS, RECORD, ROWS, parse
 from fssbench.data import coco_masks
 from fssbench.data.coco_masks import read_annotations
 from fssbench.episodes.episode import Episode
-from fssbench.episodes.lists import read_pickle
+from fssbench.episodes.literature.lists import read_pickle
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
 from fssbench.files import read_within
-from fssbench.harness.record import Record
-from fssbench.harness.rows import read_rows, write_rows
+from fssbench.results.record import Record
+from fssbench.results.rows import read_rows, write_rows
 
 JSON = st.recursive(
     st.none()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fssbench
-from fssbench.harness.pipeline import Pipeline
+from fssbench.inference.pipeline import Pipeline
 
 CASES = [
     ("dcama", "tiny-resnet", {}),

@@ -9,7 +9,7 @@ import pytest
 import trainable_for_tests
 
 from fssbench import Training, registry
-from fssbench.data import shapes
+from fssbench.data.shapes import shapes
 from fssbench.training import plots
 
 SCENE = functools.cache(shapes._scene.__wrapped__)

@@ -7,8 +7,8 @@ import torch
 
 from fssbench import Draw
 from fssbench.data.geometry import Geometry
-from fssbench.matchers.recipe import Augment
 from fssbench.training.augment import Augmentation
+from fssbench.training.recipe import Augment
 
 FILL = (124.0, 116.0, 104.0)
 

@@ -12,7 +12,7 @@ from training_commands import command
 from fssbench import FssbenchError, train
 from fssbench.cli import main
 from fssbench.training.dry_run import dry_run
-from fssbench.training.watch import LossWatch, memory_advice
+from fssbench.training.loss_monitor import LossMonitor, memory_advice
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_an_exploding_loss_stops(job):
 
 
 def test_loss_watch():
-    watch = LossWatch()
+    watch = LossMonitor()
     assert watch.complaint({"a": 900.0, "total": 900.0}) == ""  # large from the start is no news
     assert watch.complaint({"total": 1.0}) == ""
     assert "exploded to 1e+06" in watch.complaint({"total": 1e6})
     assert watch.complaint({"a": float("nan"), "total": 1.0}) == "loss a is NaN"
     assert watch.complaint({"a": 1.0, "total": float("inf")}) == "loss total is infinite"
     level = watch.level
-    assert LossWatch(level).complaint({"total": 1e6}) == watch.complaint({"total": 1e6})
+    assert LossMonitor(level).complaint({"total": 1e6}) == watch.complaint({"total": 1e6})
 
 
 def test_out_of_memory_says_what_to_lower(job):
@@ -66,7 +66,7 @@ def test_a_method_may_complain_itself(job):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_unreadable_images_are_one_line(job, monkeypatch, workers):
-    from fssbench.data.shapes import Shapes
+    from fssbench.data.shapes.shapes import Shapes
 
     def image(self, image_id):
         raise FssbenchError(f"{image_id}: cannot be decoded")

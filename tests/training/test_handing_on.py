@@ -10,11 +10,11 @@ import fssbench
 from fssbench import FssbenchError
 from fssbench.data.dataset import IGNORE
 from fssbench.data.geometry import Geometry
-from fssbench.data.shapes import Shapes, ShapesConfig
+from fssbench.data.shapes.shapes import Shapes, ShapesConfig
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
-from fssbench.matchers.recipe import Augment
 from fssbench.training.augment import Augmentation
 from fssbench.training.loader import BatchLoader
+from fssbench.training.recipe import Augment
 
 
 class TwoParts(fssbench.Matcher):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fssbench import FssbenchError, ParameterGroup
-from fssbench.matchers.recipe import Optimiser, Schedule
 from fssbench.training.optim import factor, make_optimiser, set_rates
+from fssbench.training.recipe import Optimiser, Schedule
 
 
 @pytest.mark.parametrize(

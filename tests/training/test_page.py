@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fssbench import registry, train
-from fssbench.matchers.recipe import find_recipe
 from fssbench.specs import MatcherSpec
+from fssbench.training.recipe import find_recipe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 

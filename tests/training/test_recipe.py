@@ -6,8 +6,8 @@ import pytest
 import trainable_for_tests
 
 from fssbench import FssbenchError, Training
-from fssbench.matchers.recipe import Schedule, find_recipe
 from fssbench.training.plan import recipe_of
+from fssbench.training.recipe import Schedule, find_recipe
 
 SPEC, _ = trainable_for_tests.fssbench_matchers()
 

@@ -14,7 +14,7 @@ import trainable_for_tests
 from training_commands import command, command_line
 
 from fssbench import FssbenchError, build, evaluate, registry, train
-from fssbench.harness.pipeline import Pipeline
+from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import read_checkpoint
 from fssbench.training.step import set_modes
 

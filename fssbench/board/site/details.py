@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fssbench.board.results import training_facts
+from fssbench.board.archive import training_facts
 from fssbench.board.tables import Row
 from fssbench.board.text import count, milliseconds, one_line
-from fssbench.harness.record import Record
+from fssbench.results.record import Record
 
 LONGEST = 300
 PANELS = 24

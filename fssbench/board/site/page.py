@@ -11,17 +11,17 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
+from fssbench.board.archive import read_result
 from fssbench.board.board import note_of, stored_results
-from fssbench.board.results import read_result
 from fssbench.board.site.details import details
 from fssbench.board.site.html import Html, join, script_json, tag
 from fssbench.board.site.tables import Entry, measured, papers, published
 from fssbench.board.tables import Board, Table, make_boards
 from fssbench.board.text import one_line, paragraphs, score
-from fssbench.board.verify import problems
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
-from fssbench.harness.record import Record
+from fssbench.results.record import Record
+from fssbench.results.verify import problems
 
 PAGE_FILE = "index.html"
 

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from fssbench.board.archive import training_facts
 from fssbench.board.published import PublishedRow, Source
 from fssbench.board.replays import REASON
-from fssbench.board.results import training_facts
 from fssbench.board.site.details import hardware
 from fssbench.board.site.html import Html, join, tag
 from fssbench.board.site.scatter import Point, scatter
 from fssbench.board.tables import Board, Row, Table
 from fssbench.board.text import NONE, count, milliseconds, one_line, score
-from fssbench.harness.record import Record
+from fssbench.results.record import Record
 
 Records = Mapping[int, Record]
 TO = "\N{EN DASH}"

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import fssbench
 from fssbench import BackboneInfo, FssbenchError, LayerInfo
-from fssbench_dcama import attention, ensemble, support
+from fssbench_dcama import ablations, attention, ensemble
 
 SIZE = 64
 INFO = BackboneInfo(
@@ -256,7 +256,7 @@ def test_pixel_budget():
     mask = torch.zeros(1, 2, 6, 6)
     mask[0, 0, :2] = 1.0  # 12 foreground pixels
     mask[0, 1, 0, :3] = 1.0  # 3
-    chosen = support.budget(mask, 8)
+    chosen = ablations.budget(mask, 8)
     assert chosen.shape == (1, 16)
     first, second = chosen[0, :8], chosen[0, 8:]
     assert first.tolist() == [0, 3, 6, 9, 12, 18, 24, 30]
@@ -264,8 +264,8 @@ def test_pixel_budget():
     assert len(set(second.tolist())) == 8
     assert all(39 <= position < 72 for position in second[3:].tolist())
     # Too little background: foreground fills up.
-    assert (support.budget(1 - mask[:, 1:], 32) < 3).sum() == 3
-    assert support.budget(mask, 36) is None
+    assert (ablations.budget(1 - mask[:, 1:], 32) < 3).sum() == 3
+    assert ablations.budget(mask, 36) is None
 
     matcher = make(pixels=20)
     query, other, masks = features(matcher, 2), features(matcher, 2, 2, seed=1), masks_of(2, 2)
@@ -273,7 +273,7 @@ def test_pixel_budget():
     assert embedded.keys["b0:pre"].shape[2] == embedded.values[8].shape[1] == 40
     assert embedded.keys["c0"].shape[2] == 2 * 16
     full = make().embed_support(other, masks)
-    position = support.budget(full.values[8].view(2, 2, 8, 8), 20)[1, 25].item()
+    position = ablations.budget(full.values[8].view(2, 2, 8, 8), 20)[1, 25].item()
     assert torch.equal(embedded.keys["b1:pre"][1, :, 25], full.keys["b1:pre"][1, :, position])
     assert embedded.values[8][1, 25] == full.values[8][1, position]
     assert torch.equal(run(matcher, query, other, masks), run(matcher, query, other, masks))
@@ -295,7 +295,7 @@ def test_binarised_aggregated_masks(stride):
 
 
 def test_otsu_of_a_constant_map_is_background():
-    assert (support.otsu(torch.full((1, 4, 4), 0.3)) == -1).all()
+    assert (ablations.otsu(torch.full((1, 4, 4), 0.3)) == -1).all()
 
 
 # --- ensembles ------------------------------------------------------------------------------------

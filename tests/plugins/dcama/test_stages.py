@@ -6,8 +6,8 @@ import pytest
 
 from fssbench import registry
 from fssbench.cli import _run
-from fssbench.matchers.recipe import find_recipe
 from fssbench.specs import MatcherSpec
+from fssbench.training.recipe import find_recipe
 
 
 @pytest.mark.parametrize(("dataset", "batch"), [("pascal5i", 48), ("coco20i", 48), ("fss1000", 40)])

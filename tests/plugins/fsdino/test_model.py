@@ -7,8 +7,8 @@ import torch
 
 import fssbench
 from fssbench import BackboneInfo, EpisodeBatch, FssbenchError, LayerInfo
-from fssbench.harness.cost import flops_per_episode, learnable_parameters
-from fssbench.harness.pipeline import Pipeline
+from fssbench.inference.cost import flops_per_episode, learnable_parameters
+from fssbench.inference.pipeline import Pipeline
 
 SIZE = 40
 INFO = BackboneInfo(

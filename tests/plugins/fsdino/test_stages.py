@@ -15,9 +15,9 @@ import fssbench
 from fssbench import FssbenchError, registry
 from fssbench.cli import _run
 from fssbench.matchers.checkpoint import read_checkpoint
-from fssbench.matchers.recipe import find_recipe
 from fssbench.specs import MatcherSpec
 from fssbench.training import plan, plots
+from fssbench.training.recipe import find_recipe
 from fssbench_fsdino import teacher
 
 GOLDEN = Path(__file__).parent / "sam_decoder.npz"

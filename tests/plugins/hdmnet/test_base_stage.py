@@ -12,8 +12,8 @@ from training_commands import command_line
 
 from fssbench import FssbenchError, LabelledBatch, Training, build, registry, train
 from fssbench.matchers.checkpoint import read_checkpoint
-from fssbench.matchers.recipe import find_recipe
 from fssbench.specs import MatcherSpec
+from fssbench.training.recipe import find_recipe
 from fssbench_hdmnet.base import BaseLearner
 from fssbench_hdmnet.stages import Base, cross_entropy
 

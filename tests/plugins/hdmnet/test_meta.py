@@ -12,8 +12,8 @@ from torch.nn import functional
 import fssbench
 from fssbench import FssbenchError, registry
 from fssbench.matchers.checkpoint import read_checkpoint
-from fssbench.matchers.recipe import find_recipe
 from fssbench.specs import MatcherSpec
+from fssbench.training.recipe import find_recipe
 from fssbench_hdmnet.distillation import distillation_losses
 from fssbench_hdmnet.meta import margin_loss
 
@@ -267,7 +267,7 @@ def test_every_ablation_is_trained_and_measured(options, base, tmp_path):
 def test_panels_show_the_correlation_map_of_each_stage(base, tmp_path):
     from PIL import Image
 
-    from fssbench.harness.panels import Panels
+    from fssbench.evaluation.panels import Panels
 
     widths = {}
     for stages in ("S1", "S3"):

@@ -12,8 +12,8 @@ import torch
 import fssbench
 from fssbench import registry
 from fssbench.matchers.checkpoint import read_checkpoint
-from fssbench.matchers.recipe import find_recipe
 from fssbench.specs import MatcherSpec
+from fssbench.training.recipe import find_recipe
 
 GOLDEN = Path(__file__).resolve().parents[1] / "fsdino" / "sam_decoder.npz"
 NAMES = ("uinofss", "uinofss-comp", "uinofss-comp-frozen")

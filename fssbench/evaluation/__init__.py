@@ -1,0 +1,1 @@
+"""Evaluation: from names to records."""

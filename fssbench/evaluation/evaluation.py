@@ -1,0 +1,98 @@
+"""What an evaluation is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from fssbench.errors import FssbenchError
+from fssbench.inference.pipeline import Precision
+
+CACHE_LIMIT = 50 << 30
+"""Bytes of features on disk."""
+
+
+def _with_iou(metrics: Sequence[str]) -> tuple[str, ...]:
+    return ("iou", *(name for name in metrics if name != "iou"))
+
+
+@attrs.frozen(kw_only=True)
+class Evaluation:
+    """What `evaluate` is asked for; the command line's options, by the same names.
+
+    Attributes:
+        matcher: name of the method; "" for the checkpoint's, or ``prototype``.
+        backbone: name of its encoder; "" for the checkpoint's, or ``tiny-resnet``.
+        protocol: protocol id.
+        data_root: folder of the dataset.
+        data_options: the dataset's own options.
+        lists: folder of authors' list files, for a protocol that reads such.
+        folds: fold numbers; None for all, or for the one that the checkpoint was trained for.
+        shots: K, each evaluated for itself.
+        seeds: seeds of the manifest; benchmarks use 0.
+        weights: of the encoder: ``pretrained``, ``random`` or a file.
+        checkpoint: trained weights of the matcher.
+        any_fold: evaluate a checkpoint also on classes that it was trained on; such a record never
+            ranks.
+        limit: only the first so many episodes of each manifest.
+        out: folder for run directories.
+        options: the matcher's own.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``fp32`` or ``bf16``.
+        devices: processes that share the work, each on a GPU of its own (or on the CPU).
+        workers: loader processes of each; None for one less than its cores, at most 8.
+        batch_size: episodes that are segmented at once.
+        metrics: names of the metrics to measure; ``iou`` always is, and comes first.
+        save_predictions: keep the predicted masks in the run directory.
+        cache_memory: bytes of features, and of what is made of them, that are kept in memory; None
+            for a quarter of what the device has.
+        cache_dir: folder where features are kept on disk, too, for other runs and processes.
+        cache_limit: bytes that they may take up there.
+        cache_half: round features to float16, in memory and on disk. Rows depend on it.
+
+    Raises:
+        FssbenchError: a number is too small.
+    """
+
+    matcher: str = ""
+    backbone: str = ""
+    protocol: str = "shapes/v1-1k"
+    data_root: Path | None = None
+    data_options: Mapping[str, Any] = attrs.field(factory=dict)
+    lists: Path | None = None
+    folds: tuple[int, ...] | None = None
+    shots: tuple[int, ...] = (1,)
+    seeds: tuple[int, ...] = (0,)
+    weights: str = "pretrained"
+    checkpoint: Path | None = None
+    any_fold: bool = False
+    limit: int | None = None
+    out: Path = Path("runs")
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    device: str = "auto"
+    precision: Precision = "fp32"
+    devices: int = 1
+    workers: int | None = None
+    batch_size: int = 1
+    metrics: tuple[str, ...] = attrs.field(default=("iou",), converter=_with_iou)
+    save_predictions: bool = False
+    cache_memory: int | None = None
+    cache_dir: Path | None = None
+    cache_limit: int = CACHE_LIMIT
+    cache_half: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        for name, value, least in (
+            ("--batch-size", self.batch_size, 1),
+            ("--devices", self.devices, 1),
+            ("--limit", self.limit, 1),
+            ("--workers", self.workers, 0),
+            ("--cache-memory", self.cache_memory, 0),
+            ("--cache-limit", self.cache_limit, 1),
+            ("--shots", min(self.shots, default=0), 1),
+        ):
+            if value is not None and value < least:
+                raise FssbenchError(f"{name} must be at least {least}, not {value}")

@@ -1,0 +1,125 @@
+"""From measured rows to a record."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import cattrs
+import pandas
+
+from fssbench.episodes.manifest import Manifest
+from fssbench.evaluation.evaluation import Evaluation
+from fssbench.inference import cost
+from fssbench.inference.pipeline import Pipeline
+from fssbench.matchers.checkpoint import Checkpoint
+from fssbench.matchers.matcher import Matcher
+from fssbench.metrics.iou import IoU
+from fssbench.metrics.metric import Metric
+from fssbench.results.record import (
+    CheckpointInfo,
+    ClassScore,
+    Cost,
+    DatasetInfo,
+    ManifestInfo,
+    Record,
+    Weights,
+)
+from fssbench.runtime.environment import environment
+from fssbench.statistics.intervals import score_intervals
+
+
+def make_record(
+    job: Evaluation,
+    manifest: Manifest,
+    pipeline: Pipeline,
+    checkpoint: Checkpoint | None,
+    metrics: Sequence[Metric],
+    *,
+    score_size: str,
+    rows: pandas.DataFrame,
+    seconds: float,
+    predictions: str = "",
+) -> Record:
+    """Summarise the rows, and say what made them.
+
+    Args:
+        job: what was asked for.
+        manifest: the episodes.
+        pipeline: matcher and backbone.
+        checkpoint: the matcher's trained weights, if it has any.
+        metrics: what was measured.
+        score_size: as the protocol says.
+        rows: one for each episode.
+        seconds: what they took, loading included.
+        predictions: digest of the masks that were kept, if any were.
+    """
+    scores: dict[str, float] = {}
+    for metric in metrics:
+        scores.update(metric.summarise(rows, manifest.class_ids))
+    table = IoU().per_class(rows, manifest.class_ids)
+    backbone = pipeline.backbone
+    return Record(
+        protocol=manifest.protocol,
+        fold=manifest.fold,
+        shots=manifest.shots,
+        seed=manifest.seed,
+        score_size=score_size,
+        dataset=DatasetInfo(
+            name=manifest.dataset, split=manifest.split, fingerprint=manifest.fingerprint
+        ),
+        manifest=ManifestInfo(
+            digest=manifest.digest,
+            episodes=len(manifest.episodes),
+            classes=manifest.class_ids,
+            dropped=tuple(name for _, name in manifest.dropped),
+            limit=manifest.limit,
+        ),
+        matcher=job.matcher,
+        config=config_of(pipeline.matcher),
+        checkpoint=None
+        if checkpoint is None
+        else CheckpointInfo(
+            name=checkpoint.name,
+            sha256=checkpoint.sha256,
+            header=checkpoint.header,
+        ),
+        backbone=job.backbone,
+        weights=Weights(**attrs.asdict(backbone.weights)),
+        features=cattrs.unstructure(pipeline.request),
+        scores=scores,
+        intervals=score_intervals([rows]),
+        per_class=tuple(
+            ClassScore(
+                class_id=class_id,
+                name=manifest.class_name(class_id),
+                episodes=int(table["episodes"][class_id]),
+                iou=float(table["iou"][class_id]),
+                background_iou=float(table["background_iou"][class_id]),
+            )
+            for class_id in manifest.class_ids
+        ),
+        cost=Cost(
+            learnable_parameters=cost.learnable_parameters(pipeline),
+            backbone_parameters=cost.backbone_parameters(pipeline),
+            flops_per_episode=cost.flops_per_episode(pipeline, manifest.shots),
+            seconds_per_episode=seconds / len(manifest.episodes),
+            peak_memory_mib=cost.peak_memory_mib(pipeline.device),
+        ),
+        environment={
+            **environment(pipeline.device),
+            "precision": job.precision,
+            "batch_size": job.batch_size,
+            **({"features": "float16"} if job.cache_half else {}),
+        },
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        predictions=predictions,
+    )
+
+
+def config_of(matcher: Matcher) -> dict[str, Any]:
+    """All options of a matcher, as JSON values."""
+    config: dict[str, Any] = {} if matcher.config is None else cattrs.unstructure(matcher.config)
+    return config

@@ -1,0 +1,132 @@
+"""The loop: chunks of a manifest through a pipeline, to rows. It never samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import pandas
+import torch
+from torch import Tensor
+
+from fssbench.data.dataset import IGNORE
+from fssbench.data.geometry import stack_padded
+from fssbench.episodes.episode import Episode
+from fssbench.errors import FssbenchError, lacks_memory
+from fssbench.inference.chunk_loader import ChunkData
+from fssbench.inference.feature_cache import FeatureCache, OpenChunk
+from fssbench.inference.pipeline import NOT_FINITE, Pipeline, finite
+from fssbench.metrics.metric import Metric
+
+OUT_OF_MEMORY = (
+    "out of memory; run the same command again to go on, with a lower --cache-memory or fewer "
+    "--workers, or choose a lower --batch-size or --precision bf16, which is another run"
+)
+Measured = tuple[ChunkData, pandas.DataFrame, list[Tensor], float]
+"""A chunk, its rows, its predictions (bool (H, W), at the scored size), and its seconds."""
+
+
+def measure_chunks(
+    loaded: Iterable[ChunkData],
+    pipeline: Pipeline,
+    cache: FeatureCache,
+    metrics: Sequence[Metric],
+    *,
+    batch_size: int,
+) -> Iterator[Measured]:
+    """Measure loaded chunks one after the other.
+
+    A chunk's batches are made of its own episodes only, in their order, so its rows do not depend
+    on what ran before it.
+
+    Args:
+        loaded: chunks, as the cache planned them.
+        pipeline: matcher and backbone.
+        cache: features.
+        metrics: what to measure.
+        batch_size: episodes that are segmented at once.
+
+    Yields:
+        The chunk, its rows, its predictions (bool (H, W), at the scored size), and the seconds that
+        it took, loading included.
+
+    Raises:
+        FssbenchError: the matcher failed its contract; the message names the episode.
+    """
+    before = time.perf_counter()
+    for data in loaded:
+        opened = cache.open(data)
+        episodes = data.task.episodes
+        columns: list[Mapping[str, Tensor]] = []
+        predictions: list[Tensor] = []
+        sound: list[Tensor] = []
+        for start in range(0, len(episodes), batch_size):
+            batch = slice(start, start + batch_size)
+            logits = _logits(opened, range(*batch.indices(len(episodes))))
+            sound.append(finite(logits))
+            targets = [
+                target.to(pipeline.device, non_blocking=True) for target in data.targets[batch]
+            ]
+            masks = [
+                pipeline.geometry.restore(each, *target.shape) > 0
+                for each, target in zip(logits, targets, strict=True)
+            ]
+            columns.append(measure_masks(metrics, masks, targets))
+            predictions += masks
+        _check_finite(episodes, sound)
+        rows = table_of(episodes, columns)
+        now = time.perf_counter()
+        yield data, rows, predictions, now - before
+        before = now
+
+
+def _logits(opened: OpenChunk, batch: range) -> Tensor:
+    try:
+        return opened.logits(batch)
+    except FssbenchError as error:
+        raise _named([opened.episodes[place] for place in batch], str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise _named([opened.episodes[place] for place in batch], OUT_OF_MEMORY) from error
+
+
+def _check_finite(episodes: Sequence[Episode], sound: Sequence[Tensor]) -> None:
+    """Once a chunk, so that a GPU is not waited for after every episode."""
+    for episode, good in zip(episodes, torch.cat(list(sound)).tolist(), strict=True):
+        if not good:
+            raise _named([episode], NOT_FINITE)
+
+
+def _named(episodes: Sequence[Episode], what: str) -> FssbenchError:
+    first, last = episodes[0].index, episodes[-1].index
+    which = f"episode {first}" if len(episodes) == 1 else f"episodes {first} to {last}"
+    return FssbenchError(
+        f"{which} (class {episodes[0].class_id}, query {episodes[0].query}): {what}"
+    )
+
+
+def measure_masks(
+    metrics: Sequence[Metric], masks: list[Tensor], targets: list[Tensor]
+) -> dict[str, Tensor]:
+    """All metrics' columns (B,) of B masks, bool (H, W), against targets, uint8 (H, W)."""
+    target = stack_padded(targets, IGNORE)
+    prediction = stack_padded(masks, 0)
+    columns: dict[str, Tensor] = {}
+    for metric in metrics:
+        columns.update(metric.measure(prediction, target))
+    return columns
+
+
+def table_of(
+    episodes: Sequence[Episode], columns: Sequence[Mapping[str, Tensor]]
+) -> pandas.DataFrame:
+    """Rows of episodes from the columns of their batches, one after the other."""
+    table: dict[str, list[object]] = {
+        "index": [e.index for e in episodes],
+        "class_id": [e.class_id for e in episodes],
+        "query": [e.query for e in episodes],
+    }
+    for name in columns[0]:
+        table[name] = torch.cat([batch[name] for batch in columns]).cpu().tolist()
+    return pandas.DataFrame(table)

@@ -1,0 +1,1 @@
+"""Grids: many evaluations, locally or on Ray."""

@@ -1,0 +1,133 @@
+"""What a grid has done so far: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import attrs
+import pandas
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from fssbench.evaluation.evaluator import CellOutcome
+from fssbench.evaluation.progress import LINES_EVERY
+from fssbench.evaluation.run import Run
+from fssbench.grid.grid import Cell, Job
+
+_SHOWN = 40
+"""Rows of the live table; of a larger grid those that are at work, and those that come next."""
+
+
+@attrs.define(kw_only=True)
+class _Line:
+    name: tuple[str, ...]
+    state: str = "waits"
+    total: int = 0
+    done: int = 0
+    miou: str = ""
+    sums: pandas.DataFrame | None = None
+
+
+class GridTable:
+    """Progress of all cells of a grid.
+
+    Args:
+        console: where to; a live table if it is a terminal, else a line for each finished cell and
+            one every ten seconds.
+        jobs: the grid.
+    """
+
+    def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
+        self._console = console
+        self._lines: dict[tuple[int, Cell], _Line] = {}
+        for number, job in enumerate(jobs):
+            asked = job.evaluation
+            for cell in job.cells:
+                name = (asked.matcher, asked.backbone, *map(str, cell))
+                self._lines[number, cell] = _Line(name=name)
+        self._started = self._spoken = time.monotonic()
+        self._measured = 0
+        self._live = Live(
+            console=console, refresh_per_second=2, transient=True, get_renderable=self._table
+        )
+        if console.is_terminal:
+            self._live.start()
+
+    def began(self, job: int, run: Run) -> None:
+        """A cell is at work."""
+        line = self._lines[job, cell_of(run)]
+        line.state, line.total, line.done = "runs", len(run.manifest.episodes), run.done
+
+    def measured(self, job: int, run: Run, rows: pandas.DataFrame) -> None:
+        """A chunk was measured."""
+        line = self._lines[job, cell_of(run)]
+        line.done += len(rows)
+        self._measured += len(rows)
+        sums = rows.groupby("class_id")[["intersection_fg", "union_fg"]].sum()
+        line.sums = sums if line.sums is None else line.sums.add(sums, fill_value=0)
+        ratios = line.sums["intersection_fg"] / line.sums["union_fg"].clip(lower=1)
+        line.miou = f"{100 * ratios.mean():.1f}"
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._spoken > LINES_EVERY:
+            self._spoken = now
+            self._say(f"grid: {self.summary()}")
+
+    def finished(self, job: int, result: CellOutcome) -> None:
+        """A cell's record is there."""
+        record = result.record
+        line = self._lines[job, (record.fold, record.shots, record.seed)]
+        line.state = "done" if result.fresh else "was done"
+        line.total = line.done = record.manifest.episodes
+        line.miou = f"{record.scores['miou']:.2f}"
+        self._say(f"{_spell(line)}: mIoU {line.miou}{'' if result.fresh else ', was done before'}")
+
+    def failed(self, job: int, cell: Cell | None, error: str) -> None:
+        """A cell, or all that is left of a job, cannot be done."""
+        for (number, each), line in self._lines.items():
+            if number == job and cell in (None, each) and "done" not in line.state:
+                line.state = "failed"
+        matcher, backbone, *_ = next(k.name for (n, _), k in self._lines.items() if n == job)
+        which = "" if cell is None else f", fold {cell[0]}, {cell[1]}-shot, seed {cell[2]}"
+        self._say(f"{matcher} {backbone}{which}: {error}")
+
+    def summary(self) -> str:
+        """Cells, episodes, rate."""
+        lines = self._lines.values()
+        cells = sum("done" in line.state for line in lines)
+        rate = self._measured / max(time.monotonic() - self._started, 1e-9)
+        episodes = sum(line.done for line in lines)
+        return f"{cells}/{len(lines)} cells, {episodes} episodes, {rate:.1f} episodes/s"
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._live.stop()
+
+    def _table(self) -> Table:
+        table = Table(title=self.summary(), title_justify="left")
+        for name in ("method", "backbone"):
+            table.add_column(name)
+        for name in ("fold", "shots", "seed", "episodes", "mIoU", ""):
+            table.add_column(name, justify="right")
+        lines = list(self._lines.values())
+        if len(lines) > _SHOWN:
+            lines = [line for line in lines if line.state in ("runs", "waits", "failed")][:_SHOWN]
+        for line in lines:
+            episodes = f"{line.done}/{line.total}" if line.total else ""
+            table.add_row(*line.name, episodes, line.miou, line.state)
+        return table
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def cell_of(run: Run) -> Cell:
+    """Which cell a run is."""
+    manifest = run.manifest
+    return manifest.fold, manifest.shots, manifest.seed
+
+
+def _spell(line: _Line) -> str:
+    matcher, backbone, fold, shots, seed = line.name
+    return f"{matcher} {backbone}, fold {fold}, {shots}-shot, seed {seed}"

@@ -1,1 +1,0 @@
-"""The harness: runs a matcher over a manifest and writes rows and a record."""

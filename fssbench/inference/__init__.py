@@ -1,0 +1,1 @@
+"""Inference: features, prepared images and logits of episodes."""

@@ -1,0 +1,72 @@
+"""Parameters, operations and memory of a method."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fssbench.inference.pipeline import Pipeline
+
+
+def learnable_parameters(pipeline: Pipeline) -> int:
+    """Numbers of the matcher that training may change."""
+    return sum(p.numel() for p in pipeline.matcher.parameters() if p.requires_grad)
+
+
+def backbone_parameters(pipeline: Pipeline) -> int:
+    """Numbers of the frozen encoder."""
+    return sum(p.numel() for p in pipeline.backbone.parameters())
+
+
+def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
+    """Floating-point operations of one K-shot episode with nothing cached.
+
+    Two per multiply-add, as torch counts matrix products, convolutions and attention; element-wise
+    operations and custom kernels are not counted.
+    """
+    size = pipeline.request.size
+    image = torch.full((1, 3, size, size), 128, dtype=torch.uint8)
+    mask = torch.zeros(size, size, dtype=torch.uint8)
+    mask[size // 4 : size // 2, size // 4 : size // 2] = 1
+    keep = [mask] if pipeline.request.mask_support else None
+    # Counted at the batch size of an evaluation, which pads: an image is its share of the batch.
+    with FlopCounterMode(display=False) as encoding:
+        features = pipeline.encode(image, keep)[0]
+    with _without_gradients(pipeline.matcher), FlopCounterMode(display=False) as matching:
+        support = pipeline.embed_support([[features] * shots], mask.expand(1, shots, -1, -1))
+        pipeline.segment([features], support)
+    each = encoding.get_total_flops() // pipeline.encode_batch
+    return int((shots + 1) * each + matching.get_total_flops())
+
+
+@contextlib.contextmanager
+def _without_gradients(module: nn.Module) -> Iterator[None]:
+    """No parameter wants a gradient, because the counter cannot follow views of one that does."""
+    wanting = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in wanting:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanting:
+            parameter.requires_grad_(True)
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Peak memory so far: allocated on a GPU, resident in the process otherwise.
+
+    0 on Windows, whose Python does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

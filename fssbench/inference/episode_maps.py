@@ -1,0 +1,50 @@
+"""Intermediate maps of single episodes, for pictures."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from fssbench.data.dataset import Dataset
+from fssbench.episodes.episode import Episode
+from fssbench.inference.pipeline import Pipeline
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class EpisodeMaps:
+    """Computes what a matcher can show of an episode beside its prediction.
+
+    An episode is loaded and encoded anew: maps are asked for few episodes, and nothing that an
+    evaluation computes depends on them.
+
+    Attributes:
+        dataset: where images are.
+        pipeline: matcher and backbone.
+    """
+
+    dataset: Dataset
+    pipeline: Pipeline
+
+    def of(self, episode: Episode) -> dict[str, Tensor]:
+        """By caption a float (H, W) map at the size of the query, on the CPU."""
+        pipeline, dataset = self.pipeline, self.dataset
+        geometry = pipeline.geometry
+        shown = episode.supports()
+        masks = torch.stack([geometry.mask(dataset.mask(*key)) for key in shown])
+        images = torch.stack([geometry.image(dataset.image(image)) for image, _ in shown])
+        keep = list(masks) if pipeline.request.mask_support else None
+        support = pipeline.embed_support([pipeline.encode(images, keep)], masks[None])
+        image = dataset.image(episode.query)
+        query = pipeline.encode(geometry.image(image)[None])
+        return {
+            caption: geometry.restore(self._whole(each[0]), *image.shape[-2:]).cpu()
+            for caption, each in pipeline.maps(query, support).items()
+        }
+
+    def _whole(self, plane: Tensor) -> Tensor:
+        """(h, w) at the size of the encoder's input, so that padding can be cut off."""
+        size = self.pipeline.geometry.size
+        return torch.nn.functional.interpolate(
+            plane[None, None], (size, size), mode="bilinear", align_corners=True
+        )[0, 0]

@@ -1,0 +1,237 @@
+"""A person's own picture files: annotated ones and queries in, masks and overlays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import attrs
+import numpy
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fssbench.data.folder import SUFFIXES, read_marked
+from fssbench.data.images import read_image
+from fssbench.errors import FssbenchError
+from fssbench.evaluation.panels import PREDICTION, painted
+from fssbench.files import write_atomically
+from fssbench.inference.predictor import Predictor
+
+MASKS, OVERLAYS = "masks", "overlays"
+"""Folders below ``--out``."""
+_MISSING = "there is no such file"
+
+
+@attrs.frozen
+class Annotated:
+    """The files of one support.
+
+    Attributes:
+        image: the picture.
+        mask: what is marked in it, see `fssbench.data.folder.read_marked`.
+    """
+
+    image: Path
+    mask: Path
+
+
+@attrs.frozen
+class Job:
+    """One picture to segment.
+
+    Attributes:
+        query: the picture.
+        mask: where its mask goes.
+        overlay: where the picture goes with its mask over it.
+    """
+
+    query: Path
+    mask: Path
+    overlay: Path
+
+
+@attrs.frozen
+class Segmented:
+    """A picture that was segmented, and what of it is foreground.
+
+    Attributes:
+        job: the files.
+        width: in pixels, of the picture as viewers show it.
+        height: in pixels.
+        foreground: pixels that are marked.
+    """
+
+    job: Job
+    width: int
+    height: int
+    foreground: int
+
+
+def parse_support(text: str) -> Annotated:
+    """``IMAGE:MASK`` to two files; a path may hold colons where only one split gives two files.
+
+    Raises:
+        FssbenchError: there is no colon, a file is missing, or several splits give files.
+    """
+    parts = text.split(":")
+    splits = [
+        Annotated(Path(":".join(parts[:n])), Path(":".join(parts[n:])))
+        for n in range(1, len(parts))
+        if any(parts[:n]) and any(parts[n:])
+    ]
+    if not splits:
+        raise FssbenchError(f"--support {text}: write IMAGE:MASK, two files with a colon between")
+    there = [pair for pair in splits if pair.image.is_file() and pair.mask.is_file()]
+    if len(there) == 1:
+        return there[0]
+    if there:
+        raise FssbenchError(
+            f"--support {text}: {len(there)} of its colons part it into two files that exist; "
+            "rename one of them"
+        )
+    if len(splits) > 1:
+        raise FssbenchError(f"--support {text}: no colon in it parts it into two files that exist")
+    absent = next(p for p in (splits[0].image, splits[0].mask) if not p.is_file())
+    raise FssbenchError(f"--support {text}: {absent}: {_MISSING}")
+
+
+def read_supports(supports: Sequence[Annotated]) -> tuple[list[Tensor], list[Tensor]]:
+    """Pictures, uint8 (3, H, W), and masks, uint8 (H, W) of 0 and 1, all turned upright.
+
+    Raises:
+        FssbenchError: a file cannot be read, sizes differ, or a mask marks nothing.
+    """
+    images, masks = [], []
+    for pair in supports:
+        image = read_image(pair.image, missing=_MISSING, upright=True)
+        mask = read_marked(pair.mask, missing=_MISSING, upright=True)
+        if mask.shape != image.shape[-2:]:
+            raise FssbenchError(
+                f"{pair.mask}: the mask is {_size(mask)}, its image {pair.image.name} is "
+                f"{_size(image)}{_stored(pair.image, mask)}; they must be of one size, pixel on "
+                "pixel"
+            )
+        if not bool(mask.any()):
+            raise FssbenchError(
+                f"{pair.mask}: the mask is empty; write what is to be found as 255, the rest as 0"
+            )
+        images.append(image)
+        masks.append(mask)
+    return images, masks
+
+
+def plan_jobs(query: Path, out: Path, keep: Sequence[Path], *, force: bool) -> list[Job]:
+    """What is to be segmented and where it goes: ``OUT/masks/NAME.png``, ``OUT/overlays/NAME.png``.
+
+    NAME is the picture's without its suffix, or with it where two pictures differ in nothing else.
+
+    Args:
+        query: a picture, or a folder: all pictures that lie in it.
+        out: the folder to write into.
+        keep: input files, which are never written over.
+        force: whether files that are there already may be replaced.
+
+    Raises:
+        FssbenchError: there is no picture, or a file is there already.
+    """
+    queries = _queries(query)
+    stems = [path.stem.casefold() for path in queries]
+    names = [p.stem if len(set(stems)) == len(stems) else p.name for p in queries]
+    jobs = [
+        Job(path, out / MASKS / f"{name}.png", out / OVERLAYS / f"{name}.png")
+        for path, name in zip(queries, names, strict=True)
+    ]
+    inputs = {path.resolve() for path in (*keep, *queries)}
+    targets = [path for job in jobs for path in (job.mask, job.overlay)]
+    for path in targets:
+        if path.resolve() in inputs:
+            raise FssbenchError(f"{path}: is one of the pictures given; choose another --out")
+    there = [path for path in targets if path.exists()]
+    if there and not force:
+        more = f" (and {len(there) - 1} more)" if there[1:] else ""
+        raise FssbenchError(
+            f"{there[0]}: is there already{more}; choose another --out, or --force to replace"
+        )
+    return jobs
+
+
+def make_folders(jobs: Sequence[Job]) -> None:
+    """Make the folders that masks and overlays go into.
+
+    Raises:
+        FssbenchError: they cannot be made.
+    """
+    for folder in sorted({path.parent for job in jobs for path in (job.mask, job.overlay)}):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FssbenchError(
+                f"--out: cannot make the folder {folder}: {error.strerror or error}; choose another"
+            ) from error
+
+
+def segment_pictures(
+    predictor: Predictor, jobs: Sequence[Job], failed: Callable[[FssbenchError], None]
+) -> Iterator[Segmented]:
+    """Segment pictures one after the other, and write mask (0 and 255) and overlay of each.
+
+    Args:
+        predictor: with its support set.
+        jobs: what to do.
+        failed: told of each picture that cannot be read; the others are segmented all the same.
+
+    Yields:
+        What was found in each picture, once its files are written.
+
+    Raises:
+        FssbenchError: a file cannot be written, or the method fails.
+    """
+    for job in jobs:
+        try:
+            image = read_image(job.query, missing=_MISSING, upright=True)
+        except FssbenchError as error:
+            failed(error)
+            continue
+        try:
+            mask = predictor.predict(image).mask.to(torch.uint8)
+        except FssbenchError as error:
+            raise FssbenchError(f"{job.query}: {error}") from error
+        overlay = painted(image, mask, PREDICTION).round().astype(numpy.uint8)
+        write_atomically(job.mask, _png(Image.fromarray(mask.numpy() * 255)))
+        write_atomically(job.overlay, _png(Image.fromarray(overlay)))
+        height, width = mask.shape
+        yield Segmented(job, width, height, int(mask.sum()))
+
+
+def _queries(query: Path) -> list[Path]:
+    if query.is_file():
+        return [query]
+    if not query.is_dir():
+        raise FssbenchError(f"--query {query}: there is no such file or folder")
+    found = sorted(
+        path
+        for path in query.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    if not found:
+        raise FssbenchError(f"--query {query}: the folder holds no images ({' '.join(SUFFIXES)})")
+    return found
+
+
+def _stored(path: Path, mask: Tensor) -> str:
+    """A hint for a mask that was drawn on the pixels as they are stored."""
+    if mask.shape == read_image(path).shape[-2:]:
+        return " when turned as its EXIF orientation says (the mask fits it unturned)"
+    return ""
+
+
+def _size(plane: Tensor) -> str:
+    return f"{plane.shape[-1]}x{plane.shape[-2]}"
+
+
+def _png(picture: Image.Image) -> bytes:
+    data = BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()

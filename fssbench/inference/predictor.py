@@ -1,0 +1,208 @@
+"""A person's own images through the same path as an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import attrs
+import torch
+from torch import Tensor
+
+from fssbench import build, registry
+from fssbench.data.dataset import IGNORE
+from fssbench.errors import FssbenchError
+from fssbench.inference.pipeline import Pipeline, Precision, choose_device
+from fssbench.matchers.checkpoint import read_checkpoint
+from fssbench.specs import BackboneSpec, MatcherSpec
+
+
+@attrs.frozen(eq=False)
+class Prediction:
+    """What a query was segmented into.
+
+    Attributes:
+        logits: float32 (h', w') over the encoder's input; above 0 is foreground.
+        mask: bool (H, W), at the size of the image.
+    """
+
+    logits: Tensor
+    mask: Tensor
+
+
+class Predictor:
+    """Segments images after seeing K annotated ones.
+
+    Args:
+        matcher: name of the method.
+        backbone: name of the encoder.
+        weights: of the encoder: ``pretrained``, ``random`` or a file.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``fp32`` or ``bf16``.
+        options: the matcher's own.
+
+    Attributes:
+        matcher: registered name of the method.
+        pipeline: method and encoder.
+
+    Raises:
+        FssbenchError: unknown names or options, missing weights.
+    """
+
+    def __init__(
+        self,
+        matcher: str = "prototype",
+        backbone: str = "tiny-resnet",
+        weights: str | Path = "pretrained",
+        *,
+        device: str = "auto",
+        precision: Precision = "fp32",
+        **options: Any,
+    ) -> None:
+        self.matcher = registry.registry().get(MatcherSpec, matcher).name
+        encoder = build.backbone(backbone, weights)
+        self.pipeline = Pipeline(
+            build.matcher(matcher, encoder, **options),
+            encoder,
+            device=choose_device(device),
+            precision=precision,
+            encode_batch=1,
+        )
+        self._support: Any = None
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        weights: str | Path = "pretrained",
+        *,
+        matcher: str = "",
+        backbone: str = "",
+        device: str = "auto",
+        **options: Any,
+    ) -> Self:
+        """A trained matcher, with options and backbone as its checkpoint's header says.
+
+        Args:
+            path: the checkpoint.
+            weights: of the encoder; not to be given for a checkpoint that brings them.
+            matcher: what it must be a checkpoint of; "" for whatever it is.
+            backbone: the encoder that it must have been trained on; "" for whatever it was.
+            device: as for the class.
+            options: of the matcher, instead of those that it was trained with.
+
+        Raises:
+            FssbenchError: the file cannot be read or does not fit.
+        """
+        checkpoint = read_checkpoint(Path(path))
+        known = registry.registry()
+        for what, asked, kind in (
+            ("matcher", matcher, MatcherSpec),
+            ("backbone", backbone, BackboneSpec),
+        ):
+            if asked:
+                checkpoint.check_is(what, known.get(kind, asked).name)
+        header = checkpoint.header
+        made = cls(
+            header["matcher"],
+            header["backbone"],
+            checkpoint.backbone_weights(str(weights)),
+            device=device,
+            **{**header["config"], **options},
+        )
+        checkpoint.check_weights(made.pipeline.backbone)
+        checkpoint.load_into(made.pipeline.matcher)
+        return made
+
+    def set_support(
+        self, images: Tensor | Sequence[Tensor], masks: Tensor | Sequence[Tensor]
+    ) -> None:
+        """Tell what to look for; it stays until it is told anew.
+
+        Args:
+            images: (K, 3, H, W), or K images (3, H, W) of any sizes; float in [0, 1] or uint8.
+            masks: uint8 (K, H, W), or K masks (H, W), each of the size of its image; of 0 and 1,
+                and 255 for pixels to leave out.
+
+        Raises:
+            FssbenchError: shapes or values are others, no pixel is marked, or what a mask marks is
+                too small to be seen at the encoder's input size.
+        """
+        _check_shapes(images, masks)
+        masks = [mask.to(torch.uint8) for mask in masks]
+        if any(bool(((mask > 1) & (mask != IGNORE)).any()) for mask in masks):
+            raise FssbenchError("masks hold values other than 0, 1 and 255 (ignore)")
+        if not any(bool((mask == 1).any()) for mask in masks):
+            raise FssbenchError("no pixel of the masks is 1: there is nothing to look for")
+        geometry = self.pipeline.geometry
+        squares = [geometry.mask(mask) for mask in masks]
+        for number, (mask, square) in enumerate(zip(masks, squares, strict=True), 1):
+            marked = int((mask == 1).sum())
+            if marked and not bool((square == 1).any()):
+                raise FssbenchError(
+                    f"mask {number} marks {marked} of {mask.numel()} pixels, too few to be seen at "
+                    f"the encoder's input of {geometry.size}x{geometry.size}; crop image and mask, "
+                    "or set the matcher's size option"
+                )
+        # One by one: images of a set may differ in dtype, and the pipeline encodes singly anyway.
+        encoded = [
+            self.pipeline.encode(
+                geometry.image(_checked(image))[None],
+                [square] if self.pipeline.request.mask_support else None,
+            )[0]
+            for image, square in zip(images, squares, strict=True)
+        ]
+        self._support = self.pipeline.embed_support([encoded], torch.stack(squares)[None])
+
+    def predict(self, image: Tensor) -> Prediction:
+        """Segment an image.
+
+        Args:
+            image: (3, H, W), float in [0, 1] or uint8; any size.
+
+        Raises:
+            FssbenchError: no support was set, or the image has another shape or range.
+        """
+        if self._support is None:
+            raise FssbenchError("call set_support(images, masks) before predict(image)")
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise FssbenchError(f"the image has shape {tuple(image.shape)}; expected (3, H, W)")
+        geometry = self.pipeline.geometry
+        query = self.pipeline.encode(geometry.image(_checked(image))[None])
+        logits = self.pipeline.segment(query, self._support)[0]
+        mask = geometry.restore(logits, *image.shape[-2:]) > 0
+        return Prediction(logits=logits.cpu(), mask=mask.cpu())
+
+
+def _check_shapes(images: Tensor | Sequence[Tensor], masks: Tensor | Sequence[Tensor]) -> None:
+    sizes = [tuple(image.shape) for image in images]
+    if not sizes or any(len(size) != 3 or size[0] != 3 for size in sizes):
+        raise FssbenchError(f"images have shape {_shape(images)}; expected (K, 3, H, W)")
+    needed = [size[-2:] for size in sizes]
+    if [tuple(mask.shape) for mask in masks] != needed:
+        stacked = isinstance(images, Tensor)
+        raise FssbenchError(
+            f"masks have shape {_shape(masks)}; the images need "
+            f"{(len(needed), *needed[0]) if stacked else needed}"
+        )
+
+
+def _shape(planes: Tensor | Sequence[Tensor]) -> object:
+    if isinstance(planes, Tensor):
+        return tuple(planes.shape)
+    return [tuple(plane.shape) for plane in planes]
+
+
+def _checked(image: Tensor) -> Tensor:
+    if image.dtype == torch.uint8:
+        return image
+    if not image.is_floating_point():
+        raise FssbenchError(f"images have dtype {image.dtype}; give floats in [0, 1] or uint8")
+    # A tolerance for resized images, whose interpolation may overshoot by rounding.
+    if not bool(torch.isfinite(image).all()) or image.min() < -1e-3 or image.max() > 1 + 1e-3:
+        raise FssbenchError(
+            f"image values run from {image.min():.3g} to {image.max():.3g}; floats must lie in "
+            "[0, 1]"
+        )
+    return image.float()

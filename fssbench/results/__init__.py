@@ -1,0 +1,1 @@
+"""Results: records, rows and predictions of evaluations, and how they are verified."""

@@ -1,0 +1,1 @@
+"""Runtime: devices, memory, environment and locked folders of this machine."""

@@ -1,0 +1,201 @@
+"""One training step of every stage, through the trainer itself."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from torch import nn
+
+from fssbench.errors import FssbenchError
+from fssbench.matchers.checkpoint import write_checkpoint
+from fssbench.testing.check import NonconformityError, NotCheckedError, places
+from fssbench.training.loader import load_batches, portions_of
+from fssbench.training.plan import Plan, make_plan
+from fssbench.training.recipe import Schedule, find_recipe, recipe_names
+from fssbench.training.stage import Stage
+from fssbench.training.step import set_modes
+from fssbench.training.train import make_fabric, make_run
+from fssbench.training.trainer import Trainer
+from fssbench.training.training import Training
+
+if TYPE_CHECKING:
+    from fssbench.testing.matcher_subject import MatcherSubject
+
+EMBEDDED_DATASET = "shapes"
+"""The dataset that needs no files; its recipes say how a matcher is made small."""
+
+IMAGES = 60
+"""Pictures of `shapes` in each split; fewer leave some base classes without two."""
+
+BATCH = 2
+
+_BACKBONE = "backbone"
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Step:
+    """What one step did.
+
+    Attributes:
+        stage: whose.
+        loss: the weighted sum of its losses.
+        trained: names of the parameters that the stage trains.
+        silent: names of those that got no gradient.
+        moved: names of those that changed.
+        strayed: names of other parameters that got a gradient or changed.
+    """
+
+    stage: Stage
+    loss: float
+    trained: list[str]
+    silent: list[str]
+    moved: list[str]
+    strayed: list[str]
+
+
+def take_steps(subject: MatcherSubject) -> list[Step]:
+    """A step of each stage, in order.
+
+    A stage that cannot start from nothing is given what it may ask for: random weights of its
+    parts, the checkpoint of a stage before.
+
+    Raises:
+        NotCheckedError: the matcher has no stages.
+        NonconformityError: a stage has no recipe.
+        FssbenchError: a stage cannot be prepared, or its step failed.
+    """
+    stages = list(subject.made().stages())
+    if not stages:
+        raise NotCheckedError("the method has no stages")
+    steps = []
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints: list[Path] = []
+        for stage in stages:
+            plan = _prepared(subject, stage, checkpoints)
+            steps.append(_step(plan))
+            path = Path(folder) / f"{len(steps)}.safetensors"
+            header = {
+                "matcher": plan.job.matcher, "config": {}, "backbone": plan.job.backbone,
+                "stage": stage.name,
+            }  # fmt: skip
+            write_checkpoint(path, plan.matcher, header)
+            checkpoints.append(path)
+    return steps
+
+
+def _prepared(subject: MatcherSubject, stage: Stage, checkpoints: list[Path]) -> Plan:
+    job = _job(subject, stage)
+    first: FssbenchError | None = None
+    for attempt in _attempts(job, stage, checkpoints):
+        try:
+            plan = make_plan(attempt)
+        except FssbenchError as error:
+            first = first or error
+            continue
+        # A schedule may begin with a rate of zero.
+        return attrs.evolve(plan, recipe=attrs.evolve(plan.recipe, schedule=Schedule()))
+    assert first is not None
+    raise first
+
+
+def _attempts(job: Training, stage: Stage, checkpoints: list[Path]) -> Iterator[Training]:
+    parts = [dict(job.part_weights)]
+    if stage.parts and not job.part_weights:
+        parts.append(dict.fromkeys(stage.parts, "random"))
+    for init in (None, *reversed(checkpoints)):
+        for weights in parts:
+            yield attrs.evolve(job, init=init, part_weights=weights)
+
+
+def _job(subject: MatcherSubject, stage: Stage) -> Training:
+    names = recipe_names(subject.spec).get(stage.name, [])
+    if not names:
+        raise NonconformityError(
+            f"a recipe [{stage.name}.{EMBEDDED_DATASET}], or another of that stage",
+            f"{subject.spec.recipes or 'the spec'} has none",
+            places(type(stage), ()),
+        )
+    wanted = subject.recipes.get(stage.name, "")
+    fitting = [EMBEDDED_DATASET] if EMBEDDED_DATASET in names else []
+    fitting += [name for name in names if _recipe(subject, stage, name) == subject.encoder]
+    own = wanted or next(iter(fitting), "")
+    # A recipe that was made for another encoder brings its options along in vain.
+    backbone, options = subject.encoder, subject.options
+    if own:
+        backbone = subject.backbone_name or _recipe(subject, stage, own) or subject.encoder
+        options = subject.given
+    return Training(
+        matcher=subject.spec.name,
+        stage=stage.name,
+        dataset=EMBEDDED_DATASET,
+        data_options={"images_per_split": IMAGES},
+        recipe=own or names[0],
+        backbone=backbone,
+        weights=subject.weights_of(backbone),
+        part_weights=subject.part_weights.get(stage.name, {}),
+        options=options,
+        steps=1,
+        batch_size=BATCH,
+        device="cpu",
+        workers=0,
+        validation_episodes=0,
+    )
+
+
+def _recipe(subject: MatcherSubject, stage: Stage, name: str) -> str:
+    """The backbone that a recipe names."""
+    return find_recipe(subject.spec, stage.name, dataset=EMBEDDED_DATASET, wanted=name).backbone
+
+
+def _step(plan: Plan) -> Step:
+    fabric = make_fabric(plan)
+    fabric.launch()
+    run = make_run(plan, Path(), done=0)
+    trainer = Trainer(plan, fabric, run=run, validation=None, event=_nothing, save=_nothing)
+    named = _named(plan, trainer)
+    wanted = {id(p) for group in trainer.groups for p in group.parameters}
+    strangers = len(wanted - {id(p) for p in named.values()})
+    if strangers:
+        raise NonconformityError(
+            f"stage {plan.stage.name}: what it trains belongs to the matcher or to `modules`, so "
+            "that it is saved",
+            f"{strangers} trained parameters belong to neither",
+            places(type(plan.stage), ("parameters", "modules")),
+        )
+    before = {name: parameter.detach().clone() for name, parameter in named.items()}
+    portions = portions_of(
+        plan.samples.epoch(0), first_step=0, batch=BATCH, parts=1, rank=0, world=1
+    )[:1]
+    batches = load_batches(plan.loader, 0, portions, workers=0, pin=False)
+    set_modes(plan.stage, plan.matcher, plan.backbone)
+    losses, _, _ = trainer.take_step(batches)
+    changed = {name for name, p in named.items() if not p.detach().equal(before[name])}
+    trained = [name for name, p in named.items() if id(p) in wanted]
+    return Step(
+        stage=plan.stage,
+        loss=losses["total"],
+        trained=trained,
+        # The trainer, not the stage, names the backbone, and whole: also what is deeper than asked.
+        silent=[n for n in trained if named[n].grad is None and not n.startswith(_BACKBONE)],
+        moved=[name for name in trained if name in changed],
+        strayed=[
+            name
+            for name, p in named.items()
+            if id(p) not in wanted and (p.grad is not None or name in changed)
+        ],
+    )
+
+
+def _named(plan: Plan, trainer: Trainer) -> Mapping[str, nn.Parameter]:
+    """All parameters that a step meets."""
+    extra = dict(trainer.module.extra.named_parameters(prefix="modules"))
+    backbone = dict(plan.backbone.named_parameters(prefix=_BACKBONE))
+    return {**dict(plan.matcher.named_parameters()), **extra, **backbone}
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass

@@ -1,0 +1,96 @@
+"""What a training writes: checkpoints with their headers, and the state to go on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import cattrs
+import torch
+
+from fssbench.evaluation.make_record import config_of
+from fssbench.matchers.checkpoint import write_checkpoint
+from fssbench.runtime.environment import environment
+from fssbench.training.directory import BEST_FILE, LAST_FILE, TrainingDirectory
+from fssbench.training.plan import Plan
+from fssbench.training.trainer import Trainer
+from fssbench.training.validation import Validation
+
+
+class CheckpointWriter:
+    """Writes checkpoints and state, in the first process.
+
+    Args:
+        plan: what is trained.
+        directory: where to; None in the other processes, which write nothing.
+        device: that is trained on, for the header.
+        validation: whose manifest the header names, or None.
+    """
+
+    def __init__(
+        self, plan: Plan, directory: TrainingDirectory | None, device: torch.device,
+        validation: Validation | None,
+    ) -> None:  # fmt: skip
+        self._plan = plan
+        self._directory = directory
+        self._environment = environment(device)
+        self._validation = validation
+
+    def save(self, trainer: Trainer, what: str) -> None:
+        """Write ``best``, or the last checkpoint and the state (and a ``kept`` checkpoint)."""
+        if self._directory is None:
+            return
+        folder = self._directory.folder
+        if what == "best":
+            self._checkpoint(folder / BEST_FILE, trainer, self._plan.job.select_on)
+            return
+        if what == "kept":
+            self._checkpoint(folder / f"step-{trainer.step:07d}.safetensors", trainer, "nothing")
+        self._checkpoint(folder / LAST_FILE, trainer, "nothing")
+        self._directory.save(trainer.state())
+
+    def _checkpoint(self, path: Path, trainer: Trainer, selected_on: str) -> None:
+        plan, job = self._plan, self._plan.job
+        validation = None
+        if self._validation is not None and trainer.validated == trainer.step:
+            validation = {
+                "on": job.select_on,
+                "digest": self._validation.manifest.digest,
+                "miou": trainer.score,
+            }
+        header = {
+            "matcher": job.matcher,
+            "config": config_of(plan.matcher),
+            "backbone": job.backbone,
+            "weights": attrs.asdict(plan.backbone.weights),
+            "dataset": plan.dataset.name,
+            "fingerprint": plan.dataset.fingerprint("train"),
+            "fold": job.fold,
+            "stage": plan.stage.name,
+            "recipe": plan.recipe.name,
+            "settings": cattrs.unstructure(plan.recipe),
+            "shots": plan.recipe.shots,
+            "seed": job.seed,
+            "train_filter": plan.recipe.train_filter,
+            "dropped_images": plan.samples.dropped,
+            **({"parts": plan.parts} if plan.parts else {}),
+            "init": None
+            if plan.init is None
+            else {"name": plan.init.name, "sha256": plan.init.sha256},
+            "step": trainer.step,
+            "epoch": trainer.step / plan.epoch_steps,
+            "selected_on": selected_on,
+            "validation": validation,
+            "environment": {
+                **self._environment,
+                "precision": job.precision,
+                "processes": trainer.fabric.world_size,
+                "accumulate": job.accumulate,
+            },
+        }
+        trained = None
+        # A backbone that an earlier stage trained is nowhere but in checkpoints: hand it on.
+        if plan.stage.trains_backbone or (plan.init is not None and plan.init.holds_backbone):
+            state = plan.backbone.state_dict()
+            trained = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        write_checkpoint(path, plan.matcher, header, trained)

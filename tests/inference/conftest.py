@@ -1,0 +1,5 @@
+"""The small evaluation that these tests share."""
+
+from __future__ import annotations
+
+from small_evaluation import job, plugin  # noqa: F401
