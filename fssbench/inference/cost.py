@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fssbench.inference.pipeline import Pipeline
+from fssbench.nn.flops import flop_counter
 
 
 def learnable_parameters(pipeline: Pipeline) -> int:
@@ -35,9 +35,9 @@ def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
     mask[size // 4 : size // 2, size // 4 : size // 2] = 1
     keep = [mask] if pipeline.request.mask_support else None
     # Counted at the batch size of an evaluation, which pads: an image is its share of the batch.
-    with FlopCounterMode(display=False) as encoding:
+    with flop_counter() as encoding:
         features = pipeline.encode(image, keep)[0]
-    with _without_gradients(pipeline.matcher), FlopCounterMode(display=False) as matching:
+    with _without_gradients(pipeline.matcher), flop_counter() as matching:
         support = pipeline.embed_support([[features] * shots], mask.expand(1, shots, -1, -1))
         pipeline.segment([features], support)
     each = encoding.get_total_flops() // pipeline.encode_batch

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from torch.utils.flop_counter import FlopCounterMode
 
 from fssbench.errors import FssbenchError
 from fssbench.inference.cost import peak_memory_mib
+from fssbench.nn.flops import flop_counter
 from fssbench.training.loader import load_batches, portions_of
 from fssbench.training.loss_monitor import memory_advice
 from fssbench.training.plan import make_plan
@@ -85,7 +85,7 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     batches = list(load_batches(plan.loader, 0, portions, workers=0, pin=False))
     with (
         memory_advice(len(portions[0].samples), plan.size, job.accumulate),
-        FlopCounterMode(display=False) as operations,
+        flop_counter() as operations,
     ):
         losses, _, _ = trainer.take_step(iter(batches))
     seconds = time.perf_counter() - started

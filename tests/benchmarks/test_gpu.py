@@ -17,13 +17,13 @@ from bench_data import Photographs, episodes_like_pascal
 from bench_report import TABLES
 from methods import pipeline_of
 from plain_loop import EQUAL, apart, plain_episode
-from torch.utils.flop_counter import FlopCounterMode
 
 from fssbench.episodes.chunks import chunks_of
 from fssbench.evaluation.measure import measure_chunks
 from fssbench.inference.chunk_loader import load_chunks
 from fssbench.inference.feature_cache import FeatureCache
 from fssbench.metrics.iou import IoU
+from fssbench.nn.flops import flop_counter
 from fssbench.runtime.memory import default_budget
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.gpu, pytest.mark.timeout(1200)]
@@ -164,7 +164,7 @@ def test_share_of_the_peak(method):
     pipeline = pipeline_of(method, "bf16", "cuda")
     size, batch = pipeline.request.size, pipeline.encode_batch
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device="cuda")
-    with FlopCounterMode(display=False) as counted:
+    with flop_counter() as counted:
         pipeline.encode(images)
     square = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     possible = 2 * 8192**3 / seconds(lambda: square @ square)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hdmnet_features import INFO, SIZE, features, make, masks_of, part, run, stage_of
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 import fssbench
 from fssbench import FssbenchError
+from fssbench.nn.flops import flop_counter
 from fssbench_hdmnet.ensemble import Ensemble, gram
 from fssbench_hdmnet.matching import Keys, MatchingModule, inverse_softmax
 from fssbench_hdmnet.priors import directions, foreground_vectors, prior_map
@@ -58,7 +58,7 @@ def test_sizes_of_table_7(stages, millions):
 def test_operations_of_the_transformer():
     matcher = fssbench.matcher("hdmnet", "resnet50-psp")
     maps, priors = torch.rand(2, 1, 64, 60, 60), torch.rand(1, 2, 60, 60)
-    with torch.no_grad(), FlopCounterMode(display=False) as operations:
+    with torch.no_grad(), flop_counter() as operations:
         query, support = (matcher.pyramid(each) for each in maps)
         matched = []
         for module, level, other in zip(matcher.matching, query, support, strict=True):

@@ -1,0 +1,27 @@
+"""Operations of fused attention are counted, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from fssbench.nn.flops import flop_counter
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention(masked):
+    heads, length, width = 4, 300, 16
+    tokens = torch.rand(1, heads, length, width)
+    mask = torch.zeros(1, 1, 1, length) if masked else None
+    with torch.no_grad(), flop_counter() as counted:
+        functional.scaled_dot_product_attention(tokens, tokens, tokens, attn_mask=mask)
+    assert counted.get_total_flops() == 2 * 2 * heads * length**2 * width
+
+
+def test_gradients_of_attention():
+    tokens = torch.rand(1, 4, 300, 16, requires_grad=True)
+    with flop_counter() as counted:
+        functional.scaled_dot_product_attention(tokens, tokens, tokens).sum().backward()
+    products = counted.get_total_flops() / (2 * 4 * 300**2 * 16)
+    assert products in (6, 7)  # 2 forward, 4 backward; fused kernels compute the scores once more
