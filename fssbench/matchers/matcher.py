@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from fssbench.backbones.backbone import BackboneInfo
 from fssbench.matchers.prepared import PreparedSupport
 from fssbench.nn import together
-from fssbench.training.stage import Stage
 
 
 @attrs.frozen(kw_only=True)
@@ -146,7 +145,3 @@ class Matcher(nn.Module, ABC):
         """
         del query, support
         return {}
-
-    def stages(self) -> Sequence[Stage]:
-        """How the method is trained, phase after phase; none for a method without training."""
-        return ()

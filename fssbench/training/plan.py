@@ -146,7 +146,7 @@ def make_plan(job: Training) -> Plan:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         matcher = build.matcher(job.matcher, backbone, **options)
-        stage = _stage(matcher, job)
+        stage = _stage(spec, matcher, job)
     if stage.feeds == "labelled" and len(classes) > 254:
         raise FssbenchError(f"{dataset.name}: {len(classes)} base classes; labels hold 254")
     if init is not None:
@@ -229,8 +229,8 @@ def _part_weights(stage: Stage, job: Training) -> Mapping[str, str]:
     return job.part_weights
 
 
-def _stage(matcher: Matcher, job: Training) -> Stage:
-    stages = {stage.name: stage for stage in matcher.stages()}
+def _stage(spec: MatcherSpec, matcher: Matcher, job: Training) -> Stage:
+    stages = {stage.name: stage for stage in registry.load_stages(spec, matcher)}
     if job.stage not in stages:
         raise FssbenchError(
             f"{job.matcher} has no stage {job.stage!r}; {near(job.stage, stages)}"

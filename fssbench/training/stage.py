@@ -130,7 +130,7 @@ class ParameterGroup:
 
 
 class Stage(ABC):
-    """One phase of a matcher's training; `Matcher.stages` returns one object for each.
+    """One phase of a matcher's training; `MatcherSpec.stages` names the function that lists them.
 
     The trainer does the rest: it draws and augments what the stage feeds on, encodes it without
     gradients in one pass, calls `losses`, sums them with the recipe's weights, and takes steps.
