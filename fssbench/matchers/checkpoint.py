@@ -65,7 +65,7 @@ class Checkpoint:
             return asked
         if asked != "pretrained":
             raise FssbenchError(
-                f"--weights {asked}: the checkpoint {self.name} brings the weights of its "
+                f"--weights {asked}: the checkpoint {self.name} holds the weights of its "
                 "backbone; leave --weights out"
             )
         return str(self.path)

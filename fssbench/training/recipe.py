@@ -247,7 +247,7 @@ def _file(spec: MatcherSpec, wanted: str) -> Path:
         return Path(wanted)
     if not spec.recipes:
         raise FssbenchError(
-            f"{spec.name} brings no recipes: it needs no training, or give --recipe FILE.toml"
+            f"{spec.name} has no recipes: it needs no training, or give --recipe FILE.toml"
         )
     module_name, _, file = spec.recipes.partition(":")
     try:
@@ -290,7 +290,7 @@ def _structure(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         except FssbenchError:
             raise
         except Exception as error:
-            raise FssbenchError(f"{where}: {key} = {value!r} is not of the right kind") from error
+            raise FssbenchError(f"{where}: {key} = {value!r} is of the wrong type") from error
     try:
         return kind(**made)
     except (TypeError, ValueError) as error:

@@ -67,7 +67,7 @@ class Base(Stage):
         """``ce``: cross entropy, the mean over all pixels that are not ignored.
 
         Args:
-            matcher: HDMNet; not looked at.
+            matcher: HDMNet, unused.
             batch: B labelled images.
 
         Raises:
@@ -153,7 +153,7 @@ class Meta(Stage):
         * ``final``, ``meta``: cross entropy of these outputs (``final`` with the ensemble only);
         * ``distillation1`` (fine) to ``distillationL`` (coarse): see `distillation_losses`;
         * ``base``: cross entropy of the base learner, if the batch has labels. Nothing is trained
-          by it: it is there to be seen, as in the authors' code.
+          by it; it is only reported, as in the authors' code.
 
         Args:
             matcher: HDMNet.
