@@ -8,7 +8,7 @@ import importlib.util
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import cattrs
@@ -24,6 +24,10 @@ from fssbench.specs import (
     SamplerSpec,
     Spec,
 )
+
+if TYPE_CHECKING:
+    from fssbench.matchers.matcher import Matcher
+    from fssbench.training.stage import Stage
 
 S = TypeVar("S", bound=Spec)
 
@@ -136,6 +140,19 @@ def load_importer(spec: MatcherSpec) -> Any:
             f"{', '.join(others) or 'none'}"
         )
     return _resolve(spec.importer, spec.name)
+
+
+def load_stages(spec: MatcherSpec, matcher: Matcher) -> Sequence[Stage]:
+    """Return the training stages of a matcher in order; none if `spec` names no function.
+
+    Args:
+        spec: description of the matcher.
+        matcher: matcher that `spec` describes, with its initial weights.
+
+    Raises:
+        FssbenchError: the function that `spec` names cannot be imported.
+    """
+    return tuple(_resolve(spec.stages, spec.name)(matcher)) if spec.stages else ()
 
 
 def load_lists(spec: ProtocolSpec) -> Any:

@@ -122,14 +122,17 @@ class MatcherSpec(Spec):
     """A method; its factory is called as ``factory(config=config, backbone=BackboneInfo)``.
 
     Attributes:
+        stages: ``"package.module:function"`` that takes the matcher and returns the sequence of its
+            training stages, `fssbench.Stage` objects in order; "" for a method without training.
         recipes: ``"package:recipes.toml"``, a file beside the package's ``__init__.py`` (or beside
-            the module) that tells how its stages are trained; "" for a method without training.
+            the module) with the hyper-parameters of the stages; "" for a method without training.
         importer: ``"package.module:function"`` that understands the authors' own checkpoint files,
             see `fssbench.matchers.importing`; "" if there is none.
         parameter_counts: by the name of a backbone, how many learnable parameters the method has
             there with its options' defaults; what a paper says, and `fssbench plugin check` checks.
     """
 
+    stages: str = attrs.field(default="", validator=_check_factory)
     recipes: str = ""
     importer: str = attrs.field(default="", validator=_check_factory)
     parameter_counts: Mapping[str, int] = attrs.field(factory=dict)

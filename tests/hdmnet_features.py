@@ -6,6 +6,7 @@ import torch
 
 import fssbench
 from fssbench import BackboneInfo, LayerInfo
+from fssbench_hdmnet.stages import stages
 
 SIZE = 64
 INFO = BackboneInfo(
@@ -27,7 +28,7 @@ def make(**options):
 
 
 def stage_of(matcher, name="meta"):
-    return next(stage for stage in matcher.stages() if stage.name == name)
+    return next(stage for stage in stages(matcher) if stage.name == name)
 
 
 def features(*batch, seed=0):

@@ -98,6 +98,13 @@ def test_factory_that_is_not_there():
         registry.load(spec)
 
 
+@pytest.mark.parametrize("stages", ["no_such_module:stages", "fssbench.matchers.prototype:stages"])
+def test_function_of_stages_that_is_not_there(stages):
+    spec = MatcherSpec(name="ghost", summary="", factory="a:B", stages=stages)
+    with pytest.raises(FssbenchError, match=f"ghost: cannot import {stages}"):
+        registry.load_stages(spec, None)
+
+
 @pytest.mark.parametrize("name", ["", "Upper", "a b", "a/b/c", "../x", "a/"])
 def test_spec_names_are_plain(name):
     with pytest.raises(ValueError, match="name"):

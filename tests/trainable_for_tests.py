@@ -28,6 +28,7 @@ def fssbench_matchers():
             summary="for tests",
             factory="trainable_for_tests:Trainable",
             config="trainable_for_tests:TrainableConfig",
+            stages="trainable_for_tests:stages",
             recipes="trainable_for_tests:trainable_recipes.toml",
         ),
         MatcherSpec(
@@ -78,8 +79,9 @@ class Trainable(Mixer):
         hidden = functional.dropout(self.mix(both), self.config.dropout, self.training)
         return self.out(self.norm(hidden).relu())[:, 0]
 
-    def stages(self):
-        return Meta(), Base(self), Plain(), Tuned()
+
+def stages(matcher):
+    return Meta(), Base(matcher), Plain(), Tuned()
 
 
 class Meta(Stage):

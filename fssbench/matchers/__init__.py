@@ -1,4 +1,4 @@
-"""Matchers; the training-free baseline is registered here."""
+"""Matchers, and the registration of the training-free baseline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fssbench.specs import MatcherSpec
 
 
 def fssbench_matchers() -> list[MatcherSpec]:
-    """The baseline that every method must beat."""
+    """Return the spec of the baseline, which every method must beat."""
     return [
         MatcherSpec(
             name="prototype",

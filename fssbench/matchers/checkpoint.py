@@ -1,4 +1,4 @@
-"""Checkpoints: a matcher's weights in one safetensors file whose header says what they are."""
+"""Checkpoints: a matcher's weights in one safetensors file with a descriptive header."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ _HOLDS_BACKBONE = "holds_backbone"
 
 @attrs.frozen(kw_only=True)
 class Checkpoint:
-    """A checkpoint that was read.
+    """A checkpoint read from a file.
 
     Attributes:
-        path: the file.
+        path: checkpoint file.
         sha256: hash of the file.
-        header: what training wrote: at least ``matcher``, ``config``, ``backbone``.
-        weights: the matcher's state.
+        header: JSON values that describe the weights: at least ``matcher``, ``config``,
+            ``backbone``.
+        weights: state of the matcher.
     """
 
     path: Path
@@ -43,38 +44,38 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """File name, without its folder."""
+        """The file name without its folder."""
         return self.path.name
 
     @property
     def holds_backbone(self) -> bool:
-        """Whether the file brings the weights of its backbone too."""
+        """True if the file also holds the weights of its backbone."""
         return bool(self.header.get(_HOLDS_BACKBONE))
 
     def backbone_weights(self, asked: str) -> str:
-        """Where to take the backbone's weights from: the checkpoint itself, if it brings them.
+        """Return the source of the backbone's weights: the checkpoint itself, if it holds them.
 
         Args:
-            asked: what the user gave: ``pretrained`` (the default), ``random`` or a file.
+            asked: choice of the user: ``pretrained`` (the default), ``random`` or a file.
 
         Raises:
-            FssbenchError: the user gave others than those the checkpoint brings.
+            FssbenchError: the checkpoint holds the weights, and the user chose others.
         """
         if not self.holds_backbone:
             return asked
         if asked != "pretrained":
             raise FssbenchError(
-                f"--weights {asked}: the checkpoint {self.name} brings the weights of its "
+                f"--weights {asked}: the checkpoint {self.name} holds the weights of its "
                 "backbone; leave --weights out"
             )
         return str(self.path)
 
     def check_is(self, what: str, asked: str) -> None:
-        """Raise an `FssbenchError` unless it was trained as what the user asks for.
+        """Raise an `FssbenchError` if another matcher or backbone was trained.
 
         Args:
-            what: ``matcher`` or ``backbone``.
-            asked: the registered name that was given.
+            what: entry of the header, ``matcher`` or ``backbone``.
+            asked: registered name that the user gave.
         """
         if self.header[what] != asked:
             raise FssbenchError(
@@ -83,9 +84,9 @@ class Checkpoint:
             )
 
     def check_weights(self, backbone: Backbone) -> None:
-        """Raise an `FssbenchError` unless these are the backbone's weights of the training.
+        """Raise an `FssbenchError` if the matcher was trained on other weights of the backbone.
 
-        A matcher must not meet features of other weights than those it was trained on.
+        A matcher is only valid on features of the weights that it was trained on.
         """
         trained = self.header.get("weights")
         if not isinstance(trained, dict) or self.holds_backbone:
@@ -100,11 +101,11 @@ class Checkpoint:
             )
 
     def load_into(self, matcher: Matcher, parts: Sequence[str] = ()) -> None:
-        """Give a matcher these weights.
+        """Load the weights into a matcher.
 
         Args:
-            matcher: whose weights are replaced.
-            parts: only tensors whose names start with one of these; () for all.
+            matcher: matcher to change.
+            parts: prefixes of the names of the tensors to load; () for all tensors.
 
         Raises:
             FssbenchError: names or shapes differ.
@@ -137,15 +138,14 @@ def write_checkpoint(
     header: Mapping[str, Any],
     backbone: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a matcher's weights, by rename.
+    """Write a matcher's weights atomically.
 
     Args:
-        path: the file, usually ``….safetensors``.
-        matcher: whose weights.
-        header: JSON values that say what they are: ``matcher`` (registered name), ``config``,
+        path: file to write, usually ``….safetensors``.
+        matcher: matcher with the weights.
+        header: JSON values that describe the weights: ``matcher`` (registered name), ``config``,
             ``backbone``, ``fold``, ``dataset``, ….
-        backbone: weights of the backbone, by the names in its own weight files, for a checkpoint
-            that is to bring them.
+        backbone: weights of the backbone, by the names in its own weight files, to include.
     """
     state = matcher.state_dict()
     if backbone:
@@ -161,8 +161,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; nothing in it is executed.
 
     Raises:
-        FssbenchError: it cannot be read, is no checkpoint of fssbench, or has changed since it was
-            written.
+        FssbenchError: the file cannot be read, is no checkpoint of fssbench, or has changed since
+            it was written.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -170,7 +170,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             header = json.loads(metadata[_KEY])
             names = [n for n in file.keys() if not n.startswith(BACKBONE_PREFIX)]  # noqa: SIM118
             weights = {name: file.get_tensor(name) for name in names}
-            # Files that were written before there were digests have none.
+            # Files of versions before digests were introduced have none.
             if _DIGEST in metadata:
                 tensors = ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
                 if _digest(metadata[_KEY], tensors) != metadata[_DIGEST]:
@@ -193,7 +193,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _is_header(header: Any) -> bool:
-    """Whether a header has what is used of it, as values of the right kind."""
+    """Return True if a header has all required entries with values of the right types."""
     kinds = {
         "matcher": str, "backbone": str, "config": dict, "dataset": str | None, "fold": int | None,
     }  # fmt: skip
@@ -205,7 +205,7 @@ def _is_header(header: Any) -> bool:
 
 
 def _digest(header: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Sha256 (hex) of a header and of tensors with their names, types and shapes, in any order."""
+    """Return the order-independent sha256 (hex) of a header and of named tensors."""
     each = sorted(
         (name, str(tensor.dtype), list(tensor.shape), _sha256(tensor)) for name, tensor in tensors
     )

@@ -1,4 +1,4 @@
-"""Checkpoints from the authors' own files."""
+"""Conversion of authors' own weight files to checkpoints of fssbench."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from fssbench.specs import BackboneSpec, MatcherSpec
 
 @attrs.frozen(kw_only=True)
 class Imported:
-    """What a plugin's importer makes of the tensors of an authors' file.
+    """The tensors of an authors' file, renamed by a plugin's importer.
 
     Attributes:
-        weights: of the matcher, by its own names. What the importer does not know keeps its name
-            in the file, and is told to the user.
-        names: the authors' name of each tensor of the matcher, for messages.
-        backbone: of the backbone, by the names in its own weight files; empty if the file has none.
+        weights: tensors of the matcher by its own names. A tensor that the importer does not know
+            retains its name in the file and is reported to the user.
+        names: authors' name of each tensor of the matcher, for messages.
+        backbone: tensors of the backbone by the names in its own weight files; empty if the file
+            has none.
         config: options of the matcher that these weights need.
     """
 
@@ -38,8 +39,11 @@ class Imported:
 
 
 Importer = Callable[[Mapping[str, Tensor], BackboneInfo], Imported]
-"""What `MatcherSpec.importer` names. It gets all tensors of the file, without such wrappings as
-``state_dict`` and ``module.``, and matches them by name, never by position."""
+"""The function that `MatcherSpec.importer` names.
+
+It takes all tensors of the file, without wrappers such as ``state_dict`` and ``module.``, and the
+backbone's layers. It matches tensors by name, never by position.
+"""
 
 
 def import_checkpoint(
@@ -50,20 +54,20 @@ def import_checkpoint(
     backbone: str,
     header: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Write a checkpoint of fssbench from the authors' file.
+    """Write a checkpoint of fssbench from an authors' file.
 
     Args:
-        source: the authors' file; nothing in it is executed.
-        out: the checkpoint to write, usually ``….safetensors``.
+        source: file of the authors; nothing in it is executed.
+        out: checkpoint to write, usually ``….safetensors``.
         matcher: registered name of the method.
         backbone: registered name of the encoder that the file was trained with.
-        header: what else is known of the weights: ``dataset``, ``fold``, ….
+        header: further entries of the checkpoint's header: ``dataset``, ``fold``, ….
 
     Returns:
-        Whether the checkpoint brings the backbone's weights.
+        True if the checkpoint holds the backbone's weights.
 
     Raises:
-        FssbenchError: unknown names, a method without an importer, or a file that does not fit.
+        FssbenchError: a name is unknown, the method has no importer, or the file does not fit.
     """
     known = registry.registry()
     spec = known.get(MatcherSpec, matcher)

@@ -13,21 +13,20 @@ from torch import Tensor, nn
 from fssbench.backbones.backbone import BackboneInfo
 from fssbench.matchers.prepared import PreparedSupport
 from fssbench.nn import together
-from fssbench.training.stage import Stage
 
 
 @attrs.frozen(kw_only=True)
 class FeatureRequest:
-    """What a matcher wants of the backbone.
+    """The features that a matcher needs, and the geometry of the encoder's input.
 
     Attributes:
         layers: names of backbone layers.
         size: side of the square encoder input, in pixels.
-        resize: how an image of another shape becomes that square: ``squash`` (each side on its
-            own, as HSNet, DCAMA and HDMNet do) or ``letterbox`` (aspect kept, black below or to
-            the right; mask 255 there).
-        mask_support: set the background of support images to the encoder's mean before encoding
-            (as HDMNet does), which makes a support's features depend on its class.
+        resize: resizing of other shapes to that square: ``squash`` (each side separately, as in
+            HSNet, DCAMA and HDMNet) or ``letterbox`` (same aspect ratio, padded with black below or
+            to the right, where the mask is 255).
+        mask_support: whether the background of support images is set to the encoder's mean before
+            encoding (as in HDMNet), which makes a support's features depend on its class.
     """
 
     layers: tuple[str, ...]
@@ -39,12 +38,12 @@ class FeatureRequest:
 class Matcher(nn.Module, ABC):
     """A few-shot segmentation method on top of a frozen backbone.
 
-    It holds no parameter of the backbone: features come in, logits go out. Subclasses take
-    ``(config, backbone)``, keyword arguments, and may keep both.
+    A matcher maps features to logits and holds no parameter of the backbone. Subclasses take the
+    keyword arguments ``config`` and ``backbone``.
 
     Args:
-        config: the options object of the method's spec, or None.
-        backbone: names and shapes of the features that it will get.
+        config: options object of the method's spec, or None.
+        backbone: names and shapes of the backbone's features.
     """
 
     def __init__(self, *, config: Any, backbone: BackboneInfo) -> None:
@@ -54,18 +53,18 @@ class Matcher(nn.Module, ABC):
 
     @abstractmethod
     def request(self) -> FeatureRequest:
-        """Which features the matcher needs, and how images are brought to the encoder's size."""
+        """Return the features that the matcher needs and the size of the encoder's input."""
 
     @abstractmethod
     def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Any:
-        """What the annotated images say. Runs once for a support set, whatever the queries.
+        """Embed annotated images; called once for a support set and any number of queries.
 
         Args:
-            features: for each requested layer a float (B, K, C, h, w) tensor.
+            features: float (B, K, C, h, w) tensors by requested layer.
             masks: uint8 (B, K, H, W) of 0, 1 and 255 (ignore), at the encoder's input size.
 
         Returns:
-            Anything that `segment` understands.
+            Any object that `segment` accepts.
         """
 
     @abstractmethod
@@ -73,38 +72,38 @@ class Matcher(nn.Module, ABC):
         """Segment B queries, each with its own support.
 
         Args:
-            query: for each requested layer a float (B, C, h, w) tensor.
-            support: what `embed_support` gave for the same B episodes.
+            query: float (B, C, h, w) tensors by requested layer.
+            support: result of `embed_support` for the same B episodes.
 
         Returns:
             Float (B, h', w') logits over the whole encoder input; above 0 is foreground. A network
             with two output channels returns ``logits[:, 1] - logits[:, 0]``.
         """
 
-    # Images come back in other episodes. What a matcher makes of one image alone is made once for
-    # that image where these four are overridden; without them, features are all that is kept.
+    # An image can be part of many episodes. A matcher that overrides these four methods processes
+    # each image once; otherwise only the features of an image are cached.
 
     def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Any:
-        """What one annotated image says by itself; once for each image and class.
+        """Process one annotated image by itself; called once for each image and class.
 
         Args:
-            features: for each requested layer a float (1, C, h, w) tensor.
+            features: float (1, C, h, w) tensors by requested layer.
             mask: uint8 (1, H, W), as in `embed_support`.
 
         Returns:
-            Anything that `join_supports` understands: tensors, in attrs classes, mappings, lists or
-            tuples, whose size counts against the budget of memory. By default, what came in.
+            Any object that `join_supports` accepts: tensors, also in attrs classes, mappings, lists
+            or tuples, whose size counts against the memory budget. By default, the arguments.
         """
         return PreparedSupport(features, mask)
 
     def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Any:
-        """Supports of B episodes from their prepared images.
+        """Combine prepared images into the supports of B episodes.
 
         Args:
-            prepared: B lists of K values of `prepare_support`.
+            prepared: B lists of K results of `prepare_support`.
 
         Returns:
-            What `embed_support` gives for the same images.
+            The result of `embed_support` for the same images.
         """
         stacked = {
             layer: torch.stack([torch.cat([one.features[layer] for one in k]) for k in prepared])
@@ -114,39 +113,36 @@ class Matcher(nn.Module, ABC):
         return self.embed_support(stacked, masks)
 
     def prepare_query(self, features: Mapping[str, Tensor]) -> Any:
-        """What of a query does not depend on its support; once for each image.
+        """Compute the support-independent part of a query; called once for each image.
 
         Args:
-            features: for each requested layer a float (1, C, h, w) tensor.
+            features: float (1, C, h, w) tensors by requested layer.
 
         Returns:
-            As of `prepare_support`, for `segment_prepared`. By default, what came in.
+            Any object that `segment_prepared` accepts, as of `prepare_support`. By default, the
+            features.
         """
         return features
 
     def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
-        """As `segment`, of B prepared queries.
+        """Segment B prepared queries; returns the logits of `segment`.
 
         Args:
-            queries: B values of `prepare_query`.
-            support: what `join_supports` gave for the same B episodes.
+            queries: B results of `prepare_query`.
+            support: result of `join_supports` for the same B episodes.
         """
         return self.segment(together(queries), support)
 
     def maps(self, query: Mapping[str, Tensor], support: Any) -> Mapping[str, Tensor]:
-        """What panels draw over the query beside the prediction: correlation, attention, priors.
+        """Return maps to draw over the query in panels: correlation, attention or priors.
 
         Args:
             query: as in `segment`.
             support: as in `segment`.
 
         Returns:
-            By caption a float (B, h, w) map over the whole encoder input, on any scale; none by
+            Float (B, h, w) maps by caption, over the whole encoder input and on any scale; none by
             default.
         """
         del query, support
         return {}
-
-    def stages(self) -> Sequence[Stage]:
-        """How the method is trained, phase after phase; none for a method without training."""
-        return ()

@@ -1,4 +1,4 @@
-"""What the harness keeps of a support image for a matcher that prepares nothing of it."""
+"""The cached support image of a matcher without a `prepare_support` of its own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @attrs.frozen(eq=False)
 class PreparedSupport:
-    """An annotated image as it came, for a matcher that prepares nothing of it.
+    """The features and the mask of an annotated image.
 
     Attributes:
-        features: for each requested layer (1, C, h, w).
+        features: float (1, C, h, w) tensors by requested layer.
         mask: uint8 (1, H, W).
     """
 

@@ -19,10 +19,10 @@ class PrototypeConfig:
     """Options of `Prototype`.
 
     Attributes:
-        layer: backbone layer that is compared; "" for the deepest.
-        size: encoder input side in pixels; None for the backbone's own.
-        scale: what the difference of two cosines is multiplied with (PANet's alpha). It changes no
-            mask, only how steep the logits are.
+        layer: backbone layer to compare; "" for the deepest.
+        size: side of the encoder's input in pixels; None for the backbone's own.
+        scale: factor of the difference of two cosines (PANet's alpha). It changes the steepness of
+            the logits, and no mask.
     """
 
     layer: str = ""
@@ -33,7 +33,7 @@ class PrototypeConfig:
 
 
 class Prototype(Matcher):
-    """One prototype for the foreground, one for the background, the nearer one wins.
+    """Nearest-prototype segmentation with one prototype each for foreground and background.
 
     A prototype is the masked average of a support's features (PANet, equations 1 and 2); for K
     shots the prototypes of the supports, each of length 1, are averaged.
@@ -53,11 +53,11 @@ class Prototype(Matcher):
         backbone.layer(self.layer)
 
     def request(self) -> FeatureRequest:
-        """One layer, images squashed to a square."""
+        """Return a request for one layer of squashed images."""
         return FeatureRequest(layers=(self.layer,), size=self.size)
 
     def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Tensor:
-        """Prototypes of background and foreground: float (B, 2, C), each of length 1."""
+        """Return prototypes of background and foreground: float (B, 2, C), each of length 1."""
         maps = features[self.layer]
         batch, shots, _, height, width = maps.shape
         maps, masks = maps.flatten(0, 1), masks.flatten(0, 1)
@@ -69,16 +69,16 @@ class Prototype(Matcher):
         return functional.normalize(mean, dim=-1)
 
     def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-        """Prototypes of one image: float (1, 2, C), each of length 1."""
+        """Return the prototypes of one image: float (1, 2, C), each of length 1."""
         return self.embed_support({self.layer: features[self.layer][:, None]}, mask[:, None])
 
     def join_supports(self, prepared: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Their means: float (B, 2, C), each of length 1."""
+        """Return the means of prototypes over shots: float (B, 2, C), each of length 1."""
         means = [torch.stack(list(shots)).mean(0) for shots in prepared]
         return functional.normalize(torch.cat(means), dim=-1)
 
     def segment(self, query: Mapping[str, Tensor], support: Tensor) -> Tensor:
-        """Scaled cosine to the foreground minus cosine to the background: float (B, h, w)."""
+        """Return the scaled cosine to the foreground minus that to the background: (B, h, w)."""
         maps = functional.normalize(query[self.layer], dim=1)
         cosines = torch.einsum("bchw,bnc->bnhw", maps, support.to(maps.dtype))
         return float(self.config.scale) * (cosines[:, 1] - cosines[:, 0])

@@ -30,8 +30,8 @@ FILES = {
     "test.py": "tests/test_$word.py",
     "gitignore": ".gitignore",
 }
-_TAKEN = {"Matcher", "FeatureRequest", "Episodes", "Stage"}
-"""Names that the package's model and stages use already."""
+_TAKEN = {"Matcher", "FeatureRequest"}
+"""Names that the package's model uses already."""
 
 
 @attrs.frozen

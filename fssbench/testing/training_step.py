@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from torch import nn
 
+from fssbench import registry
 from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import write_checkpoint
 from fssbench.testing.check import NonconformityError, NotCheckedError, places
@@ -68,7 +69,7 @@ def take_steps(subject: MatcherSubject) -> list[Step]:
         NonconformityError: a stage has no recipe.
         FssbenchError: a stage cannot be prepared, or its step failed.
     """
-    stages = list(subject.made().stages())
+    stages = registry.load_stages(subject.spec, subject.made())
     if not stages:
         raise NotCheckedError("the method has no stages")
     steps = []

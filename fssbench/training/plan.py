@@ -1,4 +1,4 @@
-"""From names to the parts of a training, with everything checked that can be mistyped."""
+"""Construction of a training's components from names, with validation of the user's input."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from fssbench.training.training import Training
 
 @attrs.frozen(kw_only=True, eq=False)
 class Plan:
-    """The parts of a training.
+    """The components of a training.
 
     Attributes:
-        job: what was asked for, names as they are registered.
-        recipe: with what the job changes.
-        dataset: where images are.
+        job: user's settings, with registered names.
+        recipe: recipe with the changes of the settings.
+        dataset: dataset with the training images.
         backbone: frozen encoder.
-        matcher: with initial weights.
-        stage: what is trained.
-        samples: what it is fed.
-        loader: and how that is loaded.
-        size: side of the encoder's input.
-        init: what the weights start from.
-        held_out: ids of the images that are measured after each epoch.
-        parts: what the stage took from elsewhere; see `Stage.prepare`.
+        matcher: matcher with its initial weights.
+        stage: stage to train.
+        samples: samples of each epoch.
+        loader: loader of the samples.
+        size: side of the encoder's input in pixels.
+        init: checkpoint with the initial weights, or None.
+        held_out: ids of the images to measure after each epoch.
+        parts: further inputs of the stage; see `Stage.prepare`.
     """
 
     job: Training
@@ -66,12 +66,12 @@ class Plan:
 
     @property
     def epoch_steps(self) -> int:
-        """Optimiser steps of an epoch."""
+        """The number of optimiser steps of an epoch."""
         return self.samples.full_size // self.recipe.batch
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole training."""
+        """The number of optimiser steps of the whole training."""
         if self.recipe.steps is not None:
             return self.recipe.steps
         assert self.recipe.epochs is not None
@@ -79,11 +79,11 @@ class Plan:
 
     @property
     def validates(self) -> bool:
-        """Whether mIoU is measured after each epoch."""
+        """True if mIoU is measured after each epoch."""
         return self.stage.validates and self.job.validation_episodes > 0
 
     def identity(self) -> dict[str, Any]:
-        """Everything that the weights depend on, but how the work is spread."""
+        """Return all inputs that the weights depend on, except for devices and processes."""
         job = self.job
         return {
             "matcher": job.matcher,
@@ -104,7 +104,7 @@ class Plan:
         }
 
     def folder_name(self) -> str:
-        """``dataset/matcher--backbone--stage--settings/fold0-seed0``."""
+        """Return ``dataset/matcher--backbone--stage--settings/fold0-seed0``."""
         identity = self.identity()
         del identity["fold"], identity["seed"]
         text = json.dumps(identity, sort_keys=True)
@@ -115,10 +115,10 @@ class Plan:
 
 
 def make_plan(job: Training) -> Plan:
-    """Find and build the parts.
+    """Build the components of a training.
 
     Raises:
-        FssbenchError: a name, option, file or dataset is not as it must be.
+        FssbenchError: a name, option, file or dataset is invalid.
     """
     known = registry.registry()
     spec = known.get(MatcherSpec, job.matcher)
@@ -146,7 +146,7 @@ def make_plan(job: Training) -> Plan:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         matcher = build.matcher(job.matcher, backbone, **options)
-        stage = _stage(matcher, job)
+        stage = _stage(spec, matcher, job)
     if stage.feeds == "labelled" and len(classes) > 254:
         raise FssbenchError(f"{dataset.name}: {len(classes)} base classes; labels hold 254")
     if init is not None:
@@ -193,27 +193,27 @@ def make_plan(job: Training) -> Plan:
 
 
 def recipe_of(job: Training, spec: MatcherSpec) -> Recipe:
-    """The recipe with what the job changes; its name tells so."""
+    """Return the recipe with the changes of the settings, which are appended to its name."""
     stage = job.stage or only_stage(spec, job.recipe)
     recipe = find_recipe(spec, stage, dataset=job.dataset, wanted=job.recipe)
     changes: dict[str, Any] = {}
-    told = []
+    changed = []
     if job.epochs is not None or job.steps is not None:
         changes |= {"epochs": job.epochs, "steps": job.steps}
-        told.append(f"epochs={job.epochs}" if job.epochs is not None else f"steps={job.steps}")
+        changed.append(f"epochs={job.epochs}" if job.epochs is not None else f"steps={job.steps}")
     if job.batch_size is not None:
         changes["batch"] = job.batch_size
-        told.append(f"batch={job.batch_size}")
+        changed.append(f"batch={job.batch_size}")
     if job.lr is not None:
         changes["optimiser"] = attrs.evolve(recipe.optimiser, lr=job.lr)
-        told.append(f"lr={job.lr:g}")
+        changed.append(f"lr={job.lr:g}")
     if job.shots is not None:
         changes["shots"] = job.shots
-    return attrs.evolve(recipe, name=" ".join([recipe.name, *told]), **changes)
+    return attrs.evolve(recipe, name=" ".join([recipe.name, *changed]), **changes)
 
 
 def workers_of(job: Training) -> int:
-    """Loader processes of each training process."""
+    """Return the number of loader processes of each training process."""
     if job.workers is not None:
         return job.workers
     return max(0, min(8, (os.cpu_count() or 1) // job.devices - 1))
@@ -229,12 +229,12 @@ def _part_weights(stage: Stage, job: Training) -> Mapping[str, str]:
     return job.part_weights
 
 
-def _stage(matcher: Matcher, job: Training) -> Stage:
-    stages = {stage.name: stage for stage in matcher.stages()}
+def _stage(spec: MatcherSpec, matcher: Matcher, job: Training) -> Stage:
+    stages = {stage.name: stage for stage in registry.load_stages(spec, matcher)}
     if job.stage not in stages:
         raise FssbenchError(
             f"{job.matcher} has no stage {job.stage!r}; {near(job.stage, stages)}"
-            f"it has {', '.join(stages) or 'none: it needs no training'}"
+            f"it has {', '.join(stages) or 'none: its spec names no stages'}"
         )
     return stages[job.stage]
 

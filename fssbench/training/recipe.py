@@ -40,13 +40,13 @@ class Optimiser:
     """The table ``optimiser``.
 
     Attributes:
-        kind: ``sgd``, ``adam`` or ``adamw``.
+        kind: algorithm, ``sgd``, ``adam`` or ``adamw``.
         lr: learning rate of a group whose scale is 1.
-        weight_decay: of groups that do not say otherwise.
-        momentum: of ``sgd``.
-        nesterov: of ``sgd``.
-        betas: of ``adam`` and ``adamw``.
-        lr_scales: by the name of a parameter group, what its learning rate is multiplied with.
+        weight_decay: weight decay of groups without one of their own.
+        momentum: momentum of ``sgd``.
+        nesterov: whether the momentum of ``sgd`` is Nesterov's.
+        betas: coefficients of the running averages of ``adam`` and ``adamw``.
+        lr_scales: factors of learning rates by the name of the parameter group.
     """
 
     kind: Literal["sgd", "adam", "adamw"]
@@ -60,18 +60,18 @@ class Optimiser:
 
 @attrs.frozen(kw_only=True)
 class Schedule:
-    """The table ``schedule``: what learning rates are multiplied with, for t steps of T.
+    """The table ``schedule``: the factor of learning rates after t steps of T.
 
     Warm-up counts as part of T: after it the schedule runs over the other T - warmup steps.
 
     Attributes:
-        kind: ``constant``: 1; ``poly``: (1 - t/T)^power; ``cosine``: from 1 down to `final` along
-            half a cosine.
-        power: of ``poly``.
-        final: where ``cosine`` ends.
-        warmup: so many first steps rise linearly from `warmup_start` to 1.
-        warmup_start: where warm-up begins.
-        per: the factor changes with each ``step``, or only with each ``epoch``.
+        kind: function of the step: ``constant`` (1), ``poly`` ((1 - t/T)^power), or ``cosine``
+            (half a cosine from 1 to `final`).
+        power: exponent of ``poly``.
+        final: last value of ``cosine``.
+        warmup: number of first steps over which the factor rises linearly from `warmup_start` to 1.
+        warmup_start: first value of the warm-up.
+        per: interval at which the factor changes, each ``step`` or each ``epoch``.
     """
 
     kind: Literal["constant", "poly", "cosine"] = "constant"
@@ -84,19 +84,19 @@ class Schedule:
 
 @attrs.frozen(kw_only=True)
 class Augment:
-    """The table ``augment``: what happens to an image and its masks, in this order.
+    """The table ``augment``: transformations of an image and its masks, in this order.
 
     Attributes:
-        resize: to the encoder's size first: ``request`` (as the matcher asks for when it is
-            evaluated), ``squash``, ``letterbox``, or ``none`` (the original size).
+        resize: first resizing, to the encoder's size: ``request`` (that of the matcher's
+            `FeatureRequest`), ``squash``, ``letterbox``, or ``none`` (the original size).
         scale: range of a uniformly drawn factor for both sides; None for no scaling.
         rotate: range in degrees of a uniformly drawn angle; None for no rotation.
-        rotate_probability: of the rotation.
+        rotate_probability: probability of the rotation.
         blur: probability of a Gaussian blur of 5 x 5 pixels.
         flip: probability of a horizontal flip.
-        crop: an image of another shape than the encoder's square is padded (images with the
-            encoder's mean colour, masks with 255) and cut: ``random`` or ``centre``; or nothing is
-            cut, and it is resized, each side on its own: ``squash``.
+        crop: conversion of another shape to the encoder's square: ``random`` or ``centre`` crop
+            after padding (images with the encoder's mean colour, masks with 255), or ``squash``,
+            which resizes each side separately.
     """
 
     resize: Literal["request", "squash", "letterbox", "none"] = "request"
@@ -124,26 +124,27 @@ class Recipe:
 
     Attributes:
         stage: name of the stage, from the table's name.
-        name: from the table's name.
-        paper: where the numbers come from.
-        backbone: name of the encoder; "" when ``--backbone`` must say it.
-        options: the matcher's options, where this recipe needs others than their defaults.
-        shots: K of training episodes.
-        epochs: how long; exactly one of `epochs` and `steps`.
-        steps: how long, in optimiser steps.
+        name: name of the recipe, from the table's name.
+        paper: source of the numbers.
+        backbone: name of the encoder; "" when ``--backbone`` is required.
+        options: options of the matcher that differ from their defaults.
+        shots: number of supports (K) of training episodes.
+        epochs: length of the training in epochs; exactly one of `epochs` and `steps` is given.
+        steps: length of the training in optimiser steps.
         epoch_size: samples of an epoch; None for one episode for each (base class, image), or for
             each image once. Samples beyond the last full batch are left out.
         batch: samples of an optimiser step, over all devices and micro-batches.
-        size: side of the encoder's input in training; None for what the matcher asks for.
-        optimiser: see `Optimiser`.
-        schedule: see `Schedule`.
+        size: side of the encoder's input in training; None for that of the matcher's
+            `FeatureRequest`.
+        optimiser: table ``optimiser``, see `Optimiser`.
+        schedule: table ``schedule``, see `Schedule`.
         losses: weights of losses by name; 1 for those not named.
-        augment: see `Augment`.
-        clip: gradients are scaled down to this norm; None for never.
+        augment: table ``augment``, see `Augment`.
+        clip: maximum norm of the gradients, which are scaled down to it; None for no limit.
         sampler: name of the sampler that draws episodes.
-        min_pixels: an image is listed for a class that covers at least this many of its pixels.
-        train_filter: training images that also show novel classes: ``keep`` (those pixels are
-            background) or ``base-only`` (dropped).
+        min_pixels: minimum number of pixels of a class in the images that are listed for it.
+        train_filter: treatment of training images that also show novel classes: ``keep`` (those
+            pixels are background) or ``base-only`` (the images are dropped).
     """
 
     stage: str
@@ -172,18 +173,18 @@ class Recipe:
 
 
 def find_recipe(spec: MatcherSpec, stage: str, *, dataset: str, wanted: str = "") -> Recipe:
-    """The recipe to train a stage with.
+    """Return the recipe to train a stage with.
 
     Args:
-        spec: the matcher.
+        spec: spec of the matcher.
         stage: name of the stage.
         dataset: name of the dataset.
-        wanted: name of one of the matcher's recipes, or a ``.toml`` file of one's own; "" for the
-            matcher's recipe of the dataset's name. Of a file with several recipes for the stage it
-            is also the one of the dataset's name.
+        wanted: name of one of the matcher's recipes, or a user's ``.toml`` file; "" for the
+            matcher's recipe of the dataset's name. That name also selects among several recipes for
+            the stage in a file.
 
     Raises:
-        FssbenchError: there is no such recipe, or it is not as it must be.
+        FssbenchError: the recipe does not exist or is invalid.
     """
     path = _file(spec, wanted)
     tables = _read(path)
@@ -206,14 +207,14 @@ def find_recipe(spec: MatcherSpec, stage: str, *, dataset: str, wanted: str = ""
 
 
 def only_stage(spec: MatcherSpec, wanted: str = "") -> str:
-    """The stage that recipes are for, when they are for one only.
+    """Return the only stage of a matcher's recipes.
 
     Args:
-        spec: the matcher.
-        wanted: as for `find_recipe`.
+        spec: spec of the matcher.
+        wanted: recipe or file, as for `find_recipe`.
 
     Raises:
-        FssbenchError: they are for several.
+        FssbenchError: there are recipes for several stages, or for none.
     """
     stages = list(_read(_file(spec, wanted)))
     if len(stages) != 1:
@@ -222,7 +223,7 @@ def only_stage(spec: MatcherSpec, wanted: str = "") -> str:
 
 
 def recipe_names(spec: MatcherSpec) -> dict[str, list[str]]:
-    """Names of a matcher's recipes by stage; none of a method that brings no recipes.
+    """Return the names of a matcher's recipes by stage; empty for a method without recipes.
 
     Raises:
         FssbenchError: the file cannot be read or is no TOML.
@@ -233,7 +234,7 @@ def recipe_names(spec: MatcherSpec) -> dict[str, list[str]]:
 
 
 def first_backbone(spec: MatcherSpec) -> str:
-    """The encoder that a matcher's first recipe names; "" if it has none."""
+    """Return the first encoder that a matcher's recipes name; "" if they name none."""
     if not spec.recipes:
         return ""
     tables = _read(_file(spec, "")).values()
@@ -246,7 +247,7 @@ def _file(spec: MatcherSpec, wanted: str) -> Path:
         return Path(wanted)
     if not spec.recipes:
         raise FssbenchError(
-            f"{spec.name} brings no recipes: it needs no training, or give --recipe FILE.toml"
+            f"{spec.name} has no recipes: it needs no training, or give --recipe FILE.toml"
         )
     module_name, _, file = spec.recipes.partition(":")
     try:
@@ -289,7 +290,7 @@ def _structure(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         except FssbenchError:
             raise
         except Exception as error:
-            raise FssbenchError(f"{where}: {key} = {value!r} is not of the right kind") from error
+            raise FssbenchError(f"{where}: {key} = {value!r} is of the wrong type") from error
     try:
         return kind(**made)
     except (TypeError, ValueError) as error:

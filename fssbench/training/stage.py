@@ -1,4 +1,4 @@
-"""Stages: what one phase of training is fed, what it trains, and its losses by name."""
+"""The interface of training stages: input batches, trained parameters and losses."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Feed = Literal["episodes", "labelled", "images"]
 
 @attrs.frozen(kw_only=True, eq=False)
 class EpisodeBatch:
-    """What a stage that feeds on ``episodes`` gets: B episodes of K shots.
+    """B episodes of K shots, the batch of a stage that feeds on ``episodes``.
 
     Masks are uint8 of 0, 1 and 255 (ignore: unlabelled, or outside of the augmented image). S is
-    the side of the encoder's input; S of `Recipe.size` or of the matcher's `FeatureRequest`.
+    the side of the encoder's input, from `Recipe.size` or the matcher's `FeatureRequest`.
 
     Attributes:
-        class_ids: int64 (B,), the dataset's class ids (base classes).
-        query: for each requested layer the queries' features, float (B, C, h, w).
-        support: for each requested layer the supports' features, float (B, K, C, h, w).
-        query_masks: uint8 (B, S, S).
-        support_masks: uint8 (B, K, S, S).
-        query_images: float (B, 3, S, S) in [0, 1], as they were encoded.
-        support_images: float (B, K, 3, S, S) in [0, 1]; whole, also if their background was hidden
-            before encoding (`FeatureRequest.mask_support`).
+        class_ids: class ids of the dataset (base classes), int64 (B,).
+        query: features of the queries by requested layer, float (B, C, h, w).
+        support: features of the supports by requested layer, float (B, K, C, h, w).
+        query_masks: masks of the queries, uint8 (B, S, S).
+        support_masks: masks of the supports, uint8 (B, K, S, S).
+        query_images: encoded images of the queries, float (B, 3, S, S) in [0, 1].
+        support_images: images of the supports, float (B, K, 3, S, S) in [0, 1], with their
+            background even if `FeatureRequest.mask_support` hid it from the encoder.
         classes: class ids of the fold's base classes, ascending.
-        query_labels: uint8 (B, S, S), all base classes marked as in `LabelledBatch.labels`, for a
-            stage that `wants_labels`; otherwise None.
+        query_labels: labels of the queries for all base classes, uint8 (B, S, S) with the values of
+            `LabelledBatch.labels`, for a stage with `wants_labels`; otherwise None.
     """
 
     class_ids: Tensor
@@ -52,14 +52,14 @@ class EpisodeBatch:
 
 @attrs.frozen(kw_only=True, eq=False)
 class LabelledBatch:
-    """What a stage that feeds on ``labelled`` images gets: B images with all base classes marked.
+    """B images with labels of all base classes, the batch of a stage that feeds on ``labelled``.
 
     Attributes:
-        images: float (B, 3, S, S) in [0, 1].
-        labels: int64 (B, S, S): 0 is background, n is the n-th of `classes` (from 1), 255 ignore.
-            Pixels of novel classes are background; `Recipe.train_filter` ``base-only`` drops such
-            images.
-        features: for each requested layer the images' features, float (B, C, h, w).
+        images: encoded images, float (B, 3, S, S) in [0, 1].
+        labels: labels of pixels, int64 (B, S, S): 0 is background, n is the n-th of `classes` (from
+            1), 255 is ignored. Pixels of novel classes are background; `Recipe.train_filter`
+            ``base-only`` drops such images.
+        features: features of the images by requested layer, float (B, C, h, w).
         classes: class ids of the fold's base classes, ascending.
     """
 
@@ -71,12 +71,12 @@ class LabelledBatch:
 
 @attrs.frozen(kw_only=True, eq=False)
 class ImageBatch:
-    """What a stage that feeds on plain ``images`` gets: B images and no annotation.
+    """B images without annotation, the batch of a stage that feeds on ``images``.
 
     Attributes:
-        images: float (B, 3, S, S) in [0, 1].
-        features: for each of the stage's layers the images' features, float (B, C, h, w).
-        ids: the images' own ids in the dataset.
+        images: encoded images, float (B, 3, S, S) in [0, 1].
+        features: features of the images by layer of the stage, float (B, C, h, w).
+        ids: ids of the images in the dataset.
     """
 
     images: Tensor
@@ -86,17 +86,17 @@ class ImageBatch:
 
 @attrs.frozen(kw_only=True, eq=False)
 class StageContext:
-    """What a stage may know of the training that it is prepared for.
+    """The training that a stage is prepared for.
 
     Attributes:
-        dataset: where images are.
-        backbone: the frozen encoder.
-        size: side of the encoder's input.
-        resize: how an image becomes that square; see `FeatureRequest`.
-        images: ids of the images that are trained on, sorted.
-        held_out: ids of the images that are measured after each epoch, sorted.
-        augmented: whether an image can look different each time.
-        weights: what ``--weights PART=…`` gave for the stage's `parts`, by part.
+        dataset: dataset with the images.
+        backbone: frozen encoder.
+        size: side of the encoder's input in pixels.
+        resize: resizing of images to that square; see `FeatureRequest`.
+        images: ids of the training images, sorted.
+        held_out: ids of the images to measure after each epoch, sorted.
+        augmented: whether augmentation is random, so that an image differs between epochs.
+        weights: values of ``--weights PART=VALUE`` for the stage's `parts`, by part.
         started: whether the matcher starts from a checkpoint (``--init``).
     """
 
@@ -116,11 +116,12 @@ class ParameterGroup:
     """Parameters that share a learning rate.
 
     Attributes:
-        name: what the recipe's ``optimiser.lr_scales`` and the dry run call it.
-        parameters: those of the matcher (or of the stage) that are trained.
-        lr_scale: what the recipe's learning rate is multiplied with, unless the recipe's
-            ``optimiser.lr_scales`` names this group.
-        weight_decay: instead of the recipe's, e.g. 0 for biases and norms; None for the recipe's.
+        name: name of the group in the recipe's ``optimiser.lr_scales`` and in the dry run.
+        parameters: trained parameters of the matcher (or of the stage's `modules`).
+        lr_scale: factor of the recipe's learning rate, unless the recipe's ``optimiser.lr_scales``
+            names this group.
+        weight_decay: weight decay of the group, e.g. 0 for biases and norms; None for the
+            recipe's.
     """
 
     name: str
@@ -130,36 +131,37 @@ class ParameterGroup:
 
 
 class Stage(ABC):
-    """One phase of a matcher's training; `Matcher.stages` returns one object for each.
+    """One phase of a matcher's training; `MatcherSpec.stages` names the function that lists them.
 
-    The trainer does the rest: it draws and augments what the stage feeds on, encodes it without
-    gradients in one pass, calls `losses`, sums them with the recipe's weights, and takes steps.
+    The trainer draws and augments the samples, encodes them without gradients in one pass, calls
+    `losses`, sums them with the recipe's weights, and takes optimiser steps.
 
-    * The matcher is in training mode (dropout, batch norm) unless `training_mode` says otherwise;
-      the backbone never is, but for its batch norms in a stage that `updates_batch_norm`.
-    * Generators (torch, NumPy, Python) are seeded anew for each step from (seed, step, rank): draw
-      from them as you like, a resumed training draws the same.
+    * The matcher is in training mode (dropout, batch norm) unless `training_mode` is overridden.
+      The backbone is in eval mode, except for its batch norms in a stage with
+      `updates_batch_norm`.
+    * The random generators (torch, NumPy, Python) are seeded for each step from (seed, step, rank),
+      so that a stage may draw from them and a resumed training draws the same.
     * Losses are means over the batch's samples, so that averaging over micro-batches and processes
       gives the loss of the whole batch.
 
     Attributes:
-        name: what ``--stage`` and the tables of ``recipes.toml`` call it.
-        summary: one line.
-        feeds: ``episodes`` (`EpisodeBatch`), ``labelled`` (`LabelledBatch`) or ``images``
-            (`ImageBatch`).
-        trains_backbone: the backbone gets gradients too, as a group called ``backbone``, and the
-            checkpoint holds it; so do those of later stages that start from it.
-        updates_batch_norm: with `trains_backbone`, its batch norms normalise by the batch (of one
-            process and micro-batch) and update their statistics; False: they keep them.
-        validates: measure mIoU after each epoch; False for a stage after which the matcher cannot
-            segment yet, so that there is no best checkpoint.
-        wants_labels: the queries of episodes come with all base classes marked, too.
-        inherits: by the name of another stage, beginnings of the names of those tensors of the
-            matcher that are taken from its checkpoints (``--init``). All others start anew, so they
-            may differ in shape. All tensors are taken of a checkpoint of a stage not named here.
-        held_out: so many images of the split ``val`` that are not trained on are given to
-            `measures` after each epoch; for stages that do not feed on episodes.
-        parts: names that ``--weights PART=VALUE`` may give weights for, e.g. of a teacher.
+        name: name of the stage for ``--stage`` and in the tables of ``recipes.toml``.
+        summary: description in one line.
+        feeds: kind of batches: ``episodes`` (`EpisodeBatch`), ``labelled`` (`LabelledBatch`) or
+            ``images`` (`ImageBatch`).
+        trains_backbone: whether the backbone is trained too, as the group ``backbone``. The
+            checkpoint then holds it, and so do those of later stages that start from it.
+        updates_batch_norm: with `trains_backbone`, whether the backbone's batch norms normalise by
+            the batch (of one process and micro-batch) and update their statistics.
+        validates: whether mIoU is measured after each epoch; False for a stage after which the
+            matcher cannot segment yet, so that there is no best checkpoint.
+        wants_labels: whether episodes bring `EpisodeBatch.query_labels`.
+        inherits: prefixes, by the name of another stage, of the names of the matcher's tensors to
+            load from its checkpoints (``--init``). Other tensors are initialised, so they may
+            differ in shape. Of a stage not named here, all tensors are loaded.
+        held_out: number of images of the split ``val``, not trained on, for which `measures` is
+            reported after each epoch; for stages that do not feed on episodes.
+        parts: names that ``--weights PART=VALUE`` accepts, e.g. of a teacher.
     """
 
     name: str
@@ -174,67 +176,72 @@ class Stage(ABC):
     parts: tuple[str, ...] = ()
 
     def prepare(self, matcher: Any, context: StageContext) -> Mapping[str, Any]:
-        """Get ready: fill in weights that come from elsewhere, find a teacher. Called once.
+        """Prepare the stage: load weights from other sources, or a teacher.
 
-        It is called before anything else of the stage, in every process, on the CPU, when the
-        matcher has its initial weights (those of ``--init``, if given).
+        It is called once in every process, before all other methods, on the CPU, when the matcher
+        has its initial weights (those of ``--init``, if given).
 
         Args:
-            matcher: the matcher that made this stage.
-            context: what it is prepared for.
+            matcher: matcher to train.
+            context: training to prepare for.
 
         Returns:
-            What the trained weights depend on beside recipe and options, as JSON values (names
-            and hashes, no paths): part of the training's identity and of the checkpoint's header.
+            Further inputs of the training that its weights depend on, beside recipe and options, as
+            JSON values (names and hashes, no paths): part of the training's identity and of the
+            checkpoint's header.
 
         Raises:
-            FssbenchError: something that was given does not fit.
+            FssbenchError: given weights, images or options do not fit the stage.
         """
         del matcher, context
         return {}
 
     def layers(self, matcher: Matcher) -> Sequence[str]:
-        """Backbone layers that batches bring; by default those of the matcher's request."""
+        """Return the backbone layers of the batches; by default those of the matcher's request."""
         return matcher.request().layers
 
     def measures(self, matcher: Any, batch: Any) -> dict[str, Tensor]:
-        """Numbers to report of held-out images, scalars that are means over a batch's samples.
+        """Return numbers to report for held-out images, means over a batch's samples.
 
-        By default the losses. The matcher is in eval mode, and there are no gradients.
+        By default, these are the losses. It is called in eval mode without gradients.
         """
         return self.losses(matcher, batch)
 
     @abstractmethod
     def losses(self, matcher: Any, batch: Any) -> dict[str, Tensor]:
-        """The losses of a batch by name, each a scalar, before the recipe's weights.
+        """Return the losses of a batch by name, scalars without the recipe's weights.
 
         Args:
-            matcher: the matcher that made this stage.
-            batch: what the stage feeds on, on the matcher's device.
+            matcher: matcher to train.
+            batch: batch of the kind that `feeds` names, on the matcher's device.
 
         Returns:
-            E.g. ``{"bce": …}``. What is summed is ``sum(recipe.losses.get(name, 1) * loss)``.
+            Losses such as ``{"bce": …}``; their total is
+            ``sum(recipe.losses.get(name, 1) * loss)``.
         """
 
     def parameters(self, matcher: Matcher, recipe: Recipe) -> Sequence[ParameterGroup]:
-        """What the stage trains; parameters in no group are frozen. By default all, in one group.
+        """Return the parameters to train, in groups; by default all of the matcher in one group.
+
+        Parameters in no group are frozen.
 
         Args:
-            matcher: the matcher that made this stage.
-            recipe: for choices that depend on it; learning rates are the optimiser's business.
+            matcher: matcher to train.
+            recipe: recipe of the training, for choices that depend on it; the optimiser applies its
+                learning rates.
         """
         del recipe
         return [ParameterGroup(name="matcher", parameters=list(matcher.parameters()))]
 
     def modules(self) -> Sequence[nn.Module]:
-        """Modules that only training needs: a teacher, a head that is dropped afterwards.
+        """Return modules that only training needs, such as a teacher or an auxiliary head.
 
-        They are moved to the matcher's device, but no checkpoint holds them. Trainable ones belong
-        into `parameters` too, and are resumed; a teacher without trained parameters is not saved,
-        so build it the same each time.
+        They are moved to the matcher's device, and no checkpoint holds them. `parameters` must name
+        their trained parameters too, which are saved and restored when a training is resumed. A
+        teacher without trained parameters is not saved, so it must be built the same each time.
         """
         return ()
 
     def training_mode(self, matcher: Matcher) -> None:
-        """Set the modules' modes before each epoch, e.g. to keep frozen parts in eval mode."""
+        """Set the modules' modes before each epoch, e.g. eval mode of frozen parts."""
         matcher.train()

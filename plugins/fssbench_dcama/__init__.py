@@ -13,6 +13,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             summary="query mask = support masks weighted by dense multi-layer cross attention",
             factory="fssbench_dcama.model:Dcama",
             config="fssbench_dcama.config:DcamaConfig",
+            stages="fssbench_dcama.stages:stages",
             recipes="fssbench_dcama:recipes.toml",
             importer="fssbench_dcama.checkpoint:import_official",
             paper="Shi et al., Dense Cross-Query-and-Support Attention Weighted Mask Aggregation "

@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
+from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher
 from fssbench.nn import together
 from fssbench.nn.resize import resize
 from fssbench_dcama.ablations import background_off, budget, otsu
@@ -24,7 +24,6 @@ from fssbench_dcama.ensemble import Ensemble, combine, guided_weights
 from fssbench_dcama.layers import layers_at
 from fssbench_dcama.mixer import Mixer
 from fssbench_dcama.prepared import Guide, Query, Support, side_by_side
-from fssbench_dcama.stages import Meta
 
 
 class Dcama(Matcher):
@@ -273,12 +272,6 @@ class Dcama(Matcher):
 
     def _mixed_skips(self, maps: Mapping[str, Tensor], *, side: int) -> Tensor:
         return self.mixer.skipped(maps, side=side)
-
-    # --- training --------------------------------------------------------------------------------
-
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage, on 1-shot episodes."""
-        return (Meta(),)
 
     def _attention(self, stride: int, name: str) -> MaskAggregation:
         module = self.attention[_attention_name(stride, self.backbone.layer(name).channels)]

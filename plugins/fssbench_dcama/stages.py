@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from fssbench_dcama.model import Dcama
 
 
+def stages(matcher: Dcama) -> tuple[Stage, ...]:
+    """Return the only stage, on 1-shot episodes."""
+    del matcher
+    return (Meta(),)
+
+
 class Meta(Stage):
     """Episodic training of everything but the backbone.
 

@@ -13,6 +13,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             summary="DINOv2 with an adapter taught by SAM, 4D correlation prompts, SAM's decoder",
             factory="fssbench_fsdino.model:FsDino",
             config="fssbench_fsdino.config:FsDinoConfig",
+            stages="fssbench_fsdino.stages:stages",
             recipes="fssbench_fsdino:recipes.toml",
             importer="fssbench_fsdino.checkpoint:import_sam",
             aliases=("fs-dino",),

@@ -14,14 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fssbench import BackboneInfo, FeatureRequest, Stage
+from fssbench import BackboneInfo, FeatureRequest
 from fssbench.nn import correlation, cosine_map, masked_average, masks_at, together
 from fssbench_fsdino.config import FsDinoConfig
-from fssbench_fsdino.distill import distillation
 from fssbench_fsdino.prepared import Query, Support
 from fssbench_fsdino.prompts import CorrelationPrior, SemanticPrompt
 from fssbench_fsdino.segmenter import Masks, Segmenter, as_prompt, enlarged
-from fssbench_fsdino.stages import Meta
 
 
 class FsDino(Segmenter):
@@ -153,9 +151,3 @@ class FsDino(Segmenter):
             normalise=False,
         )
         return volumes.view(-1, shots, *volumes.shape[1:])
-
-    # --- training --------------------------------------------------------------------------------
-
-    def stages(self) -> tuple[Stage, ...]:
-        """Three of distillation, coarse to fine, and one on episodes."""
-        return (*distillation(), Meta())

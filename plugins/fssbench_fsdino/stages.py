@@ -1,4 +1,4 @@
-"""How FS-DINO is trained on episodes (section 3.4.3)."""
+"""The training stages of FS-DINO, and the one on episodes (section 3.4.3)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ from fssbench import (
     sha256,
 )
 from fssbench_fsdino.checkpoint import load_sam
+from fssbench_fsdino.distill import distillation
 from fssbench_fsdino.losses import mask_losses
 
 if TYPE_CHECKING:
     from fssbench_fsdino.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
+
+
+def stages(matcher: Segmenter) -> tuple[Stage, ...]:
+    """Return the three stages of distillation, coarse to fine, and the one on episodes."""
+    del matcher
+    return (*distillation(), Meta())
 
 
 class Meta(Stage):

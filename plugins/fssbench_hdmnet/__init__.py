@@ -13,6 +13,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             summary="decoupled feature pyramid, cosine matching along the query, distilled maps",
             factory="fssbench_hdmnet.model:HdmNet",
             config="fssbench_hdmnet.config:HdmNetConfig",
+            stages="fssbench_hdmnet.stages:stages",
             recipes="fssbench_hdmnet:recipes.toml",
             importer="fssbench_hdmnet.checkpoint:import_official",
             paper="Peng et al., Hierarchical Dense Correlation Distillation for Few-Shot "

@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
+from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher
 from fssbench.nn import together
 from fssbench_hdmnet.base import BaseLearner, any_base_class
 from fssbench_hdmnet.config import HdmNetConfig
@@ -23,7 +23,6 @@ from fssbench_hdmnet.ensemble import Ensemble, gram
 from fssbench_hdmnet.layers import choose_layers
 from fssbench_hdmnet.maps import resize, resize_nearest, sides
 from fssbench_hdmnet.matching import MatchingModule, joined_keys
-from fssbench_hdmnet.meta import Meta
 from fssbench_hdmnet.outputs import Outputs
 from fssbench_hdmnet.prepared import Query, Support
 from fssbench_hdmnet.priors import (
@@ -35,7 +34,6 @@ from fssbench_hdmnet.priors import (
 )
 from fssbench_hdmnet.pyramid import LEAST_SIDE, Pyramid
 from fssbench_hdmnet.reduction import Merge, Reduction, prototypes
-from fssbench_hdmnet.stages import Base
 
 _CHANNELS = 64
 _PRIORS = 2
@@ -287,10 +285,6 @@ class HdmNet(Matcher):
         """
         found = self.outputs(query, support).correlations
         return {f"correlation, stage {n}": each for n, each in enumerate(found, start=1)}
-
-    def stages(self) -> tuple[Stage, ...]:
-        """The base learner with its encoder first, then all else, on episodes."""
-        return (Base(learner=self.base, layer=self.deepest), Meta())
 
     def _on_grid(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The two middle layers at one size: that of the second one, unless `grid` says another."""

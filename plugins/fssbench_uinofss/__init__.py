@@ -18,6 +18,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             summary=summary,
             factory="fssbench_uinofss.model:UinoFss",
             config=f"fssbench_uinofss.config:{config}",
+            stages="fssbench_uinofss.stages:stages",
             recipes="fssbench_uinofss:recipes.toml",
             aliases=(name.replace("uinofss", "uino-fss"),),
             paper=_PAPER,

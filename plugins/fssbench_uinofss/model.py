@@ -15,15 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Stage
+from fssbench import BackboneInfo, FeatureRequest, FssbenchError
 from fssbench.nn import cosine_map, masked_average, masks_at, together
-from fssbench_fsdino.distill import distillation
 from fssbench_fsdino.segmenter import Masks, Segmenter, as_prompt, enlarged
 from fssbench_uinofss.config import UinoFssConfig
 from fssbench_uinofss.hypercorrelation import HyperCorrelation
 from fssbench_uinofss.prepared import PreparedSupport, Query, Support
 from fssbench_uinofss.prompts import DensePrior, SinePrompt
-from fssbench_uinofss.stages import Meta
 from fssbench_uinofss.volume import at_places, contrasted_volume
 
 # Numbers of a refined volume that are made at once: one pair of full-size images, several small.
@@ -234,12 +232,6 @@ class UinoFss(Segmenter):
             found: Tensor = self.semantic(features, shares)
             return found
         return self.plain_prompts(len(features), features.device)
-
-    # --- training --------------------------------------------------------------------------------
-
-    def stages(self) -> tuple[Stage, ...]:
-        """FS-DINO's three of distillation, coarse to fine, and one on episodes."""
-        return (*distillation(), Meta())
 
 
 def last_layers(backbone: BackboneInfo, count: int) -> tuple[str, ...]:

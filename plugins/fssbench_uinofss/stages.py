@@ -7,13 +7,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fssbench import EpisodeBatch, ParameterGroup
-from fssbench_fsdino import stages
+from fssbench import EpisodeBatch, ParameterGroup, Stage
+from fssbench_fsdino import stages as fsdino
 from fssbench_fsdino.distill import distillation
 from fssbench_fsdino.segmenter import Segmenter
 
 
-class Meta(stages.Meta):
+def stages(matcher: Segmenter) -> tuple[Stage, ...]:
+    """Return FS-DINO's three stages of distillation, coarse to fine, and the one on episodes."""
+    del matcher
+    return (*distillation(), Meta())
+
+
+class Meta(fsdino.Meta):
     """FS-DINO's, and what the option ``decoder`` trains.
 
     As in the paper's count (table IV) all of SAM's decoder is among the trained parameters; those

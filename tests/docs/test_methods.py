@@ -55,8 +55,9 @@ def sizes(model: str) -> dict[str, int]:
     """Parameters of a model, e.g. ``hdmnet --backbone vgg16-bn``, by part."""
     (options,) = options_of(f"`{model}`")
     backbone = options.pop("--backbone")
-    matcher = fssbench.matcher(model.split()[0], backbone, **options)
-    *_, last = matcher.stages()
+    name = model.split()[0]
+    matcher = fssbench.matcher(name, backbone, **options)
+    *_, last = registry.load_stages(registry.registry().get(MatcherSpec, name), matcher)
     groups = last.parameters(matcher, None)
     return {
         **{

@@ -18,11 +18,20 @@ def fssbench_matchers():
         MatcherSpec(
             name=cls.__name__.lower(), summary=cls.__doc__ or "keeps all promises",
             factory=f"broken_matchers:{cls.__name__}",
+            stages="broken_matchers:stages",
             recipes="broken_matchers:broken_recipes.toml",
             parameter_counts={"pixels": counts[cls.__name__]} if cls.__name__ in counts else {},
         )
         for cls in (Good, *Good.__subclasses__())
     ]  # fmt: skip
+
+
+def stages(matcher):
+    other = {
+        Diverging: Dividing, Unwritten: Nameless, Idle: Constant, Promising: Episodes,
+        Meddling: Meddler, Losing: Stranger,
+    }  # fmt: skip
+    return (other.get(type(matcher), Training)(),)
 
 
 class Episodes(Stage):
@@ -62,9 +71,6 @@ class Good(Matcher):
 
     def maps(self, query, support):
         return {"brightness": query[LAYER].mean(1)}
-
-    def stages(self):
-        return (Training(),)
 
 
 class Training(Episodes):
@@ -203,9 +209,6 @@ class Seeding(Good):
 class Diverging(Good):
     """Has losses that are not finite."""
 
-    def stages(self):
-        return (Dividing(),)
-
 
 class Dividing(Training):
     def losses(self, matcher, batch):
@@ -215,9 +218,6 @@ class Dividing(Training):
 class Unwritten(Good):
     """Has a stage that no recipe is for."""
 
-    def stages(self):
-        return (Nameless(),)
-
 
 class Nameless(Training):
     name = "elsewhere"
@@ -225,9 +225,6 @@ class Nameless(Training):
 
 class Idle(Good):
     """Has a stage whose losses do not depend on what it trains."""
-
-    def stages(self):
-        return (Constant(),)
 
 
 class Constant(Training):
@@ -238,15 +235,9 @@ class Constant(Training):
 class Promising(Good):
     """Names parameters that no loss depends on."""
 
-    def stages(self):
-        return (Episodes(),)
-
 
 class Meddling(Good):
     """Changes parameters that it does not name."""
-
-    def stages(self):
-        return (Meddler(),)
 
 
 class Meddler(Training):
@@ -258,9 +249,6 @@ class Meddler(Training):
 
 class Losing(Good):
     """Trains a parameter that no checkpoint would hold."""
-
-    def stages(self):
-        return (Stranger(),)
 
 
 class Stranger(Training):

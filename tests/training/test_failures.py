@@ -80,7 +80,7 @@ def test_unreadable_images_are_one_line(job, monkeypatch, workers):
     ("change", "message"),
     [
         ({"matcher": "trainible"}, "no matcher is called 'trainible'; did you mean 'trainable'"),
-        ({"matcher": "mixer"}, "mixer brings no recipes: it needs no training, or give --recipe"),
+        ({"matcher": "mixer"}, "mixer has no recipes: it needs no training, or give --recipe"),
         ({"matcher": "untrainable"}, "untrainable has no stage 'meta'; it has none"),
         ({"stage": ""}, "trainable: give --stage, one of meta, base, plain, tuned"),
         ({"stage": "mets"}, r"no recipe \[mets.shapes\]; did you mean 'meta'"),

@@ -10,6 +10,7 @@ from authors_numbers import picture, region
 import fssbench
 from fssbench.data.geometry import Geometry
 from fssbench.metrics.iou import IoU
+from fssbench_dcama.stages import stages
 
 SIZE = 384
 FEATURES, COARSE, LOGITS = 1e-5, 1e-5, 5e-5
@@ -123,7 +124,7 @@ def test_training_step(golden, imported, authors_weights):
     matcher = fssbench.matcher("dcama", encoder, dropout=0.0)
     read_checkpoint(path).load_into(matcher)
     matcher.train()
-    (stage,) = matcher.stages()
+    (stage,) = stages(matcher)
 
     def stack(seeds):
         return torch.cat([picture(seed, (1, 3, SIZE, SIZE)) for seed in seeds])

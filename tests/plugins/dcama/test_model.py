@@ -12,6 +12,7 @@ from torch.nn import functional
 import fssbench
 from fssbench import BackboneInfo, FssbenchError, LayerInfo
 from fssbench_dcama import ablations, attention, ensemble
+from fssbench_dcama.stages import stages
 
 SIZE = 64
 INFO = BackboneInfo(
@@ -426,7 +427,7 @@ def test_scales_of_backbones(name, size, maps, first, skips):
 
 def test_one_training_step_lowers_the_loss():
     matcher = make(dropout=0.0).train()
-    (stage,) = matcher.stages()
+    (stage,) = stages(matcher)
     masks = masks_of(2, 1)
     batch = fssbench.EpisodeBatch(
         class_ids=torch.zeros(2, dtype=torch.long),
@@ -447,7 +448,7 @@ def test_one_training_step_lowers_the_loss():
 
 def test_ignored_query_pixels_count_as_background():
     matcher = make(dropout=0.0)
-    (stage,) = matcher.stages()
+    (stage,) = stages(matcher)
     query, other, masks = features(matcher, 1), features(matcher, 1, 1, seed=1), masks_of(1, 1)
     marked = masks[:, 0].clone()
     marked[:, :4] = 255

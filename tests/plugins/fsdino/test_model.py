@@ -9,6 +9,7 @@ import fssbench
 from fssbench import BackboneInfo, EpisodeBatch, FssbenchError, LayerInfo
 from fssbench.inference.cost import flops_per_episode, learnable_parameters
 from fssbench.inference.pipeline import Pipeline
+from fssbench_fsdino.stages import stages
 
 SIZE = 40
 INFO = BackboneInfo(
@@ -206,7 +207,7 @@ def batch_of(batch, shots, grid=SIZE // 8):
 @pytest.mark.parametrize("options", CHOICES, ids=str)
 def test_every_ablation_trains_and_segments(options):
     matcher = make(**options)
-    stage = matcher.stages()[-1]
+    stage = stages(matcher)[-1]
     groups = {g.name: list(g.parameters) for g in stage.parameters(matcher, None)}
     assert ("adapter" in groups) == (options.get("adapter") == "trained")
     assert ("prompts" in groups) == (
@@ -234,7 +235,7 @@ def test_every_ablation_trains_and_segments(options):
 
 def test_frozen_parts_stay_frozen():
     matcher = make()
-    stage = matcher.stages()[-1]
+    stage = stages(matcher)[-1]
     trained = {id(p) for g in stage.parameters(matcher, None) for p in g.parameters}
     frozen = {name for name, p in matcher.named_parameters() if id(p) not in trained}
     assert {name.partition(".")[0] for name in frozen} == {"adapter", "decoder"}
@@ -247,7 +248,7 @@ def test_frozen_parts_stay_frozen():
 
 def test_losses_are_means_over_episodes():
     matcher = make()
-    stage = matcher.stages()[-1]
+    stage = stages(matcher)[-1]
     batch = batch_of(2, 1)
     with torch.no_grad():
         whole = stage.losses(matcher, batch)

@@ -12,6 +12,7 @@ from fssbench.data.geometry import Geometry
 from fssbench.matchers.checkpoint import read_checkpoint
 from fssbench_hdmnet.checkpoint import official_names
 from fssbench_hdmnet.ensemble import gram
+from fssbench_hdmnet.stages import stages
 
 SIZE = 473
 FEATURES, OUTPUTS = 1e-5, 5e-5
@@ -120,7 +121,7 @@ def test_training_step(golden, imported):
     encoder = fssbench.backbone("resnet50-psp", path)
     matcher = fssbench.matcher("hdmnet", encoder)
     read_checkpoint(path).load_into(matcher)
-    stage = next(stage for stage in matcher.stages() if stage.name == "meta")
+    stage = next(stage for stage in stages(matcher) if stage.name == "meta")
     stage.training_mode(matcher)
     off = [m for m in matcher.modules() if isinstance(m, torch.nn.Dropout | torch.nn.Dropout2d)]
     for module in off:

@@ -15,7 +15,7 @@ from fssbench.matchers.checkpoint import read_checkpoint
 from fssbench.specs import MatcherSpec
 from fssbench.training.recipe import find_recipe
 from fssbench_hdmnet.distillation import distillation_losses
-from fssbench_hdmnet.meta import margin_loss
+from fssbench_hdmnet.stages import margin_loss
 
 IMAGES = {"images_per_split": "60"}
 

@@ -14,6 +14,7 @@ from fssbench.registry import registry
 from fssbench_fsdino.losses import bce_loss, dice_loss
 from fssbench_uinofss import model as module
 from fssbench_uinofss.hypercorrelation import HyperCorrelation
+from fssbench_uinofss.stages import stages
 from fssbench_uinofss.vss import VssBlock
 
 vss = importlib.import_module("fssbench_uinofss.vss")
@@ -82,7 +83,7 @@ def count(module_):
 
 
 def trained(matcher):
-    *_, meta = matcher.stages()
+    *_, meta = stages(matcher)
     groups = meta.parameters(matcher, None)
     return {group.name: sum(p.numel() for p in group.parameters) for group in groups}
 
@@ -146,7 +147,7 @@ def test_every_option_segments_and_trains(options):
     query, support = features(matcher, 2), features(matcher, 2, 2, seed=1)
     logits = run(matcher, query, support, masks_of(2, 2))
     assert logits.shape == (2, 4 * SIZE // 8, 4 * SIZE // 8)
-    *_, meta = matcher.stages()
+    *_, meta = stages(matcher)
     groups = {group.name: group.parameters for group in meta.parameters(matcher, None)}
     batch = EpisodeBatch(
         class_ids=torch.zeros(2, dtype=torch.long),
@@ -179,7 +180,7 @@ def test_losses_are_equations_12_to_14():
         class_ids=torch.zeros(2), query=query, support=support, query_masks=truth,
         support_masks=masks_of(2, 1), query_images=torch.zeros(0), support_images=torch.zeros(0),
     )  # fmt: skip
-    *_, meta = matcher.stages()
+    *_, meta = stages(matcher)
     losses = meta.losses(matcher, batch)
     masks = matcher.masks(query, matcher.embed_support(support, masks_of(2, 1)))
     for prefix, logits in (("", masks.final), ("prior_", masks.prior)):

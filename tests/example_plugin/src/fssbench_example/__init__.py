@@ -13,6 +13,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             summary="a small network on the similarity to the foreground's prototype",
             factory="fssbench_example.model:Example",
             config="fssbench_example.model:ExampleConfig",
+            stages="fssbench_example.stages:stages",
             recipes="fssbench_example:recipes.toml",
             licence="Apache-2.0",
             parameter_counts={"tiny-resnet": 2 * 16 * 9 + 16 + 16 + 1},

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fssbench import BackboneInfo, EpisodeBatch, FeatureRequest, Matcher, Stage
+from fssbench import BackboneInfo, FeatureRequest, Matcher
 from fssbench.nn import masked_average, masks_at
 
 
@@ -57,25 +57,6 @@ class Example(Matcher):
         """The similarity to the foreground."""
         return {"similarity": self._cosines(query, support)[:, 1]}
 
-    def stages(self) -> tuple[Stage, ...]:
-        """One, on episodes."""
-        return (Episodes(),)
-
     def _cosines(self, query: Mapping[str, Tensor], support: Tensor) -> Tensor:
         maps = functional.normalize(query[self.layer], dim=1)
         return torch.einsum("bchw,bnc->bnhw", maps, support.to(maps.dtype))
-
-
-class Episodes(Stage):
-    """Cross entropy of the query's pixels, ignored ones left out."""
-
-    name = "episodes"
-    summary = "cross entropy of the query's pixels"
-
-    def losses(self, matcher: Example, batch: EpisodeBatch) -> dict[str, Tensor]:
-        """``bce``, a mean over pixels."""
-        support = matcher.embed_support(batch.support, batch.support_masks)
-        logits = matcher.segment(batch.query, support)
-        inside, outside = (masks_at(batch.query_masks, v, *logits.shape[-2:]) for v in (1, 0))
-        loss = inside * functional.softplus(-logits) + outside * functional.softplus(logits)
-        return {"bce": loss.sum() / (inside + outside).sum().clamp(min=1)}
