@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from fssbench.evaluation.evaluation import Evaluation
     from fssbench.evaluation.run import Run
     from fssbench.files import sha256
+    from fssbench.importing import Imported
     from fssbench.inference.predictor import Prediction, Predictor
-    from fssbench.matchers.importing import Imported
     from fssbench.matchers.matcher import FeatureRequest, Matcher
     from fssbench.metrics.metric import Metric
     from fssbench.results.record import Record
@@ -77,7 +77,7 @@ _LAZY = {
     "Predictor": "fssbench.inference.predictor",
     "Record": "fssbench.results.record",
     "Run": "fssbench.evaluation.run",
-    "Imported": "fssbench.matchers.importing",
+    "Imported": "fssbench.importing",
     "FeatureRequest": "fssbench.matchers.matcher",
     "Matcher": "fssbench.matchers.matcher",
     "Recipe": "fssbench.training.recipe",

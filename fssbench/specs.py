@@ -127,7 +127,7 @@ class MatcherSpec(Spec):
         recipes: ``"package:recipes.toml"``, a file beside the package's ``__init__.py`` (or beside
             the module) with the hyper-parameters of the stages; "" for a method without training.
         importer: ``"package.module:function"`` that understands the authors' own checkpoint files,
-            see `fssbench.matchers.importing`; "" if there is none.
+            see `fssbench.importing`; "" if there is none.
         parameter_counts: by the name of a backbone, how many learnable parameters the method has
             there with its options' defaults; what a paper says, and `fssbench plugin check` checks.
     """

@@ -53,7 +53,7 @@ def authors_fixtures(authors: Authors):
     @pytest.fixture(scope="session")
     def imported(authors_file, tmp_path_factory):
         """``imported(offset)``: that file after ``fssbench checkpoint import``."""
-        from fssbench.matchers.importing import import_checkpoint
+        from fssbench.importing import import_checkpoint
 
         folder = tmp_path_factory.mktemp("imported")
 

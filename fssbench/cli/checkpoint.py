@@ -31,7 +31,7 @@ def import_(
     Tensors are matched by name and shape; nothing in the file is executed. With --dataset and
     --fold, the checkpoint refuses to be evaluated on classes that it was trained on.
     """
-    from fssbench.matchers.importing import import_checkpoint
+    from fssbench.importing import import_checkpoint
 
     given = {"dataset": dataset, "fold": fold}
     header = {name: value for name, value in given.items() if value is not None}

@@ -12,8 +12,8 @@ import fssbench
 from fssbench import FssbenchError, Predictor
 from fssbench.cli import _run
 from fssbench.files import sha256
+from fssbench.importing import import_checkpoint
 from fssbench.matchers.checkpoint import read_checkpoint
-from fssbench.matchers.importing import import_checkpoint
 from fssbench_dcama.checkpoint import import_official, official_names
 
 SWIN_DEPTHS = (2, 2, 18, 2)

@@ -132,7 +132,7 @@ def test_wrong_files(vgg_state, tmp_path, capsys):
 
 
 def test_predictions_of_an_imported_file(vgg_state, tmp_path):
-    from fssbench.matchers.importing import import_checkpoint
+    from fssbench.importing import import_checkpoint
 
     out = tmp_path / "hdmnet.safetensors"
     assert import_checkpoint(save(tmp_path, vgg_state), out, matcher="hdmnet", backbone="vgg16-bn")
