@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fssbench import BackboneInfo, FssbenchError
-from fssbench_fsdino.norm import LayerNorm2d
 
 # Section 3.3.1 takes the 3rd block of DINOv2-B; blocks of S and L are those of the paper's later
 # version (UINO-FSS, section IV-C, footnote). Keys: (blocks, channels).

@@ -118,7 +118,7 @@ class Segmenter(Matcher):
             mask: dense prompt, (B, 1, 4 h, 4 w).
             prior: the prior mask that it was made of, for `Masks`.
         """
-        positions = self.positions(*query.embedding.shape[-2:])
+        positions = self.positions(query.embedding.shape[-2:])
         final = self.decoder(query.embedding, positions, support.prompts, self.downscaling(mask))
         return Masks(prior=prior, final=final)
 
