@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas
+import scipy.ndimage
 import torch
-from skimage.measure import label
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
@@ -87,5 +88,6 @@ def over_segmentation(related: np.ndarray) -> float:
 
 
 def _labelled(plane: np.ndarray) -> np.ndarray:
-    labels: np.ndarray = label(plane, connectivity=2)  # type: ignore[no-untyped-call]
+    morphology: Any = scipy.ndimage  # its type stubs lack its functions
+    labels: np.ndarray = morphology.label(plane, structure=np.ones((3, 3)))[0]
     return labels
