@@ -301,7 +301,7 @@ def test_augmentation_is_refused_beside_a_kept_teacher(distill, own_cache, tmp_p
         'options = { teacher = "tiny-sam" }\noptimiser = { kind = "adamw", lr = 1e-3 }\n'
         "augment = { flip = 0.5 }\n"
     )
-    with pytest.raises(FssbenchError, match="leave augment out"):
+    with pytest.raises(FssbenchError, match="remove augment"):
         fssbench.train(distill, recipe=str(recipe), epochs=None)
 
 
