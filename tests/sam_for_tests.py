@@ -2,7 +2,7 @@
 
 ``tests/plugins/fsdino/sam_decoder.npz`` was written by `write_golden`, and
 ``tests/backbones/sam_encoder.npz`` by `write_encoder`, with the package
-``segment_anything`` 1.0 of SAM's authors; nothing of ours takes part in it.
+``segment_anything`` 1.0 of SAM's authors, without any code of fssbench.
 """
 
 from __future__ import annotations

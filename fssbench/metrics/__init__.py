@@ -1,4 +1,4 @@
-"""Metrics; fssbench's own are registered here."""
+"""Metrics, and the registration of those that are part of fssbench."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fssbench.specs import MetricSpec
 
 
 def fssbench_metrics() -> list[MetricSpec]:
-    """Intersection over union, the field's measure, and measures of regions and outlines."""
+    """Return the metrics of intersections over unions, regions and boundaries."""
     return [
         MetricSpec(
             name="iou",
@@ -17,7 +17,7 @@ def fssbench_metrics() -> list[MetricSpec]:
         ),
         MetricSpec(
             name="regions",
-            summary="ROM and RUM: regions that fall apart or melt together, per episode",
+            summary="ROM and RUM: over- and under-segmentation of regions, per episode",
             factory="fssbench.metrics.regions:Regions",
             aliases=("rom", "rum"),
             paper="Zhang, Mehta, Caspi, Rethinking Semantic Segmentation Evaluation for "

@@ -16,13 +16,13 @@ from fssbench.data.dataset import IGNORE
 from fssbench.metrics.metric import check_classes
 
 TOLERANCE = 0.008
-"""A boundary pixel counts as found within so many image diagonals, rounded up to whole pixels."""
+"""Tolerance of boundary pixels in image diagonals, rounded up to whole pixels."""
 
 Plane = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Boundary:
-    """J&F of the DAVIS challenges (Pont-Tuset et al., 2017): how well regions and outlines fit.
+    """J&F of the DAVIS challenges (Pont-Tuset et al., 2017): accuracy of regions and boundaries.
 
     * ``j``: intersection over union of the foreground; 1 where both masks are empty.
     * ``f``: the F-measure of boundary pixels. Precision is the share of predicted boundary pixels
@@ -39,7 +39,7 @@ class Boundary:
     columns = ("region_j", "boundary_f")
 
     def measure(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """J and F of each episode.
+        """Compute J and F of each episode.
 
         Args:
             prediction: bool (B, H, W), True is foreground.
@@ -61,7 +61,7 @@ class Boundary:
     def summarise(
         self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
     ) -> dict[str, float]:
-        """``j``, ``f`` and ``j_and_f`` in percent; see `Metric.summarise`."""
+        """Return ``j``, ``f`` and ``j_and_f`` in percent; see `Metric.summarise`."""
         check_classes(rows["class_id"], classes)
         means = 100.0 * rows.groupby("class_id")[list(self.columns)].mean().mean()
         j, f = float(means["region_j"]), float(means["boundary_f"])
@@ -69,13 +69,13 @@ class Boundary:
 
 
 def region_similarity(prediction: Plane, target: Plane) -> float:
-    """Jaccard index of two bool (H, W) masks; 1 if both are empty."""
+    """Return the Jaccard index of two bool (H, W) masks; 1 if both are empty."""
     union = np.count_nonzero(prediction | target)
     return float(np.count_nonzero(prediction & target) / union) if union else 1.0
 
 
 def boundary_accuracy(prediction: Plane, target: Plane) -> float:
-    """F-measure of the boundaries of two bool (H, W) masks.
+    """Return the F-measure of the boundaries of two bool (H, W) masks.
 
     DAVIS's code dilates each boundary with a disk of the tolerance; a pixel lies in the dilated one
     if and only if its distance to the boundary is at most the disk's radius.
@@ -91,7 +91,7 @@ def boundary_accuracy(prediction: Plane, target: Plane) -> float:
 
 
 def outline(mask: Plane) -> Plane:
-    """Boundary pixels: those that differ from the pixel to the right, below, or right below.
+    """Return the pixels that differ from the pixel to the right, below, or right below.
 
     In the last row and column only the neighbour inside the image counts.
     """
@@ -102,14 +102,14 @@ def outline(mask: Plane) -> Plane:
 
 
 def _near(boundary: Plane, radius: int) -> Plane:
-    morphology: Any = scipy.ndimage  # its types do not tell its names
+    morphology: Any = scipy.ndimage  # its type stubs lack its functions
     distance = morphology.distance_transform_edt(~boundary)
-    # Squared distances are whole numbers: half of one keeps rounding out of it.
+    # Squared distances are whole numbers; adding a half makes the comparison safe from rounding.
     within: Plane = np.square(distance) < radius**2 + 0.5
     return within
 
 
 def _content(valid: Plane) -> tuple[int, int]:
-    """Height and width of the image inside of a padded plane; at least 1."""
+    """Return height and width of the image inside a padded plane; at least 1."""
     rows, columns = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
     return (int(rows[-1]) + 1, int(columns[-1]) + 1) if len(rows) else (1, 1)

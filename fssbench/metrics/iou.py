@@ -13,7 +13,7 @@ from fssbench.metrics.metric import check_classes
 
 
 class IoU:
-    """Pixel counts of each episode, and the three scores that the field makes of them.
+    """Pixel counts of each episode, and three scores computed from them.
 
     * ``miou``: intersections and unions are added up per class over all episodes, divided, and
       averaged over the classes. This is what the literature reports (PANet, PFENet, HSNet, HDMNet).
@@ -30,7 +30,7 @@ class IoU:
 
         Args:
             prediction: bool (B, H, W), True is foreground.
-            target: uint8 (B, H, W) of 0, 1 and 255; 255 leaves every count.
+            target: uint8 (B, H, W) of 0, 1 and 255; pixels of 255 are ignored.
 
         Returns:
             int64 (B,) for each of `columns`.
@@ -52,7 +52,7 @@ class IoU:
     def summarise(
         self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
     ) -> dict[str, float]:
-        """``miou``, ``fb_iou`` and ``episode_miou`` in percent; see `Metric.summarise`."""
+        """Return ``miou``, ``fb_iou`` and ``episode_miou`` in percent; see `Metric.summarise`."""
         per_class = self.per_class(rows, classes)
         totals = rows[list(self.columns)].sum()
         foreground = _ratio(totals["intersection_fg"], totals["union_fg"])
@@ -67,7 +67,7 @@ class IoU:
     def per_class(
         self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
     ) -> pandas.DataFrame:
-        """A table indexed by class id: ``episodes``, and ``iou`` and ``background_iou`` in percent.
+        """Return a table by class id: ``episodes``, and ``iou`` and ``background_iou`` in percent.
 
         A class whose episodes have no foreground at all, neither predicted nor true, has an IoU of
         0, as in the authors' codes.

@@ -13,19 +13,19 @@ from fssbench.errors import FssbenchError
 
 @runtime_checkable
 class Metric(Protocol):
-    """Measures predictions and summarises what was measured.
+    """Columns of each episode, and scores of a table of episodes.
 
-    A score is a pure function of the table of rows: resuming, sharding, intervals, comparison and
-    verification are all the same operation on rows.
+    A score is a pure function of the table of rows, so resuming, sharding, intervals, comparison
+    and verification are operations on rows.
     """
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns that `measure` gives and `summarise` reads."""
+        """Names of the columns that `measure` returns and `summarise` reads."""
         ...
 
     def measure(self, prediction: Tensor, target: Tensor) -> Mapping[str, Tensor]:
-        """Columns for a batch of episodes.
+        """Compute the columns of a batch of episodes.
 
         Args:
             prediction: bool (B, H, W), True is foreground.
@@ -39,11 +39,11 @@ class Metric(Protocol):
     def summarise(
         self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
     ) -> dict[str, float]:
-        """Scores of a table of rows.
+        """Compute the scores of a table of rows.
 
         Args:
-            rows: columns ``index, class_id, query`` and this metric's.
-            classes: class ids that must have rows; None for those that have some.
+            rows: table with the columns ``index, class_id, query`` and this metric's.
+            classes: class ids that must have rows; None for no check.
 
         Returns:
             Scores by name, in percent where they are ratios.
@@ -55,11 +55,11 @@ class Metric(Protocol):
 
 
 def check_classes(found: Iterable[int], wanted: Sequence[int] | None) -> None:
-    """Make sure that a mean over classes leaves none out.
+    """Check that all classes of a mean have rows.
 
     Args:
         found: class ids that have rows.
-        wanted: those that were asked for; None when nobody knows.
+        wanted: class ids that must have rows; None for no check.
 
     Raises:
         FssbenchError: a wanted class has no row, or there is no row at all.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas
+import scipy.ndimage
 import torch
-from skimage.measure import label
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
@@ -16,7 +17,7 @@ from fssbench.metrics.metric import check_classes
 
 
 class Regions:
-    """How far objects fall apart (ROM) or melt together (RUM); no threshold, smaller is better.
+    """Over-segmentation (ROM) and under-segmentation (RUM), without a threshold; 0 is best.
 
     Regions are the connected parts (over sides and corners) of the foreground: G of the target, P
     of the prediction; two of them are related when they share a pixel. A target region is
@@ -33,7 +34,7 @@ class Regions:
     columns = ("rom", "rum")
 
     def measure(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """ROM and RUM of each episode.
+        """Compute ROM and RUM of each episode.
 
         Args:
             prediction: bool (B, H, W), True is foreground.
@@ -54,13 +55,13 @@ class Regions:
     def summarise(
         self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
     ) -> dict[str, float]:
-        """``rom`` and ``rum``, means over the episodes in [0, 1); see `Metric.summarise`."""
+        """Return ``rom`` and ``rum``, means over the episodes in [0, 1); see `Metric.summarise`."""
         check_classes(rows["class_id"], classes)
         return {name: float(rows[name].mean()) for name in self.columns}
 
 
 def relations(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Which regions overlap.
+    """Find overlapping regions.
 
     Args:
         target: bool (H, W).
@@ -76,7 +77,7 @@ def relations(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
 
 
 def over_segmentation(related: np.ndarray) -> float:
-    """The measure above, of bool (regions to be found, regions that may divide them)."""
+    """Return ROM for a bool matrix (regions, regions that may divide them)."""
     if not related.size:
         return 0.0
     parts = related.sum(1)
@@ -87,5 +88,6 @@ def over_segmentation(related: np.ndarray) -> float:
 
 
 def _labelled(plane: np.ndarray) -> np.ndarray:
-    labels: np.ndarray = label(plane, connectivity=2)  # type: ignore[no-untyped-call]
+    morphology: Any = scipy.ndimage  # its type stubs lack its functions
+    labels: np.ndarray = morphology.label(plane, structure=np.ones((3, 3)))[0]
     return labels

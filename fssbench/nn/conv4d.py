@@ -1,4 +1,4 @@
-"""Centre-pivot 4D convolution, the affordable one (Min et al., HSNet, ICCV 2021, section 4.2)."""
+"""Centre-pivot 4D convolution (Min et al., HSNet, ICCV 2021, section 4.2)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ Sides = tuple[int, int, int, int]
 class CenterPivotConv4d(nn.Module):
     """A convolution of a 4D volume whose kernel is zero but on two planes through its centre.
 
-    One plane is a 2D convolution over query places (at each support place), the other over support
-    places (at each query place); their results are added (equation 7). A support stride s takes
-    every s-th support place for the first plane, from place 0 on. When the support kernel covers
-    the whole support without padding, the first plane is summed over all support places instead and
-    the support's dimensions are gone.
+    One plane is a 2D convolution over query positions (at each support position), the other over
+    support positions (at each query position); their results are added (equation 7). A support
+    stride s takes every s-th support position for the first plane, from position 0 on. When the
+    support kernel covers the whole support without padding, the first plane is summed over all
+    support positions instead, and the result has no support dimensions.
 
-    The parameters are called as in the authors' code: ``conv1`` over the query, ``conv2`` over the
+    Parameters have the names of the authors' code: ``conv1`` over the query, ``conv2`` over the
     support, each with its own bias.
 
     Args:
-        channels: of the volume.
+        channels: channels of the volume.
         out: channels of the result.
         kernel: sides of the kernel: query rows and columns, support rows and columns.
-        stride: along the same dimensions.
-        padding: same, with zeros.
-        bias: whether both convolutions have one.
+        stride: strides along the same dimensions.
+        padding: zero padding along the same dimensions.
+        bias: bias of both convolutions, or none.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class CenterPivotConv4d(nn.Module):
         self._kernel, self._stride, self._padding = kernel[2:], stride[2:], padding[2:]
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Convolve.
+        """Convolve a volume.
 
         Args:
-            volume: (B, channels, hq, wq, hs, ws).
+            volume: 4D volume, (B, channels, hq, wq, hs, ws).
 
         Returns:
             (B, out, hq', wq', hs', ws'); or (B, out, hq', wq') when the kernel covers the support.

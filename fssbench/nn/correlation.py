@@ -1,4 +1,4 @@
-"""Similarity of query and support features: to a prototype, and of all places with all places."""
+"""Similarity of query and support features: to a prototype, and of all pairs of positions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.nn import functional
 
 
 def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
-    """Cosine of each place's features and a prototype (SG-One, equation 4).
+    """Return the cosine of each position's features and a prototype (SG-One, equation 4).
 
     Args:
-        features: (B, C, h, w).
-        prototypes: (B, C), of any length; a prototype of zeros resembles nothing.
+        features: feature maps, (B, C, h, w).
+        prototypes: prototypes of any length, (B, C); the cosine with a prototype of zeros is 0.
 
     Returns:
         (B, h, w) in [-1, 1].
@@ -23,11 +23,11 @@ def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def correlation(query: Tensor, support: Tensor, *, normalise: bool = True) -> Tensor:
-    """4D correlation: how much each query place resembles each support place.
+    """Return the 4D correlation: similarities of all query and support positions.
 
     Args:
-        query: (B, C, hq, wq).
-        support: (B, C, hs, ws).
+        query: query features, (B, C, hq, wq).
+        support: support features, (B, C, hs, ws).
         normalise: cosines (HSNet, equation 1, without its ReLU) instead of plain inner products.
 
     Returns:

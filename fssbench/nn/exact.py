@@ -1,4 +1,4 @@
-"""What float32 means on a GPU."""
+"""Exact float32 products on a GPU."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Products of float32 numbers keep all 24 bits of their mantissas.
+    """Compute products of float32 numbers with all 24 bits of their mantissas.
 
     By default torch lets cuDNN round the inputs of float32 convolutions to the 11 bits of TF32, so
-    a GPU's predictions would differ from a CPU's, and one GPU's from another's, under one name.
-    Other precisions are left alone. The settings from before come back.
+    predictions would differ between CPU and GPU, and between GPUs. Other precisions are not
+    changed. The previous settings are restored on exit.
     """
     settings = _settings()
     before = [getattr(holder, name) for holder, name, _ in settings]
@@ -30,7 +30,7 @@ def exact_float32() -> Iterator[None]:
 
 def _settings() -> list[tuple[Any, str, Any]]:
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    # torch 2.9 has new names for the switches, and does not want the two kinds mixed.
+    # torch 2.9 renamed the switches and raises an error if both kinds are used.
     if hasattr(cudnn, "conv"):
         return [(each, "fp32_precision", "ieee") for each in (cudnn.conv, cudnn.rnn, products)]
     return [(cudnn, "allow_tf32", False), (products, "allow_tf32", False)]

@@ -1,4 +1,4 @@
-"""Values with tensors in them, however deep: all of them, and several values as one batch."""
+"""Nested values of tensors: iterate over the tensors, or join values into a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in a value: in attrs classes, mappings, lists and tuples, however deep."""
+    """Yield all tensors in nested attrs classes, mappings, lists and tuples."""
     if isinstance(value, Tensor):
         yield value
     elif attrs.has(type(value)):
@@ -26,16 +26,16 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def together(values: Sequence[Any]) -> Any:
-    """Values of one structure as one value, their tensors side by side along the first dimension.
+    """Join values of one structure, concatenating tensors along the first dimension.
 
     Args:
-        values: B of them, whose tensors are (1, …) and of one shape; for B = 1 it is given back.
+        values: B values with tensors (1, …) of one shape; a single value is returned as is.
 
     Returns:
         The same structure, its tensors (B, …).
 
     Raises:
-        TypeError: something else than tensors differs in a way that cannot be joined.
+        TypeError: values other than tensors differ and cannot be joined.
     """
     first = values[0]
     if len(values) == 1:

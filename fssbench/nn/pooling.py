@@ -7,15 +7,15 @@ from torch.nn import functional
 
 
 def masks_at(masks: Tensor, value: int, height: int, width: int) -> Tensor:
-    """Share of each feature position's pixels that have a value.
+    """Return the share of each feature position's pixels that have a value.
 
-    Area averaging loses no object, however small: a hundredth of a cell still weighs a hundredth.
+    Area averaging preserves small objects: a hundredth of a cell has a weight of a hundredth.
 
     Args:
-        masks: uint8 (N, H, W).
-        value: 0 (background), 1 (foreground) or 255 (ignored).
-        height: of the feature map.
-        width: of the feature map.
+        masks: masks, uint8 (N, H, W).
+        value: mask value: 0 (background), 1 (foreground) or 255 (ignored).
+        height: height of the feature map.
+        width: width of the feature map.
 
     Returns:
         float32 (N, height, width) in [0, 1].
@@ -25,11 +25,11 @@ def masks_at(masks: Tensor, value: int, height: int, width: int) -> Tensor:
 
 
 def masked_average(features: Tensor, weights: Tensor) -> Tensor:
-    """Masked average pooling (SG-One, equation 3; PANet, equation 1).
+    """Return masked averages of features (SG-One, equation 3; PANet, equation 1).
 
     Args:
-        features: (N, C, h, w).
-        weights: (N, h, w), not negative.
+        features: feature maps, (N, C, h, w).
+        weights: weights of positions, (N, h, w), not negative.
 
     Returns:
         (N, C) weighted means; zero where all weights are zero.

@@ -1,4 +1,4 @@
-"""Maps from one size to another."""
+"""Resizing of feature maps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, C, h, w) to another size: bilinear, the centres of the corner pixels stay."""
+    """Resize maps (N, C, h, w) bilinearly; centres of the corner pixels are aligned."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)

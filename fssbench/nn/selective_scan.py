@@ -1,4 +1,4 @@
-"""The selective scan of state space models: Mamba's kernel on a GPU, else torch without a loop."""
+"""The selective scan of state space models, with Mamba's kernel or in torch operations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def selective_scan(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
 ) -> Tensor:
-    """A linear recurrence whose coefficients depend on its input (Gu and Dao, "Mamba", 2023).
+    """Compute a linear recurrence with input-dependent coefficients (Gu and Dao, "Mamba", 2023).
 
     For each of b samples and d channels, with n states that are zero at first (algorithm 2)::
 
@@ -32,26 +32,26 @@ def selective_scan(
 
     The semantics are those of ``mamba_ssm.ops.selective_scan_interface.selective_scan_fn``. That
     kernel is used when mamba-ssm can be imported and the tensors are on a GPU; see `scan_in_use`.
-    Otherwise a parallel prefix scan takes log2(L) steps of vectorised torch operations. It only
-    ever multiplies decays with each other, never divides by them, so long sequences and strong
-    decays (delta A far below 0) are safe. Its backward pass computes the states anew instead of
-    keeping them: what is kept for it are the arguments. There are no second derivatives.
+    Otherwise a parallel prefix scan takes log2(L) steps of vectorised torch operations. It
+    multiplies decays and never divides by them, so long sequences and strong decays (delta A far
+    below 0) are safe. Its backward pass recomputes the states from the saved arguments. Second
+    derivatives are not implemented.
 
     Args:
         u: input, (b, d, L).
         delta: step sizes, (b, d, L).
-        A: (d, n), below 0 in a stable model.
-        B: (b, g, n, L), one for each of g groups of d / g consecutive channels.
-        C: same.
-        D: (d,), or None for 0.
-        delta_bias: (d,), added to `delta`, or None for 0.
-        delta_softplus: take the softplus of `delta` (after the bias).
+        A: state matrix, (d, n), below 0 in a stable model.
+        B: input matrices, (b, g, n, L), one for each of g groups of d / g consecutive channels.
+        C: output matrices, of the same shape.
+        D: skip connection, (d,), or None for 0.
+        delta_bias: bias of `delta`, (d,), or None for 0.
+        delta_softplus: softplus of `delta` (after the bias).
 
     Returns:
         (b, d, L), in the type of `u`. It is computed in float32 at least, under autocast too.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes are not consistent.
     """
     _check(u, delta, A, B, C, D, delta_bias)
     if u.is_cuda and _kernel()[0] is not None and torch.float64 not in (u.dtype, delta.dtype):
@@ -60,7 +60,7 @@ def selective_scan(
 
 
 def scan_in_use() -> str:
-    """Which implementation `selective_scan` takes on this machine, and why; one line."""
+    """Return one line that names the implementation of `selective_scan` in use, and why."""
     kernel, reason = _kernel()
     if kernel is None:
         return f"selective scan: torch ({reason})"
@@ -89,7 +89,7 @@ def _check(
 
 @functools.cache
 def _kernel() -> tuple[Callable[..., Any] | None, str]:
-    """Mamba's function and its version; or None, and why."""
+    """Return Mamba's function and its version, or None and the reason."""
     try:
         version = importlib.metadata.version("mamba-ssm")
     except importlib.metadata.PackageNotFoundError:
@@ -105,7 +105,7 @@ def _by_kernel(
     u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None,
     bias: Tensor | None, softplus: bool,
 ) -> Tensor:  # fmt: skip
-    # The kernel wants one type for all that changes over time, and float32 for what does not.
+    # The kernel needs one type for time-dependent arguments, and float32 for the others.
     changing = [u, delta, b, c]
     if len({tensor.dtype for tensor in changing}) > 1:
         changing = [tensor.float() for tensor in changing]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-# Numbers that one pass over time holds: what the CPU's caches hold too. More on a GPU.
+# Numbers per pass over time: as many as fit a CPU's caches; more on a GPU.
 _AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
 
 
@@ -18,17 +18,17 @@ def torch_scan(
     u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None,
     bias: Tensor | None, softplus: bool,
 ) -> Tensor:  # fmt: skip
-    """`fssbench.nn.selective_scan` on any device; arguments and result are described there."""
+    """Run the scan on any device; `fssbench.nn.selective_scan` describes the arguments."""
     with torch.autocast(u.device.type, enabled=False):
         scanned: Tensor = _Scan.apply(u, delta, a, b, c, d, bias, softplus)
     return scanned
 
 
 class _Scan(torch.autograd.Function):
-    """The scan, time first, and some samples, channels and states at once.
+    """The scan, time first, for portions of samples, channels and states.
 
-    Neither states nor channels nor samples see each other, so no tensor of all states at all times
-    is ever made.
+    States, channels and samples are independent, so no tensor of all states at all times is
+    needed.
     """
 
     @staticmethod
@@ -47,7 +47,7 @@ class _Scan(torch.autograd.Function):
             part = _Portion(where, u, delta, a, b, c, bias, softplus)
             total = None if d is None else part.u * part.of_channels(d)
             for some in part.some_states():
-                # One after the other, so that the sum does not depend on how many come together.
+                # In sequence, so that the sum does not depend on the number of states in a pass.
                 for state, c_t in zip(
                     part.states(some).unbind(1), part.c[:, some].unbind(1), strict=True
                 ):
@@ -75,10 +75,10 @@ Where = tuple[slice, slice, slice]  # samples, groups, channels of a group
 
 
 class _Portion:
-    """Some samples, groups and channels, time first, in the type that is computed in.
+    """Some samples, groups and channels, time first, in the type of the computation.
 
-    `b` and `c` are (L, n, samples, groups, 1), `a` is (n, 1, groups, channels), all else (L,
-    samples, groups, channels).
+    `b` and `c` are (L, n, samples, groups, 1), `a` is (n, 1, groups, channels), other
+    tensors are (L, samples, groups, channels).
     """
 
     def __init__(
@@ -95,39 +95,39 @@ class _Portion:
             x[where[:2]].to(self.kind).permute(3, 2, 0, 1).contiguous()[..., None] for x in (b, c)
         )
         self.driven = self.delta * self.u
-        # The same memory for all states: new memory costs as much as what is written there.
+        # Memory is reused for all states: allocating costs as much as writing.
         count = max(1, min(a.shape[1], _most(self.u) // max(1, self.u.numel())))
         shape = (self.u.shape[0], count, *self.u.shape[1:])
         self._decays, self._states = (self.u.new_empty(shape) for _ in range(2))
 
     def first(self, changing: Tensor) -> Tensor:
-        """(b, d, L) to (L, samples, groups, channels)."""
+        """Rearrange (b, d, L) to (L, samples, groups, channels)."""
         batch, _, length = changing.shape
         by_group = changing.reshape(batch, self.groups, -1, length)[self.where]
         turned = by_group.permute(3, 0, 1, 2)
-        if turned.stride(-1) == 1:  # time is first already, but for what was cut out
+        if turned.stride(-1) == 1:  # time is first already, except for the cut
             return turned.to(self.kind).contiguous()
-        # torch is four times faster at turning a matrix than at turning anything else.
+        # torch transposes a matrix four times faster than other tensors.
         matrix = by_group.reshape(-1, length).t().contiguous()
         return matrix.to(self.kind).view(turned.shape)
 
     def of_channels(self, steady: Tensor) -> Tensor:
-        """(d,) to (groups, channels)."""
+        """Rearrange (d,) to (groups, channels)."""
         return steady.to(self.kind).view(self.groups, -1)[self.where[1:]]
 
     def some_states(self) -> Iterator[slice]:
-        """Ranges of states that are computed together."""
+        """Yield ranges of states that are computed together."""
         states, count = self.b.shape[1], self._states.shape[1]
         for start in range(0, states, count):
             yield slice(start, min(states, start + count))
 
     def decays(self, some: slice) -> Tensor:
-        """Of some states at all times, (L, n, samples, groups, channels); valid until the next."""
+        """Return decays (L, n, samples, groups, channels), overwritten by the next call."""
         out = self._decays[:, : some.stop - some.start]
         return torch.mul(self.delta[:, None], self.a[some], out=out).exp_()
 
     def states(self, some: slice) -> Tensor:
-        """Some states at all times, as `decays`."""
+        """Return states of the same shape, overwritten by the next call."""
         out = self._states[:, : some.stop - some.start]
         states = torch.mul(self.driven[:, None], self.b[:, some], out=out)
         _accumulate(self.decays(some), states)
@@ -135,7 +135,7 @@ class _Portion:
 
 
 def _gradients(slope: Tensor, given: tuple[Tensor, ...], softplus: bool) -> tuple[Tensor, ...]:
-    """Gradients of u, delta, A, B, C, D and the bias, whether or not they are wanted."""
+    """Return the gradients of u, delta, A, B, C, D and the bias."""
     u, delta, a, b, c, d, bias = given
     batch, channels, length = u.shape
     groups, states, kind = b.shape[1], a.shape[1], _kind(u, delta)
@@ -148,7 +148,7 @@ def _gradients(slope: Tensor, given: tuple[Tensor, ...], softplus: bool) -> tupl
         rows, some_groups, _ = where
         part = _Portion(where, u, delta, a, b, c, bias, softplus)
         dy = part.first(slope)
-        # What reaches delta_t u_t, summed over states, and delta_t by way of the decays.
+        # Gradients of delta_t u_t, summed over states, and of delta_t through the decays.
         of_driven, of_delta = torch.zeros_like(dy), torch.zeros_like(dy)
         for some in part.some_states():
             h = part.states(some)
@@ -160,7 +160,7 @@ def _gradients(slope: Tensor, given: tuple[Tensor, ...], softplus: bool) -> tupl
             _accumulate_backwards(following, dh)
             of_driven += (dh * part.b[:, some]).sum(1)
             db[:, some, rows, some_groups] += (dh * part.driven[:, None]).sum(-1)
-            # d h_t / d (delta_t A) = exp(delta_t A) h_(t-1); nothing is before the first step.
+            # d h_t / d (delta_t A) = exp(delta_t A) h_(t-1); the state before the first step is 0.
             exponent = dh.mul_(decays)
             exponent[1:].mul_(h[:-1])
             exponent[0] = 0
@@ -181,7 +181,7 @@ def _gradients(slope: Tensor, given: tuple[Tensor, ...], softplus: bool) -> tupl
 
 
 def _most(u: Tensor) -> int:
-    """Numbers that one pass over time may hold."""
+    """Return the maximum of numbers per pass over time."""
     return _AT_ONCE.get(u.device.type, _AT_ONCE["cpu"])
 
 
@@ -190,7 +190,7 @@ def _kind(u: Tensor, delta: Tensor) -> torch.dtype:
 
 
 def _portions(u: Tensor, groups: int) -> Iterator[Where]:
-    """Samples, groups and channels that are small enough to be computed at once."""
+    """Yield portions of samples, groups and channels that are small enough for one pass."""
     batch, channels, length = u.shape
     most = max(1, _most(u) // length)
     wide = channels // groups
@@ -208,11 +208,11 @@ def _portions(u: Tensor, groups: int) -> Iterator[Where]:
 
 
 def _accumulate(decays: Tensor, x: Tensor) -> None:
-    """x_t += decays_t x_(t-1), one t after the other, in place; along the first dimension.
+    """Add decays_t x_(t-1) to each x_t in order of t, in place, along the first dimension.
 
     A parallel prefix scan (Blelloch, 1990) over pairs (decay, x): pairs of neighbours are combined,
-    the half as long sequence of pairs is scanned, and the others follow from it: 2 L operations of
-    log2(L) depth. `decays` are overwritten.
+    the sequence of these pairs, half as long, is scanned, and the others follow from it: 2 L
+    operations of log2(L) depth. `decays` are overwritten.
     """
     length = len(x)
     if length < 2:
@@ -226,7 +226,7 @@ def _accumulate(decays: Tensor, x: Tensor) -> None:
 
 
 def _accumulate_backwards(decays: Tensor, x: Tensor) -> None:
-    """x_t += decays_t x_(t+1), from the last t to the first: the mirror image of `_accumulate`."""
+    """Add decays_t x_(t+1) to each x_t, from the last t to the first, in place."""
     length = len(x)
     if length < 2:
         return

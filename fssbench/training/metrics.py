@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
-
-import attrs
 
 from fssbench.files import cannot_write, write_atomically
 from fssbench.training.run import TrainingRun
@@ -102,24 +99,3 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     text = path.read_text()
     whole = text[: text.rfind("\n") + 1]
     return list(csv.DictReader(io.StringIO(whole)))
-
-
-@attrs.frozen
-class Curve:
-    """A column over steps, where it has values."""
-
-    steps: list[int]
-    values: list[float]
-
-
-def curves(path: Path) -> dict[str, Curve]:
-    """Every column of a metrics file but ``step`` and ``epoch``."""
-    found: dict[str, Curve] = {}
-    for row in read_metrics(path):
-        for name, text in row.items():
-            if name in ("step", "epoch") or not text or not math.isfinite(float(text)):
-                continue
-            curve = found.setdefault(name, Curve([], []))
-            curve.steps.append(int(row["step"]))
-            curve.values.append(float(text))
-    return found

@@ -27,7 +27,6 @@ from fssbench.training.directory import (
 )
 from fssbench.training.metrics import MetricsFile
 from fssbench.training.plan import Plan, make_plan, workers_of
-from fssbench.training.plots import Plots
 from fssbench.training.run import TrainingRun
 from fssbench.training.tensorboard import TensorBoard
 from fssbench.training.trainer import Trainer
@@ -108,7 +107,7 @@ def _train(
 ) -> TrainingResult:  # fmt: skip
     run = make_run(plan, folder, done=0 if state is None else state["step"])
     first = fabric.global_rank == 0
-    files = [MetricsFile(), TensorBoard(), Plots()] if first else []
+    files = [MetricsFile(), TensorBoard()] if first else []
     more = observers(run) if first and observers is not None else ()
     with registry.observing([*more, *files]) as hook:
 

@@ -1,4 +1,4 @@
-"""FS-DINO: DINOv2 alone, taught by SAM (Zhuo et al., arXiv 2504.15669, version 2)."""
+"""FS-DINO: DINOv2 with an adapter distilled from SAM (Zhuo et al., arXiv 2504.15669v2)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fssbench import MatcherSpec
 
 
 def fssbench_matchers() -> list[MatcherSpec]:
-    """The method."""
+    """Return the description of FS-DINO."""
     return [
         MatcherSpec(
             name="fsdino",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fssbench import BackboneInfo, FssbenchError
-from fssbench_fsdino.norm import LayerNorm2d
 
 # Section 3.3.1 takes the 3rd block of DINOv2-B; blocks of S and L are those of the paper's later
 # version (UINO-FSS, section IV-C, footnote). Keys: (blocks, channels).
@@ -24,14 +24,14 @@ class BottleneckAdapter(nn.Module):
     128 → 256. For DINOv2-B that is 1.25 M parameters, the paper's "1 M". The paper names neither
     norms nor activations nor heads: here each of the first three convolutions has a layer norm
     (as SAM's own neck), the first two a GELU after it, and attention has 8 heads (of 16 channels).
-    Positions are not added: the encoder's features hold them.
+    No positions are added: the encoder's features contain them.
 
     Args:
-        channels: C of the input features.
-        width: of the first two convolutions.
-        inner: of the self-attention blocks; their inner layer is four times as wide.
+        channels: channels of the input features.
+        width: channels of the first two convolutions.
+        inner: channels of the self-attention blocks; their inner layer is four times as wide.
         out: channels of SAM's embedding.
-        blocks: self-attention blocks.
+        blocks: number of self-attention blocks.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class BottleneckAdapter(nn.Module):
         self.expand = nn.Conv2d(inner, out, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embed an image as SAM would.
+        """Predict SAM's embedding of an image.
 
         Args:
-            features: of an early block, (B, C, h, w), for any h and w.
+            features: features of an early block, (B, C, h, w), for any h and w.
 
         Returns:
             (B, out, h, w).
@@ -73,7 +73,7 @@ class SelfAttentionBlock(nn.Module):
     """A transformer's encoder layer (Vaswani et al., 2017, section 3.1), without dropout.
 
     Args:
-        channels: width; Q, K and V are (channels, channels).
+        channels: channels of a token; the matrices of Q, K and V are (channels, channels).
         inner: width of the feed-forward network's inner layer.
     """
 
@@ -87,7 +87,7 @@ class SelfAttentionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, channels) to the same shape."""
+        """Map tokens (B, N, channels) to tokens of the same shape."""
         batch, length, channels = tokens.shape
         split = self.qkv(tokens).view(batch, length, 3, self.heads, channels // self.heads)
         queries, keys, values = split.permute(2, 0, 3, 1, 4)  # each (B, heads, N, d)
@@ -98,16 +98,16 @@ class SelfAttentionBlock(nn.Module):
 
 
 def early_layer(backbone: BackboneInfo, wanted: str = "") -> str:
-    """The layer that the adapter reads.
+    """Return the layer that the adapter reads.
 
     Args:
-        backbone: a vision transformer whose layers are called ``blocks.N``.
-        wanted: its name; "" for the 2nd, 3rd and 4th block of DINOv2-S, -B and -L, and for the
-            block at a quarter of the depth of any other encoder.
+        backbone: vision transformer with layers named ``blocks.N``.
+        wanted: name of the layer; "" for the 2nd, 3rd and 4th block of DINOv2-S, -B and -L, and
+            for the block at a quarter of the depth of any other encoder.
 
     Raises:
-        FssbenchError: there are no such layers, or the one that is wanted has another scale than
-            the last layer.
+        FssbenchError: the backbone has no such layers, or the wanted layer has another stride than
+            the last one.
     """
     last = backbone.layer(backbone.last_layer)
     if wanted:

@@ -1,4 +1,4 @@
-"""Reads the mask decoder of SAM's own checkpoint files."""
+"""Import of the mask decoder from SAM's checkpoint files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fssbench import BackboneInfo, FssbenchError, Imported
 if TYPE_CHECKING:
     from fssbench_fsdino.segmenter import Segmenter
 
-# Our names of SAM's modules; what follows them is called the same.
+# Prefixes in SAM's files and here; the rest of a name is the same in both.
 _PARTS = {
     "mask_decoder.": "decoder.",
     "prompt_encoder.mask_downscaling.": "downscaling.",
@@ -22,7 +22,7 @@ _PARTS = {
 
 
 def from_sam(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What of SAM's tensors FS-DINO uses, by its own names.
+    """Return the tensors of SAM that FS-DINO uses, by FS-DINO's names.
 
     The image encoder, point and box embeddings and the embedding of "no mask" are left out.
     """
@@ -35,15 +35,15 @@ def from_sam(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_sam(matcher: Segmenter, tensors: Mapping[str, Tensor], file: str) -> None:
-    """Give a matcher SAM's decoder, mask downscaling and Gaussian matrix.
+    """Load SAM's decoder, mask downscaling and Gaussian matrix into a matcher.
 
     Args:
-        matcher: whose other parts stay as they are.
-        tensors: of a checkpoint of SAM, whichever encoder it has.
-        file: its name, for messages.
+        matcher: matcher to change; its other modules keep their weights.
+        tensors: tensors of a SAM checkpoint with any image encoder.
+        file: name of the file, for messages.
 
     Raises:
-        FssbenchError: it is no such checkpoint, or the matcher has another width than SAM.
+        FssbenchError: the file is not a SAM checkpoint, or the matcher has another width than SAM.
     """
     found = from_sam(tensors)
     own = {
@@ -67,13 +67,13 @@ def load_sam(matcher: Segmenter, tensors: Mapping[str, Tensor], file: str) -> No
 
 
 def import_sam(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Imported:
-    """A checkpoint of FS-DINO with SAM's decoder; all other parts are random, and untrained.
+    """Return a checkpoint of FS-DINO with SAM's decoder and random weights elsewhere.
 
-    Its authors have published no weights, so this is what there is to import: a start for
-    ``--init`` that later stages hand on.
+    The authors have published no weights; this checkpoint is a start for ``--init``, and later
+    stages pass the decoder on.
 
     Args:
-        tensors: of SAM's file, by name.
+        tensors: tensors of SAM's file, by name.
         backbone: names and shapes of the encoder's features.
     """
     from fssbench_fsdino.config import FsDinoConfig

@@ -12,20 +12,20 @@ from fssbench.cli.options import json_option, plugin_option
 
 @click.group()
 def analyse() -> None:
-    """Look into encoders."""
+    """Analyse encoders."""
 
 
 @analyse.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--backbone", default="dinov2-b", show_default=True, help="Encoder to look into.")
+@click.option("--backbone", default="dinov2-b", show_default=True, help="Encoder to analyse.")
 @click.option("--weights", default="pretrained", show_default=True,
-              help="Of it: pretrained, random, or a file.")  # fmt: skip
+              help="Weights of the encoder: pretrained, random, or a file.")  # fmt: skip
 @click.option("--reference", default="sam-vit-h", show_default=True,
               help="Encoder whose last layer it is compared with.")  # fmt: skip
 @click.option("--reference-weights", default="pretrained", show_default=True,
-              help="Of that one: pretrained, random, or a file.")  # fmt: skip
+              help="Weights of the reference: pretrained, random, or a file.")  # fmt: skip
 @click.option("--point", "points", multiple=True, metavar="X,Y",
-              help="Where to draw maps from, as shares of width and height; repeatable.  "
+              help="Point to draw maps of, as shares of width and height; repeatable.  "
               "[default: four, a quarter in from the corners]")  # fmt: skip
 @click.option("--size", type=int, help="Input side of the backbone  [default: its own].")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
@@ -88,7 +88,7 @@ def similarity(
         table.add_row(entry.layer, f"{entry.mean:.3f}", ends)
     Console().print(table)
     if "random" in (encoder.weights.source, other.weights.source):
-        click.echo("Random weights take part: this ranking says nothing about trained encoders.")
+        click.echo("Some weights are random: the ranking is not valid for trained encoders.")
     click.echo(f"Pictures: {out}")
 
 
@@ -98,5 +98,5 @@ def _point(text: str) -> tuple[float, float]:
     except ValueError as error:
         raise click.UsageError(f"--point {text}: write X,Y, e.g. 0.5,0.25") from error
     if not (0 <= x <= 1 and 0 <= y <= 1):
-        raise click.UsageError(f"--point {text}: shares of width and height lie in 0 to 1")
+        raise click.UsageError(f"--point {text}: shares of width and height must be from 0 to 1")
     return x, y

@@ -1,4 +1,4 @@
-"""Options of FS-DINO, and those that a method on top of it has, too."""
+"""Options of FS-DINO and of methods that extend it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 
 
 def multiple_of_16(config: Any, field: attrs.Attribute[int], value: int) -> None:
-    """Channels of SAM's and the adapter's parts, whose attention has heads of 16 or 32."""
+    """Check a number of channels: attention heads have 16 or 32 channels."""
     del config
     if value < 16 or value % 16:
         raise ValueError(f"{field.name} must be a multiple of 16, not {value}")
@@ -19,7 +19,7 @@ def multiple_of_16(config: Any, field: attrs.Attribute[int], value: int) -> None
 def three_numbers(
     config: Any, field: attrs.Attribute[tuple[int, ...]], value: tuple[int, ...]
 ) -> None:
-    """Channels of three convolutions, one after the other."""
+    """Check the channels of three consecutive convolutions."""
     del config
     if len(value) != 3 or min(value) < 1:
         example = ",".join(map(str, field.default or ()))
@@ -29,13 +29,13 @@ def three_numbers(
 def as_documented(
     config: type[Any], fields: list[attrs.Attribute[Any]]
 ) -> list[attrs.Attribute[Any]]:
-    """Options in the order of the docstring, wherever they are defined: a `field_transformer`.
+    """Sort options by the order of the class's docstring: a `field_transformer`.
 
-    A class whose docstring lists none has them as its base has, and those that it changes last.
+    Without such a list, the options have the order of the base class, with redefined ones last.
     """
-    told = re.findall(r"^    (\w+): ", inspect.cleandoc(config.__doc__ or ""), re.MULTILINE)
-    changed = inspect.get_annotations(config).keys() - set(told)
-    order = [*told, *(field.name for field in attrs.fields(config.__mro__[1]))]
+    listed = re.findall(r"^    (\w+): ", inspect.cleandoc(config.__doc__ or ""), re.MULTILINE)
+    changed = inspect.get_annotations(config).keys() - set(listed)
+    order = [*listed, *(field.name for field in attrs.fields(config.__mro__[1]))]
     return sorted(
         fields,
         key=lambda field: len(order) if field.name in changed else order.index(field.name),
@@ -44,7 +44,7 @@ def as_documented(
 
 @attrs.frozen(kw_only=True)
 class SegmenterConfig:
-    """Options of any `Segmenter`; `FsDinoConfig` says what they mean."""
+    """Options of any `Segmenter`; they are described in `FsDinoConfig`."""
 
     size: int | None = None
     layer: str = ""
@@ -65,28 +65,28 @@ class FsDinoConfig(SegmenterConfig):
         layer: backbone layer that the adapter reads; "" for the 3rd block of DINOv2-B, the 2nd of
             S, the 4th of L, and a quarter of the depth of others.
         prompts: sparse prompts (table 4): ``semantic`` (semantic-aware visual prompts), ``initial``
-            (SAM's embedding that stands for no point, one learned token) or ``none`` (SAM's sparse
-            prompt when nobody gives one: empty). The paper's "initial sparse prompt embedding" can
+            (SAM's embedding of "no point", one learned token) or ``none`` (SAM's default, an empty
+            sparse prompt). The paper's "initial sparse prompt embedding" can
             be read as either of the last two.
         correlation: dense prompts (table 4): ``4d``, or ``prototype`` (the similarity map alone;
             with ``prompts=semantic`` that is the compact version).
         volume: entries of the 4D correlation: ``cosine``, or ``dot``, equation 3 to the letter. The
             later version (UINO-FSS, equation 5) has cosines, which also keep it in one scale with
             the similarity map that is added to it.
-        support: places of the support that the 4D correlation sees: ``foreground`` (the background
+        support: support positions in the 4D correlation: ``foreground`` (the background
             is zero, as in HSNet and UINO-FSS), or ``all``, equation 3 to the letter.
-        prior: what of the prior mask goes into SAM's mask downscaling: ``logits``, what SAM itself
-            is given, or ``probability`` (a sigmoid first, as in UINO-FSS).
-        adapter: whether the stage ``meta`` trains the adapter: ``frozen``, the paper's, or
-            ``trained``, for backbones without a SAM to learn from.
-        teacher: backbone whose last layer distillation teaches the adapter: ``sam-vit-h`` (the
-            paper's), ``sam-vit-l``, ``sam-vit-b`` or any other that gives `width` channels.
+        prior: input of SAM's mask downscaling: the prior mask's ``logits``, as in SAM, or its
+            ``probability`` (after a sigmoid, as in UINO-FSS).
+        adapter: ``frozen``, the paper's, or ``trained`` by the stage ``meta``, for backbones
+            without distillation.
+        teacher: backbone with the last layer that is distilled into the adapter: ``sam-vit-h`` (the
+            paper's), ``sam-vit-l``, ``sam-vit-b`` or any other with `width` channels.
         width: channels of SAM's embedding, of prompts and of the decoder; SAM's checkpoints need
             256.
         adapter_width: channels of the adapter's first convolutions.
         adapter_inner: channels of the adapter's self-attention.
         correlation_width: channels of the 4D branch after its first convolution.
-        correlation_channels: channels of the 4D branch while its map grows; three numbers.
+        correlation_channels: channels of the 4D branch's upsampling convolutions; three numbers.
     """
 
     correlation: Literal["4d", "prototype"] = "4d"

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from fssbench_fsdino.segmenter import Segmenter
 
 HELD_OUT = 200
-"""Images that are measured after each epoch."""
+"""Number of images measured after each epoch."""
 
 
 class Distill(Stage):
-    """The adapter learns SAM's embeddings by mean squared error; nothing else is trained.
+    """Distillation of SAM's embeddings into the adapter by mean squared error.
 
-    Three such stages follow one another, each from the checkpoint of the one before, at 126, 252
-    and 518 pixels. The paper does not say how SAM's 64 x 64 places meet the student's 9 x 9,
-    18 x 18 and 37 x 37: here SAM's map is averaged down to them, see `Teacher`. The mean squared
-    error is the mean over all numbers of all maps.
+    Three such stages run in sequence at 126, 252 and 518 pixels, each from the checkpoint of the
+    previous one. The paper does not describe how SAM's 64 x 64 grid is matched to the student's
+    9 x 9, 18 x 18 and 37 x 37: here SAM's map is averaged down to them, see `Teacher`. The mean
+    squared error is the mean over all numbers of all maps.
 
     Args:
-        pixels: side of the student's input that the stage is called after; recipes set the size.
+        pixels: side of the student's input in the stage's name; the size itself is set by recipes.
     """
 
     feeds = "images"
@@ -42,15 +42,15 @@ class Distill(Stage):
         self._teacher: Teacher | None = None
 
     def prepare(self, matcher: Segmenter, context: StageContext) -> Mapping[str, Any]:
-        """Find the teacher (option ``teacher``, ``--weights teacher=…``) and what it has embedded.
+        """Load the teacher (option ``teacher``, ``--weights teacher=…``) and its stored embeddings.
 
         Raises:
-            FssbenchError: images are augmented, or the teacher does not suit.
+            FssbenchError: images are augmented, or the teacher does not fit the matcher.
         """
         if context.augmented:
             raise FssbenchError(
-                f"stage {self.name}: the teacher's embeddings are kept, so images must always look "
-                "the same; leave augment out of the recipe"
+                f"stage {self.name}: the teacher's embeddings are stored, so images must not be "
+                "augmented; remove augment from the recipe"
             )
         stride = matcher.backbone.layer(matcher.layer).stride
         self._teacher = Teacher(
@@ -63,22 +63,22 @@ class Distill(Stage):
         return self._teacher.identity
 
     def layers(self, matcher: Matcher) -> Sequence[str]:
-        """The adapter's layer alone: the encoder is walked no further."""
+        """Return the adapter's layer; later layers of the encoder are not computed."""
         return (matcher.layer,)  # type: ignore[return-value]
 
     def parameters(self, matcher: Matcher, recipe: Recipe) -> Sequence[ParameterGroup]:
-        """The adapter's."""
+        """Return the adapter's parameters."""
         del recipe
         adapter: BottleneckAdapter = matcher.adapter  # type: ignore[assignment]
         return [ParameterGroup(name="adapter", parameters=list(adapter.parameters()))]
 
     def losses(self, matcher: Segmenter, batch: ImageBatch) -> dict[str, Tensor]:
-        """``mse``, of student and teacher."""
+        """Return ``mse``, the mean squared error between student and teacher."""
         student, teacher = self._both(matcher, batch)
         return {"mse": functional.mse_loss(student, teacher)}
 
     def measures(self, matcher: Segmenter, batch: ImageBatch) -> dict[str, Tensor]:
-        """``mse``, and ``cosine``: the mean cosine similarity over all places."""
+        """Return ``mse`` and ``cosine``, the mean cosine similarity over all positions."""
         student, teacher = self._both(matcher, batch)
         return {
             "mse": functional.mse_loss(student, teacher),
@@ -93,5 +93,5 @@ class Distill(Stage):
 
 
 def distillation() -> tuple[Distill, ...]:
-    """The three stages, coarse to fine."""
+    """Return the three stages, coarse to fine."""
     return (Distill(126), Distill(252), Distill(518))

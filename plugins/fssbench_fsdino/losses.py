@@ -9,15 +9,15 @@ IGNORE = 255
 
 
 def dice_loss(logits: Tensor, masks: Tensor, smooth: float = 1.0) -> Tensor:
-    """One minus the Dice coefficient of probabilities (Milletari et al., V-Net, 3DV 2016).
+    """Return one minus the Dice coefficient of probabilities (Milletari et al., V-Net, 3DV 2016).
 
     1 - (2 Σ p g + s) / (Σ p + Σ g + s), with plain sums in the denominator, for each sample; then
-    the mean over samples. The paper prints no formula; s keeps empty masks finite.
+    the mean over samples. The paper prints no formula; s avoids a division by zero for empty masks.
 
     Args:
         logits: float (B, H, W).
-        masks: uint8 (B, H, W) of 0, 1 and 255; pixels of 255 are in no sum.
-        smooth: s, in pixels.
+        masks: uint8 (B, H, W) of 0, 1 and 255; pixels of 255 are ignored.
+        smooth: smoothing term s, in pixels.
 
     Returns:
         Scalar in [0, 1).
@@ -31,11 +31,11 @@ def dice_loss(logits: Tensor, masks: Tensor, smooth: float = 1.0) -> Tensor:
 
 
 def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Binary cross entropy: the mean over a sample's pixels, then over samples.
+    """Return the binary cross entropy: the mean over a sample's pixels, then over samples.
 
     Args:
         logits: float (B, H, W).
-        masks: uint8 (B, H, W) of 0, 1 and 255; pixels of 255 do not count.
+        masks: uint8 (B, H, W) of 0, 1 and 255; pixels of 255 are ignored.
 
     Returns:
         Scalar.
@@ -49,11 +49,11 @@ def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def mask_losses(final: Tensor, prior: Tensor | None, truth: Tensor) -> dict[str, Tensor]:
-    """Both losses of the final mask and of the prior (equation 8), at the size of the truth.
+    """Return both losses of the final mask and of the prior (equation 8), at the target's size.
 
     Args:
         final: logits, float (B, h, w).
-        prior: logits of the prior mask, float (B, h', w'); None if there is none to supervise.
+        prior: logits of the prior mask, float (B, h', w'); None without a prior.
         truth: uint8 (B, H, W) of 0, 1 and 255.
 
     Returns:

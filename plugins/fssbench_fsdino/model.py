@@ -1,9 +1,9 @@
-"""FS-DINO: few-shot segmentation with DINOv2 alone, and a small segmenter that SAM has taught.
+"""FS-DINO: few-shot segmentation with DINOv2 and a small segmenter distilled from SAM.
 
 Zhuo, Tang, Xue, Ding, Shen: "DINOv2-powered Few-Shot Semantic Segmentation: A Unified Framework via
 Cross-Model Distillation and 4D Correlation Mining", arXiv 2504.15669, version 2. Sections, tables
-and equations are that paper's. Its authors have published no code; where the paper is silent the
-docstrings say what was chosen, and why.
+and equations are that paper's. The authors have published no code; docstrings describe the
+choices made where the paper gives no detail.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ class FsDino(Segmenter):
     # --- supports and queries --------------------------------------------------------------------
 
     def request(self) -> FeatureRequest:
-        """The adapter's layer and the last one; images squashed to a square."""
+        """Request the adapter's layer and the last one, of images resized to a square."""
         return FeatureRequest(layers=(self.layer, self.last), size=self.size)
 
     def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Support:
-        """Prototypes and prompts of the supports.
+        """Compute prototypes and prompts of the supports.
 
         For K shots, prototypes and prompts are the means of the K supports' own.
 
         Args:
-            features: for each requested layer (B, K, C, h, w).
+            features: feature maps of each requested layer, (B, K, C, h, w).
             masks: uint8 (B, K, H, W); 255 counts as background.
         """
         maps = features[self.last]
@@ -81,19 +81,19 @@ class FsDino(Segmenter):
         )
 
     def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Support:
-        """A support of one shot.
+        """Prepare a support of one shot.
 
         Args:
-            features: for each requested layer (1, C, h, w).
+            features: feature maps of each requested layer, (1, C, h, w).
             mask: uint8 (1, H, W).
         """
         return self.embed_support({n: maps[:, None] for n, maps in features.items()}, mask[:, None])
 
     def join_supports(self, prepared: Sequence[Sequence[Support]]) -> Support:
-        """Means of K images' prototypes and prompts; their features side by side.
+        """Average the prototypes and prompts of K images and concatenate their features.
 
         Args:
-            prepared: B lists of K values of `prepare_support`.
+            prepared: results of `prepare_support`, B lists of K.
         """
         shots: list[Support] = [together(shot) for shot in zip(*prepared, strict=True)]
         compared = [one.compared for one in shots if one.compared is not None]
@@ -104,10 +104,10 @@ class FsDino(Segmenter):
         )
 
     def prepare_query(self, features: Mapping[str, Tensor]) -> Query:
-        """What the adapter makes of a query, and its last layer.
+        """Compute the support-independent part of a query.
 
         Args:
-            features: for each requested layer (1, C, h, w).
+            features: feature maps of each requested layer, (1, C, h, w).
         """
         last = features[self.last]
         return Query(
@@ -117,7 +117,7 @@ class FsDino(Segmenter):
         )
 
     def matched(self, query: Query, support: Support) -> Masks:
-        """As `masks`, of prepared queries."""
+        """Return the masks of prepared queries."""
         similarity = cosine_map(query.features, support.prototypes)  # equation 2
         if self.correlation is None:
             return self.decoded(query, support, enlarged(similarity))
@@ -131,7 +131,12 @@ class FsDino(Segmenter):
         return self.plain_prompts(batch, features.device)
 
     def _compared(self, maps: Tensor, shares: Tensor | None = None) -> Tensor | None:
-        """(…, C, h, w) as equation 3 takes it; (…, h, w) shares of foreground for supports."""
+        """Normalise and mask features (…, C, h, w) for equation 3.
+
+        Args:
+            maps: features of queries or supports.
+            shares: foreground share of each support position, (…, h, w); None for queries.
+        """
         if self.correlation is None:
             return None
         if self.config.volume == "cosine":
@@ -141,7 +146,7 @@ class FsDino(Segmenter):
         return maps
 
     def _volumes(self, query: Query, support: Support) -> Tensor:
-        """Equation 3 for each shot: (B, K, h, w, h, w)."""
+        """Return equation 3 for each shot, (B, K, h, w, h, w)."""
         assert query.compared is not None
         assert support.compared is not None
         shots = support.compared.shape[1]

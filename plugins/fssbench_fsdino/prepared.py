@@ -1,4 +1,4 @@
-"""What is kept of supports and queries."""
+"""Prepared supports and queries."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from torch import Tensor
 
 @attrs.frozen(kw_only=True, eq=False)
 class Support:
-    """What the annotated images say.
+    """Features of the annotated images.
 
     Attributes:
-        prototypes: mean foreground feature, float (B, C); the mean over shots.
+        prototypes: mean foreground features over all shots, float (B, C).
         prompts: sparse prompts, float (B, N, width).
-        compared: last-layer features as the 4D correlation takes them (of length 1 for cosines,
-            weighted with the mask where it counts), float (B, K, C, h, w); None when none is made.
+        compared: last-layer features for the 4D correlation (of length 1 for cosines, weighted with
+            the mask if the option ``support`` is ``foreground``), float (B, K, C, h, w); None
+            without a 4D correlation.
     """
 
     prototypes: Tensor
@@ -24,12 +25,12 @@ class Support:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Query:
-    """What of a query does not depend on its support.
+    """The support-independent part of a query.
 
     Attributes:
-        embedding: of the adapter, float (B, width, h, w).
-        features: of the last layer, float (B, C, h, w).
-        compared: the same as the 4D correlation takes them; None when none is made.
+        embedding: output of the adapter, float (B, width, h, w).
+        features: last-layer features, float (B, C, h, w).
+        compared: last-layer features for the 4D correlation; None without one.
     """
 
     embedding: Tensor

@@ -1,4 +1,4 @@
-"""The meta-visual prompt generator (section 3.4.1): what the supports ask of the decoder."""
+"""The meta-visual prompt generator (section 3.4.1): sparse and dense prompts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class SemanticPrompt(nn.Module):
     without the decoder, 92.0 M in all with DINOv2-B), so it is taken, with a GELU in between.
 
     Args:
-        channels: of the support features.
-        width: of the prompt.
-        inner: channels in between.
+        channels: channels of the support features.
+        width: channels of the prompt.
+        inner: channels between both convolutions.
     """
 
     def __init__(self, channels: int, *, width: int = 256, inner: int = 64) -> None:
@@ -33,11 +33,11 @@ class SemanticPrompt(nn.Module):
         )
 
     def forward(self, features: Tensor, masks: Tensor) -> Tensor:
-        """One prompt for each support.
+        """Compute one prompt for each support.
 
         Args:
-            features: (N, C, h, w).
-            masks: float (N, h, w) in [0, 1], 1 is foreground.
+            features: support features, (N, C, h, w).
+            masks: masks, float (N, h, w) in [0, 1], 1 is foreground.
 
         Returns:
             (N, width).
@@ -46,14 +46,14 @@ class SemanticPrompt(nn.Module):
 
 
 class CorrelationPrior(nn.Module):
-    """Dense prompts of 4D correlations: from all pairs of places to one prior mask.
+    """Dense prompts of 4D correlations: from all pairs of positions to one prior mask.
 
-    For places h x w of the query and as many of the support (37 x 37 at 518 pixels):
+    For h x w positions of the query and as many of the support (37 x 37 at 518 pixels):
 
-    1. `shrink`: the support's h·w places are channels: 1 x 1 1369 → 512 and 3 x 3 512 → 361 with
-       stride 2, so that 19 x 19 query places hold 19 x 19 support places.
+    1. `shrink`: the support's h·w positions are channels: 1 x 1 1369 → 512 and 3 x 3 512 → 361 with
+       stride 2, so that 19 x 19 query positions have 19 x 19 support positions.
     2. `refine`: a depthwise 3 x 3 convolution over the query's plane (equation 4) plus a pointwise
-       convolution of the transposed volume, which mixes query places (equation 5).
+       convolution of the transposed volume, which mixes query positions (equation 5).
     3. the map of prototype similarities is added to every channel.
     4. `decode`: 3 x 3 convolutions up to four times the size of the features, one channel.
 
@@ -61,14 +61,14 @@ class CorrelationPrior(nn.Module):
     features' own 37 x 37, because SAM's mask downscaling turns 148 x 148 into 37 x 37; from 19 this
     takes three doublings. Their channels are not printed: 256, 128 and 64 make 3.70 M parameters
     in all, the paper's "4 M". Activations are not printed either: ReLUs follow both convolutions
-    of `shrink` and each of `decode` but the last, none is in equations 4 and 5. Weights start as He
-    et al. (2015) would have them for ReLUs, biases at zero: with PyTorch's own start a map fades to
-    less than half with each convolution, and the prior learned nothing on `shapes`.
+    of `shrink` and each of `decode` but the last, none is in equations 4 and 5. Weights
+    are initialised for ReLUs (He et al., 2015), biases with zeros: with PyTorch's default a map
+    shrinks to less than half with each convolution, and the prior did not train on `shapes`.
 
     Args:
-        grid: h, places along a side.
+        grid: positions along a side, h.
         width: channels after the first convolution.
-        channels: of the convolutions of `decode`, but for the last one.
+        channels: channels of the convolutions of `decode` except the last.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class CorrelationPrior(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, volumes: Tensor, similarity: Tensor) -> Tensor:
-        """Logits of the prior mask.
+        """Return the logits of the prior mask.
 
-        For K shots the refined volumes are averaged: their channels are support places, whose order
-        means nothing across images until step 2 has mixed them.
+        For K shots the refined volumes are averaged: their channels are support positions, which do
+        not correspond across images before step 2.
 
         Args:
-            volumes: 4D correlations, (B, K, h, w, h, w): query places, support places.
-            similarity: to the prototype, (B, h, w).
+            volumes: 4D correlations, (B, K, h, w, h, w): query positions, support positions.
+            similarity: cosine similarity to the prototype, (B, h, w).
 
         Returns:
             (B, 4 h, 4 w).
@@ -115,7 +115,7 @@ class CorrelationPrior(nn.Module):
         return self.decode(mean + small.to(mean.dtype))
 
     def shrink(self, volume: Tensor) -> Tensor:
-        """(N, h, w, h, w) to (N, ceil(h/2)², ceil(h/2), ceil(h/2)): support places are channels."""
+        """Map (N, h, w, h, w) to (N, ceil(h/2)², ceil(h/2), ceil(h/2)), support first."""
         # The flattened support as channels of a channels-last map: nothing is copied.
         maps = volume.flatten(3).permute(0, 3, 1, 2)
         for convolution in self.reduce:
@@ -123,9 +123,9 @@ class CorrelationPrior(nn.Module):
         return maps
 
     def refine(self, maps: Tensor) -> Tensor:
-        """Equations 4 and 5, reshaped and added: (N, s, hq, wq) to the same shape."""
+        """Return the sum of equations 4 and 5: (N, s, hq, wq) to the same shape."""
         across = self.depthwise(maps)
-        # Transposed: (N, hq·wq, hs, ws), support places are the plane, query places the channels.
+        # Transposed: (N, hq·wq, hs, ws), the support is the plane, query positions are channels.
         turned = maps.flatten(2).transpose(1, 2)
         turned = turned.reshape(len(maps), -1, self.shrunk, self.shrunk)
         mixed = self.pointwise(turned).flatten(2).transpose(1, 2).reshape(maps.shape)
@@ -133,7 +133,7 @@ class CorrelationPrior(nn.Module):
         return refined
 
     def decode(self, maps: Tensor) -> Tensor:
-        """(B, s, ceil(h/2), ceil(h/2)) to (B, 4 h, 4 h) logits."""
+        """Upsample (B, s, ceil(h/2), ceil(h/2)) to logits (B, 4 h, 4 h)."""
         *hidden, last = self.upsample
         steps = len(hidden)
         for number, convolution in enumerate(hidden, start=1):

@@ -1,4 +1,4 @@
-"""The unified segmenter: an adapter in SAM's place, prompts, and SAM's mask decoder (figure 3)."""
+"""The unified segmenter: adapter, prompts and SAM's mask decoder (figure 3)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Masks:
     """Logits of the queries.
 
     Attributes:
-        prior: the prior mask of 4D correlations, float (B, 4 h, 4 w); None without them.
-        final: what the decoder makes of it, float (B, 4 h, 4 w).
+        prior: prior mask of 4D correlations, float (B, 4 h, 4 w); None without them.
+        final: mask of the decoder, float (B, 4 h, 4 w).
     """
 
     prior: Tensor | None
@@ -32,20 +32,21 @@ class Masks:
 
 
 class Segmenter(Matcher):
-    """What FS-DINO and methods on top of it share: all but how supports are turned into prompts.
+    """Base class of FS-DINO and its extensions: everything except the prompts of the supports.
 
-    A subclass makes its parts between `__init__`, which makes the adapter, and `add_decoder`.
+    A subclass creates its modules after `__init__`, which creates the adapter, and then calls
+    `add_decoder`.
 
     Args:
         config: options.
         backbone: names and shapes of the features: a vision transformer of one scale.
 
     Attributes:
-        method: what messages call it.
-        initial: SAM's embedding that stands for no point, as the only sparse prompt; None without.
+        method: name for messages.
+        initial: SAM's embedding of "no point" as the only sparse prompt; None without it.
 
     Raises:
-        FssbenchError: the backbone is no such transformer, or the size does not suit it.
+        FssbenchError: the backbone is no such transformer, or its patches do not divide the size.
     """
 
     method: ClassVar[str]
@@ -71,70 +72,70 @@ class Segmenter(Matcher):
         )
 
     def add_decoder(self) -> None:
-        """Make what is SAM's: positions, downscaling of masks, mask decoder."""
+        """Create SAM's modules: positions, downscaling of masks, mask decoder."""
         self.positions = FourierPositions(self.config.width)
         self.downscaling = MaskDownscaling(self.config.width)
         self.decoder = MaskDecoder(self.config.width)
 
     @property
     def prompting(self) -> list[nn.Module]:
-        """The parts that neither distillation nor SAM teaches: those that make prompts."""
+        """The modules that compute prompts: neither distilled nor from SAM."""
         taught = (self.adapter, self.positions, self.downscaling, self.decoder)
         return [module for module in self.children() if module not in taught]
 
     def segment(self, query: Mapping[str, Tensor], support: Any) -> Tensor:
-        """Logits of the final masks, (B, 4 h, 4 w)."""
+        """Return the logits of the final masks, (B, 4 h, 4 w)."""
         return self.masks(query, support).final
 
     def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
-        """As `segment`, of prepared queries."""
+        """Return the logits of the final masks of prepared queries."""
         return self.matched(together(queries), support).final
 
     def masks(self, query: Mapping[str, Tensor], support: Any) -> Masks:
-        """Prior and final masks.
+        """Return prior and final masks.
 
         Args:
-            query: for each requested layer (B, C, h, w).
-            support: of `embed_support`.
+            query: feature maps of each requested layer, (B, C, h, w).
+            support: result of `embed_support`.
         """
         return self.matched(self.prepare_query(query), support)
 
     @abstractmethod
     def matched(self, query: Any, support: Any) -> Masks:
-        """As `masks`, of prepared queries."""
+        """Return the masks of prepared queries."""
 
     def plain_prompts(self, batch: int, device: torch.device) -> Tensor:
-        """Sparse prompts that no support changes, (B, N, width): the initial one, or none."""
+        """Return support-independent sparse prompts, (B, N, width): the initial one, or none."""
         if self.initial is not None:
             return self.initial.weight.expand(batch, 1, -1)
         return torch.zeros(batch, 0, self.config.width, device=device)
 
     def decoded(self, query: Any, support: Any, mask: Tensor, prior: Tensor | None = None) -> Masks:
-        """The last step: SAM's decoder on the adapter's embedding.
+        """Run SAM's decoder on the adapter's embedding.
 
         Args:
-            query: has an `embedding` of the adapter, (B, width, h, w).
-            support: has `prompts`, (B, N, width).
+            query: prepared query with an `embedding`, (B, width, h, w).
+            support: prepared support with `prompts`, (B, N, width).
             mask: dense prompt, (B, 1, 4 h, 4 w).
-            prior: the prior mask that it was made of, for `Masks`.
+            prior: prior mask that `mask` was computed from.
         """
-        positions = self.positions(*query.embedding.shape[-2:])
+        positions = self.positions(query.embedding.shape[-2:])
         final = self.decoder(query.embedding, positions, support.prompts, self.downscaling(mask))
         return Masks(prior=prior, final=final)
 
 
 def enlarged(similarity: Tensor) -> Tensor:
-    """A similarity map as a dense prompt (PCS): (B, h, w) to (B, 1, 4 h, 4 w)."""
+    """Enlarge a similarity map to a dense prompt (PCS): (B, h, w) to (B, 1, 4 h, 4 w)."""
     size = [4 * side for side in similarity.shape[-2:]]
     return functional.interpolate(similarity[:, None], size, mode="bilinear", align_corners=False)
 
 
 def as_prompt(prior: Tensor, how: str) -> Tensor:
-    """A prior mask as a dense prompt.
+    """Convert a prior mask to a dense prompt.
 
     Args:
-        prior: logits, (B, 4 h, 4 w).
-        how: ``logits`` or ``probability``.
+        prior: logits of the prior mask, (B, 4 h, 4 w).
+        how: kind of values, ``logits`` or ``probability``.
 
     Returns:
         (B, 1, 4 h, 4 w).

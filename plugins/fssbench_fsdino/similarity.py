@@ -1,4 +1,4 @@
-"""Self-similarity of features: which block of an encoder sees images as another encoder does.
+"""Self-similarity of features, to find the block of an encoder that agrees with a reference.
 
 Zhuo et al., FS-DINO, arXiv 2504.15669v2, section 2.1, equation 1 and figure 2.
 """
@@ -30,13 +30,13 @@ Point = tuple[float, float]
 
 @attrs.frozen(kw_only=True)
 class Agreement:
-    """How much a layer's self-similarities are like those of the reference.
+    """Agreement of a layer's self-similarities with those of the reference.
 
     Attributes:
-        layer: its name.
-        mean: over images, of the correlation coefficient of both encoders' similarities of all
-            pairs of places; 1 is the same up to scale and offset.
-        images: each image's own, in the order of the images.
+        layer: name of the layer.
+        mean: mean over images of the correlation coefficient of both encoders' similarities of all
+            pairs of positions; 1 is equality up to scale and offset.
+        images: coefficient of each image, in the order of the images.
     """
 
     layer: str
@@ -48,12 +48,12 @@ class Agreement:
 def layer_features(
     backbone: Backbone, image: Tensor, layers: Sequence[str], size: int | None = None
 ) -> dict[str, Tensor]:
-    """Features of one image, squashed to a square.
+    """Return the features of one image, resized to a square.
 
     Args:
-        backbone: the encoder.
+        backbone: encoder.
         image: uint8 (3, H, W).
-        layers: their names.
+        layers: names of the layers.
         size: side of the square; None for the encoder's own.
 
     Returns:
@@ -66,26 +66,26 @@ def layer_features(
 
 
 def self_similarity(features: Tensor) -> Tensor:
-    """Equation 1: cosines of all pairs of places, (C, h, w) to (h, w, h, w)."""
+    """Return the cosines of all pairs of positions (equation 1), (C, h, w) to (h, w, h, w)."""
     return correlation(features[None], features[None])[0]
 
 
 def similarity_map(features: Tensor, point: Point) -> Tensor:
-    """Cosines of all places with the one that holds a point, (C, h, w) to (h, w)."""
+    """Return the cosines of all positions with that of a point, (C, h, w) to (h, w)."""
     height, width = features.shape[1:]
     column, row = int(point[0] * width), int(point[1] * height)
     return self_similarity(features)[min(row, height - 1), min(column, width - 1)]
 
 
 def agreement(features: Tensor, reference: Tensor) -> float:
-    """How alike two encoders' self-similarities are.
+    """Return the agreement of two encoders' self-similarities.
 
-    The paper shows maps and names the best block by eye; here it is Pearson's correlation of the
-    similarities of all pairs of different places, at the coarser of both grids.
+    The paper compares maps visually; here agreement is Pearson's correlation of the similarities of
+    all pairs of different positions, at the coarser of both grids.
 
     Args:
-        features: (C, h, w).
-        reference: (D, h', w').
+        features: features of one encoder, (C, h, w).
+        reference: features of the other, (D, h', w').
     """
     grid = tuple(min(a, b) for a, b in zip(features.shape[1:], reference.shape[1:], strict=True))
     values = []
@@ -104,11 +104,11 @@ def agreement(features: Tensor, reference: Tensor) -> float:
 def rank_layers(
     features: Sequence[Mapping[str, Tensor]], references: Sequence[Tensor]
 ) -> list[Agreement]:
-    """Layers by their agreement with a reference, the best one first.
+    """Sort layers by their agreement with a reference, the best one first.
 
     Args:
-        features: of each image, by layer.
-        references: of each image, one layer's.
+        features: features of each image, by layer.
+        references: features of each image of the reference's layer.
 
     Raises:
         FssbenchError: there is no image.
@@ -126,11 +126,11 @@ def rank_layers(
 def draw_similarity(
     image: Tensor, points: Sequence[Point], maps: Mapping[str, Tensor]
 ) -> Image.Image:
-    """Figure 2: a row for each point, with the image and a tile for each encoder's layer.
+    """Draw figure 2: a row for each point, with the image and a tile for each encoder's layer.
 
     Args:
         image: uint8 (3, H, W).
-        points: where similarities are taken from; drawn as a red dot.
+        points: points of the similarity maps, drawn as red dots.
         maps: features (C, h, w) by caption, in order.
     """
     width = (len(maps) + 1) * (TILE + _GAP) + _GAP
@@ -152,7 +152,7 @@ def draw_similarity(
 
 
 def _coloured(similar: Tensor) -> Image.Image:
-    """From the least similar place (blue) through white to the point itself (red)."""
+    """Colour similarities from the lowest (blue) through white to the highest (red)."""
     values = similar.numpy().astype(np.float64)
     low, high = values.min(), values.max()
     share = (values - low) / (high - low) if high > low else np.zeros_like(values)

@@ -1,4 +1,4 @@
-"""SAM's image encoder as a teacher: its embeddings of whole images, made once for each."""
+"""SAM's image encoder as a teacher, with stored embeddings of whole images."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from fssbench import Dataset, FeatureStore, FssbenchError, Geometry, StageContex
 
 
 class Teacher:
-    """Embeddings of a frozen encoder's last layer, kept on disk at one grid.
+    """Embeddings of a frozen encoder's last layer, stored on disk at one grid.
 
-    The teacher sees the whole image at its own size (1024 pixels for SAM), brought to a square as
-    the student's is, so that its places are the student's. Its 64 x 64 map is averaged down to the
-    finest grid that is asked for (37 x 37 at 518 pixels) and kept there in float16, a third of the
-    bytes; coarser stages average that. An image is encoded when it is first asked for: the stages
-    after the first one, and resumed ones, find it on disk, and need no teacher at all.
+    The teacher's input is the whole image at its own size (1024 pixels for SAM), resized to a
+    square as for the student, so that positions correspond. Its 64 x 64 map is averaged down to the
+    finest requested grid (37 x 37 at 518 pixels) and stored in float16, a third of the bytes;
+    coarser stages average that map. An image is encoded on its first request; later and resumed
+    stages read it from disk and do not run the teacher.
 
     Args:
-        name: of a registered backbone, e.g. ``sam-vit-h``.
+        name: name of a registered backbone, e.g. ``sam-vit-h``.
         weights: ``pretrained``, ``random`` or a file.
-        context: of the stage.
-        channels: what the student's embedding has.
-        grid: places along a side to keep.
+        context: context of the stage.
+        channels: channels of the student's embedding.
+        grid: positions along a side of the stored maps.
 
     Raises:
-        FssbenchError: the teacher's embedding has other channels, or its weights cannot be had.
+        FssbenchError: the teacher's embedding has other channels, or its weights cannot be loaded.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class Teacher:
         )
 
     def embeddings(self, ids: Sequence[str], device: torch.device) -> Tensor:
-        """Embeddings of some images.
+        """Return the embeddings of some images.
 
         Args:
-            ids: of the images.
-            device: where missing ones are made, and where the result is wanted.
+            ids: ids of the images.
+            device: device of the result, and of the teacher for missing embeddings.
 
         Returns:
             float32 (B, C, grid, grid).
@@ -87,7 +87,7 @@ class Teacher:
         kept = self.store.read(image)
         if kept is None:
             picture = self._geometry.image(self._dataset.image(image)).float() / 255
-            # Always single: an embedding must not depend on its neighbours in a batch.
+            # One image at a time: an embedding must not depend on other images of a batch.
             found = self.backbone.to(device)(picture[None].to(device), (self._layer,))[self._layer]
             self.store.write(image, at_grid(found.float(), self.grid)[0])
             kept = self.store.read(image)
@@ -97,7 +97,7 @@ class Teacher:
 
 
 def at_grid(maps: Tensor, grid: int) -> Tensor:
-    """Bring maps to a grid, averaging where it is coarser: (B, C, h, w) to (B, C, grid, grid)."""
+    """Resize maps to a grid, averaging if it is coarser: (B, C, h, w) to (B, C, grid, grid)."""
     if maps.shape[-2:] == (grid, grid):
         return maps
     return functional.interpolate(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fssbench.nn import masked_average
-from fssbench_fsdino.norm import LayerNorm2d
 
 
 class SinePrompt(nn.Module):

@@ -36,7 +36,6 @@ def test_equals_sams_own_code(sam_file):
 
 
 def test_equals_the_installed_package():
-    pytest.importorskip("segment_anything")
     np.testing.assert_allclose(sam_for_tests.encoders_answer(), np.load(GOLDEN)["neck"], atol=1e-5)
 
 

@@ -10,7 +10,7 @@ import trainable_for_tests
 
 from fssbench import Training, registry
 from fssbench.data.shapes import shapes
-from fssbench.training import plots
+from fssbench.training import tensorboard
 
 SCENE = functools.cache(shapes._scene.__wrapped__)
 PLUGINS = (methods_for_tests.__file__, trainable_for_tests.__file__)
@@ -38,9 +38,9 @@ def plugins():
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Scenes are kept, and nothing is drawn, which both takes longer than the steps."""
+    """Cache scenes and write no event files: both take longer than the steps."""
     monkeypatch.setattr(shapes, "_scene", SCENE)
-    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_files_and_header(job):
     names = {p.name for p in result.folder.iterdir() if not p.name.startswith(".")}
     expected = {"last.safetensors", "best.safetensors", "metrics.csv", "state.pt", "training.json"}
     assert expected <= names
-    assert names - expected <= {"training.png", "tensorboard"}
+    assert names - expected <= {"tensorboard"}
     header = read_checkpoint(result.last).header
     assert (header["matcher"], header["backbone"]) == ("trainable", "pixels")
     assert header["config"] == {"width": 8, "dropout": 0.0, "fail": "", "at": -1}

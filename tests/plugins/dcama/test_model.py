@@ -282,17 +282,32 @@ def test_pixel_budget():
 
 @pytest.mark.parametrize("stride", [8, 16])
 def test_binarised_aggregated_masks(stride):
-    from skimage.filters import threshold_otsu
-
     matcher = make(output=f"1/{stride}")
     query, other, masks = features(matcher, 2), features(matcher, 2, 1, seed=1), masks_of(2, 1)
     found = run(matcher, query, other, masks)
     with torch.no_grad():
         embedded = matcher.embed_support(other, masks)
         sums = matcher.aggregated_masks(query, embedded)[stride].sum(1).numpy()
-    expected = np.stack([each > threshold_otsu(each) for each in sums])
+    expected = np.stack([each > ablations.otsu_threshold(each) for each in sums])
     assert np.array_equal(found.numpy() > 0, expected)
     assert set(found.unique().tolist()) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "threshold"),
+    [
+        ([0, 1], 0.001953125),
+        ([0, 1, 2, 10], 2.01171875),
+        ([-3, -2.5, 4, 5, 5.5], -2.4853515625),
+        ([i * i * 37 % 101 / 101 for i in range(120)], 0.4853805601596832),
+        ([(i * 29 % 97) ** 2 / 101 for i in range(120)], 37.96039581298828),
+        ([(i**3 % 53 + 200 * (i % 4 == 0)) / 101 for i in range(120)], 0.5116800665855408),
+        ([0.25] * 6, 0.25),
+    ],
+)
+def test_otsu_thresholds_of_scikit_image(values, threshold):
+    plane = np.array([values], dtype=np.float32)
+    assert ablations.otsu_threshold(plane) == pytest.approx(threshold, rel=1e-6)
 
 
 def test_otsu_of_a_constant_map_is_background():

@@ -100,7 +100,7 @@ def test_the_command(picture, tmp_path, capsys):
     assert told["reference"]["source"] == "random"
     assert (tmp_path / "out" / "000-one.png").is_file()
     assert _run(command) == 0
-    assert "Random weights take part" in capsys.readouterr().out
+    assert "Some weights are random" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("point", ["5", "a,b", "0.5,1.5"])
