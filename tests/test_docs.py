@@ -178,6 +178,25 @@ def test_the_api_reference_has_every_public_name():
         assert found.get(name) is getattr(fssbench, name), name
 
 
+# --- architecture ---------------------------------------------------------------------------------
+
+
+def test_every_path_of_the_architecture_exists():
+    paths = re.findall(
+        r"`((?:docs|fssbench|leaderboards|plugins|tests|tools)/[^`]*)`", page("architecture")
+    )
+    assert len(paths) > 60
+    for path in paths:
+        found = REPOSITORY / path
+        assert found.is_dir() if path.endswith("/") else found.is_file(), path
+
+
+def test_the_architecture_has_a_row_for_every_room():
+    described = sections(page("architecture"))["Rooms"]
+    for path in (REPOSITORY / "fssbench").glob("*/__init__.py"):
+        assert f"| `fssbench/{path.parent.name}/` |" in described, path.parent.name
+
+
 # --- links ----------------------------------------------------------------------------------------
 
 
