@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fssbench._version import __version__ as __version__
 from fssbench.errors import FssbenchError
 from fssbench.hookspecs import hookimpl
 from fssbench.specs import (
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
     from fssbench.training.store import FeatureStore
     from fssbench.training.train import train
     from fssbench.training.training import Training
-
-__version__ = "0.1.0"
 
 # Imported when asked for: most of them need torch, and a page of specs must not.
 _LAZY = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import typing
@@ -24,6 +25,7 @@ from docs_pages import (
     write,
 )
 
+import fssbench
 from fssbench import registry
 from fssbench.cli import _VERBS, _run, _split_plugins, cli
 from fssbench.plugins import Plugins
@@ -165,6 +167,34 @@ def test_every_registered_name_is_mentioned():
         for name, spec in known.specs(spec_class).items():
             if known.provider(spec) in ours:
                 assert f"`{name}`" in text, f"{kind} {name} is on no page of docs/"
+
+
+def test_the_api_reference_has_every_public_name():
+    """Each name once, at the module that defines it; base classes of them may be there too."""
+    entries = re.findall(r"^::: (.+)\.(\w+)$", page("api"), re.MULTILINE)
+    found = {name: getattr(importlib.import_module(module), name) for module, name in entries}
+    assert len(found) == len(entries)
+    for name in fssbench.__all__:
+        assert found.get(name) is getattr(fssbench, name), name
+
+
+# --- architecture ---------------------------------------------------------------------------------
+
+
+def test_every_path_of_the_architecture_exists():
+    paths = re.findall(
+        r"`((?:docs|fssbench|leaderboards|plugins|tests|tools)/[^`]*)`", page("architecture")
+    )
+    assert len(paths) > 60
+    for path in paths:
+        found = REPOSITORY / path
+        assert found.is_dir() if path.endswith("/") else found.is_file(), path
+
+
+def test_the_architecture_has_a_row_for_every_room():
+    described = sections(page("architecture"))["Rooms"]
+    for path in (REPOSITORY / "fssbench").glob("*/__init__.py"):
+        assert f"| `fssbench/{path.parent.name}/` |" in described, path.parent.name
 
 
 # --- links ----------------------------------------------------------------------------------------

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fssbench.board.archive import RESULTS, find_results, read_result, store
+from fssbench.board.archive import RESULTS, store
 from fssbench.board.markdown import render
 from fssbench.board.tables import make_boards
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
 from fssbench.results.privacy import private_problems
 from fssbench.results.record import RECORD_FILE
+from fssbench.results.result import find_results, read_result
 from fssbench.results.verify import problems
 
 NOTE_FILE = "NOTE.txt"

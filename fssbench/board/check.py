@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fssbench.board.archive import FILES, RESULTS, cell, read_result
+from fssbench.board.archive import RESULTS, cell
 from fssbench.board.board import render_boards
 from fssbench.errors import FssbenchError
 from fssbench.results.privacy import private_problems
+from fssbench.results.result import FILES, read_result
 from fssbench.results.verify import problems
 
 _REBUILD = "build the board again"

@@ -8,10 +8,11 @@ from typing import Any
 
 import attrs
 
-from fssbench.board.archive import Result, find_results, method_id, read_result
 from fssbench.board.labels import backbone_label, method_label
 from fssbench.errors import FssbenchError
+from fssbench.results.method import method_id
 from fssbench.results.record import RECORD_FILE, Record
+from fssbench.results.result import Result, find_results, read_result
 from fssbench.results.verify import problems
 from fssbench.statistics.compare import Comparison, compare
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from fssbench.board.archive import brings_backbone, training_facts
+from fssbench.results.method import brings_backbone, training_facts
 from fssbench.results.record import Record
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import attrs
 
-from fssbench.board.archive import FILES, Result, cell, find_results, read_result
+from fssbench.board.archive import cell
 from fssbench.board.board import build_boards
-from fssbench.board.folds import known_folds
 from fssbench.board.replays import REASON, is_replay
 from fssbench.errors import FssbenchError
 from fssbench.results.privacy import private_problems
 from fssbench.results.record import MANIFEST_FILE, RECORD_FILE
-from fssbench.results.verify import problems
+from fssbench.results.result import FILES, Result, find_results, read_result
+from fssbench.results.verify import known_folds, problems
 
 
 @attrs.frozen(kw_only=True)

@@ -9,12 +9,14 @@ from typing import TypeVar
 
 import attrs
 
-from fssbench.board.archive import Result, cell, method_id
+from fssbench.board.archive import cell
 from fssbench.board.labels import backbone_label, method_label, training_label
 from fssbench.board.published import PublishedRow, published_rows
 from fssbench.board.ranks import group_ranks
 from fssbench.board.replays import REASON, is_replay
+from fssbench.results.method import method_id
 from fssbench.results.record import RECORD_FILE, Record, trained_fold
+from fssbench.results.result import Result
 from fssbench.statistics.compare import compare
 from fssbench.statistics.intervals import score_intervals
 

@@ -21,7 +21,7 @@ from fssbench.episodes.protocol import build_manifest
 from fssbench.evaluation.chunk_queue import ChunkQueue
 from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.evaluation.evaluation import Evaluation
-from fssbench.evaluation.make_record import config_of, make_record
+from fssbench.evaluation.make_record import make_record
 from fssbench.evaluation.measure import Measured, measure_chunks
 from fssbench.evaluation.process_group import Chunks, Measure, ProcessGroup
 from fssbench.evaluation.run import Run
@@ -31,6 +31,7 @@ from fssbench.inference.episode_maps import EpisodeMaps
 from fssbench.inference.feature_cache import FeatureCache
 from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
+from fssbench.matchers.matcher import config_of
 from fssbench.metrics.metric import Metric
 from fssbench.results.record import Record
 from fssbench.specs import ProtocolSpec

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 import cattrs
@@ -15,7 +14,7 @@ from fssbench.evaluation.evaluation import Evaluation
 from fssbench.inference import cost
 from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
-from fssbench.matchers.matcher import Matcher
+from fssbench.matchers.matcher import config_of
 from fssbench.metrics.iou import IoU
 from fssbench.metrics.metric import Metric
 from fssbench.results.record import (
@@ -117,9 +116,3 @@ def make_record(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         predictions=predictions,
     )
-
-
-def config_of(matcher: Matcher) -> dict[str, Any]:
-    """All options of a matcher, as JSON values."""
-    config: dict[str, Any] = {} if matcher.config is None else cattrs.unstructure(matcher.config)
-    return config

@@ -12,7 +12,6 @@ import attrs
 import numpy
 import pandas
 
-from fssbench.board.archive import FILES, Result, brings_backbone, read_result
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
@@ -21,7 +20,6 @@ from fssbench.errors import FssbenchError
 from fssbench.evaluation.evaluate import prepare
 from fssbench.evaluation.evaluation import Evaluation
 from fssbench.evaluation.evaluator import Evaluator
-from fssbench.evaluation.make_record import config_of
 from fssbench.evaluation.reproduction import (
     ELSEWHERE,
     Reproduction,
@@ -30,7 +28,10 @@ from fssbench.evaluation.reproduction import (
     conditions_of,
 )
 from fssbench.files import sha256
+from fssbench.matchers.matcher import config_of
+from fssbench.results.method import brings_backbone
 from fssbench.results.record import Record, folder_of
+from fssbench.results.result import FILES, Result, read_result
 from fssbench.results.rows import KEYS
 from fssbench.results.verify import examine, measured_metrics
 from fssbench.runtime.environment import environment

@@ -16,6 +16,7 @@ import filelock
 import torch
 from torch import Tensor
 
+from fssbench._version import __version__
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
 from fssbench.inference.pipeline import Features, Pipeline
@@ -141,8 +142,6 @@ class FeatureFiles:
 
 def identity_of(pipeline: Pipeline) -> dict[str, Any]:
     """Everything but the image that features depend on, as JSON values."""
-    import fssbench
-
     backbone, request = pipeline.backbone, pipeline.request
     weights = hashlib.blake2b(digest_size=16)
     # Also buffers that are in no checkpoint, such as the mean that colours are taken from.
@@ -158,7 +157,7 @@ def identity_of(pipeline: Pipeline) -> dict[str, Any]:
         "rounded": pipeline.half,
         "encoded_at_once": pipeline.encode_batch,
         "device": pipeline.device.type,
-        "versions": [fssbench.__version__, torch.__version__],
+        "versions": [__version__, torch.__version__],
     }
 
 

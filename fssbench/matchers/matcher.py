@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
+import cattrs
 import torch
 from torch import Tensor, nn
 
@@ -146,3 +147,9 @@ class Matcher(nn.Module, ABC):
         """
         del query, support
         return {}
+
+
+def config_of(matcher: Matcher) -> dict[str, Any]:
+    """Return all options of a matcher, as JSON values."""
+    config: dict[str, Any] = {} if matcher.config is None else cattrs.unstructure(matcher.config)
+    return config

@@ -13,13 +13,15 @@ import attrs
 import cattrs
 import pandas
 
-from fssbench.board.archive import FILES, Result, read_result
-from fssbench.board.folds import known_folds
+from fssbench import registry
+from fssbench.data.dataset import Dataset
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
 from fssbench.metrics.metric import Metric
 from fssbench.results.consistency import near, rows_problem, score_problems
 from fssbench.results.record import RECORD_FILE, ROWS_FILE, Record
+from fssbench.results.result import FILES, Result, read_result
+from fssbench.specs import DatasetSpec
 from fssbench.statistics.intervals import score_intervals
 
 # An interval comes from floating-point comparisons of replicates with the score, which another
@@ -159,3 +161,18 @@ def measured_metrics(rows: pandas.DataFrame) -> dict[str, Metric]:
 def _brief(value: Any) -> str:
     text = " ".join(ascii(value).strip("'").split()) or "empty"
     return text if len(text) <= 70 else f"{text[:67]}…"
+
+
+def known_folds(dataset: str) -> int | None:
+    """Return the number of folds that the class of a registered dataset declares.
+
+    None for a dataset that is not installed, and for one whose class declares none: `Dataset`'s
+    own 1 is then only a default, which an object may replace.
+    """
+    try:
+        found = registry.load(registry.registry().get(DatasetSpec, dataset))
+    except FssbenchError:
+        return None
+    bases = [base for base in getattr(found, "__mro__", ()) if base is not Dataset]
+    declared = [vars(base)["folds"] for base in bases if isinstance(vars(base).get("folds"), int)]
+    return declared[0] if declared else None

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-import fssbench
+from fssbench._version import __version__
 
 PACKAGES = ("torchvision", "timm", "numpy", "pandas", "pillow", "pycocotools", "pluggy")
 
@@ -18,7 +18,7 @@ PACKAGES = ("torchvision", "timm", "numpy", "pandas", "pillow", "pycocotools", "
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, source commit and hardware; no path, no host name, no user name."""
     return {
-        "fssbench": fssbench.__version__,
+        "fssbench": __version__,
         **source_state(),
         "python": platform.python_version(),
         "packages": {

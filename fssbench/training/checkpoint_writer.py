@@ -8,8 +8,8 @@ import attrs
 import cattrs
 import torch
 
-from fssbench.evaluation.make_record import config_of
 from fssbench.matchers.checkpoint import write_checkpoint
+from fssbench.matchers.matcher import config_of
 from fssbench.runtime.environment import environment
 from fssbench.training.directory import BEST_FILE, LAST_FILE, TrainingDirectory
 from fssbench.training.plan import Plan

@@ -17,10 +17,9 @@ from fssbench.backbones.backbone import Backbone
 from fssbench.data.dataset import Dataset
 from fssbench.data.geometry import Geometry
 from fssbench.errors import FssbenchError, near
-from fssbench.evaluation.make_record import config_of
 from fssbench.inference.feature_cache import feature_bytes
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
-from fssbench.matchers.matcher import Matcher
+from fssbench.matchers.matcher import Matcher, config_of
 from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
 from fssbench.training.augment import Augmentation
 from fssbench.training.frozen_features import KEPT_BYTES

@@ -12,10 +12,10 @@ from records_for_tests import change_record
 from fssbench import registry
 from fssbench.board.board import build_boards
 from fssbench.board.check import check_boards
-from fssbench.board.folds import known_folds
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
 from fssbench.results.rows import read_rows, write_rows
+from fssbench.results.verify import known_folds
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from fssbench import registry
-from fssbench.board.archive import find_results, read_result
 from fssbench.board.markdown import render
 from fssbench.board.ranks import group_ranks
 from fssbench.board.tables import Table, make_boards
 from fssbench.results.record import Weights
+from fssbench.results.result import find_results, read_result
 from fssbench.results.rows import read_rows
 from fssbench.statistics.intervals import score_intervals
 

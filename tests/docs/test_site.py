@@ -57,7 +57,8 @@ def repository(tmp_path):
 
 
 def build(repository: Path) -> subprocess.CompletedProcess[str]:
-    pytest.importorskip("material", reason="mkdocs-material is not installed (fssbench[docs])")
+    for module in ("material", "mkdocstrings_handlers.python"):
+        pytest.importorskip(module, reason=f"{module} is not installed (fssbench[docs])")
     return subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(repository / "site")],
         cwd=repository, capture_output=True, text=True, check=False,

@@ -6,8 +6,8 @@ import attrs
 import pytest
 
 from fssbench import Evaluation, FssbenchError, evaluate, train
-from fssbench.board.archive import method_identity
 from fssbench.board.labels import method_label
+from fssbench.results.method import method_identity
 
 
 @pytest.fixture

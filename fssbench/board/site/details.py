@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fssbench.board.archive import training_facts
 from fssbench.board.tables import Row
 from fssbench.board.text import count, milliseconds, one_line
+from fssbench.results.method import training_facts
 from fssbench.results.record import Record
 
 LONGEST = 300

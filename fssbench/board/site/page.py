@@ -11,7 +11,6 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
-from fssbench.board.archive import read_result
 from fssbench.board.board import note_of, stored_results
 from fssbench.board.site.details import details
 from fssbench.board.site.html import Html, join, script_json, tag
@@ -21,6 +20,7 @@ from fssbench.board.text import one_line, paragraphs, score
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
 from fssbench.results.record import Record
+from fssbench.results.result import read_result
 from fssbench.results.verify import problems
 
 PAGE_FILE = "index.html"

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from fssbench.board.archive import training_facts
 from fssbench.board.published import PublishedRow, Source
 from fssbench.board.replays import REASON
 from fssbench.board.site.details import hardware
@@ -14,6 +13,7 @@ from fssbench.board.site.html import Html, join, tag
 from fssbench.board.site.scatter import Point, scatter
 from fssbench.board.tables import Board, Row, Table
 from fssbench.board.text import NONE, count, milliseconds, one_line, score
+from fssbench.results.method import training_facts
 from fssbench.results.record import Record
 
 Records = Mapping[int, Record]

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-import fssbench
+from fssbench._version import __version__
 from fssbench.data.prepare.archives import Archive
 from fssbench.data.prepare.disk import check_space
 from fssbench.errors import FssbenchError
@@ -83,7 +83,7 @@ def download(archive: Archive, folder: Path, progress: Progress = lambda done, t
 
 def _fetch(archive: Archive, part: Path, progress: Progress) -> None:
     there, tag = _size(part), _read_tag(part)
-    headers = {"User-Agent": f"fssbench/{fssbench.__version__}", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": f"fssbench/{__version__}", "Accept-Encoding": "identity"}
     if there and tag:
         # With If-Range a server whose file has changed sends the new one whole.
         headers |= {"Range": f"bytes={there}-", "If-Range": tag}

@@ -1,0 +1,93 @@
+"""Results: a record with its rows and its manifest, found and read."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import pandas
+
+from fssbench.episodes.manifest import Manifest
+from fssbench.errors import FssbenchError
+from fssbench.results.record import MANIFEST_FILE, RECORD_FILE, ROWS_FILE, Record
+from fssbench.results.rows import read_rows
+
+FILES = (RECORD_FILE, ROWS_FILE, MANIFEST_FILE)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._+-]{0,99}")
+_log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """One evaluation in a folder.
+
+    Attributes:
+        folder: holds ``record.json``, ``rows.csv.gz`` and ``manifest.jsonl.gz``.
+        record: the record.
+    """
+
+    folder: Path
+    record: Record
+
+    def rows(self) -> pandas.DataFrame:
+        """The per-episode table."""
+        return read_rows(self.folder / ROWS_FILE)
+
+    def manifest(self) -> Manifest:
+        """The episodes."""
+        return Manifest.read(self.folder / MANIFEST_FILE)
+
+
+def find_results(paths: Sequence[Path]) -> list[Path]:
+    """Folders that hold a record, at or below `paths`, sorted.
+
+    Runs that are not finished (a manifest, no record yet) are counted in a log warning.
+
+    Raises:
+        FssbenchError: a path does not exist, or there is no record below it.
+    """
+    found: set[Path] = set()
+    unfinished: set[Path] = set()
+    for path in paths:
+        if not path.is_dir():
+            raise FssbenchError(f"{path}: no such folder; name run directories, or what holds them")
+        records = {file.parent for file in path.rglob(RECORD_FILE)}
+        unfinished |= {file.parent for file in path.rglob(MANIFEST_FILE)} - records
+        if not records:
+            raise FssbenchError(f"{path}: no {RECORD_FILE} in or below it; finish a run first")
+        found |= records
+    if unfinished:
+        _log.warning("left out %d unfinished run(s), first %s", len(unfinished), min(unfinished))
+    return sorted(found)
+
+
+def read_result(folder: Path) -> Result:
+    """Read the record of a folder.
+
+    Raises:
+        FssbenchError: the record cannot be read, or a name in it cannot be a file name.
+    """
+    path = folder / RECORD_FILE
+    try:
+        record = Record.read(path)
+    except RecursionError as error:
+        raise FssbenchError(f"{path}: this is no record: nested too deep") from error
+    names = {
+        "dataset": record.dataset.name,
+        "protocol": record.protocol,
+        "matcher": record.matcher,
+        "backbone": record.backbone,
+    }
+    for what, name in names.items():
+        if not all(_NAME.fullmatch(part) for part in name.split("/")) or name.count("/") > 1:
+            raise FssbenchError(
+                f"{path}: {what} {name[:60]!r} is no name: use lower-case letters, digits and "
+                ". _ + -, with at most one /"
+            )
+    if record.fold < 0 or record.shots < 1:
+        raise FssbenchError(f"{path}: fold {record.fold}, shots {record.shots}: no such setting")
+    return Result(folder=folder, record=record)
