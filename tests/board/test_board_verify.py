@@ -15,7 +15,7 @@ from records_for_tests import change_record
 from registered_for_tests import registered
 
 from fssbench import Evaluation, FssbenchError, Manifest, build
-from fssbench.board import archive as results
+from fssbench.results import result as results
 from fssbench.cli import _run
 from fssbench.evaluation.evaluate import evaluate
 from fssbench.evaluation.reproduce import Rerun, draw_sample, verify_record
