@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from fssbench.nn.resize import resize
+from fssbench.nn import resize
 
 # How many channels there are and their kernels are the authors', not the paper's.
 NARROW, MIDDLE, WIDE = 16, 64, 128

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fssbench.nn.resize import resize
+from fssbench.nn import resize
 from fssbench_dcama.cascade import MIDDLE, NARROW, WIDE
 
 _FINEST = 4  # the mixer starts at a quarter of the input

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher, Stage
-from fssbench.nn import together
-from fssbench.nn.resize import resize
+from fssbench.nn import resize, together
 from fssbench_dcama.ablations import background_off, budget, otsu
 from fssbench_dcama.attention import MaskAggregation
 from fssbench_dcama.cascade import cascade, integrate_blocks, prepare_blocks

@@ -19,9 +19,9 @@ from fssbench import (
     Stage,
     StageContext,
 )
+from fssbench.nn import resize
 from fssbench_hdmnet.base import base_channels, check_base_classes
 from fssbench_hdmnet.distillation import distillation_losses
-from fssbench_hdmnet.maps import resize
 from fssbench_hdmnet.stages import cross_entropy
 
 if TYPE_CHECKING:
