@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fssbench.build import backbone, dataset, matcher, metric
     from fssbench.data.dataset import Dataset
     from fssbench.data.geometry import Geometry
+    from fssbench.data.images import read_image
     from fssbench.episodes.draw import Draw
     from fssbench.episodes.episode import Episode
     from fssbench.episodes.manifest import Manifest
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from fssbench.evaluation.evaluation import Evaluation
     from fssbench.evaluation.run import Run
     from fssbench.files import sha256
+    from fssbench.inference.pipeline import choose_device
     from fssbench.inference.predictor import Prediction, Predictor
     from fssbench.matchers.importing import Imported
     from fssbench.matchers.matcher import FeatureRequest, Matcher
@@ -65,6 +67,7 @@ _LAZY = {
     "read_tensors": "fssbench.backbones.weights",
     "Dataset": "fssbench.data.dataset",
     "Geometry": "fssbench.data.geometry",
+    "read_image": "fssbench.data.images",
     "Draw": "fssbench.episodes.draw",
     "Episode": "fssbench.episodes.episode",
     "Manifest": "fssbench.episodes.manifest",
@@ -73,6 +76,7 @@ _LAZY = {
     "sha256": "fssbench.files",
     "Evaluation": "fssbench.evaluation.evaluation",
     "evaluate": "fssbench.evaluation.evaluate",
+    "choose_device": "fssbench.inference.pipeline",
     "Prediction": "fssbench.inference.predictor",
     "Predictor": "fssbench.inference.predictor",
     "Record": "fssbench.results.record",
@@ -133,11 +137,13 @@ __all__ = [
     "WeightsInfo",
     "backbone",
     "build_manifest",
+    "choose_device",
     "dataset",
     "evaluate",
     "hookimpl",
     "matcher",
     "metric",
+    "read_image",
     "read_tensors",
     "sha256",
     "train",
