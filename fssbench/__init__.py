@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fssbench.build import backbone, dataset, matcher, metric
     from fssbench.data.dataset import Dataset
     from fssbench.data.geometry import Geometry
+    from fssbench.data.images import read_image
     from fssbench.episodes.draw import Draw
     from fssbench.episodes.episode import Episode
     from fssbench.episodes.manifest import Manifest
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from fssbench.evaluation.run import Run
     from fssbench.files import sha256
     from fssbench.importing import Imported
+    from fssbench.inference.pipeline import choose_device
     from fssbench.inference.predictor import Prediction, Predictor
     from fssbench.matchers.matcher import FeatureRequest, Matcher
     from fssbench.metrics.metric import Metric
@@ -64,6 +66,7 @@ _LAZY = {
     "read_tensors": "fssbench.backbones.weights",
     "Dataset": "fssbench.data.dataset",
     "Geometry": "fssbench.data.geometry",
+    "read_image": "fssbench.data.images",
     "Draw": "fssbench.episodes.draw",
     "Episode": "fssbench.episodes.episode",
     "Manifest": "fssbench.episodes.manifest",
@@ -72,6 +75,7 @@ _LAZY = {
     "sha256": "fssbench.files",
     "Evaluation": "fssbench.evaluation.evaluation",
     "evaluate": "fssbench.evaluation.evaluate",
+    "choose_device": "fssbench.inference.pipeline",
     "Prediction": "fssbench.inference.predictor",
     "Predictor": "fssbench.inference.predictor",
     "Record": "fssbench.results.record",
@@ -132,11 +136,13 @@ __all__ = [
     "WeightsInfo",
     "backbone",
     "build_manifest",
+    "choose_device",
     "dataset",
     "evaluate",
     "hookimpl",
     "matcher",
     "metric",
+    "read_image",
     "read_tensors",
     "sha256",
     "train",

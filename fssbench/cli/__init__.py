@@ -23,7 +23,6 @@ _VERBS = {
     "episodes": "fssbench.cli.episodes:episodes",
     "data": "fssbench.cli.data:data",
     "plugin": "fssbench.cli.plugin:plugin",
-    "analyse": "fssbench_fsdino.command:analyse",
     "list": "fssbench.cli.listing:list_",
     "show": "fssbench.cli.show:show",
     "doctor": "fssbench.cli.doctor:doctor",

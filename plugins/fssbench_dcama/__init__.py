@@ -6,12 +6,12 @@ from fssbench import MatcherSpec
 
 
 def fssbench_matchers() -> list[MatcherSpec]:
-    """The method."""
+    """Return the spec of DCAMA."""
     return [
         MatcherSpec(
             name="dcama",
             summary="query mask = support masks weighted by dense multi-layer cross attention",
-            factory="fssbench_dcama.model:Dcama",
+            factory="fssbench_dcama.ablations:dcama",
             config="fssbench_dcama.config:DcamaConfig",
             stages="fssbench_dcama.stages:stages",
             recipes="fssbench_dcama:recipes.toml",

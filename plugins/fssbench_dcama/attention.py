@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 # its cache and take a third of the time of all at once; a GPU wants large pieces.
 _WEIGHTS_CPU = 1 << 19
 _WEIGHTS_GPU = 1 << 26
-# So many may be kept for the backward pass (64 MiB in float32); more are computed again in it.
+# Limit of weights stored for the backward pass (64 MiB in float32); more are recomputed there.
 _KEPT = 1 << 24
 
 
@@ -22,14 +22,14 @@ class MaskAggregation(nn.Module):
     """Query masks from support masks, weighted by how much a query pixel resembles theirs.
 
     The value of the attention is the support mask itself, so there is neither a value nor an
-    output projection; the heads' answers are averaged. All layers of one scale share one of these.
+    output projection; the heads are averaged. All layers of one scale share one of these.
 
     Args:
         channels: C of the features.
         heads: attention heads; they divide C among them.
         pixels: h · w of the largest feature map.
         dropout: of the features with their positions added, and of attention weights, in training.
-        gain: what initial weights of the projections are multiplied with.
+        gain: factor of the initial weights of the projections.
     """
 
     positions: Tensor
@@ -47,7 +47,7 @@ class MaskAggregation(nn.Module):
         self.register_buffer("positions", sinusoids(pixels, channels), persistent=False)
 
     def keys(self, features: Tensor) -> Tensor:
-        """What support pixels are found by, made once for a support set.
+        """Return the attention keys of support pixels, computed once for a support set.
 
         Args:
             features: (B, K, C, h, w). Each shot's positions start anew.
@@ -59,7 +59,7 @@ class MaskAggregation(nn.Module):
         return self._split(tokens.flatten(1, 2))
 
     def queries(self, features: Tensor) -> Tensor:
-        """What query pixels look with, made once for a query.
+        """Return the attention queries of query pixels, computed once for a query.
 
         Args:
             features: (B, C, h, w).
@@ -85,7 +85,7 @@ class MaskAggregation(nn.Module):
         return masks.view(-1, *features.shape[-2:])
 
     def aggregate(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """As `forward`, of projected queries.
+        """Aggregate support masks for projected queries.
 
         Args:
             queries: of Q query pixels, as `queries` gives them, (B, heads, Q, C / heads).
@@ -104,20 +104,20 @@ class MaskAggregation(nn.Module):
         return each.view(-1, self.heads, queries.shape[2]).mean(1)
 
     def _tokens(self, features: Tensor) -> Tensor:
-        """(…, C, h, w) to (…, h·w, C), with positions."""
+        """Reshape (…, C, h, w) to (…, h·w, C) and add positions."""
         tokens = features.flatten(-2).transpose(-2, -1)
         tokens = tokens + self.positions[: tokens.shape[-2]].to(tokens.dtype)
         return functional.dropout(tokens, self.dropout, self.training)
 
     def _split(self, tokens: Tensor) -> Tensor:
-        """(B, N, C) to (B, heads, N, C / heads)."""
+        """Split (B, N, C) into heads (B, heads, N, C / heads)."""
         batch, length, channels = tokens.shape
         heads = tokens.view(batch, length, self.heads, channels // self.heads)
         return heads.transpose(1, 2).contiguous()
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, *, dropout: float = 0.0) -> Tensor:
-    """softmax(Q Kᵀ) V of equation 1, piece by piece: never are all weights in memory.
+    """Return softmax(Q Kᵀ) V of equation 1, computed in pieces to bound memory.
 
     Args:
         queries: scaled, (N, Q, d).
@@ -165,7 +165,7 @@ def _attend_in_place(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     rows = max(1, min(length, _WEIGHTS_CPU // 2 // keys.shape[1]))
     weights = queries.new_empty(rows, keys.shape[1])
     result = queries.new_empty(count, length)
-    # Operations with `out` are not cast anyway; told so, autocast does not object.
+    # Autocast rejects operations with `out`, which it would not cast anyway.
     with torch.autocast("cpu", enabled=False):
         for head in range(count):
             for start in range(0, length, rows):
@@ -178,7 +178,7 @@ def _attend_in_place(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def sinusoids(length: int, channels: int) -> Tensor:
-    """Sine and cosine of 1-D positions (Vaswani et al., section 3.5): float (length, channels)."""
+    """Return sinusoidal 1-D positions (Vaswani et al., section 3.5): float (length, channels)."""
     position = torch.arange(length, dtype=torch.float32).unsqueeze(1)
     frequency = torch.exp(torch.arange(0, channels, 2) * (-math.log(10000.0) / channels))
     angles = position * frequency

@@ -1,4 +1,4 @@
-"""The first half of the decoder: masks are handed on from coarse scales to fine ones (figure 2)."""
+"""The first half of the decoder, which joins masks from coarse scales to fine ones (figure 2)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from fssbench.nn.resize import resize
+from fssbench.nn import resize
 
-# How many channels there are and their kernels are the authors', not the paper's.
+# Channels and kernel sizes are from the authors' code; the paper does not state them.
 NARROW, MIDDLE, WIDE = 16, 64, 128
 _KERNELS = {32: (3, 3, 3), 16: (5, 3, 3), 8: (5, 5, 3)}
 
 
 def prepare_blocks(layers: Mapping[int, int]) -> nn.ModuleDict:
-    """From the masks of all layers of a scale to 128 channels.
+    """Build the blocks from the masks of a scale to 128 channels.
 
     Args:
-        layers: how many a scale has, by stride.
+        layers: number of layers of each scale, by stride.
 
     Returns:
         A block for each stride, for `cascade`.
@@ -31,19 +31,19 @@ def prepare_blocks(layers: Mapping[int, int]) -> nn.ModuleDict:
 
 
 def integrate_blocks(strides: Sequence[int]) -> nn.ModuleDict:
-    """Joining a scale with the coarser ones: a block for each of these strides, for `cascade`."""
+    """Build the blocks that join a scale with coarser ones, one for each stride, for `cascade`."""
     return nn.ModuleDict({str(stride): _convolutions((WIDE,) * 4, (3, 3, 3)) for stride in strides})
 
 
 def cascade(
     masks: Mapping[int, Tensor], *, prepare: nn.ModuleDict, integrate: nn.ModuleDict
 ) -> Tensor:
-    """Hand masks on from the coarsest scale to the finest.
+    """Join the masks of all scales, from the coarsest to the finest.
 
     Args:
-        masks: by stride, (B, L, h, w) of its L layers.
-        prepare: of `prepare_blocks`, for all strides.
-        integrate: of `integrate_blocks`, for all strides but the coarsest.
+        masks: (B, L, h, w) of the L layers of each stride.
+        prepare: blocks of `prepare_blocks`, for all strides.
+        integrate: blocks of `integrate_blocks`, for all strides but the coarsest.
 
     Returns:
         (B, 128, h, w) of the finest scale.
@@ -57,7 +57,7 @@ def cascade(
 
 
 def _convolutions(channels: Sequence[int], kernels: Sequence[int]) -> nn.Sequential:
-    """Conv blocks: convolution, group norm, ReLU."""
+    """Build blocks of convolution, group norm and ReLU."""
     steps: list[nn.Module] = []
     for before, after, kernel in zip(channels, channels[1:], kernels, strict=False):
         steps += [

@@ -1,4 +1,4 @@
-"""Reads the authors' own checkpoint files."""
+"""Import of the authors' checkpoint files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from fssbench_dcama.config import DcamaConfig
 from fssbench_dcama.model import Dcama
 
 _MODEL, _BACKBONE = "model.", "feature_extractor."
-# What stands before one of these is the prefix of a wrapper.
+# The text before one of these is the prefix of a wrapper module.
 _MARKS = (_BACKBONE, f"{_MODEL}DCAMA_blocks.")
 
 
 def import_official(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Imported:
-    """Match the authors' names with ours; the files hold the backbone, too.
+    """Map the authors' tensor names to ours; their files contain the backbone, too.
 
     Args:
-        tensors: of the authors' file, by name.
+        tensors: tensors of the authors' file, by name.
         backbone: names and shapes of the encoder's features.
     """
     ours = official_names(Dcama(config=DcamaConfig(), backbone=backbone))
@@ -43,10 +43,10 @@ def _wrapper(names: Iterable[str]) -> str:
 
 
 def official_names(matcher: Dcama) -> dict[str, str]:
-    """Our name of each tensor by the authors'.
+    """Return our tensor names by the authors' names.
 
     They number scales from fine to coarse for attention and from coarse to fine for convolutions;
-    inside of a block of convolutions, theirs and ours have the same order.
+    within a block of convolutions, both have the same order.
     """
     parts = {}
     for name in matcher.attention:

@@ -1,4 +1,4 @@
-"""Options of the method."""
+"""Options of DCAMA."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ class DcamaConfig:
     Attributes:
         size: encoder input side in pixels; None for the backbone's own (384 for ResNet and Swin-B).
         attention: strides of the scales whose layers aggregate masks (table S4).
-        skip: strides of the scales whose last layer is given to the mixer (table S3).
-        support_skip: the mixer sees skip connections of the support, too (table S5, row a).
+        skip: strides of the scales whose last layer is an input of the mixer (table S3).
+        support_skip: skip connections of the support for the mixer (table S5, row a).
         background: background pixels of the support take part; without them, support features are
             multiplied with the mask before attention (table 3).
         pixels: support pixels of each shot and scale that take part, up to half of them from the
             foreground, evenly spread; None for all (table S5, row b).
-        shots: how several shots are used (table 4): ``one-pass`` (all their pixels are keys at
+        shots: use of several shots (table 4): ``one-pass`` (all their pixels are keys at
             once), or ensembles of 1-shot predictions: ``voting``, ``averaging``, ``hsnet`` (votes
             divided by the largest vote) and ``scl`` (cross-guided averaging).
         output: ``mask``, or the aggregated masks of one scale, summed over its layers and binarised
             with Otsu's method (figure 6): ``1/8``, ``1/16`` or ``1/32``.
         heads: attention heads.
         dropout: in training, of features with positions and of attention weights.
-        gain: what initial weights of the attention's projections are multiplied with; 1 as in the
-            authors' code. Features of small norm need more (not in the paper): theirs is an
-            attention that starts almost uniform, and a mixer that learns to do without it.
+        gain: factor of the initial weights of the attention's projections; 1 as in the authors'
+            code. Features of small norm need more (not in the paper): with 1, their attention
+            starts almost uniform and the mixer learns to ignore it.
     """
 
     size: int | None = None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fssbench.nn.resize import resize
+from fssbench.nn import resize
 from fssbench_dcama.cascade import MIDDLE, NARROW, WIDE
 
 _FINEST = 4  # the mixer starts at a quarter of the input
@@ -37,7 +37,7 @@ class Mixer(nn.ModuleList):
         self.side = size // _FINEST
 
     def skipped(self, maps: Mapping[str, Tensor], *, side: int) -> Tensor:
-        """The first convolution of one side's skip connections, without its bias.
+        """Apply the first convolution to one side's skip connections, without its bias.
 
         Args:
             maps: features by layer, (B, C, h, w).
@@ -61,7 +61,7 @@ class Mixer(nn.ModuleList):
 
         Args:
             masks: of the cascade, (B, 128, h, w).
-            skipped: of `skipped`, None for what is not there.
+            skipped: results of `skipped`; None without skip connections.
 
         Returns:
             (B, 2, size, size), background and foreground.
@@ -76,17 +76,17 @@ class Mixer(nn.ModuleList):
 
 
 class FirstMixerBlock(nn.Sequential):
-    """Its first convolution is a sum: of masks, of the query's and of the support's features.
+    """A mixer block whose first convolution is a sum over masks, query and support features.
 
-    Each part is made as often as its input is new.
+    Each summand is computed once for each new input.
     """
 
     def part(self, maps: Tensor, channels: Sequence[int]) -> Tensor:
-        """The first convolution of some of its input channels, without the bias.
+        """Apply the first convolution to some of its input channels, without the bias.
 
         Args:
             maps: (B, C, h, w).
-            channels: C numbers of these among all input channels.
+            channels: indices of these C channels among all input channels.
 
         Returns:
             (B, 128, h, w).
@@ -95,11 +95,11 @@ class FirstMixerBlock(nn.Sequential):
         return functional.conv2d(maps, weight[:, list(channels)], padding=padding)
 
     def forward(self, masks: Tensor, *parts: Tensor | None) -> Tensor:
-        """The whole block.
+        """Apply the whole block.
 
         Args:
             masks: (B, 128, h, w), the first of the input channels.
-            parts: of `part`, None for what is not there.
+            parts: results of `part`; None for absent inputs.
 
         Returns:
             (B, 64, h, w).
@@ -122,7 +122,7 @@ class FirstMixerBlock(nn.Sequential):
 
 
 def _block(before: int, middle: int, after: int, *, last_relu: bool) -> nn.Sequential:
-    """Two convolutions, each with a ReLU unless logits come out."""
+    """Build two convolutions with ReLUs; the last one has none if its output is logits."""
     steps = [
         nn.Conv2d(before, middle, 3, padding=1),
         nn.ReLU(inplace=True),

@@ -1,4 +1,4 @@
-"""What is kept of supports and queries."""
+"""Prepared supports and queries."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 @attrs.frozen(eq=False)
 class Support:
-    """What a support set says.
+    """The query-independent part of a support set.
 
     Attributes:
-        keys: of S support pixels by layer, (B, heads, S, C / heads).
-        values: their mask values by stride, (B, S).
+        keys: keys of S support pixels by layer, (B, heads, S, C / heads).
+        values: mask values of these pixels by stride, (B, S).
         skips: support features for the mixer by layer, (B, C, h, w).
-        mixed: what the mixer's first convolution makes of the skips, (B, 128, size / 4, size / 4);
-            None where it is not made yet, or there is nothing to mix.
+        mixed: the mixer's first convolution of the skips, (B, 128, size / 4, size / 4); None if
+            it is not computed yet, or there are no skips.
     """
 
     keys: Mapping[str, Tensor]
@@ -29,13 +29,13 @@ class Support:
 
 @attrs.frozen(eq=False)
 class Query:
-    """What of a query does not depend on its support.
+    """The support-independent part of a query.
 
     Attributes:
-        projected: of its pixels by layer, (B, heads, h·w, C / heads), scaled for `attend`.
+        projected: projected pixels by layer, (B, heads, h·w, C / heads), scaled for `attend`.
         sizes: (h, w) by stride.
-        mixed: what the mixer's first convolution makes of the skips, (B, 128, size / 4, size / 4);
-            None where nothing is mixed.
+        mixed: the mixer's first convolution of the skips, (B, 128, size / 4, size / 4); None if
+            there are no skips.
     """
 
     projected: Mapping[str, Tensor]
@@ -43,23 +43,8 @@ class Query:
     mixed: Tensor | None
 
 
-@attrs.frozen(eq=False)
-class Guide:
-    """A support that is to guide the others, too (the ensemble ``scl``).
-
-    Attributes:
-        support: of one shot.
-        features: for each requested layer (1, C, h, w).
-        mask: uint8 (1, H, W).
-    """
-
-    support: Support
-    features: Mapping[str, Tensor]
-    mask: Tensor
-
-
 def side_by_side(shots: Sequence[Support]) -> Support:
-    """K supports of one shot each as one support of K."""
+    """Concatenate K supports of one shot each to one support of K shots."""
     first = shots[0]
     if len(shots) == 1:
         return first

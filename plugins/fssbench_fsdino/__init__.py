@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fssbench import MatcherSpec
+
+if TYPE_CHECKING:
+    import click
 
 
 def fssbench_matchers() -> list[MatcherSpec]:
-    """Return the description of FS-DINO."""
+    """Return the spec of FS-DINO."""
     return [
         MatcherSpec(
             name="fsdino",
@@ -23,3 +28,10 @@ def fssbench_matchers() -> list[MatcherSpec]:
             parameter_counts={"dinov2-b": 9_080_814},
         )
     ]
+
+
+def fssbench_commands() -> list[click.Command]:
+    """Return the verb ``analyse``."""
+    from fssbench_fsdino.command import analyse
+
+    return [analyse]

@@ -1,4 +1,4 @@
-"""``fssbench analyse``."""
+"""The ``fssbench analyse`` verb."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 
 import click
-
-from fssbench.cli.options import json_option, plugin_option
 
 
 @click.group()
@@ -31,8 +29,9 @@ def analyse() -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("similarity"),
               show_default=True, help="Folder of the pictures.")  # fmt: skip
-@json_option
-@plugin_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-p", "--plugin", multiple=True, expose_value=False, metavar="PLUGIN",
+              help="Load a plugin: a module, or a .py file.")  # fmt: skip
 def similarity(
     images: tuple[Path, ...], backbone: str, weights: str, reference: str, reference_weights: str,
     points: tuple[str, ...], size: int | None, device: str, out: Path, as_json: bool,
@@ -42,18 +41,16 @@ def similarity(
     from rich.console import Console
     from rich.table import Table
 
-    from fssbench import build
-    from fssbench.data.images import read_image
-    from fssbench.inference.pipeline import choose_device
+    import fssbench
     from fssbench_fsdino.similarity import draw_similarity, layer_features, rank_layers
 
     places = [_point(text) for text in points] or [
         (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75),
     ]  # fmt: skip
-    where = choose_device(device)
-    pictures = {path: read_image(path, missing="no such file") for path in images}
-    encoder = build.backbone(backbone, weights).to(where)
-    other = build.backbone(reference, reference_weights).to(where)
+    where = fssbench.choose_device(device)
+    pictures = {path: fssbench.read_image(path, missing="no such file") for path in images}
+    encoder = fssbench.backbone(backbone, weights).to(where)
+    other = fssbench.backbone(reference, reference_weights).to(where)
     last = other.info.last_layer
     features, references, written = [], [], []
     out.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from fssbench.backbones.backbone import Backbone
-from fssbench.data.geometry import Geometry
-from fssbench.errors import FssbenchError
+from fssbench import Backbone, FssbenchError, Geometry
 from fssbench.nn import correlation
 
 TILE = 120

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher
-from fssbench.nn import together
+from fssbench.nn import resize, together
 from fssbench_hdmnet.base import BaseLearner, any_base_class
 from fssbench_hdmnet.config import HdmNetConfig
 from fssbench_hdmnet.decoder import Decoder
 from fssbench_hdmnet.ensemble import Ensemble, gram
 from fssbench_hdmnet.layers import choose_layers
-from fssbench_hdmnet.maps import resize, resize_nearest, sides
+from fssbench_hdmnet.maps import resize_nearest, sides
 from fssbench_hdmnet.matching import MatchingModule, joined_keys
 from fssbench_hdmnet.outputs import Outputs
 from fssbench_hdmnet.prepared import Query, Support

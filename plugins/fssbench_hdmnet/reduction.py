@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fssbench_hdmnet.maps import pointwise, resize, sides, to_map, to_tokens
+from fssbench.nn import resize
+from fssbench_hdmnet.maps import pointwise, sides, to_map, to_tokens
 
 REDUCED = 256
 """Channels of the fused features."""

@@ -20,9 +20,9 @@ from fssbench import (
     Stage,
     StageContext,
 )
+from fssbench.nn import resize
 from fssbench_hdmnet.base import BaseLearner, base_channels, check_base_classes
 from fssbench_hdmnet.distillation import distillation_losses
-from fssbench_hdmnet.maps import resize
 
 if TYPE_CHECKING:
     from fssbench_hdmnet.model import HdmNet

@@ -70,7 +70,7 @@ def straightforward(matcher, query, support, masks):
     skips = {name: support[name].amax(1) for name in matcher.skips}
     whole = Support({}, {}, skips)
     asked = Query({}, {}, matcher._mixed_skips(query, side=0))
-    mixed = matcher._mix(matcher._cascade(aggregated), asked, whole)
+    mixed = matcher._join(aggregated, asked, whole)
     return mixed[:, 1] - mixed[:, 0]
 
 

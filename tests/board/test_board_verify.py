@@ -15,7 +15,6 @@ from records_for_tests import change_record
 from registered_for_tests import registered
 
 from fssbench import Evaluation, FssbenchError, Manifest, build
-from fssbench.results import result as results
 from fssbench.cli import _run
 from fssbench.evaluation.evaluate import evaluate
 from fssbench.evaluation.reproduce import Rerun, draw_sample, verify_record
@@ -23,6 +22,7 @@ from fssbench.evaluation.reproduction import SAME, compare_rows
 from fssbench.files import sha256
 from fssbench.matchers.checkpoint import write_checkpoint
 from fssbench.metrics.iou import IoU
+from fssbench.results import result as results
 from fssbench.results.record import Record
 from fssbench.results.rows import read_rows, write_rows
 

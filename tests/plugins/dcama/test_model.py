@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import fssbench
 from fssbench import BackboneInfo, FssbenchError, LayerInfo
-from fssbench_dcama import ablations, attention, ensemble
+from fssbench_dcama import ablations, attention
 from fssbench_dcama.stages import stages
 
 SIZE = 64
@@ -320,36 +320,36 @@ VOTES = torch.tensor([[[3.0, 3.0, 3.0, -3.0]], [[1.0, 1.0, -1.0, -1.0]], [[2.0, 
 
 
 def test_voting():
-    logits = ensemble.combine([v[None] for v in VOTES], "voting")  # votes 3 2 1 0
+    logits = ablations.combine([v[None] for v in VOTES], "voting")  # votes 3 2 1 0
     assert (logits > 0).tolist() == [[[True, True, False, False]]]
-    tie = ensemble.combine([v[None] for v in VOTES[:2]], "voting")  # votes 2 2 1 0: half is too few
+    tie = ablations.combine([v[None] for v in VOTES[:2]], "voting")  # 2 2 1 0: half is too few
     assert (tie > 0).tolist() == [[[True, True, False, False]]]
 
 
 def test_hsnets_votes():
-    logits = ensemble.combine([v[None] for v in VOTES], "hsnet")
+    logits = ablations.combine([v[None] for v in VOTES], "hsnet")
     assert (logits > 0).tolist() == [[[True, True, False, False]]]  # 3/3 2/3 1/3 0
-    tie = ensemble.combine([v[None] for v in VOTES[:2]], "hsnet")
+    tie = ablations.combine([v[None] for v in VOTES[:2]], "hsnet")
     assert (tie > 0).tolist() == [[[True, True, True, False]]]  # 1/2 is enough
-    alone = ensemble.combine([-VOTES[:1].abs(), VOTES[1:2] - 1.5, VOTES[1:2] - 5], "hsnet")
+    alone = ablations.combine([-VOTES[:1].abs(), VOTES[1:2] - 1.5, VOTES[1:2] - 5], "hsnet")
     assert not (alone > 0).any()  # nobody votes
-    few = ensemble.combine([-VOTES[:1].abs(), VOTES[1:2], -VOTES[1:2].abs()], "hsnet")
+    few = ablations.combine([-VOTES[:1].abs(), VOTES[1:2], -VOTES[1:2].abs()], "hsnet")
     assert (few > 0).tolist() == [[[True, True, False, False]]]  # 1 vote is the largest
 
 
 def test_averaging_is_of_probabilities():
-    logits = ensemble.combine([v[None] for v in VOTES], "averaging")
+    logits = ablations.combine([v[None] for v in VOTES], "averaging")
     mean = (0.95257413 + 0.73105858 + 0.11920292) / 3
     assert logits[0, 0, 1].item() == pytest.approx(math.log(mean / (1 - mean)), abs=1e-4)
-    same = ensemble.combine([VOTES[:1]] * 4, "averaging")
+    same = ablations.combine([VOTES[:1]] * 4, "averaging")
     torch.testing.assert_close(same, VOTES[:1], rtol=1e-4, atol=1e-4)
 
 
 def test_cross_guided_averaging():
-    weighted = ensemble.combine([v[None] for v in VOTES], "scl", torch.tensor([[0.0, 0.5, 0.0]]))
+    weighted = ablations.combine([v[None] for v in VOTES], "scl", torch.tensor([[0.0, 0.5, 0.0]]))
     torch.testing.assert_close(weighted, VOTES[1:2], rtol=1e-4, atol=1e-4)
-    unknown = ensemble.combine([v[None] for v in VOTES], "scl", torch.zeros(1, 3))
-    average = ensemble.combine([v[None] for v in VOTES], "averaging")
+    unknown = ablations.combine([v[None] for v in VOTES], "scl", torch.zeros(1, 3))
+    average = ablations.combine([v[None] for v in VOTES], "averaging")
     torch.testing.assert_close(unknown, average)
 
     # Supports that say "everything", "nothing" and "the left half", which is right.
@@ -357,7 +357,7 @@ def test_cross_guided_averaging():
     masks[..., :2] = 1
     left = torch.where(masks[:, 0] == 1, 1.0, -1.0)
     answers = [torch.ones(1, 4, 4), -torch.ones(1, 4, 4), left]
-    weights = ensemble.guided_weights(
+    weights = ablations.guided_weights(
         lambda query, guide: answers[guide], {"x": torch.zeros(1, 3, 1, 1, 1)}, masks, [0, 1, 2]
     )
     assert weights.tolist() == [[0.5, 0.0, 1.0]]
@@ -373,7 +373,7 @@ def test_ensembles_are_made_of_1_shot_predictions(strategy):
     ]
     matcher = make(shots=strategy)
     embedded = matcher.embed_support(other, masks)
-    expected = ensemble.combine(single, strategy, embedded.weights)
+    expected = ablations.combine(single, strategy, embedded.weights)
     torch.testing.assert_close(run(matcher, query, other, masks), expected)
     # One shot is the same for all strategies.
     one = run(matcher, query, part(other, slice(None), slice(0, 1)), masks[:, :1])
