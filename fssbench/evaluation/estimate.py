@@ -130,7 +130,7 @@ def measure_rates(bench: Evaluator, manifest: Manifest) -> Rates:
     seconds, cache = once(episodes)
     other = max(0.0, seconds - sum(pipeline.seconds.values())) / len(episodes)
     calls = pipeline.calls
-    memory = cost.peak_memory_mib(pipeline.device) * 2**20 - cache.kept.bytes
+    memory = cost.peak_memory_mib(pipeline.device) * 2**20 - cache.memory.bytes
     return Rates(
         seconds={
             "other": other,
@@ -275,7 +275,7 @@ class _Sham:
         """Go through a manifest as an evaluation does."""
         size = bench.job.batch_size
         cache = FeatureCache(
-            cast(Pipeline, self), cast(Dataset, self), bench.cache.kept.budget // _UNIT,
+            cast(Pipeline, self), cast(Dataset, self), bench.cache.memory.budget // _UNIT,
             batch_size=size,
         )  # fmt: skip
         for task in cache.plan(chunks_of(manifest.episodes)):
@@ -291,7 +291,7 @@ class _Sham:
             )
             for start in range(0, count, size):
                 opened.logits(range(start, min(count, start + size)))
-                self.fullest = max(self.fullest, cache.kept.bytes)
+                self.fullest = max(self.fullest, cache.memory.bytes)
 
     # As a pipeline.
 

@@ -14,7 +14,7 @@ from fssbench.data.dataset import IGNORE, Dataset
 from fssbench.episodes.draw import Draw
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError
-from fssbench.inference.chunk_loader import unwrapped
+from fssbench.inference.chunk_loader import raise_errors
 from fssbench.training.augment import Augmentation
 from fssbench.training.samples import Sample
 from fssbench.training.stage import Feed
@@ -193,7 +193,7 @@ def load_batches(
         num_workers=min(workers, len(portions)),
         pin_memory=pin,
     )
-    yield from unwrapped(source, go_on="go on with --resume")
+    yield from raise_errors(source, advice="continue with --resume")
 
 
 def portions_of(

@@ -251,7 +251,7 @@ def test_two_runs_in_one_directory(tmp_path):
         first.kill()
         first.communicate()
     assert second.returncode == 2
-    assert "another process is at this run" in second.stderr
+    assert "another process uses this run folder" in second.stderr
     assert second.stderr.count("\n") == 1
 
 
@@ -270,7 +270,7 @@ def test_unreadable_run_directories(job, tmp_path):
         evaluate(attrs.evolve(job, out=tmp_path / "file"))
     (result,) = evaluate(job)
     (result.folder / "run.json").write_text("{")
-    with pytest.raises(FssbenchError, match=r"run\.json: cannot read which run"):
+    with pytest.raises(FssbenchError, match=r"run\.json: cannot read the identity of the run"):
         evaluate(job)
 
 

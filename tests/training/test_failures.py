@@ -126,7 +126,7 @@ def test_two_trainings_in_one_directory(job):
     )
     try:
         assert holder.stdout.readline()
-        with pytest.raises(FssbenchError, match="another process is at this training"):
+        with pytest.raises(FssbenchError, match="another process uses this training folder"):
             train(job, steps=1, validation_episodes=0, resume=True)
     finally:
         holder.kill()
