@@ -33,8 +33,8 @@ class Panels:
     """An observer that draws some episodes into ``panels/`` of the run directory.
 
     Args:
-        run: the evaluation.
-        count: how many, spread evenly over the manifest.
+        run: evaluation to draw.
+        count: number of episodes, spread evenly over the manifest.
     """
 
     def __init__(self, run: Run, count: int) -> None:
@@ -46,7 +46,7 @@ class Panels:
         self, run: Run, chunk: int, episodes: Sequence[Episode], rows: pandas.DataFrame,
         predictions: Sequence[Tensor],
     ) -> None:  # fmt: skip
-        """Draw those episodes of a chunk that are wanted."""
+        """Draw the selected episodes of a chunk."""
         del chunk
         for position, episode in enumerate(episodes):
             if episode.index in self._wanted:
@@ -60,7 +60,7 @@ class Panels:
 
 
 def draw_episode(run: Run, episode: Episode, prediction: Tensor, iou: float) -> Image.Image:
-    """One row of tiles: supports with their masks, query, truth, the matcher's maps, prediction."""
+    """Draw one row of tiles: supports with masks, query, truth, the matcher's maps, prediction."""
     dataset = run.dataset
     tiles = []
     for image_id, class_id in episode.supports():
@@ -80,7 +80,7 @@ def draw_episode(run: Run, episode: Episode, prediction: Tensor, iou: float) -> 
 
 
 def painted(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> NDArray[numpy.float32]:
-    """A picture with a mask over it, outlined, and ignored pixels in grey.
+    """Draw a mask with its outline over an image, and ignored pixels in grey.
 
     Args:
         image: uint8 (3, H, W).
@@ -104,7 +104,7 @@ def _overlay(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> Image
 
 
 def _heat(image: Tensor, heat: Tensor) -> Image.Image:
-    """A map over a greyed image, from blue (its least value) to red (its largest)."""
+    """Draw a map over a greyscale image, from blue (minimum) to red (maximum)."""
     values = heat.double().numpy()
     spread = float(values.max() - values.min())
     level = (values - values.min()) / spread if spread > 0 else numpy.zeros_like(values)

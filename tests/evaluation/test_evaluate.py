@@ -192,7 +192,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, after):
     harmless.write_text("import os\nos.kill = lambda *_: None\n")
     resumed = cli(*small(tmp_path / "a", *settings, "-p", str(harmless), matcher="badly"))
     assert resumed.returncode == 0, resumed.stderr
-    assert (f"going on after {after // 20 * 20} episodes" in resumed.stderr) == (after >= 20)
+    assert (f"resuming after {after // 20 * 20} episodes" in resumed.stderr) == (after >= 20)
     straight = cli(*small(tmp_path / "b", *settings, "-p", str(harmless), matcher="badly"))
     assert straight.returncode == 0, straight.stderr
     assert rows_file(tmp_path / "a").read_bytes() == rows_file(tmp_path / "b").read_bytes()

@@ -398,7 +398,7 @@ def test_a_matcher_that_finds_no_memory(job, undisturbed, monkeypatch, error):
         return original(self, query, support)
 
     monkeypatch.setattr(methods_for_tests.Mixer, "segment", segment)
-    one_line(job, match=r"episode \d+ .*: out of memory; run the same command again to go on")
+    one_line(job, match=r"episode \d+ .*: out of memory; run the same command again .* to resume")
     monkeypatch.undo()
     (journal,) = job.out.rglob(JOURNAL_FILE)
     assert journal.read_bytes().count(b"\n") == 1
