@@ -289,11 +289,11 @@ def test_wrong_numbers_of_processes(job, monkeypatch):
     with pytest.raises(FssbenchError, match="--devices must be at least 1"):
         attrs.evolve(job, devices=0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    placed = ProcessGroup(count=2, local_count=2, local_rank=1).placed
-    assert placed(attrs.evolve(job, devices=2)).device == "cuda:1"
-    assert placed(attrs.evolve(job, device="cpu")).device == "cpu"
+    with_device = ProcessGroup(count=2, local_count=2, local_rank=1).with_device
+    assert with_device(attrs.evolve(job, devices=2)).device == "cuda:1"
+    assert with_device(attrs.evolve(job, device="cpu")).device == "cpu"
     with pytest.raises(FssbenchError, match="need a device each; use --device cuda"):
-        placed(attrs.evolve(job, device="cuda:0"))
+        with_device(attrs.evolve(job, device="cuda:0"))
     with pytest.raises(FssbenchError, match="--devices 3: this machine has 2 GPUs"):
         ProcessGroup(count=3, local_count=3).with_device(job)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
