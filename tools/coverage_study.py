@@ -1,4 +1,4 @@
-"""Do the intervals of `fssbench board compare` hold the truth as often as they say?
+"""Study of the actual coverage of the intervals of `fssbench board compare`.
 
 Simulates many benchmarks of two methods whose true difference is known, compares the methods on
 each, and counts how often the 95 % interval of the difference holds the truth. Query images are
@@ -33,7 +33,7 @@ PIXELS = 40_000  # of an image
 
 @attrs.frozen(kw_only=True)
 class Method:
-    """IoU by class (C,), and by how much it grows from the smallest object to the largest."""
+    """Draw the IoU by class (C,), and its increase from the smallest to the largest object."""
 
     quality: tuple[float, ...]
     slope: float
@@ -73,7 +73,7 @@ DESIGNS = {
 def simulate(
     design: Design, methods: tuple[Method, Method], generator: numpy.random.Generator
 ) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    """Rows of both methods on one fold."""
+    """Return the rows of both methods on one fold."""
     classes = len(methods[0].quality)
     counts = generator.integers(1, design.repeats + 1, size=design.images)
     image = numpy.repeat(numpy.arange(design.images), counts)
@@ -114,7 +114,7 @@ def _rows(
 
 
 def truth(method: Method) -> dict[str, float]:
-    """The scores of infinitely many episodes, in percent.
+    """Return the scores of infinitely many episodes, in percent.
 
     With t uniform on (-1, 1), the union is SIZE (1 + SPREAD t), the IoU is q + slope t, and their
     product has the mean SIZE (q + slope SPREAD / 3); classes are equally frequent.
@@ -133,7 +133,7 @@ def truth(method: Method) -> dict[str, float]:
 def coverage(
     design: Design, simulations: int, *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
-    """Share of simulations whose 95 % interval of the difference holds the truth, by score."""
+    """Return the share of 95 % intervals that contain the true difference, by score."""
     generator = numpy.random.default_rng(seed)
     truth_a, truth_b = truth(A), truth(B)
     held = dict.fromkeys(truth_a, 0)

@@ -1,4 +1,4 @@
-"""What mkdocs.yml cannot say: the navigation, pages from outside of docs/, and no foreign assets.
+"""MkDocs hooks: the navigation, pages from outside of docs/, and a check for foreign assets.
 
 The map of pages in ``docs/index.md`` is the navigation: a heading of the third level is a tab, each
 linked page an entry, and a page with a folder of its own (``hooks.md`` and ``hooks/``) a section.
@@ -30,7 +30,7 @@ CODE = re.compile(r"^```.*?^```$|`[^`\n]+`(?!\])", re.DOTALL | re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Make the navigation of the map, and of the boards that there are."""
+    """Build the navigation from the map and the existing boards."""
     docs = Path(config.docs_dir)
     nav: list[Any] = [{"Home": "index.md"}, *_tabs(docs)]
     known = set(re.findall(r"'([^']+\.md)'", str(nav)))
@@ -57,7 +57,7 @@ def _tabs(docs: Path) -> list[dict[str, Any]]:
 
 
 def _entry(docs: Path, name: str) -> Any:
-    """A page, or a section of it and the pages of its folder in the order of its links."""
+    """Return a page, or a section with the pages of its folder in the order of its links."""
     folder = name.removesuffix(".md")
     if not (docs / folder).is_dir():
         return name
@@ -68,7 +68,7 @@ def _entry(docs: Path, name: str) -> Any:
 
 
 def _linked(text: str) -> list[str]:
-    """Pages that a text links to, each once."""
+    """Return the pages that a text links to, without duplicates."""
     return list(dict.fromkeys(re.findall(r"\]\(([\w/-]+\.md)\)", text)))
 
 
@@ -85,7 +85,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links of the repository into links of the site; what is not on it stays as text."""
+    """Convert links of the repository to links of the site, or to text without a target."""
     here = _place(page.file.src_uri)
 
     def turned(match: re.Match[str]) -> str:
@@ -107,19 +107,19 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def _place(uri: str) -> str:
-    """Where a page of the site is in the repository."""
+    """Return the path of a page in the repository."""
     return uri if (REPOSITORY / uri).exists() else f"docs/{uri}"
 
 
 def _title(text: str, place: str) -> str:
-    """What a link says: the title of the page in place of its file's name."""
+    """Return the text of a link: the title of the page instead of its file name."""
     if text != posixpath.basename(place) or not place.endswith(".md"):
         return text
     return (REPOSITORY / place).read_text().partition("\n")[0].removeprefix("# ")
 
 
 def _boards() -> list[Path]:
-    """Pages of leaderboards/, the one that explains them first."""
+    """Return the pages of leaderboards/, starting with their introduction."""
     boards = (path.relative_to(REPOSITORY) for path in REPOSITORY.glob("leaderboards/*.md"))
     return sorted(boards, key=lambda path: (path.stem != "README", path))
 
@@ -128,7 +128,7 @@ def _boards() -> list[Path]:
 
 
 class _Loads(HTMLParser):
-    """What a page makes a browser load."""
+    """Collector of the resources that a page loads."""
 
     def __init__(self) -> None:
         super().__init__()

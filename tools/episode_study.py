@@ -1,4 +1,4 @@
-"""How many episodes does a benchmark need? Appendix B of HDMNet, asked on ``shapes``.
+"""Study of the number of episodes of a benchmark: appendix B of HDMNet on ``shapes``.
 
 HDMNet (CVPR 2023, appendix B) repeats evaluations of COCO-20i ten times with 1k and with 10k
 episodes and finds that 1k fluctuate too much. Here the training-free baseline answers 10,000
@@ -55,7 +55,7 @@ def fssbench_protocols() -> list[ProtocolSpec]:
 
 @attrs.frozen(kw_only=True)
 class Line:
-    """What n episodes tell, over the seeds.
+    """Statistics of n episodes over the seeds.
 
     Attributes:
         episodes: n.
@@ -108,7 +108,7 @@ def study(images: int, seeds: int, runs: Path, resamples: int) -> list[Line]:
 
 
 def draw(found: dict[int, list[Line]], path: Path) -> None:
-    """Interval width and spread by number of episodes."""
+    """Return interval width and spread by number of episodes."""
     figure = Figure(figsize=(8.5, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes: Sequence = figure.subplots(1, 2)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fuzz the parsers of strangers' files with Atheris: ``python tools/fuzz.py [PARSER …]``.
+"""Fuzz the parsers of untrusted files with Atheris: ``python tools/fuzz.py [PARSER …]``.
 
 Needs the extras ``test`` and ``fuzz``. Each parser gets a process of its own for ``--seconds``, and
 starts from a valid file; what it finds interesting is kept in ``--corpus`` and used again. A crash
@@ -21,7 +21,7 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 
 
 def fuzz(name: str, seconds: int, corpus: Path) -> None:
-    """Fuzz one parser in this process, which ends with it."""
+    """Fuzz one parser in this process, which exits afterwards."""
     import atheris
 
     # Only our own code is instrumented: pandas and torch would take minutes.
@@ -48,7 +48,7 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
 
 
 def main() -> int:
-    """Read the options, and fuzz each parser in a process of its own."""
+    """Parse the options, and fuzz each parser in a separate process."""
     reader = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     reader.add_argument("parsers", nargs="*", help="names; all of them by default")
     reader.add_argument("--seconds", type=int, default=60, help="for each parser")

@@ -1,4 +1,4 @@
-"""Everything that is to be checked and measured on a GPU, in one call.
+"""All checks and measurements that need a GPU, in one call.
 
     python tools/gpu_checks.py --out FOLDER [--data DATA] [--steps 100] [--episodes 200]
 
@@ -49,23 +49,23 @@ TINY = {
 
 
 class StepTimes:
-    """Observes a training: when steps end. The first ten are warm-up and do not count."""
+    """An observer of the end times of training steps; the first ten are warm-up."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def fssbench_step_finished(self) -> None:
-        """A step ended; its losses were read, so the device has come to an end too."""
+        """Store the time; the losses have been read, so the device has finished the step."""
         self.ends.append(time.perf_counter())
 
     def rate(self) -> float:
-        """Steps per second."""
+        """Return the number of steps per second."""
         skipped = min(10, len(self.ends) - 2)
         return (len(self.ends) - 1 - skipped) / (self.ends[-1] - self.ends[skipped])
 
 
 def main() -> None:
-    """Check, measure, write."""
+    """Run all checks and measurements, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the figures")
     parser.add_argument("--parts", default="tests,speed,train")
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def _pytest(arguments: list[str], report: Path, **variables: str) -> list[str]:
-    """Run tests, and keep what they print; the report's name, if one failed."""
+    """Run tests and save their output; return the report's name if a test failed."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *arguments],
         check=False, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables},

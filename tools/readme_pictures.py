@@ -1,4 +1,4 @@
-"""Make the README's pictures: ``python tools/readme_pictures.py RUNS BOARD.md``.
+"""Create the pictures of the README: ``python tools/readme_pictures.py RUNS BOARD.md``.
 
 RUNS is a folder of evaluations made with ``--panels``; BOARD.md is a page that ``fssbench board
 build`` wrote. Makes ``docs/images/panels.png`` and, where there is a Chromium, ``board.png``.
@@ -28,7 +28,7 @@ pre { background: #f6f8fa; padding: 10px; } li { max-width: 1100px; }
 
 
 def main() -> None:
-    """Read the arguments and write the pictures."""
+    """Parse the arguments and write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("board", type=Path)
@@ -50,7 +50,7 @@ def _panels(files: list[Path]) -> None:
 
 
 def _board(markdown: str) -> None:
-    """A screenshot of the measured tables."""
+    """Take a screenshot of the measured tables."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         print("no Chromium here: docs/images/board.png is left as it is")

@@ -68,7 +68,7 @@ _X, _Y = np.meshgrid(_GRID, _GRID)
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """How to train.
+    """Settings of a training.
 
     Attributes:
         minutes: Wall-clock budget; the learning rate falls to zero at its end.
@@ -106,7 +106,7 @@ def training_silhouettes(count: int, seed: int) -> list[Template]:
 
 
 def _radial(rng: np.random.Generator) -> Template:
-    """A closed curve r(angle) with a few harmonics; often symmetric."""
+    """Draw a closed curve r(angle) with a few harmonics; often symmetric."""
     angle, radius = np.arctan2(_Y, _X), np.hypot(_X, _Y)
     fold = int(rng.choice([1, 1, 2, 3, 4, 5, 6, 7]))
     outline = np.ones_like(angle)
@@ -137,7 +137,7 @@ def _primitive(rng: np.random.Generator) -> Template:
 
 
 def _constructed(rng: np.random.Generator) -> Template:
-    """Unions and differences of primitives; often mirrored."""
+    """Draw unions and differences of primitives; often mirrored."""
     shape = _primitive(rng)
     for _ in range(rng.integers(1, 4)):
         shape = shape | _primitive(rng)
@@ -147,7 +147,7 @@ def _constructed(rng: np.random.Generator) -> Template:
 
 
 def _glyph(rng: np.random.Generator) -> Template:
-    """Thick strokes between the points of a small grid."""
+    """Draw thick strokes between the points of a small grid."""
     points = [(x, y) for x in (-0.7, 0.0, 0.7) for y in (-0.7, 0.0, 0.7)]
     path = [points[i] for i in rng.permutation(9)[: rng.integers(3, 6)]]
     width = rng.uniform(0.13, 0.24)
@@ -160,7 +160,7 @@ def _glyph(rng: np.random.Generator) -> Template:
 
 
 def _jagged(rng: np.random.Generator) -> Template:
-    """A polygon around the centre with corners at random radii; often with a hole."""
+    """Draw a polygon around the centre with corners at random radii; often with a hole."""
     corners = int(rng.integers(4, 9))
     start, step = rng.uniform(0, 2 * np.pi), 2 * np.pi / corners
     radii = rng.uniform(0.3, 1.0, corners)
@@ -179,7 +179,7 @@ _KINDS = (_radial, _constructed, _constructed, _glyph, _jagged)
 
 
 def _normalised(shape: Template) -> Template | None:
-    """Its largest piece, scaled to fill the template; None if there is too little of it."""
+    """Return the largest component, scaled to fill the template; None if it is too small."""
     pieces, count = ndimage.label(shape)
     if count == 0:
         return None
@@ -221,7 +221,7 @@ def _similarity(thumbnail: NDArray[np.float32], others: NDArray[np.float32]) -> 
 def batches(
     templates: Sequence[Template], plan: Plan, rank: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of scenes: uint8 (B, 3, 160, 160) and labels int16 (B, 160, 160)."""
+    """Yield endless batches of scenes: uint8 (B, 3, 160, 160) and labels int16 (B, 160, 160)."""
     bits = Bits(high=1 << 62 | plan.seed, low=rank)
     clutter = fragments(seed=1000 + plan.seed, count=256)
     while True:
@@ -284,7 +284,7 @@ class Losses(nn.Module):
 
 
 class Following(nn.Module):
-    """How far a layer is from telling what a layer of the teacher tells, at half the resolution."""
+    """Distance between the features of a layer and of a teacher layer, at half the resolution."""
 
     def __init__(self, channels: int, taught: int) -> None:
         super().__init__()
@@ -317,19 +317,19 @@ def _objects(labels: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def build(name: str) -> nn.Module:
-    """The architecture with random weights."""
+    """Return the architecture with random weights."""
     return {"tiny-resnet": tiny_resnet, "tiny-vit": tiny_vit}[name]()
 
 
 def load(name: str, path: Path) -> nn.Module:
-    """The architecture with the weights of a file, in eval mode."""
+    """Return the architecture with the weights of a file, in eval mode."""
     model = build(name)
     model.load_state_dict(load_file(path))
     return model.eval().to(memory_format=torch.channels_last)
 
 
 def layer_outputs(model: Any, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-    """Feature maps (B, C, h, w) of images (B, 3, H, W) in 0 .. 255."""
+    """Return feature maps (B, C, h, w) of images (B, 3, H, W) in 0 .. 255."""
     x = (images.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
     kept: dict[str, Tensor] = {}
     hooks = [
@@ -346,7 +346,7 @@ def layer_outputs(model: Any, images: Tensor, layers: Sequence[str]) -> dict[str
 
 
 def _as_map(output: Tensor, model: Any, images: Tensor) -> Tensor:
-    """Tokens (B, N, C) to a map; maps stay as they are."""
+    """Convert tokens (B, N, C) to a map; maps are unchanged."""
     if output.ndim == 4:
         return output
     height, width = model.patch_embed.dynamic_feat_size(images.shape[-2:])
@@ -455,7 +455,7 @@ def _flat(labels: Tensor) -> Tensor:
 
 
 def _cropped(images: Tensor, labels: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The same random square of all images: transformers are slow at the full size."""
+    """Crop the same random square of all images: transformers are slow at the full size."""
     top, left = torch.randint(0, images.shape[-1] - side + 1, (2,)).tolist()
     box = (..., slice(top, top + side), slice(left, left + side))
     return images[box], labels[box]
@@ -471,7 +471,7 @@ def _share_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def _shared(value: float) -> float:
-    """The mean of the processes' values, so that all take the same decision."""
+    """Return the mean of the processes' values, so that all take the same decision."""
     both = torch.tensor([value], dtype=torch.float64)
     distributed.all_reduce(both)
     return both.item() / distributed.get_world_size()
@@ -544,7 +544,7 @@ def evaluate(model: nn.Module, layers: Sequence[str], *, images: int, episodes: 
 def _match_prototypes(
     features: Tensor, labels: Tensor, query: int, support: Sequence[int], label: int
 ) -> Tensor:
-    """Bool (H, W): nearer to the masked mean of the support's features than to the rest's."""
+    """Return bool (H, W): nearer to the support's mean foreground feature than to the rest."""
     index = torch.as_tensor(np.asarray(support))
     masks = (labels[index] == label).float()[:, None]
     masks = functional.adaptive_avg_pool2d(masks, (features.shape[-2], features.shape[-1]))

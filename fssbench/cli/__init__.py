@@ -1,4 +1,4 @@
-"""The ``fssbench`` command. Verbs are imported when they are called."""
+"""The ``fssbench`` command, whose subcommands are imported on demand."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _fail(error.format_message())
     except (KeyboardInterrupt, click.Abort):
-        print("\nfssbench: stopped; run the same command again to go on", file=sys.stderr)
+        print("\nfssbench: stopped; run the same command again to resume", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader went away (`fssbench list | head`); say nothing at interpreter exit either.
+        # The pipe was closed (`fssbench list | head`); avoid an error at interpreter exit as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -125,7 +125,7 @@ def _fail(message: str) -> int:
 
 
 def _split_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Take ``-p NAME`` out, wherever it stands: plugins may bring the very verb that follows."""
+    """Remove ``-p NAME`` from the arguments first, because a plugin may define the subcommand."""
     rest: list[str] = []
     plugins: list[str] = []
     waiting = iter(arguments)

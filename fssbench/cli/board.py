@@ -136,7 +136,7 @@ def _print(paired: Paired) -> None:
 
 
 FEW = 30
-"""Query images of a fold below which a bootstrap is not to be trusted."""
+"""Number of query images of a fold below which bootstrap intervals are unreliable."""
 
 
 def _table(title: str, *names: str) -> Any:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fssbench.evaluation.reproduction import Difference, Reproduction
 
 MOST = 20
-"""Differing episodes that the table shows."""
+"""Maximum number of differing episodes in the table."""
 
 
 @click.command()
@@ -74,7 +74,7 @@ def _print(verdict: Reproduction) -> None:
         if count < total:
             click.echo(
                 f"A sample of this size finds a change with 95 % certainty where "
-                f"{verdict.surely_found} rows or more were changed."
+                f"{verdict.detectable_rows} rows or more were changed."
             )
     else:
         click.echo("Nothing was done again: what is wrong is wrong with any model.")
@@ -92,7 +92,7 @@ def _print_conditions(verdict: Reproduction, console: Any) -> None:
         if then is None and verdict.now[name] is None:
             continue
         style = "bold" if name in verdict.changed else ""
-        cells = [name.replace("_", " "), _said(then), _said(verdict.now[name])]
+        cells = [name.replace("_", " "), _escaped(then), _escaped(verdict.now[name])]
         table.add_row(*(Text(cell, style=style) for cell in cells))
     console.print(table)
     if verdict.changed:
@@ -141,6 +141,6 @@ def _columns(each: Difference) -> str:
     )
 
 
-def _said(value: object) -> str:
-    """Something out of a record that anybody may have written."""
+def _escaped(value: object) -> str:
+    """Return text of an untrusted record, made safe for a terminal."""
     return "" if value is None else ascii(value).strip("'")[:70]

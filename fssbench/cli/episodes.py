@@ -133,8 +133,8 @@ def diff(
     from fssbench.episodes.analysis.diff import diff as compare
 
     one, other = (
-        read_or_build(told, data_root=data_root, data_options=data_options, lists=lists)
-        for told in (a, b)
+        read_or_build(source, data_root=data_root, data_options=data_options, lists=lists)
+        for source in (a, b)
     )
     found = compare(one, other)
     if as_json:
@@ -148,8 +148,8 @@ def _print_diff(found: ManifestDiff) -> None:
     same = found.digest_a == found.digest_b
     click.echo(f"digest A  {found.digest_a}")
     click.echo(f"digest B  {found.digest_b}{'  (the same)' if same else ''}")
-    kept = [field.name for field in found.fields if field.same]
-    click.echo(f"same      {', '.join(kept) or 'nothing'}")
+    equal = [field.name for field in found.fields if field.same]
+    click.echo(f"same      {', '.join(equal) or 'nothing'}")
     for field in found.fields:
         if not field.same:
             click.echo(f"differs   {field.name}: {_brief(field.a)} | {_brief(field.b)}")
@@ -161,12 +161,12 @@ def _print_diff(found: ManifestDiff) -> None:
     if found.first is not None:
         click.echo(f"first difference: episode {found.first.index}")
         for letter, episode in (("A", found.first.a), ("B", found.first.b)):
-            told = (
+            text = (
                 f"class {episode.class_id} in {episode.query}, told by {', '.join(episode.support)}"
                 if episode
                 else "at its end"
             )
-            click.echo(f"  {letter}: {told}")
+            click.echo(f"  {letter}: {text}")
     for share in found.shares:
         click.echo(
             f"  {share.name}: {share.a} ({share.share_a:.1f} %) | {share.b} ({share.share_b:.1f} %)"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fssbench.evaluation.evaluator import CellOutcome
 
 _BESIDE = ("grid", "on", "estimate", "devices", "out", "as_json", "plugin")
-"""Parameters that may be given beside a grid file, which says everything else."""
+"""Parameters that can be combined with a grid file."""
 _PROCESSES = (1, 8, 64)
 
 
@@ -32,7 +32,7 @@ def evaluate_grid(
 
     changes = _changes(ctx)
     if on == "ray" and "devices" in changes:
-        raise click.UsageError("--devices: Ray says how many processes there are; leave it", ctx)
+        raise click.UsageError("remove --devices: Ray sets the number of processes", ctx)
     jobs = read_grid(path, **changes)
     if estimate:
         print_estimate([job.evaluation for job in jobs], as_json)
@@ -59,7 +59,7 @@ def evaluate_grid(
 
 
 def _changes(ctx: click.Context) -> dict[str, Any]:
-    """What was given beside the file, by the names of `Evaluation`."""
+    """Return the options given in addition to the file, by the names of `Evaluation`."""
     given = {
         name
         for name in ctx.params
@@ -73,7 +73,7 @@ def _changes(ctx: click.Context) -> dict[str, Any]:
 
 
 def print_json(results: Sequence[CellOutcome]) -> None:
-    """All records, each with its path."""
+    """Print all records with their paths as JSON."""
     records = [{"path": str(r.folder), **json.loads(r.record.to_json())} for r in results]
     click.echo(json.dumps(records, indent=2))
 
@@ -102,7 +102,7 @@ def _print_results(results: Sequence[CellOutcome], out: Path) -> None:
 
 
 def print_estimate(jobs: Sequence[Evaluation], as_json: bool) -> None:
-    """Say what evaluations will take."""
+    """Print the estimated cost of evaluations."""
     import attrs
 
     from fssbench.evaluation.estimate import estimate
@@ -144,7 +144,7 @@ def _cells(each: Estimate) -> tuple[str, ...]:
 
 
 def spell_seconds(seconds: float) -> str:
-    """A time in the unit that people think in."""
+    """Return a time in a readable unit."""
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.1f} {unit}"
@@ -152,7 +152,7 @@ def spell_seconds(seconds: float) -> str:
 
 
 def spell_bytes(size: float) -> str:
-    """A size in powers of 1024."""
+    """Return a size in powers of 1024."""
     for unit, length in (("TiB", 1 << 40), ("GiB", 1 << 30)):
         if size >= length:
             return f"{size / length:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""How the verbs of ``fssbench episodes`` are told which manifest is meant."""
+"""Manifest arguments of the ``fssbench episodes`` commands."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _SETTING = re.compile(r"(?P<protocol>.+)/fold(?P<fold>\d+)-(?P<shots>\d+)shot(-s
 
 
 def read_or_build(
-    told: str,
+    source: str,
     *,
     data_root: Path | None = None,
     data_options: Mapping[str, str] | None = None,
     lists: Path | None = None,
 ) -> Manifest:
-    """The manifest that is meant.
+    """Read or build a manifest.
 
     Args:
-        told: a manifest file, a run directory, or a setting such as
+        source: manifest file, a run directory, or a setting such as
             ``shapes/v1-1k/fold0-1shot`` or ``shapes/v1-1k/fold0-5shot-seed2``, which is built.
-        data_root: the dataset's folder, for a setting.
-        data_options: the dataset's options, for a setting.
-        lists: authors' list files, for a setting of a protocol that reads such.
+        data_root: folder of the dataset, for a setting.
+        data_options: options of the dataset, for a setting.
+        lists: authors' list files, for a setting of a protocol that reads them.
 
     Raises:
-        FssbenchError: it is none of them, or it cannot be read or built.
+        FssbenchError: the source is invalid, or cannot be read or built.
     """
     from fssbench import build, registry
     from fssbench.episodes.manifest import Manifest
@@ -39,14 +39,14 @@ def read_or_build(
     from fssbench.results.record import MANIFEST_FILE
     from fssbench.specs import ProtocolSpec
 
-    path = Path(told)
+    path = Path(source)
     if path.is_dir():
         return Manifest.read(path / MANIFEST_FILE)
-    setting = _SETTING.fullmatch(told)
+    setting = _SETTING.fullmatch(source)
     if path.exists() or setting is None:
         if not path.exists():
             raise FssbenchError(
-                f"{told}: no such file; name a manifest, a run directory, or a setting such as "
+                f"{source}: no such file; name a manifest, a run directory, or a setting such as "
                 "shapes/v1-1k/fold0-1shot-seed0"
             )
         return Manifest.read(path)

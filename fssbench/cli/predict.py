@@ -87,7 +87,7 @@ def predict(
 def _segment(
     predictor: Predictor, jobs: Sequence[Job], failures: list[FssbenchError]
 ) -> list[Segmented]:
-    """With a bar on a terminal, else a line every ten seconds."""
+    """Segment the images, with a progress bar on a terminal, else a line every ten seconds."""
     import time
 
     from rich.console import Console
@@ -120,7 +120,7 @@ def _print_json(
     import attrs
 
     backbone = predictor.pipeline.backbone
-    told = {
+    output = {
         "matcher": predictor.matcher,
         "backbone": backbone.info.name,
         "weights": attrs.asdict(backbone.weights),
@@ -138,4 +138,4 @@ def _print_json(
             for each in found
         ],
     }
-    click.echo(json.dumps(told, indent=2))
+    click.echo(json.dumps(output, indent=2))

@@ -19,7 +19,7 @@ from fssbench.data.prepare.prepare import Told
 
 
 class Bars(Told):
-    """A bar for each download and a counter for each archive that is unpacked; on stderr."""
+    """Progress bars on stderr: one for each download and each unpacked archive."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -46,17 +46,17 @@ class Bars(Told):
         self._run(None)
 
     def downloading(self, name: str, done: int, total: int | None) -> None:
-        """So many bytes of an archive are there."""
+        """Show the downloaded bytes of an archive."""
         self._run(self._downloads)
         self._downloads.update(self._task(self._downloads, name), completed=done, total=total)
 
     def unpacking(self, name: str, files: int) -> None:
-        """So many files of an archive are there."""
+        """Show the unpacked files of an archive."""
         self._run(self._files)
         self._files.update(self._task(self._files, f"unpacking {name}"), completed=files)
 
     def _run(self, wanted: Progress | None) -> None:
-        """Only one of the two is on the terminal at a time."""
+        """Show only one of the two bars at a time."""
         if self._running is not wanted:
             if self._running:
                 self._running.stop()

@@ -84,7 +84,7 @@ def _default(field: attrs.Attribute[Any]) -> str:
 
 
 def _parameters(spec: MatcherSpec, backbone: str, options: dict[str, str]) -> dict[str, Any]:
-    """Numbers of the matcher's parts and of its backbone; nothing for a method without any."""
+    """Return parameter counts of the matcher and its backbone; nothing for a method without any."""
     from fssbench import build
     from fssbench.backbones.describe import describe, parameters
     from fssbench.training.recipe import first_backbone

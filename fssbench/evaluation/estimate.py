@@ -1,9 +1,9 @@
-"""What an evaluation will take, before it starts: one chunk is measured, the rest is counted.
+"""Estimate of the time and memory of an evaluation, from one measured chunk.
 
-A chunk is measured once, after one episode of warm-up, with a clock at each step of the pipeline.
-How often each step is taken is then counted, exactly: the real cache runs over all episodes of the
-manifest in the order in which they will be visited, within the real budget (all sizes divided by
-the same number), and makes nothing.
+One chunk is timed, after one episode of warm-up, separately for each step of the pipeline. The
+number of calls of each step is then exact, because the evaluation is simulated: the real cache runs
+over all episodes of the manifest in their order, within the real budget (all sizes divided by the
+same number), with empty tensors in place of features.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from fssbench.results.record import RECORD_FILE
 
 STEPS = ("encode", "prepare_support", "join_supports", "prepare_query", "segment")
 _UNIT = 1 << 10
-"""One byte of a sham stands for so many."""
-_ANYTHING = 1 << 62
+"""Bytes that one byte of a simulated feature represents."""
+_UNLIMITED = 1 << 62
 
 
 @attrs.frozen(kw_only=True)
 class Rates:
-    """What the measured chunk says.
+    """The measured cost of each step of the pipeline.
 
     Attributes:
-        seconds: of each call of a step; and ``other``, for each episode: loading in one process,
-            scoring, counting.
-        bytes: that are kept of each call, beside what it shares with its input; those of ``encode``
-            are of one image.
-        shares: steps whose result holds its input, too.
-        memory: peak bytes of the process (on a GPU, that are allocated) without the cache.
+        seconds: seconds per call of each step, and per episode of ``other``: loading in one
+            process, scoring, counting.
+        bytes: bytes of the result of one call, without memory shared with the input; for
+            ``encode`` those of one image.
+        shares: steps whose result shares memory with the input.
+        memory: peak bytes of the process (on a GPU, of allocations) without the cache.
     """
 
     seconds: Mapping[str, float]
@@ -60,20 +60,20 @@ class Rates:
 
 @attrs.frozen(kw_only=True)
 class Estimate:
-    """What one cell will take in one process.
+    """The estimated cost of one cell in one process.
 
     Attributes:
-        matcher, backbone, fold, shots, seed: which cell.
-        episodes: how many.
-        done: its record is there already, so that it takes nothing.
-        images: that the encoder will be given.
-        distinct_images: as many as it would be given if everything were kept.
+        matcher, backbone, fold, shots, seed: coordinates of the cell.
+        episodes: number of episodes.
+        done: whether the record exists already, so that the cost is zero.
+        images: number of images that will be encoded.
+        distinct_images: number of images that an unlimited cache would encode.
         seconds: wall time.
-        step_seconds: of each call of a step, and ``other`` of each episode; empty when it is done.
-        cache_bytes: of the cache in memory, at its fullest.
-        all_bytes: that it would take to keep everything.
-        memory_bytes: peak memory, the cache included.
-        disk_bytes: of ``--cache-dir``, if there is one.
+        step_seconds: seconds per call of each step, and per episode of ``other``; empty if done.
+        cache_bytes: peak size of the cache in memory.
+        all_bytes: peak size of an unlimited cache.
+        memory_bytes: peak memory, including the cache.
+        disk_bytes: size of ``--cache-dir``, or 0 without one.
     """
 
     matcher: str
@@ -94,7 +94,7 @@ class Estimate:
 
 
 def estimate(jobs: Sequence[Evaluation]) -> list[Estimate]:
-    """What evaluations will take. A chunk is measured for each model and number of shots.
+    """Estimate evaluations, measuring one chunk for each model and number of shots.
 
     Raises:
         FssbenchError: a name, option, file or dataset is not as it must be.
@@ -102,35 +102,37 @@ def estimate(jobs: Sequence[Evaluation]) -> list[Estimate]:
     known: dict[str, Rates] = {}
     found = []
     for job in jobs:
-        bench = prepare(job)
-        for manifest in bench.manifests():
-            folder, _ = bench.place(manifest)
-            alike = attrs.evolve(
-                bench.job, checkpoint=None, folds=None, seeds=(0,), shots=(manifest.shots,)
+        evaluator = prepare(job)
+        for manifest in evaluator.manifests():
+            folder, _ = evaluator.place(manifest)
+            model = attrs.evolve(
+                evaluator.job, checkpoint=None, folds=None, seeds=(0,), shots=(manifest.shots,)
             )
             done = (folder / RECORD_FILE).exists()
-            if not done and repr(alike) not in known:
-                known[repr(alike)] = measure_rates(bench, manifest)
-            found.append(_estimated(bench, manifest, None if done else known[repr(alike)]))
+            if not done and repr(model) not in known:
+                known[repr(model)] = measure_rates(evaluator, manifest)
+            found.append(_estimated(evaluator, manifest, None if done else known[repr(model)]))
     return found
 
 
-def measure_rates(bench: Evaluator, manifest: Manifest) -> Rates:
+def measure_rates(evaluator: Evaluator, manifest: Manifest) -> Rates:
     """Measure the first chunk of a manifest."""
-    pipeline = _Clocked(bench.pipeline)
+    pipeline = _TimedPipeline(evaluator.pipeline)
     (number, episodes), *_ = chunks_of(manifest.episodes).items()
 
-    def once(some: Sequence[Episode]) -> tuple[float, FeatureCache]:
-        cache = FeatureCache(pipeline, bench.dataset, _ANYTHING, batch_size=bench.job.batch_size)
-        timed = attrs.evolve(bench, pipeline=pipeline, cache=cache, workers=0)
-        pipeline.forget()
+    def measure(some: Sequence[Episode]) -> tuple[float, FeatureCache]:
+        cache = FeatureCache(
+            pipeline, evaluator.dataset, _UNLIMITED, batch_size=evaluator.job.batch_size
+        )
+        timed = attrs.evolve(evaluator, pipeline=pipeline, cache=cache, workers=0)
+        pipeline.reset()
         return sum(seconds for *_, seconds in timed.measured({number: some})), cache
 
-    once(episodes[:1])
-    seconds, cache = once(episodes)
+    measure(episodes[:1])  # warm-up
+    seconds, cache = measure(episodes)
     other = max(0.0, seconds - sum(pipeline.seconds.values())) / len(episodes)
     calls = pipeline.calls
-    memory = cost.peak_memory_mib(pipeline.device) * 2**20 - cache.kept.bytes
+    memory = cost.peak_memory_mib(pipeline.device) * 2**20 - cache.memory.bytes
     return Rates(
         seconds={
             "other": other,
@@ -142,16 +144,16 @@ def measure_rates(bench: Evaluator, manifest: Manifest) -> Rates:
     )
 
 
-def _estimated(bench: Evaluator, manifest: Manifest, rates: Rates | None) -> Estimate:
+def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) -> Estimate:
     episodes = manifest.episodes
-    request = bench.pipeline.request
+    request = evaluator.pipeline.request
     supports = {each for episode in episodes for each in episode.supports()}
     queries = {episode.query for episode in episodes}
     images = {(query, None) for query in queries} | {encoded(each, request) for each in supports}
-    sham = _Sham(bench.pipeline, rates)
+    simulated = _SimulatedPipeline(evaluator.pipeline, rates)
     if rates is not None:
-        sham.run(bench, manifest)
-    seconds = sham.seconds() + (0.0 if rates is None else rates.seconds["other"] * len(episodes))
+        simulated.run(evaluator, manifest)
+    other = 0.0 if rates is None else rates.seconds["other"] * len(episodes)
     sizes: Mapping[str, float] = {} if rates is None else rates.bytes
     every = (
         len(images) * sizes.get("encode", 0)
@@ -160,32 +162,32 @@ def _estimated(bench: Evaluator, manifest: Manifest, rates: Rates | None) -> Est
         + len({tuple(episode.supports()) for episode in episodes}) * sizes.get("join_supports", 0)
     )
     return Estimate(
-        matcher=bench.job.matcher,
-        backbone=bench.job.backbone,
+        matcher=evaluator.job.matcher,
+        backbone=evaluator.job.backbone,
         fold=manifest.fold,
         shots=manifest.shots,
         seed=manifest.seed,
         episodes=len(episodes),
         done=rates is None,
-        images=sham.images,
+        images=simulated.images,
         distinct_images=len(images),
-        seconds=seconds,
+        seconds=simulated.seconds() + other,
         step_seconds={} if rates is None else rates.seconds,
-        cache_bytes=sham.fullest * _UNIT,
+        cache_bytes=simulated.peak_bytes * _UNIT,
         all_bytes=int(every),
-        memory_bytes=int(sham.fullest * _UNIT + (0 if rates is None else rates.memory)),
-        disk_bytes=int(len(images) * sizes.get("encode", 0)) if bench.job.cache_dir else 0,
+        memory_bytes=int(simulated.peak_bytes * _UNIT + (0 if rates is None else rates.memory)),
+        disk_bytes=int(len(images) * sizes.get("encode", 0)) if evaluator.job.cache_dir else 0,
     )
 
 
-class _Clocked(Pipeline):
-    """A pipeline with a clock at each step, and a look at how large results are."""
+class _TimedPipeline(Pipeline):
+    """A pipeline that measures the time and the result size of each step."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.__dict__.update(pipeline.__dict__)
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.calls: Counter[str] = Counter()
         self.results: Counter[str] = Counter()
@@ -196,25 +198,25 @@ class _Clocked(Pipeline):
         with self._clock("encode"):
             features = super().encode(images, keep)
         for each in features:
-            self._weigh("encode", each, None)
+            self._measure_size("encode", each, None)
         return features
 
     def prepare_support(self, features: Features, mask: Tensor) -> Any:
         with self._clock("prepare_support"):
             prepared = super().prepare_support(features, mask)
-        self._weigh("prepare_support", prepared, features)
+        self._measure_size("prepare_support", prepared, features)
         return prepared
 
     def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Any:
         with self._clock("join_supports"):
             joined = super().join_supports(prepared)
-        self._weigh("join_supports", joined, prepared)
+        self._measure_size("join_supports", joined, prepared)
         return joined
 
     def prepare_query(self, features: Features) -> Any:
         with self._clock("prepare_query"):
             prepared = super().prepare_query(features)
-        self._weigh("prepare_query", prepared, features)
+        self._measure_size("prepare_query", prepared, features)
         return prepared
 
     def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
@@ -223,22 +225,22 @@ class _Clocked(Pipeline):
 
     @contextmanager
     def _clock(self, step: str) -> Iterator[None]:
-        self._settle()
+        self._synchronize()
         before = time.perf_counter()
         yield
-        self._settle()
+        self._synchronize()
         self.seconds[step] += time.perf_counter() - before
         self.calls[step] += 1
 
-    def _settle(self) -> None:
+    def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _weigh(self, step: str, result: Any, made_of: Any) -> None:
-        """Bytes of a result that are not its input's, and whether it holds any of its input."""
-        alone, together = LookaheadCache(_ANYTHING), LookaheadCache(_ANYTHING)
+    def _measure_size(self, step: str, result: Any, source: Any) -> None:
+        """Count the bytes of a result that it does not share with its input."""
+        alone, together = LookaheadCache(_UNLIMITED), LookaheadCache(_UNLIMITED)
         alone.put("result", result)
-        together.put("input", made_of)
+        together.put("input", source)
         before = together.bytes
         together.put("result", result)
         own = together.bytes - before
@@ -248,12 +250,12 @@ class _Clocked(Pipeline):
             self.shares.add(step)
 
 
-class _Sham:
-    """Stands for a pipeline, a dataset and loaded chunks; counts calls, and makes nothing.
+class _SimulatedPipeline:
+    """A stub of a pipeline, its geometry and a dataset that counts calls and computes nothing.
 
     Args:
-        pipeline: for which.
-        rates: how large its results are.
+        pipeline: pipeline to simulate.
+        rates: measured sizes of its results.
     """
 
     def __init__(self, pipeline: Pipeline, rates: Rates | None) -> None:
@@ -263,19 +265,19 @@ class _Sham:
         self.geometry = self
         self.calls: Counter[str] = Counter()
         self.images = 0
-        self.fullest = 0
+        self.peak_bytes = 0
         self._rates = rates
 
     def seconds(self) -> float:
-        """What all calls take."""
+        """Return the total time of all calls."""
         rates = {} if self._rates is None else self._rates.seconds
         return sum(count * rates.get(step, 0.0) for step, count in self.calls.items())
 
-    def run(self, bench: Evaluator, manifest: Manifest) -> None:
-        """Go through a manifest as an evaluation does."""
-        size = bench.job.batch_size
+    def run(self, evaluator: Evaluator, manifest: Manifest) -> None:
+        """Run the cache over a manifest as an evaluation does."""
+        size = evaluator.job.batch_size
         cache = FeatureCache(
-            cast(Pipeline, self), cast(Dataset, self), bench.cache.kept.budget // _UNIT,
+            cast(Pipeline, self), cast(Dataset, self), evaluator.cache.memory.budget // _UNIT,
             batch_size=size,
         )  # fmt: skip
         for task in cache.plan(chunks_of(manifest.episodes)):
@@ -291,9 +293,9 @@ class _Sham:
             )
             for start in range(0, count, size):
                 opened.logits(range(start, min(count, start + size)))
-                self.fullest = max(self.fullest, cache.kept.bytes)
+                self.peak_bytes = max(self.peak_bytes, cache.memory.bytes)
 
-    # As a pipeline.
+    # The interface of a pipeline.
 
     def encode(self, images: Tensor, keep: object) -> list[Features]:
         del keep
@@ -316,7 +318,7 @@ class _Sham:
         self.calls["segment"] += 1
         return torch.zeros(len(queries), 1, 1)
 
-    # As a dataset, and as a geometry.
+    # The interface of a dataset and of a geometry.
 
     def image(self, image: object) -> Tensor:
         del image
@@ -326,10 +328,10 @@ class _Sham:
         del arguments
         return torch.zeros(1)
 
-    def _result(self, step: str, made_of: Any) -> Any:
+    def _result(self, step: str, source: Any) -> Any:
         self.calls[step] += 1
         assert self._rates is not None
-        return self._bytes(step), made_of if step in self._rates.shares else None
+        return self._bytes(step), source if step in self._rates.shares else None
 
     def _bytes(self, step: str) -> Tensor:
         assert self._rates is not None

@@ -56,7 +56,7 @@ def evaluate(
     job = attrs.evolve(evaluation or Evaluation(), **changes)
     team = team or ProcessGroup.of(job)
     with team.threads():
-        bench = prepare(team.placed(job))
+        bench = prepare(team.with_device(job))
         manifests = bench.manifests()
         if team.rank:
             for manifest in manifests:

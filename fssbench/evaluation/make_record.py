@@ -1,4 +1,4 @@
-"""From measured rows to a record."""
+"""Creation of the record of an evaluation."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def make_record(
     seconds: float,
     predictions: str = "",
 ) -> Record:
-    """Summarise the rows, and say what made them.
+    """Return the record: scores of the rows, and a description of the evaluation.
 
     Args:
-        job: what was asked for.
-        manifest: the episodes.
+        job: requested evaluation.
+        manifest: evaluated episodes.
         pipeline: matcher and backbone.
-        checkpoint: the matcher's trained weights, if it has any.
-        metrics: what was measured.
-        score_size: as the protocol says.
-        rows: one for each episode.
-        seconds: what they took, loading included.
-        predictions: digest of the masks that were kept, if any were.
+        checkpoint: trained weights of the matcher, or None.
+        metrics: measured metrics.
+        score_size: score size of the protocol.
+        rows: one row for each episode.
+        seconds: total time of all episodes, including loading.
+        predictions: digest of the saved masks, or "".
     """
     scores: dict[str, float] = {}
     for metric in metrics:

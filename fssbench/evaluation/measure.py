@@ -1,4 +1,4 @@
-"""The loop: chunks of a manifest through a pipeline, to rows. It never samples."""
+"""The evaluation loop: from loaded chunks to rows, without any sampling."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from fssbench.inference.pipeline import NOT_FINITE, Pipeline, finite
 from fssbench.metrics.metric import Metric
 
 OUT_OF_MEMORY = (
-    "out of memory; run the same command again to go on, with a lower --cache-memory or fewer "
-    "--workers, or choose a lower --batch-size or --precision bf16, which is another run"
+    "out of memory; run the same command again with a lower --cache-memory or fewer --workers to "
+    "resume, or start another run with a lower --batch-size or --precision bf16"
 )
 Measured = tuple[ChunkData, pandas.DataFrame, list[Tensor], float]
 """A chunk, its rows, its predictions (bool (H, W), at the scored size), and its seconds."""
@@ -34,24 +34,24 @@ def measure_chunks(
     *,
     batch_size: int,
 ) -> Iterator[Measured]:
-    """Measure loaded chunks one after the other.
+    """Measure loaded chunks in order.
 
-    A chunk's batches are made of its own episodes only, in their order, so its rows do not depend
-    on what ran before it.
+    A batch never crosses the border of a chunk, so the rows of a chunk do not depend on the chunks
+    before it.
 
     Args:
         loaded: chunks, as the cache planned them.
         pipeline: matcher and backbone.
-        cache: features.
-        metrics: what to measure.
+        cache: feature cache.
+        metrics: metrics to measure.
         batch_size: episodes that are segmented at once.
 
     Yields:
-        The chunk, its rows, its predictions (bool (H, W), at the scored size), and the seconds that
-        it took, loading included.
+        The chunk, its rows, its predictions (bool (H, W), at the scored size), and its wall time in
+        seconds, including loading.
 
     Raises:
-        FssbenchError: the matcher failed its contract; the message names the episode.
+        FssbenchError: the matcher broke its contract; the message names the episode.
     """
     before = time.perf_counter()
     for data in loaded:
@@ -84,15 +84,15 @@ def _logits(opened: OpenChunk, batch: range) -> Tensor:
     try:
         return opened.logits(batch)
     except FssbenchError as error:
-        raise _named([opened.episodes[place] for place in batch], str(error)) from error
+        raise _named([opened.episodes[position] for position in batch], str(error)) from error
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
             raise
-        raise _named([opened.episodes[place] for place in batch], OUT_OF_MEMORY) from error
+        raise _named([opened.episodes[position] for position in batch], OUT_OF_MEMORY) from error
 
 
 def _check_finite(episodes: Sequence[Episode], sound: Sequence[Tensor]) -> None:
-    """Once a chunk, so that a GPU is not waited for after every episode."""
+    """Check a whole chunk at once, to synchronize with the GPU only once."""
     for episode, good in zip(episodes, torch.cat(list(sound)).tolist(), strict=True):
         if not good:
             raise _named([episode], NOT_FINITE)
@@ -109,7 +109,7 @@ def _named(episodes: Sequence[Episode], what: str) -> FssbenchError:
 def measure_masks(
     metrics: Sequence[Metric], masks: list[Tensor], targets: list[Tensor]
 ) -> dict[str, Tensor]:
-    """All metrics' columns (B,) of B masks, bool (H, W), against targets, uint8 (H, W)."""
+    """Return the metric columns (B,) of B masks, bool (H, W), against targets, uint8 (H, W)."""
     target = stack_padded(targets, IGNORE)
     prediction = stack_padded(masks, 0)
     columns: dict[str, Tensor] = {}
@@ -121,7 +121,7 @@ def measure_masks(
 def table_of(
     episodes: Sequence[Episode], columns: Sequence[Mapping[str, Tensor]]
 ) -> pandas.DataFrame:
-    """Rows of episodes from the columns of their batches, one after the other."""
+    """Return the rows of episodes from the metric columns of their batches."""
     table: dict[str, list[object]] = {
         "index": [e.index for e in episodes],
         "class_id": [e.class_id for e in episodes],

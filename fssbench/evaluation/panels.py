@@ -12,29 +12,22 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from fssbench.data.dataset import IGNORE
 from fssbench.episodes.episode import Episode
 from fssbench.evaluation.run import Run
+from fssbench.inference.overlay import PREDICTION, SUPPORT, TRUTH, painted
 
 HEIGHT = 240
 """Height of a tile, in pixels."""
 _CAPTION = 18
 _GAP = 6
-_SUPPORT, _TRUTH, PREDICTION, _IGNORED = (
-    (255, 170, 0),
-    (0, 200, 80),
-    (40, 120, 255),
-    (160, 160, 160),
-)
-"""Red, green, blue."""
 
 
 class Panels:
     """An observer that draws some episodes into ``panels/`` of the run directory.
 
     Args:
-        run: the evaluation.
-        count: how many, spread evenly over the manifest.
+        run: evaluation to draw.
+        count: number of episodes, spread evenly over the manifest.
     """
 
     def __init__(self, run: Run, count: int) -> None:
@@ -46,7 +39,7 @@ class Panels:
         self, run: Run, chunk: int, episodes: Sequence[Episode], rows: pandas.DataFrame,
         predictions: Sequence[Tensor],
     ) -> None:  # fmt: skip
-        """Draw those episodes of a chunk that are wanted."""
+        """Draw the selected episodes of a chunk."""
         del chunk
         for position, episode in enumerate(episodes):
             if episode.index in self._wanted:
@@ -60,16 +53,16 @@ class Panels:
 
 
 def draw_episode(run: Run, episode: Episode, prediction: Tensor, iou: float) -> Image.Image:
-    """One row of tiles: supports with their masks, query, truth, the matcher's maps, prediction."""
+    """Draw one row of tiles: supports with masks, query, truth, the matcher's maps, prediction."""
     dataset = run.dataset
     tiles = []
     for image_id, class_id in episode.supports():
-        shown = _overlay(dataset.image(image_id), dataset.mask(image_id, class_id), _SUPPORT)
+        shown = _overlay(dataset.image(image_id), dataset.mask(image_id, class_id), SUPPORT)
         tiles.append((shown, f"support: {dataset.classes[class_id]}"))
     query = dataset.image(episode.query)
     truth = dataset.mask(episode.query, episode.class_id)
-    tiles.append((_overlay(query, truth * 0, _TRUTH), f"query {episode.query}"))
-    tiles.append((_overlay(query, truth, _TRUTH), f"truth: {dataset.classes[episode.class_id]}"))
+    tiles.append((_overlay(query, truth * 0, TRUTH), f"query {episode.query}"))
+    tiles.append((_overlay(query, truth, TRUTH), f"truth: {dataset.classes[episode.class_id]}"))
     maps = {} if run.maps is None else run.maps.of(episode)
     tiles += [(_heat(query, each), caption) for caption, each in maps.items()]
     marked = prediction.cpu().to(truth.dtype)
@@ -79,32 +72,12 @@ def draw_episode(run: Run, episode: Episode, prediction: Tensor, iou: float) -> 
     return _row(tiles)
 
 
-def painted(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> NDArray[numpy.float32]:
-    """A picture with a mask over it, outlined, and ignored pixels in grey.
-
-    Args:
-        image: uint8 (3, H, W).
-        mask: uint8 (H, W) of 0, 1 and 255.
-        colour: red, green, blue, 0 to 255.
-
-    Returns:
-        (H, W, 3), 0 to 255.
-    """
-    pixels = image.permute(1, 2, 0).numpy().astype(numpy.float32)
-    plane = mask.numpy()
-    inside = plane == 1
-    pixels[inside] = 0.45 * pixels[inside] + 0.55 * numpy.asarray(colour, numpy.float32)
-    pixels[plane == IGNORE] = _IGNORED
-    pixels[_outline(inside)] = colour
-    return pixels
-
-
 def _overlay(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> Image.Image:
     return _tile(painted(image, mask, colour))
 
 
 def _heat(image: Tensor, heat: Tensor) -> Image.Image:
-    """A map over a greyed image, from blue (its least value) to red (its largest)."""
+    """Draw a map over a greyscale image, from blue (minimum) to red (maximum)."""
     values = heat.double().numpy()
     spread = float(values.max() - values.min())
     level = (values - values.min()) / spread if spread > 0 else numpy.zeros_like(values)
@@ -117,13 +90,6 @@ def _heat(image: Tensor, heat: Tensor) -> Image.Image:
 def _tile(pixels: NDArray[Any]) -> Image.Image:
     picture = Image.fromarray(pixels.round().astype(numpy.uint8))
     return picture.resize((max(1, round(HEIGHT * picture.width / picture.height)), HEIGHT))
-
-
-def _outline(inside: NDArray[numpy.bool_]) -> NDArray[numpy.bool_]:
-    padded = numpy.pad(inside, 1, mode="edge")
-    neighbours = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    edge: NDArray[numpy.bool_] = inside & ~neighbours
-    return edge
 
 
 def _resized(image: Tensor, height: int, width: int) -> Tensor:

@@ -1,10 +1,10 @@
-"""Several processes at one evaluation: ``--devices N``, or as many as ``torchrun`` started.
+"""Evaluation with several processes: ``--devices N``, or those that ``torchrun`` started.
 
-The first process (rank 0) is the only one that opens run directories, calls hooks, and writes rows
-and records; it measures chunks as well. The others claim chunks, measure them and leave their
-results, see `fssbench.evaluation.chunk_queue`, also for why there is no collective. If one of them
-dies, the rest do its chunks. If the first one dies, the others stop after their current chunk, and
-the next `evaluate` reads the results that they left and resumes.
+Only the first process (rank 0) opens run directories, calls hooks, and writes rows and records; it
+measures chunks as well. The others lock chunks, measure them and write their results to files, see
+`fssbench.evaluation.chunk_queue`, which also explains why there are no collectives. If one of them
+dies, the rest measure its chunks. If the first one dies, the others stop after their current chunk,
+and the next `evaluate` reads their results and resumes.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from fssbench.evaluation.chunk_queue import ChunkQueue, shared_order
 from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.evaluation.evaluation import Evaluation
 
-PATIENCE = 1800.0
+START_TIMEOUT = 1800.0
 """Seconds that a process waits for the first one to open a run."""
-_GLANCE = 0.1
-"""Seconds between looks at a folder."""
+_POLL_INTERVAL = 0.1
+"""Seconds between two reads of a folder."""
 
 Chunks = Mapping[int, Sequence[Episode]]
 Measure = Callable[[Chunks, ChunkQueue | None], Iterator[ChunkResult]]
-"""Measures chunks in this order, but those only that it can claim when it comes to them."""
+"""Function that measures the chunks, in order, that it can lock at the time of their turn."""
 
 log = logging.getLogger(__name__)
 
 
 @attrs.define(kw_only=True)
 class ProcessGroup:
-    """The processes that share an evaluation, and which of them this one is.
+    """The processes that share an evaluation, as seen by one of them.
 
     Attributes:
-        rank: this process's number, from 0.
-        count: how many there are.
-        local_rank: number among those of this machine, which is the number of its GPU.
-        local_count: how many are on this machine.
-        group: the same for all of them, and for no others.
-        starts: the first process starts the others itself.
-        parent: number of the process that started this one.
+        rank: rank of this process, from 0.
+        count: number of processes.
+        local_rank: rank among the processes of this machine, and index of its GPU.
+        local_count: number of processes on this machine.
+        group: unique identifier of the group.
+        starts: whether the first process starts the others itself.
+        parent: process id of the parent of this process.
     """
 
     rank: int = 0
@@ -67,40 +67,40 @@ class ProcessGroup:
 
     @classmethod
     def of(cls, job: Evaluation) -> ProcessGroup:
-        """As ``torchrun`` says, else as the job says.
+        """Return the group that ``torchrun`` started, or else the one of the evaluation's devices.
 
         Raises:
-            FssbenchError: ``--devices`` does not fit what ``torchrun`` started.
+            FssbenchError: both ``torchrun`` and ``--devices`` are used.
         """
-        told = os.environ
-        if "TORCHELASTIC_RUN_ID" not in told:
+        environment = os.environ
+        if "TORCHELASTIC_RUN_ID" not in environment:
             count = job.devices
             group = uuid.uuid4().hex
             return cls(count=count, local_count=count, group=group, starts=count > 1)
         if job.devices > 1:
-            raise FssbenchError("--devices: torchrun says how many processes there are; leave it")
-        parts = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
+            raise FssbenchError("remove --devices: torchrun sets the number of processes")
+        names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
         return cls(
-            rank=int(told["RANK"]),
-            count=int(told["WORLD_SIZE"]),
-            local_rank=int(told["LOCAL_RANK"]),
-            local_count=int(told["LOCAL_WORLD_SIZE"]),
-            group=" ".join(told.get(part, "") for part in parts),
+            rank=int(environment["RANK"]),
+            count=int(environment["WORLD_SIZE"]),
+            local_rank=int(environment["LOCAL_RANK"]),
+            local_count=int(environment["LOCAL_WORLD_SIZE"]),
+            group=" ".join(environment.get(name, "") for name in names),
         )
 
-    def placed(self, job: Evaluation) -> Evaluation:
-        """The job on this process's device.
+    def with_device(self, job: Evaluation) -> Evaluation:
+        """Return the evaluation with the device of this process.
 
         Raises:
-            FssbenchError: there are not as many devices.
+            FssbenchError: there are fewer devices than processes.
         """
         job = attrs.evolve(job, devices=self.local_count)
         if self.local_count == 1 or job.device == "cpu":
             return job
         if ":" in job.device:
             raise FssbenchError(
-                f"--device {job.device}: {self.local_count} processes need a device each; give "
-                "--device cuda, and choose with CUDA_VISIBLE_DEVICES"
+                f"--device {job.device}: {self.local_count} processes need a device each; use "
+                "--device cuda, and select GPUs with CUDA_VISIBLE_DEVICES"
             )
         found = torch.cuda.device_count()
         if not found and job.device == "auto":
@@ -113,7 +113,7 @@ class ProcessGroup:
 
     @contextlib.contextmanager
     def threads(self) -> Iterator[None]:
-        """This machine's cores are shared out, unless ``OMP_NUM_THREADS`` says how."""
+        """Divide this machine's cores among the processes, unless ``OMP_NUM_THREADS`` is set."""
         before = torch.get_num_threads()
         if self.starts and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(_threads(self.local_count))
@@ -125,17 +125,17 @@ class ProcessGroup:
     # The first process.
 
     def start(self, job: Evaluation) -> None:
-        """Start the others, if that is to be done and not done yet.
+        """Start the other processes, once, if this process is to start them.
 
         Args:
-            job: what the user asked for.
+            job: evaluation as the user requested it.
         """
         if not self.starts:
             return
         self.starts = False
         environment = {"OMP_NUM_THREADS": str(_threads(self.local_count)), **os.environ}
         for rank in range(1, self.count):
-            team = {
+            group = {
                 "rank": rank, "count": self.count, "local_rank": rank,
                 "local_count": self.local_count, "group": self.group, "parent": os.getpid(),
             }  # fmt: skip
@@ -145,14 +145,14 @@ class ProcessGroup:
                 env=environment,
             )
             self._processes[rank] = process
-            payload = pickle.dumps((sys.path, named_plugins(), job, team))
+            payload = pickle.dumps((sys.path, named_plugins(), job, group))
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(payload)
                 process.stdin.close()
 
     def stop(self) -> None:
-        """End what `start` started."""
+        """Terminate the processes that `start` started."""
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
@@ -160,100 +160,101 @@ class ProcessGroup:
         self._processes.clear()
 
     def lead(self, folder: Path, chunks: Chunks, measure: Measure) -> Iterator[ChunkResult]:
-        """Have chunks measured by all processes, and by this one.
+        """Measure chunks with all processes, including this one.
 
         Args:
-            folder: the run directory, which this process holds.
-            chunks: what is to be measured.
-            measure: how.
+            folder: run directory, locked by this process.
+            chunks: chunks to measure.
+            measure: function that measures chunks.
 
         Yields:
-            The part of each chunk, in the order in which they come. When the next one is asked for,
-            this one must be on the disk.
+            The result of each chunk, in order of completion. The caller must have written a result
+            to disk before it requests the next one.
         """
-        parts = ChunkQueue(folder)
-        todo = dict(chunks)
+        queue = ChunkQueue(folder)
+        remaining = dict(chunks)
 
-        def taken() -> Iterator[ChunkResult]:
-            for part in parts.parts(todo):
-                yield part
-                parts.mark(part.chunk)
-                del todo[part.chunk]
+        def from_others() -> Iterator[ChunkResult]:
+            for result in queue.parts(remaining):
+                yield result
+                queue.mark(result.chunk)
+                del remaining[result.chunk]
 
         def own(order: Sequence[int]) -> Iterator[ChunkResult]:
-            for part in measure({chunk: chunks[chunk] for chunk in order}, parts):
-                yield part
-                parts.mark(part.chunk)
-                parts.release(part.chunk)
-                del todo[part.chunk]
-                yield from taken()
+            for result in measure({chunk: chunks[chunk] for chunk in order}, queue):
+                yield result
+                queue.mark(result.chunk)
+                queue.release(result.chunk)
+                del remaining[result.chunk]
+                yield from from_others()
 
         try:
-            parts.open(self.group, list(chunks))
+            queue.open(self.group, list(chunks))
             yield from own(shared_order(list(chunks), 0, self.count))
-            while todo:  # others are at it, or one of them died
-                self._look_after()
-                yield from taken()
-                free = next((chunk for chunk in todo if parts.claim(chunk)), None)
+            while remaining:  # other processes measure these chunks, or have died
+                self._report_exits()
+                yield from from_others()
+                free = next((chunk for chunk in remaining if queue.claim(chunk)), None)
                 if free is not None:
                     yield from own([free])
-                elif todo:
-                    time.sleep(_GLANCE)
+                elif remaining:
+                    time.sleep(_POLL_INTERVAL)
         finally:
-            parts.release()
+            queue.release()
 
-    def _look_after(self) -> None:
+    def _report_exits(self) -> None:
         for rank, process in list(self._processes.items()):
             if process.poll() is not None:
                 del self._processes[rank]
                 if process.returncode:
                     log.warning(
-                        "process %d of %d ended with %d; the others do its episodes",
+                        "process %d of %d exited with status %d; the others measure its episodes",
                         rank + 1, self.count, process.returncode,
                     )  # fmt: skip
 
-    # The others.
+    # The other processes.
 
     def help_with(self, folder: Path, chunks: Chunks, measure: Measure) -> None:
-        """Measure what can be claimed of a run, until there is nothing more to claim.
+        """Measure the chunks of a run that this process can lock, until none is left.
 
         Args:
-            folder: the run directory, which the first process holds.
-            chunks: all of its manifest.
-            measure: how.
+            folder: run directory, locked by the first process.
+            chunks: all chunks of the manifest.
+            measure: function that measures chunks.
 
         Raises:
             FssbenchError: the first process does not open the run.
         """
-        parts = ChunkQueue(folder, before_claim=self._check_parent)
-        offered = self._offer(parts)
+        queue = ChunkQueue(folder, before_claim=self._check_parent)
+        offered = self._wait_for_chunks(queue)
         order = [c for c in shared_order(offered, self.rank, self.count) if c in chunks]
         try:
-            for part in measure({chunk: chunks[chunk] for chunk in order}, parts):
-                parts.leave(part)
+            for result in measure({chunk: chunks[chunk] for chunk in order}, queue):
+                queue.leave(result)
         finally:
-            parts.release()
+            queue.release()
 
-    def _offer(self, parts: ChunkQueue) -> Sequence[int]:
-        until = time.monotonic() + PATIENCE
-        while (offered := parts.offered(self.group)) is None:
+    def _wait_for_chunks(self, queue: ChunkQueue) -> Sequence[int]:
+        until = time.monotonic() + START_TIMEOUT
+        while (offered := queue.offered(self.group)) is None:
             self._check_parent()
             if time.monotonic() > until:
                 raise FssbenchError(
-                    f"{parts.run}: the first process has not begun with this run for "
-                    f"{PATIENCE:.0f} s; all processes need the same options, versions and --out"
+                    f"{queue.run}: the first process has not started this run after "
+                    f"{START_TIMEOUT:.0f} s; all processes need the same options, versions and "
+                    "--out"
                 )
-            time.sleep(_GLANCE)
+            time.sleep(_POLL_INTERVAL)
         return offered
 
     def _check_parent(self) -> None:
-        """Without whoever started it, nobody takes what this process measures."""
+        """Exit if the parent process is gone, because then no process reads the results."""
         if os.getppid() != self.parent:
             raise SystemExit(1)
 
 
 def named_plugins() -> list[str]:
-    """Plugins that the user named with ``-p``; files by absolute paths."""
+    """Return the plugins that the user named with ``-p``; files by absolute paths."""
     infos = registry.registry().plugins.infos
     named = [info.name for info in infos if info.source == "-p"]
     return [str(Path(name).resolve()) if name.endswith(".py") else name for name in named]

@@ -29,7 +29,7 @@ class ProgressReport:
     """An observer that shows episodes done, rate, remaining time and running mIoU.
 
     Args:
-        console: where to; a bar if it is a terminal, else a line every ten seconds.
+        console: output; a progress bar on a terminal, else a line every ten seconds.
     """
 
     def __init__(self, console: Console) -> None:
@@ -50,7 +50,7 @@ class ProgressReport:
         self._measured = 0
 
     def fssbench_evaluation_started(self, run: Run) -> None:
-        """Start the bar where an interrupted run stopped."""
+        """Start the progress bar at the number of episodes already measured."""
         manifest = run.manifest
         self._name = (
             f"{run.matcher} {run.backbone}, fold {manifest.fold}, {manifest.shots}-shot"
@@ -58,19 +58,19 @@ class ProgressReport:
         )
         self._total = len(manifest.episodes)
         self._done = run.done
-        self._started = self._spoken = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._task = self._bar.add_task(
             self._name.partition(", ")[2], total=self._total, completed=run.done, rate="", miou=""
         )
         self._bar.start()
         if run.done:
-            self._say(f"{self._name}: going on after {run.done} episodes")
+            self._print(f"{self._name}: resuming after {run.done} episodes")
 
     def fssbench_episodes_measured(
         self, run: Run, chunk: int, episodes: Sequence[Episode], rows: pandas.DataFrame,
         predictions: Sequence[Tensor],
     ) -> None:  # fmt: skip
-        """Move on."""
+        """Advance the progress bar."""
         del run, chunk, episodes, predictions
         sums = rows.groupby("class_id")[["intersection_fg", "union_fg"]].sum()
         self._sums = sums if self._sums.empty else self._sums.add(sums, fill_value=0)
@@ -80,24 +80,24 @@ class ProgressReport:
         ratios = self._sums["intersection_fg"] / self._sums["union_fg"].clip(lower=1)
         miou = f"mIoU {100 * ratios.mean():.1f}"
         self._bar.update(self._task, advance=len(rows), rate=rate, miou=miou)
-        if not self._console.is_terminal and now - self._spoken > LINES_EVERY:
-            self._spoken = now
+        if not self._console.is_terminal and now - self._last_line > LINES_EVERY:
+            self._last_line = now
             done = self._done + self._measured
-            self._say(f"{self._name}: {done}/{self._total} episodes, {rate}, {miou}")
+            self._print(f"{self._name}: {done}/{self._total} episodes, {rate}, {miou}")
 
     def fssbench_evaluation_finished(self, run: Run, record: Record) -> None:
-        """Take the bar away and leave one line."""
+        """Replace the progress bar by one line."""
         del run
         self.close()
         low, high = record.intervals["miou"]
-        self._say(
+        self._print(
             f"{self._name}: mIoU {record.scores['miou']:.2f} [{low:.1f}, {high:.1f}], "
             f"{record.manifest.episodes} episodes in {time.monotonic() - self._started:.1f} s"
         )
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, highlight=False)
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Stop the progress bar."""
         self._bar.stop()

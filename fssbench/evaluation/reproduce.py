@@ -1,4 +1,4 @@
-"""Verifying a result by doing some of it again: do the episodes give the rows that are stored?"""
+"""Verification of a result: a sample of its episodes is evaluated again."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ from fssbench.runtime.environment import environment
 
 @attrs.frozen(kw_only=True)
 class Rerun:
-    """What is to be done again, and what a record does not hold but needs for it.
+    """Settings of a verification, and inputs that a record does not contain.
 
     Attributes:
-        episodes: size of the sample; all of them where the manifest has fewer.
-        seed: of the sample; None for one that nobody can know beforehand.
-        checkpoint: the trained matcher's file, where the record has one.
-        weights: of the backbone: ``pretrained``, ``random`` or a file; "" for the record's, which
-            must then be no file.
+        episodes: size of the sample; all episodes if the manifest has fewer.
+        seed: seed of the sample; None for an unpredictable one.
+        checkpoint: checkpoint file of the trained matcher, if the record has one.
+        weights: backbone weights: ``pretrained``, ``random`` or a file; "" for those of the
+            record, unless they are a file.
         data_root: folder of the dataset.
-        data_options: the dataset's own options, as the evaluation had them.
-        lists: folder of authors' list files, for a protocol that reads such.
+        data_options: options of the dataset, as in the evaluation.
+        lists: folder of authors' list files, for a protocol that reads them.
         device: ``auto``, ``cpu`` or ``cuda``.
         workers: loader processes; None for one less than the cores, at most 8.
-        tolerance: share of an image's pixels by which each count may differ; None for 0 where
-            `SAME` are, and `ELSEWHERE` otherwise.
+        tolerance: share of an image's pixels by which each count may differ; None for 0 if all
+            conditions of `SAME` are equal, and `ELSEWHERE` otherwise.
     """
 
     episodes: int = 50
@@ -69,14 +69,14 @@ class Rerun:
 
 
 def verify_record(path: Path, rerun: Rerun | None = None) -> Reproduction:
-    """Do a random sample of a record's episodes again, and compare their rows with the stored ones.
+    """Evaluate a random sample of a record's episodes again, and compare with the stored rows.
 
     The scores must follow from the rows, the episodes must be those that the protocol draws, and
-    the sampled rows must come out again, along the same path as in an evaluation.
+    the sampled rows must be reproduced by the code path of an evaluation.
 
     Args:
-        path: ``record.json``, or the folder that holds it with its rows and its manifest.
-        rerun: how much, and with what.
+        path: ``record.json``, or its folder with the rows and the manifest.
+        rerun: settings of the verification.
 
     Raises:
         FssbenchError: files are missing or unreadable; the checkpoint, the weights or the data are
@@ -89,35 +89,35 @@ def verify_record(path: Path, rerun: Rerun | None = None) -> Reproduction:
     record, manifest, rows = result.record, result.manifest(), result.rows()
     found, sound = examine(result, manifest, rows, intervals=False)
     seed = secrets.randbelow(2**32) if rerun.seed is None else rerun.seed
-    verdict = Reproduction(
+    outcome = Reproduction(
         folder=result.folder, record=record, seed=seed, sample=(),
         then=conditions_of(record), now={}, tolerance=rerun.tolerance or 0.0,
         problems=tuple(found), differences=(),
     )  # fmt: skip
     if not sound:
-        return verdict
-    bench = prepare(_job(record, rows, rerun))
-    _check_parts(bench, record, manifest)
-    wrong = list(_differing_protocol(bench, record, manifest))
+        return outcome
+    evaluator = prepare(_job(record, rows, rerun))
+    _check_model_and_data(evaluator, record, manifest)
+    wrong = list(_differing_protocol(evaluator, record, manifest))
     if wrong:
-        return attrs.evolve(verdict, problems=(*found, *wrong))
+        return attrs.evolve(outcome, problems=(*found, *wrong))
     sample = draw_sample(len(manifest.episodes), rerun.episodes, seed)
-    again = _measure_again(bench, manifest, sample)
+    again = _measure_again(evaluator, manifest, sample)
     now = conditions(
-        environment(bench.pipeline.device),
-        precision=bench.job.precision,
-        batch_size=bench.job.batch_size,
-        **({"features": "float16"} if bench.job.cache_half else {}),
+        environment(evaluator.pipeline.device),
+        precision=evaluator.job.precision,
+        batch_size=evaluator.job.batch_size,
+        **({"features": "float16"} if evaluator.job.cache_half else {}),
     )
-    verdict = attrs.evolve(verdict, sample=sample, now=now)
-    if rerun.tolerance is None and verdict.changed:
-        verdict = attrs.evolve(verdict, tolerance=ELSEWHERE)
-    differences = compare_rows(rows, again, manifest, verdict.tolerance)
-    return attrs.evolve(verdict, differences=tuple(differences))
+    outcome = attrs.evolve(outcome, sample=sample, now=now)
+    if rerun.tolerance is None and outcome.changed:
+        outcome = attrs.evolve(outcome, tolerance=ELSEWHERE)
+    differences = compare_rows(rows, again, manifest, outcome.tolerance)
+    return attrs.evolve(outcome, differences=tuple(differences))
 
 
 def draw_sample(total: int, count: int, seed: int) -> tuple[int, ...]:
-    """Indices of `count` of `total` episodes, or of all, ascending; each set equally probable.
+    """Draw the indices of `count` of `total` episodes, or of all, ascending and without bias.
 
     Raises:
         FssbenchError: the seed is negative.
@@ -132,19 +132,17 @@ def draw_sample(total: int, count: int, seed: int) -> tuple[int, ...]:
 def _complete(folder: Path) -> Result:
     for name in FILES:
         if not (folder / name).is_file():
-            raise FssbenchError(
-                f"{folder / name}: missing; a record is verified with {', '.join(FILES)}"
-            )
+            raise FssbenchError(f"{folder / name}: missing; verification needs {', '.join(FILES)}")
     return read_result(folder)
 
 
 def _job(record: Record, rows: pandas.DataFrame, rerun: Rerun) -> Evaluation:
-    """The evaluation that the record is of."""
+    """Return the evaluation that produced the record."""
     _check_checkpoint_file(record, rerun.checkpoint)
     precision, batch_size = (record.environment.get(name) for name in ("precision", "batch_size"))
     if precision not in ("fp32", "bf16") or type(batch_size) is not int or batch_size < 1:
         raise FssbenchError(
-            "the record's environment names no precision and batch size to do it again with"
+            "the record's environment lacks the precision and batch size of the evaluation"
         )
     return Evaluation(
         matcher=record.matcher,
@@ -176,19 +174,19 @@ def _metrics(rows: pandas.DataFrame) -> tuple[str, ...]:
     unknown = [name for name in rows.columns if name not in known.union(KEYS)]
     if unknown:
         raise FssbenchError(
-            f"the rows hold {ascii(', '.join(unknown))[:70]}, which no installed metric measures; "
-            "load the plugin that brings it with -p"
+            f"the rows have {ascii(', '.join(unknown))[:70]}, which no installed metric measures; "
+            "load the plugin of the metric with -p"
         )
     return tuple(metrics)
 
 
 def _check_checkpoint_file(record: Record, path: Path | None) -> None:
-    said = record.checkpoint
-    if said is None:
+    checkpoint = record.checkpoint
+    if checkpoint is None:
         if path is not None:
             raise FssbenchError(f"--checkpoint {path}: the record is of a method without one")
         return
-    which = f"{said.name!a} (sha256 {said.sha256[:12]}…)"
+    which = f"{checkpoint.name!a} (sha256 {checkpoint.sha256[:12]}…)"
     if path is None:
         raise FssbenchError(f"the record is of the checkpoint {which}; give it with --checkpoint")
     try:
@@ -196,7 +194,7 @@ def _check_checkpoint_file(record: Record, path: Path | None) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise FssbenchError(f"--checkpoint {path}: cannot be read: {reason}") from error
-    if own != said.sha256:
+    if own != checkpoint.sha256:
         raise FssbenchError(
             f"--checkpoint {path}: its sha256 is {own[:12]}…, the record is of {which}; give the "
             "file that was evaluated"
@@ -214,9 +212,9 @@ def _weights(record: Record, asked: str) -> str:
     return "random" if record.weights.source == "random" else "pretrained"
 
 
-def _check_parts(bench: Evaluator, record: Record, manifest: Manifest) -> None:
-    """Raise unless encoder, options and data are the record's."""
-    own = bench.pipeline.backbone.weights
+def _check_model_and_data(evaluator: Evaluator, record: Record, manifest: Manifest) -> None:
+    """Raise unless encoder, options and data are those of the record."""
+    own = evaluator.pipeline.backbone.weights
     if (own.source == "random", own.sha256) != (
         record.weights.source == "random",
         record.weights.sha256,
@@ -226,7 +224,7 @@ def _check_parts(bench: Evaluator, record: Record, manifest: Manifest) -> None:
             f", the record's {record.weights.source} {record.weights.name!a} (sha256 "
             f"{record.weights.sha256[:12] or '-'}); give --weights"
         )
-    config = json.loads(json.dumps(config_of(bench.pipeline.matcher)))
+    config = json.loads(json.dumps(config_of(evaluator.pipeline.matcher)))
     differing = sorted(
         key
         for key in config.keys() | record.config.keys()
@@ -237,43 +235,45 @@ def _check_parts(bench: Evaluator, record: Record, manifest: Manifest) -> None:
             f"{record.matcher}: the options {', '.join(differing)} of the installed version are "
             "not those of the record; install the version that the record names"
         )
-    manifest.check_annotations(bench.dataset)
+    manifest.check_annotations(evaluator.dataset)
 
 
-def _differing_protocol(bench: Evaluator, record: Record, manifest: Manifest) -> Iterable[str]:
-    """What the record says of its protocol and is not so."""
+def _differing_protocol(evaluator: Evaluator, record: Record, manifest: Manifest) -> Iterable[str]:
+    """Yield the deviations of the record from its protocol."""
     drawn = build_manifest(
-        bench.protocol,
-        bench.dataset,
+        evaluator.protocol,
+        evaluator.dataset,
         fold=record.fold,
         shots=record.shots,
         seed=record.seed,
         limit=record.manifest.limit,
-        lists=bench.job.lists,
+        lists=evaluator.job.lists,
     )
     if drawn.digest != manifest.digest:
         yield (
             f"the manifest ({manifest.digest[:8]}) is not what {record.protocol} draws from this "
             f"data ({drawn.digest[:8]})"
         )
-    if record.score_size != bench.protocol.score_size:
-        yield f"score_size is {record.score_size}, the protocol's {bench.protocol.score_size}"
+    if record.score_size != evaluator.protocol.score_size:
+        yield f"score_size is {record.score_size}, the protocol's {evaluator.protocol.score_size}"
 
 
-def _measure_again(bench: Evaluator, manifest: Manifest, sample: Sequence[int]) -> pandas.DataFrame:
-    """Rows of the sampled episodes.
+def _measure_again(
+    evaluator: Evaluator, manifest: Manifest, sample: Sequence[int]
+) -> pandas.DataFrame:
+    """Return the rows of the sampled episodes.
 
-    An episode is segmented in the batch that it was in, with all others of that batch, because the
-    last bits of a number may depend on them.
+    Each episode is segmented in its original batch, because the last bits of a number may depend
+    on the other episodes of the batch.
     """
-    size = bench.job.batch_size
+    size = evaluator.job.batch_size
     chunks: dict[int, Sequence[Episode]] = {}
     for number, episodes in chunks_of(manifest.episodes).items():
         batches = [episodes[start : start + size] for start in range(0, len(episodes), size)]
         wanted = [batch for batch in batches if any(e.index in sample for e in batch)]
         if wanted:
             chunks[number] = [episode for batch in wanted for episode in batch]
-    tables = [rows for _, rows, _, _ in bench.measured(chunks)]
+    tables = [rows for _, rows, _, _ in evaluator.measured(chunks)]
     again: pandas.DataFrame = pandas.concat(tables, ignore_index=True)
     sampled: pandas.DataFrame = again.loc[again["index"].isin(sample)]
     return sampled

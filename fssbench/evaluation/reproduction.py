@@ -1,4 +1,4 @@
-"""The verdict on a result of which some was done again: which rows differ, and how much may."""
+"""Outcome of a verification: rows that differ, and the tolerance."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from fssbench.results.rows import KEYS
 
 ELSEWHERE = 1e-4
 """Share of an image's pixels by which counts may differ on other hardware, software or precision:
-rounding moves logits that lie near 0 to its other side."""
+rounding changes the sign of logits near 0."""
 ROUNDING = 1e-9
-"""Relative difference of two equal numbers of which one was written as text and read."""
+"""Relative tolerance between a number and the same number read back from text."""
 
 SAME = ("device", "hardware", "threads", "precision", "batch_size", "torch")
-"""Conditions under which rows must be equal to the pixel when all of them are."""
-TOLD = ("features", "fssbench", "commit", "python", "system")
-"""Conditions that are told beside them."""
+"""Conditions that, if all are equal, require equal pixel counts."""
+REPORTED = ("features", "fssbench", "commit", "python", "system")
+"""Further conditions that are reported."""
 
 
 @attrs.frozen(kw_only=True)
 class Difference:
-    """An episode whose row is not what it is now.
+    """An episode whose stored row differs from the new one.
 
     Attributes:
-        index, class_id, query: the episode.
+        index, class_id, query: keys of the episode.
         class_name: name of the class.
-        columns: (stored, now) of each column that differs.
-        pixels: the largest difference of a count.
-        allowed: the largest that the tolerance allows.
-        within: whether all columns are as they should be, within the tolerance.
+        columns: (stored, new) values of each column that differs.
+        pixels: largest difference of a pixel count.
+        allowed: largest difference that the tolerance allows.
+        within: whether the difference is within the tolerance.
     """
 
     index: int
@@ -52,16 +52,16 @@ class Difference:
 
 @attrs.frozen(kw_only=True)
 class Reproduction:
-    """What came out.
+    """The outcome of a verification.
 
     Attributes:
-        folder: where the record lies.
-        record: the record.
-        seed: of the sample.
-        sample: indices of the episodes that were done again, ascending.
-        then, now: conditions, `SAME` and `TOLD`, of the record and of this verification.
+        folder: folder of the record.
+        record: verified record.
+        seed: seed of the sample.
+        sample: indices of the episodes that were evaluated again, ascending.
+        then, now: conditions, `SAME` and `REPORTED`, of the record and of this verification.
         tolerance: share of an image's pixels by which counts may differ.
-        problems: what is wrong with the record without any model, one line each.
+        problems: errors of the record that were found without a model, one line each.
         differences: episodes of the sample whose rows differ.
     """
 
@@ -77,17 +77,17 @@ class Reproduction:
 
     @property
     def stands(self) -> bool:
-        """Nothing is wrong, and no row differs by more than the tolerance."""
+        """Whether there are no problems and no row differs by more than the tolerance."""
         return not self.problems and all(each.within for each in self.differences)
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Those of `SAME` that are not the same."""
+        """Conditions of `SAME` that differ."""
         return tuple(name for name in SAME if self.then.get(name) != self.now.get(name))
 
     @property
-    def surely_found(self) -> int:
-        """So many changed rows would be found out, one of them at least, with 95 % certainty."""
+    def detectable_rows(self) -> int:
+        """Number of altered rows that the sample detects with a probability of 95 %."""
         total, sample = self.record.manifest.episodes, len(self.sample)
         return next(
             rows
@@ -96,7 +96,7 @@ class Reproduction:
         )
 
     def to_fields(self) -> dict[str, Any]:
-        """Everything as JSON has it."""
+        """Return JSON values."""
         return {
             "record": str(self.folder),
             "stands": self.stands,
@@ -115,16 +115,16 @@ class Reproduction:
 def compare_rows(
     stored: pandas.DataFrame, now: pandas.DataFrame, manifest: Manifest, tolerance: float
 ) -> list[Difference]:
-    """The episodes whose rows differ.
+    """Return the episodes whose rows differ.
 
-    Pixel counts may differ by the tolerance's share of the image. Columns of other metrics must be
-    equal where the counts are, because the mask is then the same one for all that is known; where
-    counts differ, as the tolerance allows, other columns are not judged.
+    Pixel counts may differ by the tolerance's share of the image. If the counts are equal, the
+    masks are assumed to be equal, and so must be the columns of other metrics; if the counts differ
+    within the tolerance, other columns are not compared.
 
     Args:
         stored: all rows of the record.
-        now: the sampled rows, measured again.
-        manifest: the episodes.
+        now: rows of the sample, measured again.
+        manifest: manifest of the record.
         tolerance: share of an image's pixels.
     """
     differences = []
@@ -163,13 +163,13 @@ def _equal(old: float, new: float) -> bool:
 
 
 def conditions_of(record: Record) -> dict[str, Any]:
-    """The `conditions` that a record says it was made under; None for what it does not say."""
+    """Return the `conditions` in the environment of a record; None for those that are missing."""
     packages = record.environment.get("packages")
     torch = packages.get("torch") if isinstance(packages, Mapping) else None
     return conditions({**record.environment, "packages": {"torch": torch}})
 
 
-def conditions(said: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """`SAME` and `TOLD` out of the environment block of a record."""
-    flat = {**said, "torch": said["packages"]["torch"], **more}
-    return {name: flat.get(name) for name in (*SAME, *TOLD)}
+def conditions(environment: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return `SAME` and `REPORTED` conditions of the environment block of a record."""
+    flat = {**environment, "torch": environment["packages"]["torch"], **more}
+    return {name: flat.get(name) for name in (*SAME, *REPORTED)}

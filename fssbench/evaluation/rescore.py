@@ -1,4 +1,4 @@
-"""Scoring a finished run by further metrics: from its rows, or from the masks that it kept."""
+"""Scoring of a finished run with further metrics, from its rows or its saved masks."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _COUNTS = IoU.columns
 
 @attrs.frozen(kw_only=True)
 class MetricScores:
-    """What one metric says of a run.
+    """Scores of one metric for a run.
 
     Attributes:
-        metric: its registered name.
-        source: what it was computed from.
-        scores: by name.
+        metric: registered name of the metric.
+        source: data that the scores were computed from.
+        scores: scores by name.
         intervals: 95 % confidence intervals (low, high), by bootstrap over query images.
     """
 
@@ -54,12 +54,12 @@ class MetricScores:
 
 @attrs.frozen(kw_only=True)
 class Scores:
-    """What some metrics say of a run; the run itself is as it was.
+    """Scores of several metrics for a run, which is not modified.
 
     Attributes:
-        folder: the run directory.
-        record: its record.
-        metrics: in the order that was asked for.
+        folder: run directory.
+        record: record of the run.
+        metrics: scores of each metric, in the requested order.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class Scores:
     metrics: tuple[MetricScores, ...]
 
     def to_fields(self) -> dict[str, Any]:
-        """Everything as JSON has it; of which run is told by names and digests, not by paths."""
+        """Return JSON values; the run is identified by names and digests, not by paths."""
         record = self.record
         return {
             _KEY: SCORES_FORMAT,
@@ -99,28 +99,28 @@ def score_run(
     data_root: Path | None = None,
     data_options: Mapping[str, Any] | None = None,
 ) -> Scores:
-    """Score a finished run by metrics.
+    """Score a finished run with metrics.
 
-    A metric whose columns the rows hold is summarised from them. Any other measures the masks that
-    the run kept against the dataset's annotations, which are read again.
+    If the rows contain the columns of a metric, its scores are summarised from them. Otherwise the
+    saved masks are measured against the annotations of the dataset, which are read again.
 
     Args:
-        path: a run directory, or the ``record.json`` in it.
+        path: run directory, or the ``record.json`` in it.
         names: names of metrics.
-        data_root: folder of the dataset, where annotations are needed.
-        data_options: the dataset's own options, as the evaluation had them.
+        data_root: folder of the dataset, if annotations are needed.
+        data_options: options of the dataset, as in the evaluation.
 
     Raises:
         FssbenchError: there is no finished run; a metric is not registered, needs masks that were
-            not kept, or gives no number; files of the run do not belong together; or the dataset is
-            not the one of the evaluation.
+            not saved, or is not finite; files of the run are inconsistent; or the dataset is not
+            the one of the evaluation.
     """
     folder = folder_of(path)
     record = Record.read(folder / RECORD_FILE)
     manifest = Manifest.read(folder / MANIFEST_FILE)
     rows = read_rows(folder / ROWS_FILE)
     if manifest.digest != record.manifest.digest:
-        raise FssbenchError(f"{folder / MANIFEST_FILE}: these are not the episodes of the record")
+        raise FssbenchError(f"{folder / MANIFEST_FILE}: is not the manifest of the record")
     wrong = misplaced(rows, manifest)
     if wrong:
         raise FssbenchError(f"{folder / ROWS_FILE}: {wrong}")
@@ -132,7 +132,7 @@ def score_run(
     lacking = {name: m for name, m in metrics.items() if not set(m.columns) <= set(rows.columns)}
     table = rows
     if lacking:
-        predictions = _kept(folder, record, manifest, lacking)
+        predictions = _predictions(folder, record, manifest, lacking)
         dataset = _dataset(record, manifest, data_root, data_options or {})
         measured = _measured(
             record, manifest, rows, predictions, dataset, tuple(lacking.values()), folder
@@ -152,8 +152,8 @@ def write_scores(scores: Scores, path: Path) -> None:
     """Write scores as JSON, by rename.
 
     Raises:
-        FssbenchError: the file is there and is none of scores, so a record stays as it is; or it
-            cannot be written.
+        FssbenchError: the file exists and is not a scores file, e.g. a record; or it cannot be
+            written.
     """
     check_scores_file(path)
     text = json.dumps(scores.to_fields(), indent=2, allow_nan=False) + "\n"
@@ -161,7 +161,7 @@ def write_scores(scores: Scores, path: Path) -> None:
 
 
 def check_scores_file(path: Path) -> None:
-    """Raise an `FssbenchError` unless scores may be written there."""
+    """Raise an `FssbenchError` if a path is taken by a file that is not a scores file."""
     try:
         fields = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -169,23 +169,25 @@ def check_scores_file(path: Path) -> None:
     except (OSError, ValueError):
         fields = None
     if not isinstance(fields, dict) or _KEY not in fields:
-        raise FssbenchError(f"--out {path}: this is there and no file of scores; choose another")
+        raise FssbenchError(
+            f"--out {path}: this file exists and is not a scores file; choose another"
+        )
 
 
-def _kept(
+def _predictions(
     folder: Path, record: Record, manifest: Manifest, lacking: Mapping[str, Metric]
 ) -> Predictions:
     if not record.predictions:
         columns = ", ".join(name for metric in lacking.values() for name in metric.columns)
         raise FssbenchError(
-            f"{folder}: metric {', '.join(lacking)} needs predictions: the rows hold no {columns}, "
-            "and this run kept no masks; run the same fssbench evaluate command again with "
-            "--save-predictions, and score the run directory that it names"
+            f"{folder}: metric {', '.join(lacking)} needs predictions: the rows have no column "
+            f"{columns}, and this run saved no masks; run the same fssbench evaluate command again "
+            "with --save-predictions, and score the run directory that it names"
         )
     path = folder / PREDICTIONS_FILE
     predictions = read_predictions(path, record.predictions, len(manifest.episodes))
     if predictions.manifest != manifest.digest:
-        raise FssbenchError(f"{path}: these predictions are of other episodes than the record")
+        raise FssbenchError(f"{path}: these predictions belong to another manifest")
     return predictions
 
 
@@ -206,14 +208,14 @@ def _measured(
     metrics: Sequence[Metric],
     folder: Path,
 ) -> pandas.DataFrame:
-    """The metrics' columns, in manifest order."""
+    """Return the metrics' columns, in manifest order."""
     protocol = registry.registry().get(ProtocolSpec, record.protocol)
     geometry = _geometry(record)
     path = folder / PREDICTIONS_FILE
     columns = []
-    # Pixel counts tell whether masks, annotations and rows belong together.
+    # The pixel counts verify that masks, annotations and rows belong together.
     asked = (IoU(), *metrics)
-    title = f"Measuring {len(manifest.episodes)} kept masks"
+    title = f"Measuring {len(manifest.episodes)} saved masks"
     for episode in with_progress(manifest.episodes, title, len(manifest.episodes)):
         target = target_of(episode, dataset, geometry, record.score_size, protocol.void)
         try:
@@ -222,11 +224,11 @@ def _measured(
             raise FssbenchError(f"{path}: {error}; evaluate again") from error
         columns.append(measure_masks(asked, [mask], [target]))
         for name in _COUNTS:
-            said, now = int(rows[name].iloc[episode.index]), int(columns[-1][name])
-            if said != now:
+            stored, now = int(rows[name].iloc[episode.index]), int(columns[-1][name])
+            if stored != now:
                 raise FssbenchError(
-                    f"{path}: the mask of episode {episode.index} has {name} {now}, its row says "
-                    f"{said}; masks and rows are of different runs: evaluate again"
+                    f"{path}: the mask of episode {episode.index} has {name} {now}, its row has "
+                    f"{stored}; masks and rows are of different runs: evaluate again"
                 )
     table = table_of(manifest.episodes, columns)
     wanted: pandas.DataFrame = table.loc[:, [name for metric in metrics for name in metric.columns]]
@@ -250,7 +252,7 @@ def _summary(
     for score, value in scores.items():
         if not math.isfinite(value):
             raise FssbenchError(
-                f"metric {name}: {score} is {value} for this run, which is no score"
+                f"metric {name}: {score} is {value} for this run; scores must be finite"
             )
     if isinstance(metric, IoU):
         intervals = score_intervals([table])

@@ -1,4 +1,4 @@
-"""One evaluation while it runs, as hooks see it."""
+"""A running evaluation, as passed to hooks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fssbench.inference.episode_maps import EpisodeMaps
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """What is evaluated.
+    """A running evaluation.
 
     Attributes:
         matcher: name of the matcher.
         backbone: name of the backbone.
-        manifest: which episodes.
-        dataset: where their images are.
-        folder: the run directory.
-        done: episodes that an earlier, interrupted run measured already.
-        maps: computes what the matcher can show of an episode; None where nothing was asked.
+        manifest: episodes of the evaluation.
+        dataset: dataset of the episodes.
+        folder: run directory.
+        done: number of episodes that an earlier, interrupted run measured.
+        maps: computation of intermediate maps; None if no panels were requested.
     """
 
     matcher: str

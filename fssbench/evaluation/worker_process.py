@@ -1,6 +1,6 @@
-"""A process that helps with an evaluation: ``python -m fssbench.evaluation.worker_process``.
+"""Worker process of an evaluation: ``python -m fssbench.evaluation.worker_process``.
 
-`fssbench.evaluation.process_group.ProcessGroup.start` starts it and writes its arguments on its
+`fssbench.evaluation.process_group.ProcessGroup.start` starts it and sends its arguments to its
 standard input.
 """
 
@@ -12,8 +12,8 @@ import sys
 
 
 def main() -> int:
-    """Measure chunks until there are none left; 0, or 2 after an error that a user can mend."""
-    path, plugins, job, team = pickle.load(sys.stdin.buffer)  # of the process that started this one
+    """Measure chunks until none is left; return the exit status, 2 after a user error."""
+    path, plugins, job, arguments = pickle.load(sys.stdin.buffer)
     sys.path[:] = path
     logging.basicConfig(level=logging.WARNING, format="fssbench: %(levelname)s: %(message)s")
     from fssbench import registry
@@ -21,13 +21,13 @@ def main() -> int:
     from fssbench.evaluation.evaluate import evaluate
     from fssbench.evaluation.process_group import ProcessGroup
 
-    me = ProcessGroup(**team)
+    group = ProcessGroup(**arguments)
     registry.use_plugins(plugins)
     try:
-        evaluate(job, team=me)
+        evaluate(job, team=group)
     except FssbenchError as error:
         logging.getLogger(__name__).warning(
-            "process %d of %d: %s", me.rank + 1, me.count, " ".join(str(error).split())
+            "process %d of %d: %s", group.rank + 1, group.count, " ".join(str(error).split())
         )
         return 2
     except KeyboardInterrupt:

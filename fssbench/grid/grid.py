@@ -24,10 +24,10 @@ from fssbench.specs import BackboneSpec, MatcherSpec, ProtocolSpec
 
 TABLES = "methods"
 AXES = ("matchers", "backbones", "folds", "shots", "seeds")
-_PLACES = ("matcher", "backbone", "fold", "shots", "seed")
+_FIELDS = ("matcher", "backbone", "fold", "shots", "seed")
 _PATHS = ("data_root", "lists", "out", "cache_dir", "checkpoint")
 _SIZES = ("cache_memory", "cache_limit")
-_NOT_HERE = ("matcher", "backbone", "devices")
+_EXCLUDED = ("matcher", "backbone", "devices")
 
 Cell = tuple[int, int, int]
 """(fold, shots, seed)."""
@@ -35,11 +35,11 @@ Cell = tuple[int, int, int]
 
 @attrs.frozen(kw_only=True)
 class Job:
-    """What one model is asked for: one call of `evaluate`.
+    """The evaluation of one model: one call of `evaluate`.
 
     Attributes:
-        evaluation: with its folds, numbers of shots and seeds named.
-        dataset: where images are.
+        evaluation: evaluation with explicit folds, numbers of shots and seeds.
+        dataset: dataset of the images.
     """
 
     evaluation: Evaluation
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """In the order in which they are evaluated."""
+        """Cells in the order of evaluation."""
         asked = self.evaluation
         return tuple(
             (fold, shots, seed)
@@ -58,26 +58,26 @@ class Job:
 
 
 def read_grid(path: Path, **changes: Any) -> list[Job]:
-    """Read a grid and check all that can be checked before anything is measured.
+    """Read a grid and check everything that can be checked before anything is measured.
 
-    The file holds attributes of `Evaluation`; ``matchers``, ``backbones``, ``folds``, ``shots`` and
-    ``seeds`` are lists, whose product is evaluated. Tables ``[[methods]]`` are grids of their own,
-    which take what they do not say from the top of the file. In ``checkpoint``, ``{matcher}``,
-    ``{backbone}``, ``{fold}``, ``{shots}`` and ``{seed}`` stand for those of the cell.
+    The file contains attributes of `Evaluation`; ``matchers``, ``backbones``, ``folds``, ``shots``
+    and ``seeds`` are lists, whose product is evaluated. Each table ``[[methods]]`` is a grid with
+    defaults from the top level of the file. In ``checkpoint``, the fields ``{matcher}``,
+    ``{backbone}``, ``{fold}``, ``{shots}`` and ``{seed}`` are replaced by those of the cell.
 
     Args:
-        path: the file; paths in it are relative to the current directory.
-        changes: attributes of all evaluations, instead of what the file says.
+        path: grid file; paths in it are relative to the current directory.
+        changes: attributes of all evaluations that override the file.
 
     Raises:
-        FssbenchError: the file cannot be read, or something in it is wrong.
+        FssbenchError: the file cannot be read or is invalid.
     """
     try:
         content = tomllib.loads(path.read_text())
     except OSError as error:
         raise FssbenchError(f"--grid {path}: {error.strerror or error}") from error
     except ValueError as error:  # not UTF-8, or not TOML
-        raise FssbenchError(f"--grid {path}: this is no TOML: {error}") from error
+        raise FssbenchError(f"--grid {path}: invalid TOML: {error}") from error
     try:
         return _jobs(content, changes)
     except FssbenchError as error:
@@ -91,11 +91,11 @@ def _jobs(content: Mapping[str, Any], changes: Mapping[str, Any]) -> list[Job]:
         raise FssbenchError(f"{TABLES}: write tables [[{TABLES}]], at least one")
     datasets: dict[str, Dataset] = {}
     jobs = [job for table in tables for job in _table_jobs({**shared, **table}, changes, datasets)]
-    for place, job in enumerate(jobs):
-        if job.evaluation in [other.evaluation for other in jobs[:place]]:
+    for position, job in enumerate(jobs):
+        if job.evaluation in [other.evaluation for other in jobs[:position]]:
             raise FssbenchError(
-                f"{job.evaluation.matcher} on {job.evaluation.backbone} is asked for twice, with "
-                "the same options"
+                f"{job.evaluation.matcher} on {job.evaluation.backbone} is listed twice with the "
+                "same options"
             )
     return jobs
 
@@ -128,12 +128,12 @@ def _table_jobs(
 
 
 def _value(key: str, value: Any) -> Any:
-    """What stands in the file as the attribute that it is for."""
+    """Convert a value of the file to the type of its attribute."""
     hints: dict[str, Any] = typing.get_type_hints(Evaluation)
-    names: tuple[str, ...] = tuple(n for n in (*AXES[:2], *hints) if n not in _NOT_HERE)
+    names: tuple[str, ...] = tuple(n for n in (*AXES[:2], *hints) if n not in _EXCLUDED)
     if key not in names:
         raise FssbenchError(
-            f"no key is called {key!r}; {near(key, (*names, TABLES))}keys: {', '.join(names)}"
+            f"unknown key {key!r}; {near(key, (*names, TABLES))}keys: {', '.join(names)}"
         )
     if key in AXES:
         texts = key in AXES[:2]
@@ -155,7 +155,7 @@ def _structured(key: str, value: Any, kind: Any) -> Any:
     if origin is typing.Literal:
         if value in typing.get_args(kind):
             return value
-        raise FssbenchError(f"{key}: {value!r} is none of {', '.join(typing.get_args(kind))}")
+        raise FssbenchError(f"{key}: {value!r} is not one of {', '.join(typing.get_args(kind))}")
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if isinstance(value, dict):
             return value
@@ -175,7 +175,7 @@ def _structured(key: str, value: Any, kind: Any) -> Any:
 
 
 def _dataset(evaluation: Evaluation, made: dict[str, Dataset]) -> Dataset:
-    """The protocol's dataset; folds that are named must be among its own."""
+    """Return the protocol's dataset, and check that it has the requested folds."""
     protocol = registry.registry().get(ProtocolSpec, evaluation.protocol)
     check_lists(protocol, evaluation.lists)
     key = repr((protocol.dataset, evaluation.data_root, sorted(evaluation.data_options.items())))
@@ -189,17 +189,17 @@ def _dataset(evaluation: Evaluation, made: dict[str, Dataset]) -> Dataset:
 def _with_checkpoints(
     evaluation: Evaluation, pattern: str | None, dataset: Dataset
 ) -> Iterator[Evaluation]:
-    """One evaluation for each file that a pattern names; folds are named in all of them."""
+    """Yield one evaluation, with explicit folds, for each checkpoint file of a pattern."""
     folds = evaluation.folds or tuple(range(dataset.folds))
     if pattern is None:
         yield attrs.evolve(evaluation, folds=folds)
         return
-    named = _places(pattern)
+    named = _pattern_fields(pattern)
     files: dict[Path, list[Cell]] = {}
     for fold in folds:
         for shots in evaluation.shots:
             for seed in evaluation.seeds:
-                cell = dict(zip(_PLACES[2:], (fold, shots, seed), strict=True))
+                cell = dict(zip(_FIELDS[2:], (fold, shots, seed), strict=True))
                 path = Path(
                     pattern.format(matcher=evaluation.matcher, backbone=evaluation.backbone, **cell)
                 )
@@ -219,19 +219,19 @@ def _with_checkpoints(
         )
 
 
-def _axis(cells: Sequence[Cell], place: int) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(cell[place] for cell in cells))
+def _axis(cells: Sequence[Cell], axis: int) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(cell[axis] for cell in cells))
 
 
-def _places(pattern: str) -> set[str]:
+def _pattern_fields(pattern: str) -> set[str]:
     try:
         named = {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
     except ValueError as error:
         raise FssbenchError(f"checkpoint {pattern}: {error}") from error
-    unknown = sorted(named - set(_PLACES))
+    unknown = sorted(named - set(_FIELDS))
     if unknown:
         raise FssbenchError(
-            f"checkpoint {pattern}: {{{unknown[0]}}} stands for nothing; use "
-            f"{', '.join(f'{{{place}}}' for place in _PLACES)}"
+            f"checkpoint {pattern}: unknown field {{{unknown[0]}}}; use "
+            f"{', '.join(f'{{{field}}}' for field in _FIELDS)}"
         )
     return named

@@ -1,4 +1,4 @@
-"""Run a grid on this machine, cell after cell."""
+"""Evaluation of a grid on this machine, cell after cell."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fssbench.grid.table import GridTable
 from fssbench.results.record import Record
 
 
-class _Watch:
-    """Tells the table what becomes of one job's cells."""
+class _TableObserver:
+    """An observer that updates the table with the cells of one job."""
 
     def __init__(self, table: GridTable, job: int) -> None:
         self._table = table
         self._job = job
 
     def fssbench_evaluation_started(self, run: Run) -> None:
-        self._table.began(self._job, run)
+        self._table.started(self._job, run)
 
     def fssbench_episodes_measured(self, run: Run, rows: pandas.DataFrame) -> None:
         self._table.measured(self._job, run, rows)
@@ -34,19 +34,19 @@ class _Watch:
 
 
 def run_local(jobs: Sequence[Job], table: GridTable) -> list[CellOutcome]:
-    """Evaluate a grid with as many processes as its evaluations say.
+    """Evaluate a grid with the number of processes of its evaluations.
 
-    A cell that is finished is read; one that was interrupted goes on. What cannot be done does not
-    stop the rest.
+    The records of finished cells are read; interrupted cells are resumed. A failed evaluation does
+    not stop the rest.
 
     Raises:
-        FssbenchError: at the end, if something could not be done.
+        FssbenchError: an evaluation failed; raised at the end.
     """
     results: list[CellOutcome] = []
     failures: list[str] = []
     for number, job in enumerate(jobs):
         try:
-            found = evaluate(job.evaluation, observers=_watching(table, number))
+            found = evaluate(job.evaluation, observers=_observers(table, number))
         except FssbenchError as error:
             table.failed(number, None, str(error))
             failures.append(str(error))
@@ -59,9 +59,9 @@ def run_local(jobs: Sequence[Job], table: GridTable) -> list[CellOutcome]:
     return results
 
 
-def _watching(table: GridTable, job: int) -> Observers:
-    watch = _Watch(table, job)
-    return lambda run: [watch]
+def _observers(table: GridTable, job: int) -> Observers:
+    observer = _TableObserver(table, job)
+    return lambda run: [observer]
 
 
 def raise_failures(failures: Sequence[str]) -> None:
@@ -69,5 +69,5 @@ def raise_failures(failures: Sequence[str]) -> None:
     if failures:
         more = f" (and {len(failures) - 1} more, see above)" if len(failures) > 1 else ""
         raise FssbenchError(
-            f"not all of the grid could be done: {failures[0]}{more}; what is finished stays"
+            f"parts of the grid failed: {failures[0]}{more}; finished cells are saved"
         )

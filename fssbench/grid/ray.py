@@ -1,11 +1,10 @@
-"""Run a grid on a Ray cluster: ``pip install 'fssbench[ray]'``.
+"""Evaluation of a grid on a Ray cluster: ``pip install 'fssbench[ray]'``.
 
-A piece of work is a range of chunks of one cell. Ray does it again elsewhere when the process or
-the machine that was at it is gone, so what is lost with a machine is at most the ranges that were
-in flight there. Each part that comes back goes into the journal of its run directory, which the
-driver (the process that was asked) holds, so a driver that dies loses no more, and the same command
-goes on. Run directories lie with the driver; datasets, weights, checkpoints and plugins must be
-found at the same paths on all machines.
+A task measures a range of chunks of one cell. Ray retries a task elsewhere when its process or
+machine is lost, so a lost machine costs at most its running tasks. The driver (the process of the
+command) holds the run directories and appends each result to their journals, so the same command
+resumes after a crash of the driver. Run directories are on the driver's machine; datasets, weights,
+checkpoints and plugins must have the same paths on all machines.
 """
 
 from __future__ import annotations
@@ -35,27 +34,27 @@ from fssbench.evaluation.run_directory import RunDirectory
 from fssbench.grid import ray_worker
 from fssbench.grid.grid import Job
 from fssbench.grid.local import raise_failures
-from fssbench.grid.ray_worker import Failure, Model, Place
+from fssbench.grid.ray_worker import CellInfo, Failure, Model
 from fssbench.grid.table import GridTable, cell_of
 from fssbench.results.record import Record
 
 RETRIES = 10
-"""So often Ray does a piece of work again whose process or machine is gone."""
+"""Number of times Ray retries a lost task."""
 MOST_CHUNKS = 5
-"""Of a piece of work."""
-_PIECES = 4
-"""So many pieces of a cell each process gets, if there are enough chunks."""
-_AHEAD = 2
-"""Pieces for each process that are handed to Ray at a time."""
+"""Maximum number of chunks of a task."""
+_TASKS_PER_SLOT = 4
+"""Number of tasks of a cell for each process, if there are enough chunks."""
+_SUBMITTED_PER_SLOT = 2
+"""Maximum number of submitted tasks for each process."""
 _WAIT = 1.0
-"""Seconds."""
+"""Seconds that one wait for results takes at most."""
 
 Done = Callable[[Any], None]
 
 
 @attrs.define(kw_only=True)
-class _Open:
-    """A cell at work."""
+class _OpenCell:
+    """A cell that is being evaluated."""
 
     number: int
     model: Model
@@ -67,7 +66,7 @@ class _Open:
 
 
 class _Driver:
-    """Hands pieces of work to Ray and takes their answers."""
+    """Submission of tasks to Ray and collection of their results."""
 
     def __init__(self, ray: Any, jobs: Sequence[Job], table: GridTable) -> None:
         self._ray = ray
@@ -78,7 +77,7 @@ class _Driver:
         options = {"max_retries": RETRIES, "retry_exceptions": False, **resources}
         self._remote = {
             name: ray.remote(**options)(getattr(ray_worker, name))
-            for name in ("places", "measure", "record")
+            for name in ("cells", "measure", "record")
         }
         self._flight: dict[Any, Done] = {}
         self._waiting: collections.deque[Callable[[], None]] = collections.deque()
@@ -87,39 +86,39 @@ class _Driver:
         self.failures: list[str] = []
 
     def run(self) -> None:
-        """Do everything."""
+        """Evaluate the whole grid."""
         with self._held:
-            coming = collections.deque(enumerate(self._jobs))
-            while coming or self._waiting or self._flight:
-                most = _AHEAD * self._slots()
-                while coming and len(self._flight) + len(self._waiting) < most:
-                    self._look(*coming.popleft())
+            jobs = collections.deque(enumerate(self._jobs))
+            while jobs or self._waiting or self._flight:
+                most = _SUBMITTED_PER_SLOT * self._slots()
+                while jobs and len(self._flight) + len(self._waiting) < most:
+                    self._find_cells(*jobs.popleft())
                 while self._waiting and len(self._flight) < most:
                     self._waiting.popleft()()
-                if not self._flight:  # what waited was of cells that failed meanwhile
+                if not self._flight:  # the waiting tasks were of failed cells
                     continue
                 ready, _ = self._ray.wait(
                     list(self._flight), num_returns=1, timeout=_WAIT, fetch_local=True
                 )
                 for reference in ready:
-                    self._flight.pop(reference)(self._answer(reference))
+                    self._flight.pop(reference)(self._result(reference))
 
     def cancel(self) -> None:
-        """Nobody waits for what is in flight any more."""
+        """Cancel all submitted tasks."""
         for reference in self._flight:
             with contextlib.suppress(Exception):
                 self._ray.cancel(reference, force=True)
 
     def _slots(self) -> int:
-        """How many pieces can be done at a time; machines come and go."""
+        """Return the number of tasks that can run at a time, which changes with the cluster."""
         found = self._ray.cluster_resources().get("GPU" if self._gpus else "CPU", 1)
         return max(1, int(found))
 
-    def _answer(self, reference: Any) -> Any:
+    def _result(self, reference: Any) -> Any:
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            return Failure(message=f"Ray gave it up: {one_line(error)[:300]}")
+            return Failure(message=f"Ray task failed: {one_line(error)[:300]}")
 
     def _submit(self, name: str, done: Done, *arguments: Any) -> None:
         self._flight[self._remote[name].remote(*arguments)] = done
@@ -130,122 +129,124 @@ class _Driver:
 
     # A model's cells; a cell's chunks; a cell's record.
 
-    def _look(self, number: int, job: Job) -> None:
+    def _find_cells(self, number: int, job: Job) -> None:
         model = Model(
             evaluation=_absolute(job.evaluation),
             plugins=tuple(named_plugins()),
             path=tuple(str(Path(entry).resolve()) for entry in sys.path),
         )
 
-        def opened(answer: list[Place] | Failure) -> None:
-            if isinstance(answer, Failure):
-                self._fail(number, None, answer)
+        def found(result: list[CellInfo] | Failure) -> None:
+            if isinstance(result, Failure):
+                self._fail(number, None, result)
                 return
-            for place in answer:
-                self._open(number, job, model, place)
+            for info in result:
+                self._open(number, job, model, info)
 
-        self._submit("places", opened, model)
+        self._submit("cells", found, model)
 
-    def _open(self, number: int, job: Job, model: Model, place: Place) -> None:
+    def _open(self, number: int, job: Job, model: Model, info: CellInfo) -> None:
         asked = job.evaluation
         directory = RunDirectory(
-            place.folder, place.identity, place.manifest, keep_predictions=asked.save_predictions
+            info.folder, info.identity, info.manifest, keep_predictions=asked.save_predictions
         )
         try:
             self._held.enter_context(directory)
             finished = directory.finished()
             if finished is not None:
-                self._keep(number, CellOutcome(record=finished, folder=place.folder, fresh=False))
+                self._add(number, CellOutcome(record=finished, folder=info.folder, fresh=False))
                 return
             left = directory.left()
         except FssbenchError as error:
-            self._table.failed(number, _cell(place), str(error))
+            self._table.failed(number, _cell(info), str(error))
             self.failures.append(str(error))
             return
         run = Run(
             matcher=asked.matcher,
             backbone=asked.backbone,
-            manifest=place.manifest,
+            manifest=info.manifest,
             dataset=job.dataset,
-            folder=place.folder,
-            done=len(place.manifest.episodes) - sum(map(len, left.values())),
+            folder=info.folder,
+            done=len(info.manifest.episodes) - sum(map(len, left.values())),
         )
-        cell = _Open(
+        cell = _OpenCell(
             number=number, model=model, run=run, directory=directory, left=left,
-            manifest=self._ray.put(place.manifest), missing=set(left),
+            manifest=self._ray.put(info.manifest), missing=set(left),
         )  # fmt: skip
-        self._table.began(number, run)
+        self._table.started(number, run)
         with registry.observing([]) as hook:
             hook.fssbench_evaluation_started(run=run)
-        size = max(1, min(MOST_CHUNKS, len(left) // (_PIECES * self._slots())))
+        size = max(1, min(MOST_CHUNKS, len(left) // (_TASKS_PER_SLOT * self._slots())))
         numbers = list(left)
         for start in range(0, len(numbers), size):
-            piece = functools.partial(self._measure, cell, numbers[start : start + size])
-            self._waiting.append(piece)
+            task = functools.partial(self._measure, cell, numbers[start : start + size])
+            self._waiting.append(task)
         if not left:
             self._finish(cell)
 
-    def _measure(self, cell: _Open, chunks: Sequence[int]) -> None:
-        if cell.missing:  # it has not failed meanwhile
+    def _measure(self, cell: _OpenCell, chunks: Sequence[int]) -> None:
+        if cell.missing:  # the cell has not failed
             self._submit(
-                "measure", lambda answer: self._take(cell, chunks, answer),
+                "measure", lambda results: self._collect(cell, chunks, results),
                 cell.model, cell.manifest, list(chunks),
             )  # fmt: skip
 
-    def _take(self, cell: _Open, chunks: Sequence[int], answer: list[bytes] | Failure) -> None:
+    def _collect(
+        self, cell: _OpenCell, chunks: Sequence[int], results: list[bytes] | Failure
+    ) -> None:
         if not cell.missing:
             return
-        if isinstance(answer, Failure):
+        if isinstance(results, Failure):
             cell.missing.clear()
-            self._fail(cell.number, cell.run, answer)
+            self._fail(cell.number, cell.run, results)
             return
-        for chunk, data in zip(chunks, answer, strict=True):
-            part = ChunkResult.from_bytes(data, cell.left[chunk])
-            cell.directory.add_seconds(part.seconds)
+        for chunk, data in zip(chunks, results, strict=True):
+            result = ChunkResult.from_bytes(data, cell.left[chunk])
+            cell.directory.add_seconds(result.seconds)
             with registry.observing([cell.directory]) as hook:
                 hook.fssbench_episodes_measured(
-                    run=cell.run, chunk=chunk, episodes=part.episodes, rows=part.rows,
-                    predictions=part.predictions,
+                    run=cell.run, chunk=chunk, episodes=result.episodes, rows=result.rows,
+                    predictions=result.predictions,
                 )  # fmt: skip
-            self._table.measured(cell.number, cell.run, part.rows)
+            self._table.measured(cell.number, cell.run, result.rows)
             cell.missing.discard(chunk)
         if not cell.missing:
             self._finish(cell)
 
-    def _finish(self, cell: _Open) -> None:
+    def _finish(self, cell: _OpenCell) -> None:
         directory = cell.directory
         rows: pandas.DataFrame = directory.rows()
 
-        def finished(answer: Record | Failure) -> None:
-            if isinstance(answer, Failure):
-                self._fail(cell.number, cell.run, answer)
+        def finished(record: Record | Failure) -> None:
+            if isinstance(record, Failure):
+                self._fail(cell.number, cell.run, record)
                 return
-            directory.finish(answer)
+            directory.finish(record)
             with registry.observing([]) as hook:
-                hook.fssbench_evaluation_finished(run=cell.run, record=answer)
-            self._keep(cell.number, CellOutcome(record=answer, folder=directory.folder, fresh=True))
+                hook.fssbench_evaluation_finished(run=cell.run, record=record)
+            self._add(cell.number, CellOutcome(record=record, folder=directory.folder, fresh=True))
 
         self._submit(
             "record", finished, cell.model, cell.manifest, rows, directory.seconds,
             directory.predictions_digest(),
         )  # fmt: skip
 
-    def _keep(self, number: int, result: CellOutcome) -> None:
+    def _add(self, number: int, result: CellOutcome) -> None:
         record = result.record
         self.results[number, (record.fold, record.shots, record.seed)] = result
         self._table.finished(number, result)
 
 
 def run_ray(jobs: Sequence[Job], table: GridTable) -> list[CellOutcome]:
-    """Evaluate a grid on the Ray cluster that there is (``RAY_ADDRESS``), else on this machine.
+    """Evaluate a grid on the Ray cluster of ``RAY_ADDRESS``, or else on this machine.
 
-    One process for each GPU of the cluster, or for each of its CPUs where there is no GPU or the
-    grid asks for ``cpu``. A cell that is finished is read; one that was interrupted goes on. What
-    cannot be done does not stop the rest.
+    One process runs on each GPU of the cluster, or on each of its CPUs if there is no GPU or the
+    grid requests ``cpu``. The records of finished cells are read; interrupted cells are resumed. A
+    failed evaluation does not stop the rest.
 
     Raises:
-        FssbenchError: Ray is not installed or cannot be reached; or, at the end, something could
-            not be done.
+        FssbenchError: Ray is not installed or cannot be reached; or an evaluation failed, raised at
+            the end.
     """
     if importlib.util.find_spec("ray") is None:
         raise FssbenchError("--on ray needs ray, not installed: pip install 'fssbench[ray]'")
@@ -272,17 +273,17 @@ def run_ray(jobs: Sequence[Job], table: GridTable) -> list[CellOutcome]:
 def _wants_gpus(ray: Any, jobs: Sequence[Job]) -> bool:
     devices = {job.evaluation.device for job in jobs}
     if any(":" in device for device in devices):
-        raise FssbenchError("device: Ray says which GPU; write 'auto', 'cuda' or 'cpu'")
+        raise FssbenchError("device: Ray selects the GPU; write 'auto', 'cuda' or 'cpu'")
     if "cpu" in devices and len(devices) > 1:
         raise FssbenchError("device: a grid on Ray computes on GPUs or on CPUs, not on both")
-    there = ray.cluster_resources().get("GPU", 0) >= 1
-    if "cuda" in devices and not there:
+    has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
+    if "cuda" in devices and not has_gpus:
         raise FssbenchError("device = 'cuda': this Ray cluster has no GPU")
-    return there and "cpu" not in devices
+    return has_gpus and "cpu" not in devices
 
 
 def _absolute(asked: Evaluation) -> Evaluation:
-    """Workers have current directories of their own."""
+    """Make all paths absolute, because each worker has its own current directory."""
     paths = ("data_root", "lists", "checkpoint", "cache_dir", "out")
     found: dict[str, Any] = {
         name: getattr(asked, name).resolve() for name in paths if getattr(asked, name) is not None
@@ -292,6 +293,6 @@ def _absolute(asked: Evaluation) -> Evaluation:
     return attrs.evolve(asked, **found)
 
 
-def _cell(place: Place) -> tuple[int, int, int]:
-    manifest = place.manifest
+def _cell(info: CellInfo) -> tuple[int, int, int]:
+    manifest = info.manifest
     return manifest.fold, manifest.shots, manifest.seed

@@ -1,8 +1,8 @@
-"""What runs in Ray's processes: everything that needs a model. No Ray in here.
+"""Functions that run in Ray's processes, without importing Ray: everything that needs a model.
 
-The process that was asked for a grid (the driver) needs no model and no GPU: a worker says what a
-model's cells are, workers measure ranges of chunks, and a worker makes the record. What goes to and
-fro are plain values, so any worker can do, and do again, any piece of work.
+The driver needs no model and no GPU: workers list the cells of a model, measure ranges of chunks,
+and create the record. Arguments and results are plain values, so any worker can run, and retry, any
+task.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class Failure:
-    """An error as a value: one that is raised would come with a remote traceback.
+    """An error as a value, because a raised error would include a remote traceback.
 
     Attributes:
-        message: one line.
+        message: error message of one line.
     """
 
     message: str
 
 
 @attrs.frozen(kw_only=True)
-class Place:
-    """A cell as a worker sees it.
+class CellInfo:
+    """A cell and its run directory.
 
     Attributes:
-        manifest: its episodes.
-        folder: its run directory.
-        identity: everything that its rows depend on.
+        manifest: episodes of the cell.
+        folder: run directory.
+        identity: everything that the rows depend on.
     """
 
     manifest: Manifest
@@ -52,12 +52,12 @@ class Place:
 
 @attrs.frozen(kw_only=True)
 class Model:
-    """What a worker must know to make the model.
+    """The settings from which a worker builds the model.
 
     Attributes:
-        evaluation: with absolute paths.
-        plugins: those that the user named.
-        path: where the driver looks for modules.
+        evaluation: evaluation with absolute paths.
+        plugins: plugins that the user named.
+        path: module search path of the driver.
     """
 
     evaluation: Evaluation
@@ -65,64 +65,64 @@ class Model:
     path: tuple[str, ...]
 
     def key(self) -> str:
-        """Equal for equal models."""
+        """Return a text that is equal for equal models."""
         return repr(self)
 
 
-_made: tuple[str, Any] | None = None
+_last_evaluator: tuple[str, Any] | None = None
 
 
-def places(model: Model) -> list[Place] | Failure:
-    """The cells that a model is asked for."""
+def cells(model: Model) -> list[CellInfo] | Failure:
+    """Return the requested cells of a model."""
 
-    def found() -> list[Place]:
-        bench = _bench(model)
-        cells = []
-        for manifest in bench.manifests():
-            folder, identity = bench.place(manifest)
-            cells.append(Place(manifest=manifest, folder=folder, identity=identity))
-        return cells
+    def found() -> list[CellInfo]:
+        evaluator = _evaluator(model)
+        infos = []
+        for manifest in evaluator.manifests():
+            folder, identity = evaluator.place(manifest)
+            infos.append(CellInfo(manifest=manifest, folder=folder, identity=identity))
+        return infos
 
-    return _answer(found)
+    return _result_of(found)
 
 
 def measure(model: Model, manifest: Manifest, chunks: Sequence[int]) -> list[bytes] | Failure:
-    """Parts of some chunks, see `fssbench.evaluation.chunk_result`."""
+    """Measure some chunks; return their results, see `fssbench.evaluation.chunk_result`."""
 
-    def parts() -> list[bytes]:
+    def results() -> list[bytes]:
         every = chunks_of(manifest.episodes)
         asked = {chunk: every[chunk] for chunk in chunks}
-        return [part.to_bytes() for part in _bench(model).parts(asked)]
+        return [result.to_bytes() for result in _evaluator(model).parts(asked)]
 
-    return _answer(parts)
+    return _result_of(results)
 
 
 def record(
     model: Model, manifest: Manifest, rows: pandas.DataFrame, seconds: float, predictions: str
 ) -> Record | Failure:
-    """The record of a cell whose rows are all there."""
-    return _answer(
-        lambda: _bench(model).record(manifest, rows, seconds=seconds, predictions=predictions)
+    """Return the record of a cell whose rows are complete."""
+    return _result_of(
+        lambda: _evaluator(model).record(manifest, rows, seconds=seconds, predictions=predictions)
     )
 
 
-def _bench(model: Model) -> Any:
-    """The model; the last one stays in the process, with the features that it keeps."""
-    global _made
-    if _made is None or _made[0] != model.key():
-        _made = None
+def _evaluator(model: Model) -> Any:
+    """Return the model's evaluator; the last one stays in the process with its feature cache."""
+    global _last_evaluator
+    if _last_evaluator is None or _last_evaluator[0] != model.key():
+        _last_evaluator = None
         sys.path[:] = [*model.path, *(p for p in sys.path if p not in model.path)]
         from fssbench import registry
         from fssbench.evaluation.evaluate import prepare
 
         registry.use_plugins(model.plugins)
-        _made = model.key(), prepare(model.evaluation)
-    return _made[1]
+        _last_evaluator = model.key(), prepare(model.evaluation)
+    return _last_evaluator[1]
 
 
-def _answer(do: Callable[[], T]) -> T | Failure:
+def _result_of(function: Callable[[], T]) -> T | Failure:
     try:
-        return do()
+        return function()
     except FssbenchError as error:
         return Failure(message=str(error))
     except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What a grid has done so far: a live table on a terminal, plain lines elsewhere."""
+"""Progress of a grid: a live table on a terminal, or plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fssbench.evaluation.run import Run
 from fssbench.grid.grid import Cell, Job
 
 _SHOWN = 40
-"""Rows of the live table; of a larger grid those that are at work, and those that come next."""
+"""Rows of the live table; of a larger grid, running and waiting cells are shown first."""
 
 
 @attrs.define(kw_only=True)
@@ -34,9 +34,9 @@ class GridTable:
     """Progress of all cells of a grid.
 
     Args:
-        console: where to; a live table if it is a terminal, else a line for each finished cell and
-            one every ten seconds.
-        jobs: the grid.
+        console: output; a live table on a terminal, else a line for each finished cell and one
+            every ten seconds.
+        jobs: jobs of the grid.
     """
 
     def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
@@ -47,7 +47,7 @@ class GridTable:
             for cell in job.cells:
                 name = (asked.matcher, asked.backbone, *map(str, cell))
                 self._lines[number, cell] = _Line(name=name)
-        self._started = self._spoken = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._measured = 0
         self._live = Live(
             console=console, refresh_per_second=2, transient=True, get_renderable=self._table
@@ -55,13 +55,13 @@ class GridTable:
         if console.is_terminal:
             self._live.start()
 
-    def began(self, job: int, run: Run) -> None:
-        """A cell is at work."""
+    def started(self, job: int, run: Run) -> None:
+        """Show that the evaluation of a cell has started."""
         line = self._lines[job, cell_of(run)]
         line.state, line.total, line.done = "runs", len(run.manifest.episodes), run.done
 
     def measured(self, job: int, run: Run, rows: pandas.DataFrame) -> None:
-        """A chunk was measured."""
+        """Add a measured chunk."""
         line = self._lines[job, cell_of(run)]
         line.done += len(rows)
         self._measured += len(rows)
@@ -70,30 +70,32 @@ class GridTable:
         ratios = line.sums["intersection_fg"] / line.sums["union_fg"].clip(lower=1)
         line.miou = f"{100 * ratios.mean():.1f}"
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._spoken > LINES_EVERY:
-            self._spoken = now
-            self._say(f"grid: {self.summary()}")
+        if not self._console.is_terminal and now - self._last_line > LINES_EVERY:
+            self._last_line = now
+            self._print(f"grid: {self.summary()}")
 
     def finished(self, job: int, result: CellOutcome) -> None:
-        """A cell's record is there."""
+        """Show the record of a finished cell."""
         record = result.record
         line = self._lines[job, (record.fold, record.shots, record.seed)]
         line.state = "done" if result.fresh else "was done"
         line.total = line.done = record.manifest.episodes
         line.miou = f"{record.scores['miou']:.2f}"
-        self._say(f"{_spell(line)}: mIoU {line.miou}{'' if result.fresh else ', was done before'}")
+        self._print(
+            f"{_spell(line)}: mIoU {line.miou}{'' if result.fresh else ', was done before'}"
+        )
 
     def failed(self, job: int, cell: Cell | None, error: str) -> None:
-        """A cell, or all that is left of a job, cannot be done."""
+        """Show the error of a cell, or of all unfinished cells of a job."""
         for (number, each), line in self._lines.items():
             if number == job and cell in (None, each) and "done" not in line.state:
                 line.state = "failed"
         matcher, backbone, *_ = next(k.name for (n, _), k in self._lines.items() if n == job)
         which = "" if cell is None else f", fold {cell[0]}, {cell[1]}-shot, seed {cell[2]}"
-        self._say(f"{matcher} {backbone}{which}: {error}")
+        self._print(f"{matcher} {backbone}{which}: {error}")
 
     def summary(self) -> str:
-        """Cells, episodes, rate."""
+        """Return the numbers of cells and episodes, and the rate."""
         lines = self._lines.values()
         cells = sum("done" in line.state for line in lines)
         rate = self._measured / max(time.monotonic() - self._started, 1e-9)
@@ -101,7 +103,7 @@ class GridTable:
         return f"{cells}/{len(lines)} cells, {episodes} episodes, {rate:.1f} episodes/s"
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Stop the live table."""
         self._live.stop()
 
     def _table(self) -> Table:
@@ -118,12 +120,12 @@ class GridTable:
             table.add_row(*line.name, episodes, line.miou, line.state)
         return table
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def cell_of(run: Run) -> Cell:
-    """Which cell a run is."""
+    """Return the cell of a run."""
     manifest = run.manifest
     return manifest.fold, manifest.shots, manifest.seed
 

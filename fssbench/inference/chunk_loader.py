@@ -1,4 +1,4 @@
-"""From episodes to tensors: decoding and resizing, in loader processes."""
+"""Loading of episodes as tensors: decoding and resizing in loader processes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from fssbench.errors import FssbenchError, lacks_memory
 T = TypeVar("T")
 
 MASK_BYTES = 64 << 20
-"""Support masks that each loader process keeps."""
+"""Bytes of support masks that each loader process caches."""
 
 
 @attrs.frozen(kw_only=True)
 class ChunkTask:
-    """What to load for a chunk.
+    """The images and masks to load for one chunk.
 
     Attributes:
-        chunk: its number.
-        episodes: its episodes, in manifest order.
+        chunk: number of the chunk.
+        episodes: episodes of the chunk, in manifest order.
         images: (image id, class id or None) of the images that must be encoded. With a class id,
-            the class's mask comes along: the background is to be hidden before encoding.
+            the mask of that class is loaded too, to hide the background before encoding.
     """
 
     chunk: int
@@ -40,14 +40,14 @@ class ChunkTask:
 
 @attrs.frozen(kw_only=True)
 class ChunkData:
-    """What was loaded.
+    """The loaded tensors of one chunk.
 
     Attributes:
-        task: what was asked for.
+        task: task that was loaded.
         images: uint8 (N, 3, S, S), one for each of ``task.images``.
         keep: uint8 (S, S) mask of each image whose background is hidden, else None.
         support_masks: uint8 (E, K, S, S).
-        targets: uint8 (H, W) of each query, at the size that is scored.
+        targets: uint8 (H, W) of each query, at the scored size.
     """
 
     task: ChunkTask
@@ -57,7 +57,7 @@ class ChunkData:
     targets: list[Tensor]
 
     def pin_memory(self) -> ChunkData:
-        """The same in memory from which a GPU copies without waiting."""
+        """Return the same data in pinned memory."""
         return attrs.evolve(
             self,
             images=self.images.pin_memory(),
@@ -70,17 +70,17 @@ class ChunkData:
 def target_of(
     episode: Episode, dataset: Dataset, geometry: Geometry, score_size: str, void: str
 ) -> Tensor:
-    """What an episode's prediction is scored against.
+    """Return the ground-truth mask that an episode's prediction is scored against.
 
     Args:
-        episode: which query and class.
-        dataset: from where.
-        geometry: how images are resized, for scoring at the input size.
+        episode: episode with the query and its class.
+        dataset: dataset that holds the mask.
+        geometry: resizing rule, for scoring at the input size.
         score_size: ``original`` or ``input``, see `ProtocolSpec`.
         void: ``ignore`` or ``background``, see `ProtocolSpec`.
 
     Returns:
-        uint8 (H, W) of 0, 1 and 255, at the size that is scored.
+        uint8 (H, W) of 0, 1 and 255, at the scored size.
     """
     target = dataset.mask(episode.query, episode.class_id)
     if void == "background":
@@ -89,7 +89,7 @@ def target_of(
 
 
 class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
-    """Indexed by tasks themselves, which are made when they are asked for."""
+    """A torch dataset that is indexed by tasks, so that tasks can be created lazily."""
 
     def __init__(
         self,
@@ -114,8 +114,8 @@ class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
             if not lacks_memory(error):
                 raise
             return FssbenchError(
-                f"out of memory while episode {task.episodes[0].index} and those after it were "
-                "loaded; run the same command again to go on, with fewer --workers"
+                f"out of memory while loading episode {task.episodes[0].index} and the following "
+                "ones; run the same command again with fewer --workers to resume"
             )
 
     def _load(self, task: ChunkTask) -> ChunkData:
@@ -135,7 +135,7 @@ class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
         )
 
     def _mask(self, image_id: str, class_id: int) -> Tensor:
-        """A mask at the encoder's size; supports return, so the last ones are kept."""
+        """Return a mask at the encoder's size, cached because supports recur."""
         key = image_id, class_id
         if key not in self._masks:
             mask = self.geometry.mask(self.dataset.mask(image_id, class_id))
@@ -158,13 +158,13 @@ def load_chunks(
     """Load chunks in order, ahead of their use.
 
     Args:
-        tasks: what to load; an iterator is asked for the next one when a loader is free.
-        dataset: from where.
-        geometry: how images are resized.
+        tasks: tasks to load; an iterator is advanced whenever a loader process is free.
+        dataset: dataset to load from.
+        geometry: resizing rule.
         score_size: ``original`` or ``input``, see `ProtocolSpec`.
-        workers: loader processes; 0 loads in this one.
+        workers: number of loader processes; 0 loads in this process.
         void: ``ignore`` or ``background``, see `ProtocolSpec`.
-        pin: load into memory from which a GPU copies without waiting.
+        pin: whether tensors are in pinned memory.
 
     Raises:
         FssbenchError: an image or mask cannot be read, or a loader process died.
@@ -176,18 +176,18 @@ def load_chunks(
         num_workers=workers,
         pin_memory=pin,
     )
-    yield from unwrapped(loader, go_on="run the same command again to go on")
+    yield from raise_errors(loader, advice="run the same command again to resume")
 
 
-def unwrapped(loader: Iterable[T | FssbenchError], *, go_on: str) -> Iterator[T]:
-    """What a loader gives, where its processes hand errors over as values.
+def raise_errors(loader: Iterable[T | FssbenchError], *, advice: str) -> Iterator[T]:
+    """Yield the items of a loader whose processes return errors as values, and raise the errors.
 
     Args:
-        loader: a torch ``DataLoader`` of such data.
-        go_on: what to do when one of its processes dies, for the message.
+        loader: torch ``DataLoader`` of such items.
+        advice: instruction for the user in case a loader process dies.
 
     Raises:
-        FssbenchError: one was handed over, or a loader process died.
+        FssbenchError: a loader process returned an error, or died.
     """
     try:
         for data in loader:
@@ -199,5 +199,5 @@ def unwrapped(loader: Iterable[T | FssbenchError], *, go_on: str) -> Iterator[T]
             raise
         reason = str(error).splitlines()[0]
         raise FssbenchError(
-            f"a loader process died ({reason}); {go_on}, with fewer --workers if memory is short"
+            f"a loader process died ({reason}); {advice}, with fewer --workers if memory is short"
         ) from error

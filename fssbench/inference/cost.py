@@ -14,27 +14,27 @@ from fssbench.nn.flops import flop_counter
 
 
 def learnable_parameters(pipeline: Pipeline) -> int:
-    """Numbers of the matcher that training may change."""
+    """Return the number of learnable parameters of the matcher."""
     return sum(p.numel() for p in pipeline.matcher.parameters() if p.requires_grad)
 
 
 def backbone_parameters(pipeline: Pipeline) -> int:
-    """Numbers of the frozen encoder."""
+    """Return the number of parameters of the frozen encoder."""
     return sum(p.numel() for p in pipeline.backbone.parameters())
 
 
 def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
-    """Floating-point operations of one K-shot episode with nothing cached.
+    """Return the floating-point operations of one K-shot episode with nothing cached.
 
-    Two per multiply-add, as torch counts matrix products, convolutions and attention; element-wise
-    operations and custom kernels are not counted.
+    A multiply-add counts as two. Torch counts matrix products, convolutions and attention;
+    element-wise operations and custom kernels are not counted.
     """
     size = pipeline.request.size
     image = torch.full((1, 3, size, size), 128, dtype=torch.uint8)
     mask = torch.zeros(size, size, dtype=torch.uint8)
     mask[size // 4 : size // 2, size // 4 : size // 2] = 1
     keep = [mask] if pipeline.request.mask_support else None
-    # Counted at the batch size of an evaluation, which pads: an image is its share of the batch.
+    # An evaluation pads its batches, so the cost of an image is its share of a full batch.
     with flop_counter() as encoding:
         features = pipeline.encode(image, keep)[0]
     with _without_gradients(pipeline.matcher), flop_counter() as matching:
@@ -46,21 +46,21 @@ def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
 
 @contextlib.contextmanager
 def _without_gradients(module: nn.Module) -> Iterator[None]:
-    """No parameter wants a gradient, because the counter cannot follow views of one that does."""
-    wanting = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in wanting:
+    """Freeze all parameters: the counter fails on views of parameters that require a gradient."""
+    learnable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learnable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in wanting:
+        for parameter in learnable:
             parameter.requires_grad_(True)
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory so far: allocated on a GPU, resident in the process otherwise.
+    """Return the peak memory so far: allocated on a GPU, resident in the process otherwise.
 
-    0 on Windows, whose Python does not tell.
+    It is 0 on Windows, where Python does not report it.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20

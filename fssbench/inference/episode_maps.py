@@ -13,13 +13,13 @@ from fssbench.inference.pipeline import Pipeline
 
 @attrs.frozen(kw_only=True, eq=False)
 class EpisodeMaps:
-    """Computes what a matcher can show of an episode beside its prediction.
+    """Computation of the intermediate maps that a matcher offers for an episode.
 
-    An episode is loaded and encoded anew: maps are asked for few episodes, and nothing that an
-    evaluation computes depends on them.
+    Each episode is loaded and encoded anew: maps are drawn for few episodes, and no result of an
+    evaluation depends on them.
 
     Attributes:
-        dataset: where images are.
+        dataset: dataset of the images.
         pipeline: matcher and backbone.
     """
 
@@ -27,7 +27,7 @@ class EpisodeMaps:
     pipeline: Pipeline
 
     def of(self, episode: Episode) -> dict[str, Tensor]:
-        """By caption a float (H, W) map at the size of the query, on the CPU."""
+        """Return float (H, W) maps at the size of the query, on the CPU, by caption."""
         pipeline, dataset = self.pipeline, self.dataset
         geometry = pipeline.geometry
         shown = episode.supports()
@@ -38,12 +38,12 @@ class EpisodeMaps:
         image = dataset.image(episode.query)
         query = pipeline.encode(geometry.image(image)[None])
         return {
-            caption: geometry.restore(self._whole(each[0]), *image.shape[-2:]).cpu()
+            caption: geometry.restore(self._at_input_size(each[0]), *image.shape[-2:]).cpu()
             for caption, each in pipeline.maps(query, support).items()
         }
 
-    def _whole(self, plane: Tensor) -> Tensor:
-        """(h, w) at the size of the encoder's input, so that padding can be cut off."""
+    def _at_input_size(self, plane: Tensor) -> Tensor:
+        """Resize a (h, w) map to the size of the encoder's input, where padding is known."""
         size = self.pipeline.geometry.size
         return torch.nn.functional.interpolate(
             plane[None, None], (size, size), mode="bilinear", align_corners=True

@@ -1,4 +1,4 @@
-"""What was made of images, kept while it is needed again: once an image, not once an episode."""
+"""Cache of features and prepared queries and supports, so that an image is encoded once."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from fssbench.matchers.matcher import FeatureRequest
 
 
 class FeatureCache:
-    """Features of images, prepared queries, prepared supports, and joined supports.
+    """Cache of image features, prepared queries, prepared supports and joined supports.
 
-    What is in it changes what must be computed, never what comes out: everything is made of one
-    image (or one support set) alone, in the same way whenever it is made.
+    The state of the cache never changes a result: each value is computed from one image (or one
+    support set) alone.
 
     Args:
-        pipeline: what encodes and prepares.
-        dataset: where images are, for those that no loader process was asked for.
-        budget: bytes that are kept in memory; what an episode needs at a time comes on top.
-        files: features on disk, if they are kept there, too.
-        batch_size: episodes that are segmented at once. Joined supports are kept for 1 only.
+        pipeline: matcher and backbone that compute the values.
+        dataset: dataset of the images, for those that were not assigned to a loader process.
+        budget: size limit in bytes; the values of the current episodes are not counted.
+        files: features on disk, if these are cached too.
+        batch_size: episodes that are segmented at once. Joined supports are cached for 1 only.
     """
 
     def __init__(
@@ -56,70 +56,72 @@ class FeatureCache:
         self._dataset = dataset
         self._files = files
         self._joined = batch_size == 1
-        self.kept = LookaheadCache(budget)
-        self._moments: dict[int, int] = {}
-        # Made when the chunk that a loader works on comes; by chunk.
-        self._promised: dict[int, set[object]] = {}
+        self.memory = LookaheadCache(budget)
+        self._start_times: dict[int, int] = {}
+        # Keys that the chunks being loaded will add to the cache, by chunk.
+        self._scheduled: dict[int, set[object]] = {}
 
     def plan(
         self,
         chunks: Mapping[int, Sequence[Episode]],
-        unwanted: Callable[[int], bool] = lambda chunk: False,
+        skip: Callable[[int], bool] = lambda chunk: False,
     ) -> Iterator[ChunkTask]:
-        """What must be loaded for each chunk when the chunks run in this order from now on.
+        """Yield the loading task of each chunk, for chunks that run in this order from now on.
 
-        A task is made when somebody asks for it, after what is kept at that time.
+        Tasks are created lazily and omit the images that are cached at that time.
 
         Args:
-            chunks: episodes by the chunk's number.
-            unwanted: whether nobody needs a chunk any more, asked when its task is to be made.
+            chunks: episodes by chunk number.
+            skip: predicate that is true for chunks that are no longer needed, called just before
+                a chunk's task is created.
         """
         every = [episode for episodes in chunks.values() for episode in episodes]
-        self.kept.expect(uses_of(every, self._pipeline.request, joined=self._joined))
-        self._moments = {}
-        self._promised = {}
-        passed = 0
+        self.memory.expect(uses_of(every, self._pipeline.request, joined=self._joined))
+        self._start_times = {}
+        self._scheduled = {}
+        time = 0
         for chunk, episodes in chunks.items():
-            self._moments[chunk] = passed
-            passed += len(episodes)
+            self._start_times[chunk] = time
+            time += len(episodes)
         return (
-            self._task(chunk, episodes) for chunk, episodes in chunks.items() if not unwanted(chunk)
+            self._task(chunk, episodes) for chunk, episodes in chunks.items() if not skip(chunk)
         )
 
     def open(self, data: ChunkData) -> OpenChunk:
-        """Start with a loaded chunk."""
-        self._promised.pop(data.task.chunk, None)
+        """Return a loaded chunk, ready to be segmented."""
+        self._scheduled.pop(data.task.chunk, None)
         return OpenChunk(self, data)
 
     def _task(self, chunk: int, episodes: Sequence[Episode]) -> ChunkTask:
-        promised: set[object] = set()
+        scheduled: set[object] = set()
         images: dict[ImageKey, None] = {}
 
-        def there(key: object) -> bool:
-            known = key in self.kept or any(key in each for each in self._promised.values())
-            known = known or key in promised
-            promised.add(key)
-            return known
+        def available(key: object) -> bool:
+            found = key in self.memory or any(key in each for each in self._scheduled.values())
+            found = found or key in scheduled
+            scheduled.add(key)
+            return found
 
         for episode in episodes:
-            if not there(query_key(episode)) and not there(image_key((episode.query, None))):
+            query = query_key(episode)
+            if not available(query) and not available(image_key((episode.query, None))):
                 images[episode.query, None] = None
-            if self._joined and there(set_key(episode)):
+            if self._joined and available(set_key(episode)):
                 continue
             for support in episode.supports():
                 key = encoded(support, self._pipeline.request)
-                if not there(support_key(support)) and not there(image_key(key)):
+                if not available(support_key(support)) and not available(image_key(key)):
                     images[key] = None
-        self._promised[chunk] = promised
+        self._scheduled[chunk] = scheduled
         return ChunkTask(chunk=chunk, episodes=tuple(episodes), images=tuple(images))
 
 
 class OpenChunk:
-    """One loaded chunk: its episodes' parts, from the cache or made now.
+    """A loaded chunk whose intermediate values are cached or computed on demand.
 
     Args:
-        cache: where parts are kept.
-        data: what was loaded.
+        cache: cache of the intermediate values.
+        data: loaded tensors.
     """
 
     def __init__(self, cache: FeatureCache, data: ChunkData) -> None:
@@ -127,64 +129,63 @@ class OpenChunk:
         self._pipeline = cache._pipeline
         self._data = data
         self.episodes = data.task.episodes
-        self._first = cache._moments.get(data.task.chunk, 0)
-        self._loaded = {key: place for place, key in enumerate(data.task.images)}
+        self._first = cache._start_times.get(data.task.chunk, 0)
+        self._loaded = {key: position for position, key in enumerate(data.task.images)}
         self._ahead: dict[ImageKey, Features] = {}
 
     def logits(self, batch: range) -> Tensor:
-        """Logits of some of the chunk's episodes, float32 (B, h', w')."""
-        kept = self._cache.kept
-        episodes = [self.episodes[place] for place in batch]
-        kept.move_to(self._first + batch.start)
+        """Return the logits of some of the chunk's episodes, float32 (B, h', w')."""
+        episodes = [self.episodes[position] for position in batch]
+        self._cache.memory.move_to(self._first + batch.start)
         if len(episodes) == 1:
             support = self._set(episodes[0], batch.start)
         else:
             support = self._pipeline.join_supports(
-                [self._supports(e, place) for e, place in zip(episodes, batch, strict=True)]
+                [self._supports(e, position) for e, position in zip(episodes, batch, strict=True)]
             )
         queries = [self._query(episode) for episode in episodes]
         return self._pipeline.segment_prepared(queries, support)
 
-    def _set(self, episode: Episode, place: int) -> Any:
+    def _set(self, episode: Episode, position: int) -> Any:
         key = set_key(episode)
-        found = self._cache.kept.get(key)
+        found = self._cache.memory.get(key)
         if found is None:
-            found = self._pipeline.join_supports([self._supports(episode, place)])
+            found = self._pipeline.join_supports([self._supports(episode, position)])
             if self._cache._joined:
-                self._cache.kept.put(key, found)
+                self._cache.memory.put(key, found)
         return found
 
-    def _supports(self, episode: Episode, place: int) -> list[Any]:
+    def _supports(self, episode: Episode, position: int) -> list[Any]:
         return [
-            self._support(support, self._data.support_masks[place, shot])
+            self._support(support, self._data.support_masks[position, shot])
             for shot, support in enumerate(episode.supports())
         ]
 
     def _support(self, support: SupportKey, mask: Tensor) -> Any:
-        found = self._cache.kept.get(support_key(support))
+        found = self._cache.memory.get(support_key(support))
         if found is None:
             features = self._features(encoded(support, self._pipeline.request))
             found = self._pipeline.prepare_support(features, mask)
-            self._cache.kept.put(support_key(support), found)
+            self._cache.memory.put(support_key(support), found)
         return found
 
     def _query(self, episode: Episode) -> Any:
         key = query_key(episode)
-        found = self._cache.kept.get(key)
+        found = self._cache.memory.get(key)
         if found is None:
             found = self._pipeline.prepare_query(self._features((episode.query, None)))
-            self._cache.kept.put(key, found)
+            self._cache.memory.put(key, found)
         return found
 
     def _features(self, key: ImageKey) -> Features:
-        found: Features | None = self._cache.kept.get(image_key(key))
+        found: Features | None = self._cache.memory.get(image_key(key))
         if found is None:
             found = self._ahead.pop(key, None) or self._encode(key)
-            self._cache.kept.put(image_key(key), found)
+            self._cache.memory.put(image_key(key), found)
         return found
 
     def _encode(self, key: ImageKey) -> Features:
-        """Features of an image, and ahead of time of those that fill up its batch."""
+        """Encode an image, together with further images of the chunk that fill up its batch."""
         files = self._cache._files
         image, keep = self._input(key)
         if files is not None:
@@ -195,7 +196,7 @@ class OpenChunk:
         for other in list(self._loaded):
             if len(keys) == self._pipeline.encode_batch:
                 break
-            if other != key and not self._made(other):
+            if other != key and not self._is_encoded(other):
                 image, keep = self._input(other)
                 keys.append(other)
                 images.append(image)
@@ -207,15 +208,15 @@ class OpenChunk:
         self._ahead.update(zip(keys[1:], features[1:], strict=True))
         return features[0]
 
-    def _made(self, key: ImageKey) -> bool:
-        return key in self._ahead or image_key(key) in self._cache.kept
+    def _is_encoded(self, key: ImageKey) -> bool:
+        return key in self._ahead or image_key(key) in self._cache.memory
 
     def _input(self, key: ImageKey) -> tuple[Tensor, Tensor | None]:
-        """The encoder's input, and which part of it is not hidden."""
-        place = self._loaded.pop(key, None)
-        if place is not None:
-            return self._data.images[place], self._data.keep[place]
-        # It was in memory when the loader was told what to load, and is not any more.
+        """Return the encoder's input, and the mask of its visible part or None."""
+        position = self._loaded.pop(key, None)
+        if position is not None:
+            return self._data.images[position], self._data.keep[position]
+        # The image was cached when the loading task was created, and has been evicted since.
         image_id, class_id = key
         geometry, dataset = self._pipeline.geometry, self._cache._dataset
         keep = None if class_id is None else geometry.mask(dataset.mask(image_id, class_id))
@@ -223,7 +224,7 @@ class OpenChunk:
 
 
 def feature_bytes(info: BackboneInfo, request: FeatureRequest, precision: str) -> int:
-    """Bytes of one image's features."""
+    """Return the size in bytes of one image's features."""
     values = 0
     for name in request.layers:
         layer = info.layer(name)

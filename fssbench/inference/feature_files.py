@@ -1,4 +1,4 @@
-"""Features on disk: found again by later runs and other processes, checked when they are read."""
+"""Features on disk, shared by later runs and other processes, and verified when read."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ MAGIC = b"fssbench features 1\n"
 SUFFIX = ".features"
 _ALIGNED = 64
 _LOCK = ".lock"
-_LEAVE = 0.9
-"""Where files are removed, so much of the limit is left."""
+_EVICTION_TARGET = 0.9
+"""Eviction stops at this share of the size limit."""
 
 log = logging.getLogger(__name__)
 
 
 class FeatureFiles:
-    """One file for each image that was encoded, named after everything that went into it.
+    """A folder with one feature file for each encoded image.
 
-    The name is a hash of the encoder's own weights, the request, the precision, the versions of the
-    libraries that compute, and the very pixels that are encoded: an image that changes, or another
-    mask, is another file, so nothing stale is ever found. A file is written beside its place and
-    renamed, never changed afterwards, and mapped into memory for reading, which processes share. It
-    holds a CRC-32 of its content; a damaged file is removed and computed anew. When all files
-    together are larger than the limit, those that were used the longest time ago are removed.
+    The name of a file is a hash of the encoder's own weights, the request, the precision, the
+    versions of the libraries, and the encoded pixels. A changed image or another mask gives another
+    name, so a stale file is never read. A file is written to a temporary name and renamed, never
+    changed afterwards, and memory-mapped for reading, so processes share it. It contains a CRC-32
+    of its content; a damaged file is removed and computed anew. When the total size exceeds the
+    limit, the least recently used files are removed.
 
     Args:
-        folder: made if it is not there.
-        pipeline: what encodes.
-        limit: bytes of all files.
+        folder: folder of the files, created if it is missing.
+        pipeline: matcher and backbone that compute the features.
+        limit: total size limit in bytes.
 
     Raises:
         FssbenchError: the folder cannot be written.
@@ -65,11 +65,11 @@ class FeatureFiles:
             ) from error
 
     def path(self, image: Tensor, keep: Tensor | None) -> Path:
-        """Where the features of an encoder's input are, or will be.
+        """Return the path of the feature file of an encoder's input.
 
         Args:
             image: uint8 (3, S, S).
-            keep: uint8 (S, S) mask of what is not hidden, or None.
+            keep: uint8 (S, S) mask of the visible part, or None.
         """
         digest = hashlib.blake2b(self._identity, digest_size=16)
         for plane in (image, keep):
@@ -77,13 +77,13 @@ class FeatureFiles:
         return self.folder / f"{digest.hexdigest()}{SUFFIX}"
 
     def read(self, image: Tensor, keep: Tensor | None) -> dict[str, Tensor] | None:
-        """Features of an encoder's input, on the CPU; None if they are missing or damaged."""
+        """Return the features of an encoder's input, on the CPU; None if missing or damaged."""
         path = self.path(image, keep)
         try:
             with path.open("rb") as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             os.utime(path)
-        except (OSError, ValueError):  # not there, empty, or taken away by another process
+        except (OSError, ValueError):  # missing, empty, or removed by another process
             return None
         try:
             return _unpacked(content)
@@ -93,7 +93,7 @@ class FeatureFiles:
             return None
 
     def write(self, image: Tensor, keep: Tensor | None, features: Features) -> None:
-        """Keep features; a folder that cannot take them costs a warning and no more."""
+        """Write a feature file; if the folder is not writable, warn once and write no more."""
         if not self._writable:
             return
         path = self.path(image, keep)
@@ -106,45 +106,45 @@ class FeatureFiles:
             write_atomically(path, content, flush=False)
         except FssbenchError as error:
             self._writable = False
-            log.warning("%s; features are kept in memory only", error)
+            log.warning("%s; features are cached in memory only", error)
             return
         self._size += len(content)
 
     def _make_room(self, size: int) -> None:
-        """Remove what was used the longest time ago; one process at a time."""
+        """Remove the least recently used files; one process at a time."""
         try:
             with filelock.FileLock(self.folder / _LOCK):
                 files = sorted(self._files())
                 total = sum(each for _, each, _ in files)
                 for _, each, path in files:
-                    if total + size <= _LEAVE * self.limit:
+                    if total + size <= _EVICTION_TARGET * self.limit:
                         break
                     path.unlink(missing_ok=True)
                     total -= each
                 self._size = total
         except (OSError, NotImplementedError) as error:
             self._writable = False
-            log.warning("%s: %s; features are kept in memory only", self.folder, error)
+            log.warning("%s: %s; features are cached in memory only", self.folder, error)
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """(Time of last use, bytes, path) of all files."""
+        """Return (time of last use, bytes, path) of all files."""
         found = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                if SUFFIX in entry.name:  # also what a process that died left half written
+                if SUFFIX in entry.name:  # includes temporary files of processes that died
                     try:
                         status = entry.stat()
-                    except FileNotFoundError:  # another process makes room
+                    except FileNotFoundError:  # evicted by another process
                         continue
                     found.append((status.st_mtime, status.st_size, Path(entry.path)))
         return found
 
 
 def identity_of(pipeline: Pipeline) -> dict[str, Any]:
-    """Everything but the image that features depend on, as JSON values."""
+    """Return everything except the image that features depend on, as JSON values."""
     backbone, request = pipeline.backbone, pipeline.request
     weights = hashlib.blake2b(digest_size=16)
-    # Also buffers that are in no checkpoint, such as the mean that colours are taken from.
+    # Includes buffers that are in no checkpoint, such as the mean colour of the normalisation.
     for name, tensor in sorted([*backbone.named_parameters(), *backbone.named_buffers()]):
         weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         weights.update(_bytes_of(tensor))
@@ -167,14 +167,14 @@ def _bytes_of(tensor: Tensor) -> bytes:
 
 
 def _packed(features: Features) -> bytes:
-    layers, parts, place = [], [], 0
+    layers, parts, offset = [], [], 0
     for name, maps in features.items():
         data = _bytes_of(maps)
         dtype = str(maps.dtype).removeprefix("torch.")
-        layers.append({"name": name, "dtype": dtype, "shape": list(maps.shape), "start": place})
+        layers.append({"name": name, "dtype": dtype, "shape": list(maps.shape), "start": offset})
         data += bytes(-len(data) % _ALIGNED)
         parts.append(data)
-        place += len(data)
+        offset += len(data)
     header = json.dumps(layers).encode()
     header += b" " * (-(len(MAGIC) + 16 + len(header)) % _ALIGNED)
     body = b"".join([f"{len(header):08x}".encode(), header, *parts])
@@ -184,10 +184,10 @@ def _packed(features: Features) -> bytes:
 def _unpacked(content: mmap.mmap) -> dict[str, Tensor]:
     start = len(MAGIC)
     if content[:start] != MAGIC:
-        raise ValueError("no features")
+        raise ValueError("not a feature file")
     view = memoryview(content)
     if zlib.crc32(view[start + 8 :]) != int(content[start : start + 8], 16):
-        raise ValueError("its checksum is another")
+        raise ValueError("wrong checksum")
     length = int(content[start + 8 : start + 16], 16)
     layers: list[Mapping[str, Any]] = json.loads(content[start + 16 : start + 16 + length])
     found = {}

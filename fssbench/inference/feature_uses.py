@@ -1,4 +1,4 @@
-"""When each part of an evaluation is needed."""
+"""Times at which each intermediate value of an evaluation is used."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from fssbench.episodes.episode import Episode
 from fssbench.matchers.matcher import FeatureRequest
 
 ImageKey = tuple[str, int | None]
-"""(image id, class id whose mask hides the background, or None): what is encoded."""
+"""(image id, class id whose mask hides the background, or None) of an encoder input."""
 
 SupportKey = tuple[str, int]
 """(image id, class id of its mask)."""
 
 
 def query_key(episode: Episode) -> Hashable:
-    """Key of an episode's prepared query."""
+    """Return the key of an episode's prepared query."""
     return "query", episode.query
 
 
 def support_key(support: SupportKey) -> Hashable:
-    """Key of a prepared support image."""
+    """Return the key of a prepared support image."""
     return "support", support
 
 
 def set_key(episode: Episode) -> Hashable:
-    """Key of an episode's joined supports."""
+    """Return the key of an episode's joined supports."""
     return "set", tuple(episode.supports())
 
 
 def image_key(key: ImageKey) -> Hashable:
-    """Key of an image's features."""
+    """Return the key of an image's features."""
     return "image", key
 
 
 def encoded(support: SupportKey, request: FeatureRequest) -> ImageKey:
-    """What is encoded for a support."""
+    """Return the encoder input of a support."""
     image, class_id = support
     return image, class_id if request.mask_support else None
 
@@ -44,15 +44,15 @@ def encoded(support: SupportKey, request: FeatureRequest) -> ImageKey:
 def uses_of(
     episodes: Iterable[Episode], request: FeatureRequest, *, joined: bool
 ) -> dict[Hashable, list[int]]:
-    """Moments (numbers of episodes in this order) at which each part is needed, ascending.
+    """Return the ascending times (episode positions in this order) at which each value is used.
 
-    Features are needed until everything is made of them that is made of them; a support image until
-    its set is made, if sets are kept and it is all there is in its set.
+    Features are used until all values that depend on them are computed. A prepared support image is
+    used until its support set is joined, if joined sets are cached and it is the only image in it.
 
     Args:
-        episodes: in the order of visiting.
-        request: of the matcher.
-        joined: sets are kept, too.
+        episodes: episodes in the order of evaluation.
+        request: feature request of the matcher.
+        joined: whether joined support sets are cached.
     """
     uses: dict[Hashable, list[int]] = defaultdict(list)
     seen: set[Hashable] = set()
@@ -62,18 +62,18 @@ def uses_of(
         seen.add(key)
         return new
 
-    for moment, episode in enumerate(episodes):
+    for time, episode in enumerate(episodes):
         supports: Sequence[SupportKey] = episode.supports()
         query = query_key(episode)
         if first(query):
-            uses[image_key((episode.query, None))].append(moment)
-        uses[query].append(moment)
+            uses[image_key((episode.query, None))].append(time)
+        uses[query].append(time)
         new_set = first(set_key(episode))
         if joined:
-            uses[set_key(episode)].append(moment)
+            uses[set_key(episode)].append(time)
         for support in dict.fromkeys(supports):
             if first(support_key(support)):
-                uses[image_key(encoded(support, request))].append(moment)
+                uses[image_key(encoded(support, request))].append(time)
             if new_set or len(supports) > 1 or not joined:
-                uses[support_key(support)].append(moment)
+                uses[support_key(support)].append(time)
     return uses

@@ -1,4 +1,4 @@
-"""Values that will be needed again, within a budget of bytes."""
+"""Cache with Belady's eviction, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Storage = tuple[torch.device, int]
 
 
 class LookaheadCache:
-    """A cache that knows the future: what is needed last goes first (Belady, 1966).
+    """A cache that evicts the value whose next use is farthest in the future (Belady, 1966).
 
-    An evaluation's episodes are known before it starts, so the best choice can be made. Tensors
-    that share memory are counted once; bytes are those of whole storages.
+    The episodes of an evaluation are known before it starts, so eviction can be optimal. Tensors
+    that share memory are counted once, with the bytes of their whole storage.
 
     Args:
-        budget: bytes.
+        budget: size limit in bytes.
     """
 
     def __init__(self, budget: int) -> None:
@@ -41,20 +41,20 @@ class LookaheadCache:
         return len(self._values)
 
     def expect(self, uses: Mapping[Hashable, list[int]]) -> None:
-        """From now on, values are needed at these moments (ascending) and at no others."""
+        """Set the times (ascending) at which each value will be used, and start at time 0."""
         self._uses = uses
         self._now = 0
 
-    def move_to(self, moment: int) -> None:
-        """Tell what time it is."""
-        self._now = moment
+    def move_to(self, time: int) -> None:
+        """Set the current time: the position of the current episode."""
+        self._now = time
 
     def get(self, key: Hashable) -> Any:
-        """The value, or None."""
+        """Return the value, or None."""
         return self._values.get(key)
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep a value, unless those that are needed before it fill the budget."""
+        """Add a value, then evict values until the cache is within its budget."""
         self.drop(key)
         self._values[key] = value
         for storage, size in _storages(value):
@@ -65,7 +65,7 @@ class LookaheadCache:
             self.drop(max(self._values, key=self._next_use))
 
     def drop(self, key: Hashable) -> None:
-        """Forget a value, if it is there."""
+        """Remove a value, if it is cached."""
         for storage, size in _storages(self._values.pop(key, None)):
             self._holders[storage] -= 1
             if not self._holders[storage]:
@@ -73,9 +73,9 @@ class LookaheadCache:
                 self.bytes -= size
 
     def _next_use(self, key: Hashable) -> int:
-        moments = self._uses.get(key, [])
-        place = bisect.bisect_left(moments, self._now)
-        return moments[place] if place < len(moments) else _NEVER
+        times = self._uses.get(key, [])
+        position = bisect.bisect_left(times, self._now)
+        return times[position] if position < len(times) else _NEVER
 
 
 def _storages(value: Any) -> Iterable[tuple[Storage, int]]:

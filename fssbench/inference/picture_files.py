@@ -1,4 +1,4 @@
-"""A person's own picture files: annotated ones and queries in, masks and overlays out."""
+"""Segmentation of the user's own image files, with masks and overlays as output files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from fssbench.data.folder import SUFFIXES, read_marked
 from fssbench.data.images import read_image
 from fssbench.errors import FssbenchError
-from fssbench.evaluation.panels import PREDICTION, painted
 from fssbench.files import write_atomically
+from fssbench.inference.overlay import PREDICTION, painted
 from fssbench.inference.predictor import Predictor
 
 MASKS, OVERLAYS = "masks", "overlays"
@@ -29,8 +29,8 @@ class Annotated:
     """The files of one support.
 
     Attributes:
-        image: the picture.
-        mask: what is marked in it, see `fssbench.data.folder.read_marked`.
+        image: image file.
+        mask: mask file, see `fssbench.data.folder.read_marked`.
     """
 
     image: Path
@@ -39,12 +39,12 @@ class Annotated:
 
 @attrs.frozen
 class Job:
-    """One picture to segment.
+    """The files of one query image.
 
     Attributes:
-        query: the picture.
-        mask: where its mask goes.
-        overlay: where the picture goes with its mask over it.
+        query: image to segment.
+        mask: output file of the mask.
+        overlay: output file of the image with the mask drawn over it.
     """
 
     query: Path
@@ -54,13 +54,13 @@ class Job:
 
 @attrs.frozen
 class Segmented:
-    """A picture that was segmented, and what of it is foreground.
+    """The result of one segmented image.
 
     Attributes:
-        job: the files.
-        width: in pixels, of the picture as viewers show it.
-        height: in pixels.
-        foreground: pixels that are marked.
+        job: files of the image.
+        width: width in pixels, of the upright image.
+        height: height in pixels.
+        foreground: number of foreground pixels.
     """
 
     job: Job
@@ -70,7 +70,7 @@ class Segmented:
 
 
 def parse_support(text: str) -> Annotated:
-    """``IMAGE:MASK`` to two files; a path may hold colons where only one split gives two files.
+    """Parse ``IMAGE:MASK``; paths may contain colons if only one split gives two existing files.
 
     Raises:
         FssbenchError: there is no colon, a file is missing, or several splits give files.
@@ -98,10 +98,10 @@ def parse_support(text: str) -> Annotated:
 
 
 def read_supports(supports: Sequence[Annotated]) -> tuple[list[Tensor], list[Tensor]]:
-    """Pictures, uint8 (3, H, W), and masks, uint8 (H, W) of 0 and 1, all turned upright.
+    """Return images, uint8 (3, H, W), and masks, uint8 (H, W) of 0 and 1, all turned upright.
 
     Raises:
-        FssbenchError: a file cannot be read, sizes differ, or a mask marks nothing.
+        FssbenchError: a file cannot be read, sizes differ, or a mask is empty.
     """
     images, masks = [], []
     for pair in supports:
@@ -123,18 +123,19 @@ def read_supports(supports: Sequence[Annotated]) -> tuple[list[Tensor], list[Ten
 
 
 def plan_jobs(query: Path, out: Path, keep: Sequence[Path], *, force: bool) -> list[Job]:
-    """What is to be segmented and where it goes: ``OUT/masks/NAME.png``, ``OUT/overlays/NAME.png``.
+    """Return the query images and their outputs, ``OUT/masks/NAME.png``, ``OUT/overlays/NAME.png``.
 
-    NAME is the picture's without its suffix, or with it where two pictures differ in nothing else.
+    NAME is the file name of the image without its suffix, or with it if the names are then not
+    unique.
 
     Args:
-        query: a picture, or a folder: all pictures that lie in it.
-        out: the folder to write into.
-        keep: input files, which are never written over.
-        force: whether files that are there already may be replaced.
+        query: image file, or folder of image files.
+        out: output folder.
+        keep: input files, which are never overwritten.
+        force: whether existing files may be replaced.
 
     Raises:
-        FssbenchError: there is no picture, or a file is there already.
+        FssbenchError: there is no image, or an output file exists.
     """
     queries = _queries(query)
     stems = [path.stem.casefold() for path in queries]
@@ -158,10 +159,10 @@ def plan_jobs(query: Path, out: Path, keep: Sequence[Path], *, force: bool) -> l
 
 
 def make_folders(jobs: Sequence[Job]) -> None:
-    """Make the folders that masks and overlays go into.
+    """Create the folders of masks and overlays.
 
     Raises:
-        FssbenchError: they cannot be made.
+        FssbenchError: a folder cannot be created.
     """
     for folder in sorted({path.parent for job in jobs for path in (job.mask, job.overlay)}):
         try:
@@ -175,15 +176,15 @@ def make_folders(jobs: Sequence[Job]) -> None:
 def segment_pictures(
     predictor: Predictor, jobs: Sequence[Job], failed: Callable[[FssbenchError], None]
 ) -> Iterator[Segmented]:
-    """Segment pictures one after the other, and write mask (0 and 255) and overlay of each.
+    """Segment images in order, and write the mask (0 and 255) and the overlay of each.
 
     Args:
-        predictor: with its support set.
-        jobs: what to do.
-        failed: told of each picture that cannot be read; the others are segmented all the same.
+        predictor: predictor with its support set.
+        jobs: files of the images.
+        failed: called with the error of each image that cannot be read; the rest is segmented.
 
     Yields:
-        What was found in each picture, once its files are written.
+        The result of each image, after its files are written.
 
     Raises:
         FssbenchError: a file cannot be written, or the method fails.
@@ -221,7 +222,7 @@ def _queries(query: Path) -> list[Path]:
 
 
 def _stored(path: Path, mask: Tensor) -> str:
-    """A hint for a mask that was drawn on the pixels as they are stored."""
+    """Return a hint for a mask that was drawn on the image as stored, without EXIF rotation."""
     if mask.shape == read_image(path).shape[-2:]:
         return " when turned as its EXIF orientation says (the mask fits it unturned)"
     return ""

@@ -1,4 +1,4 @@
-"""A matcher on its backbone: images and masks in, logits out."""
+"""Inference with a matcher and its backbone: from images and masks to logits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Features = Mapping[str, Tensor]
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+    """Return the device of a name: ``auto`` (a GPU if available), ``cpu``, ``cuda`` or ``cuda:1``.
 
     Raises:
         FssbenchError: there is no such device.
@@ -37,20 +37,20 @@ def choose_device(name: str) -> torch.device:
 
 
 class Pipeline:
-    """The one path from images to logits, for evaluation and for people's own pictures.
+    """Computation of logits from images, shared by evaluation and prediction.
 
     Args:
-        matcher: the method.
+        matcher: matcher to run.
         backbone: its encoder.
-        device: where both compute.
+        device: device of both.
         precision: ``bf16`` runs both under autocast; logits are float32 either way. ``fp32`` is
-            float32 on a GPU, too, not TF32.
-        half: round features to float16, which takes half the memory of float32.
+            full float32 on a GPU too, not TF32.
+        half: whether features are rounded to float16, which takes half the memory of float32.
         encode_batch: images encoded at once. None is 1 on a CPU, so that an image's features do not
             depend on its neighbours in a batch, and 16 on a GPU.
 
     Raises:
-        FssbenchError: the matcher asks for a size or a layer that the backbone cannot give.
+        FssbenchError: the backbone does not support the requested size or layers.
     """
 
     def __init__(
@@ -81,15 +81,15 @@ class Pipeline:
 
     @torch.inference_mode()
     def encode(self, images: Tensor, keep: Sequence[Tensor | None] | None = None) -> list[Features]:
-        """Features of each image.
+        """Return the features of each image.
 
         Args:
             images: uint8, or float in [0, 1]; (N, 3, S, S) with S the request's size.
-            keep: for each image None, or a uint8 (S, S) mask: where it is not 1 the image is set
-                to the encoder's mean.
+            keep: None or a uint8 (S, S) mask for each image: where the mask is not 1, the image is
+                set to the encoder's mean.
 
         Returns:
-            For each image the requested layers, (C, h, w), in memory of their own.
+            The requested layers of each image, (C, h, w), in separate memory.
         """
         encoded: list[Features] = []
         for start in range(0, len(images), self.encode_batch):
@@ -111,13 +111,13 @@ class Pipeline:
             with self._computing():
                 layers = self.backbone(batch, self.request.layers)
             encoded += [
-                {name: self._kept(name, maps[i]) for name, maps in layers.items()}
+                {name: self._copied(name, maps[i]) for name, maps in layers.items()}
                 for i in range(filled)
             ]
         return encoded
 
-    def _kept(self, name: str, maps: Tensor) -> Tensor:
-        """Features in memory of their own: a view would keep those of a whole batch."""
+    def _copied(self, name: str, maps: Tensor) -> Tensor:
+        """Copy or round features: a view would hold the memory of the whole batch."""
         if not self.half or maps.dtype != torch.float32:
             return maps.clone()
         rounded = maps.half()
@@ -130,10 +130,10 @@ class Pipeline:
 
     @torch.inference_mode()
     def embed_support(self, supports: Sequence[Sequence[Features]], masks: Tensor) -> Any:
-        """What B support sets say.
+        """Embed B support sets.
 
         Args:
-            supports: for each of B episodes the features of its K images.
+            supports: features of the K support images of each of B episodes.
             masks: uint8 (B, K, S, S).
         """
         stacked = {
@@ -146,10 +146,10 @@ class Pipeline:
 
     @torch.inference_mode()
     def segment(self, queries: Sequence[Features], support: Any) -> Tensor:
-        """Logits of B queries: float32 (B, h', w').
+        """Return the logits of B queries: float32 (B, h', w').
 
         Raises:
-            FssbenchError: the matcher's answer has a wrong shape, or is not finite.
+            FssbenchError: the logits have a wrong shape, or are not finite.
         """
         stacked = {layer: torch.stack([f[layer] for f in queries]) for layer in self.request.layers}
         with self._computing():
@@ -159,36 +159,36 @@ class Pipeline:
             raise FssbenchError(NOT_FINITE)
         return checked
 
-    # The same in four steps, of which those of one image are done once for all its episodes.
+    # The same in four steps: those that depend on a single image run once for all its episodes.
 
     @torch.inference_mode()
     def prepare_support(self, features: Features, mask: Tensor) -> Any:
-        """What one annotated image says: its features, and its mask, uint8 (S, S)."""
+        """Prepare one support image from its features and its mask, uint8 (S, S)."""
         own = mask.to(self.device, copy=True)[None]
         with self._computing():
             return self.matcher.prepare_support(self._single(features), own)
 
     @torch.inference_mode()
     def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Any:
-        """What B support sets say, of B lists of K prepared images."""
+        """Embed B support sets from B lists of K prepared support images."""
         with self._computing():
             return self.matcher.join_supports(prepared)
 
     @torch.inference_mode()
     def prepare_query(self, features: Features) -> Any:
-        """What of a query does not depend on its support."""
+        """Compute the support-independent part of a query."""
         with self._computing():
             return self.matcher.prepare_query(self._single(features))
 
     @torch.inference_mode()
     def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
-        """Logits of B prepared queries, float32 (B, h', w').
+        """Return the logits of B prepared queries, float32 (B, h', w').
 
-        Whether they are finite is for the caller to check, with `finite`: looking at once would
-        make a GPU wait.
+        The caller must check with `finite` that they are finite: a check here would synchronize
+        the GPU at every call.
 
         Raises:
-            FssbenchError: the matcher's answer has a wrong shape.
+            FssbenchError: the logits have a wrong shape.
         """
         with self._computing():
             logits = self.matcher.segment_prepared(queries, support)
@@ -196,7 +196,7 @@ class Pipeline:
 
     @torch.inference_mode()
     def maps(self, queries: Sequence[Features], support: Any) -> dict[str, Tensor]:
-        """What panels draw over B queries: float32 (B, h, w) by caption; see `Matcher.maps`."""
+        """Return the maps of B queries: float32 (B, h, w) by caption; see `Matcher.maps`."""
         stacked = {layer: torch.stack([f[layer] for f in queries]) for layer in self.request.layers}
         with self._computing():
             found = self.matcher.maps(self._widened(stacked), support)
@@ -211,11 +211,11 @@ class Pipeline:
             yield
 
     def _single(self, features: Features) -> dict[str, Tensor]:
-        """Features of one image as a batch of one."""
+        """Return features of one image as a batch of one."""
         return self._widened({name: maps[None] for name, maps in features.items()})
 
     def _widened(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rounded features as float32 again."""
+        """Convert rounded features back to float32."""
         return {name: maps.float() if self.half else maps for name, maps in features.items()}
 
 
@@ -223,7 +223,7 @@ NOT_FINITE = "segment gave logits that are NaN or infinite"
 
 
 def finite(logits: Tensor) -> Tensor:
-    """Whether all logits (B, h, w) of an image are finite: bool (B,), on their device."""
+    """Return for each image whether all its logits (B, h, w) are finite: bool (B,), same device."""
     return torch.isfinite(logits).flatten(1).all(1)
 
 

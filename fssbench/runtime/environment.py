@@ -1,4 +1,4 @@
-"""What software and hardware made a number."""
+"""Description of the software and hardware of an evaluation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PACKAGES = ("torchvision", "timm", "numpy", "pandas", "pillow", "pycocotools", "
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, source commit and hardware; no path, no host name, no user name."""
+    """Return versions, source commit and hardware, without paths, host names or user names."""
     return {
         "fssbench": __version__,
         **source_state(),
         "python": platform.python_version(),
         "packages": {
-            "torch": torch.__version__,  # names the build too: 2.9.0+cu128
+            "torch": torch.__version__,  # includes the build: 2.9.0+cu128
             **{name: version for name in PACKAGES if (version := _version(name))},
         },
         "system": f"{platform.system()} {platform.machine()}",
@@ -33,7 +33,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def source_state() -> dict[str, Any]:
-    """Git commit of fssbench's own source and whether it was changed; empty outside a checkout."""
+    """Return the Git commit of the fssbench source and its dirty flag; empty outside a checkout."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return {}

@@ -1,4 +1,4 @@
-"""A folder that one process works in at a time, and that holds one piece of work for ever."""
+"""A locked folder that belongs to one run or training."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ LOCK_FILE = ".lock"
 
 
 class LockedFolder:
-    """A context manager that holds a folder's lock and checks whose it is.
+    """A context manager that locks a folder and checks its identity file.
 
     Args:
-        folder: made if it is not there.
-        identity: everything that the results in it depend on, as JSON values.
+        folder: folder to lock, created if it is missing.
+        identity: everything that the results in the folder depend on, as JSON values.
 
     Raises:
-        FssbenchError: another process works in the folder, it holds other work, or it cannot be
+        FssbenchError: another process has locked the folder, its identity differs, or it cannot be
             read or written.
     """
 
     identity_file: ClassVar[str]
-    """Where the identity is written down."""
+    """Name of the file that holds the identity."""
     work: ClassVar[str]
-    """What is done in the folder, for messages: a run, a training."""
+    """Noun for error messages: run, training."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -44,8 +44,8 @@ class LockedFolder:
             self._lock.acquire()
         except filelock.Timeout as error:
             raise FssbenchError(
-                f"{self.folder}: another process is at this {self.work}; wait for it, or choose "
-                "another --out"
+                f"{self.folder}: another process uses this {self.work} folder; wait until it "
+                "ends, or choose another --out"
             ) from error
         except OSError as error:
             raise FssbenchError(
@@ -53,7 +53,7 @@ class LockedFolder:
                 "--out"
             ) from error
         try:
-            self._claim()
+            self._check_identity()
             self.entered()
         except BaseException:
             self._lock.release()
@@ -69,9 +69,9 @@ class LockedFolder:
         self._lock.release()
 
     def entered(self) -> None:
-        """Do what must be done under the lock before anything else."""
+        """Called once the lock is held and the identity is checked."""
 
-    def _claim(self) -> None:
+    def _check_identity(self) -> None:
         path = self.folder / self.identity_file
         if not path.exists():
             write_atomically(path, (json.dumps(self.identity, indent=2) + "\n").encode())
@@ -80,8 +80,8 @@ class LockedFolder:
             found = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
             raise FssbenchError(
-                f"{path}: cannot read which {self.work} this folder holds ({error}); choose "
-                "another --out"
+                f"{path}: cannot read the identity of the {self.work} in this folder ({error}); "
+                "choose another --out"
             ) from error
         differing = sorted(
             key
@@ -92,8 +92,8 @@ class LockedFolder:
             key = differing[0]
             raise FssbenchError(
                 f"{self.folder}: this folder holds a {self.work} that differs in "
-                f"{', '.join(differing)} ({key}: {_short(found.get(key))} there, "
-                f"{_short(self.identity.get(key))} now); choose another --out or remove it"
+                f"{', '.join(differing)} ({key}: {_short(found.get(key))} in the folder, "
+                f"{_short(self.identity.get(key))} now); choose another --out or remove the folder"
             )
 
 

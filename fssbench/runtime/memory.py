@@ -1,4 +1,4 @@
-"""Memory: how much there is, how much may be used, and how sizes are written."""
+"""Memory of devices, default memory limits, and the notation of sizes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from fssbench.errors import FssbenchError
 
 SHARE = 4
-"""One part in so many of a device's memory is what features may take by default."""
+"""Divisor of a device's memory that gives the default limit of the feature cache."""
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _FALLBACK = 8 << 30
 
 
 def parse_size(text: str, option: str) -> int:
-    """Bytes: ``4G``, ``512M``, ``1.5GiB`` or a plain number; powers of 1024.
+    """Parse a size in bytes: ``4G``, ``512M``, ``1.5GiB`` or a plain number; powers of 1024.
 
     Raises:
-        FssbenchError: it is no size; the message names the option.
+        FssbenchError: the text is not a size; the message names the option.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
@@ -30,7 +30,7 @@ def parse_size(text: str, option: str) -> int:
 
 
 def device_memory(device: torch.device) -> int:
-    """Bytes of a GPU, or of this machine (or of its container, where that has a limit)."""
+    """Return the memory in bytes of a GPU, or of this machine (or the limit of its container)."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     try:
@@ -45,5 +45,5 @@ def device_memory(device: torch.device) -> int:
 
 
 def default_budget(device: torch.device) -> int:
-    """Bytes that features may take where nobody says how many."""
+    """Return the default limit in bytes of the feature cache."""
     return device_memory(device) // SHARE

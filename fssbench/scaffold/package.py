@@ -1,4 +1,4 @@
-"""Write a plugin package that runs as it stands."""
+"""Generation of a runnable plugin package."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TAKEN = {"Matcher", "FeatureRequest"}
 
 @attrs.frozen
 class Names:
-    """How the things of a package are called.
+    """Names used in a generated package.
 
     Attributes:
         name: the matcher's registered name, e.g. ``my-method``.
@@ -46,22 +46,22 @@ class Names:
 
     @property
     def word(self) -> str:
-        """The name as part of an identifier: ``my_method``."""
+        """Name as part of an identifier: ``my_method``."""
         return self.name.replace("-", "_")
 
     @property
     def module(self) -> str:
-        """The package that is imported: ``fssbench_my_method``."""
+        """Import name of the package: ``fssbench_my_method``."""
         return f"fssbench_{self.word}"
 
     @property
     def distribution(self) -> str:
-        """The package that is installed: ``fssbench-my-method``."""
+        """Distribution name of the package: ``fssbench-my-method``."""
         return f"fssbench-{self.name}"
 
     @property
     def title(self) -> str:
-        """The matcher's class: ``MyMethod``."""
+        """Class name of the matcher: ``MyMethod``."""
         title = "".join(part.capitalize() for part in self.name.split("-"))
         return f"{title}Method" if title in _TAKEN or keyword.iskeyword(title) else title
 
@@ -96,7 +96,7 @@ def new_package(name: str, to: Path | None = None) -> list[Path]:
 
 
 def check_name(name: str) -> Names:
-    """The names that follow from a matcher's name.
+    """Return the names derived from a matcher's name.
 
     Raises:
         FssbenchError: it is malformed, too long, registered already, or its module is taken.
@@ -125,7 +125,7 @@ def check_name(name: str) -> Names:
 
 
 def _proposal(name: str) -> str:
-    """The nearest name of the right form; "" if nothing of the name is left."""
+    """Return the nearest valid name, or ""."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name)
     words = re.sub(r"[^a-z0-9]+", "-", spaced.lower())
     words = words.strip("-")
@@ -133,7 +133,7 @@ def _proposal(name: str) -> str:
 
 
 def _free(name: str) -> str:
-    """The name with the first number behind it that nobody uses."""
+    """Return the name with the smallest unused number as its suffix."""
     known = registry.registry().specs(MatcherSpec)
     number = 2
     while (

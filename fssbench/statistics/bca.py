@@ -11,12 +11,12 @@ from fssbench.statistics.sums import Floats
 def bca_interval(
     replicates: Floats, point: float, influence: Floats, level: float
 ) -> tuple[float, float]:
-    """Low and high end; both are `point` where nothing varies.
+    """Return the low and high end of the interval; both are `point` if nothing varies.
 
     Args:
-        replicates: (R,) the statistic of each bootstrap sample.
-        point: the statistic of the data.
-        influence: (N,) how far each unit of the data moves the statistic, e.g. the mean of the
+        replicates: (R,) statistic of each bootstrap sample.
+        point: statistic of the data.
+        influence: (N,) influence of each unit of the data on the statistic, e.g. the mean of the
             leave-one-out values minus each of them. Its scale does not matter.
         level: coverage, between 0 and 1.
     """
@@ -30,15 +30,16 @@ def bca_interval(
 
 
 def bca_p_value(replicates: Floats, point: float, influence: Floats) -> float:
-    """Two-sided p-value of "the statistic is 0": 1 - the level at which an interval ends at 0.
+    """Return the two-sided p-value of the hypothesis that the statistic is 0.
 
-    So it is below 0.05 when the 95 % interval excludes 0, up to the grain of the replicates. It is
-    never below 2 / (R + 1): R replicates cannot tell smaller ones from 0.
+    It is 1 minus the level at which an interval ends at 0, so it is below 0.05 if the 95 % interval
+    excludes 0, up to the resolution of the replicates. It is never below 2 / (R + 1), the smallest
+    p-value that R replicates can resolve.
 
     Args:
-        replicates: as for `bca_interval`, like the others.
-        point: the statistic of the data.
-        influence: how far each unit of the data moves it.
+        replicates: as for `bca_interval`, like the other arguments.
+        point: statistic of the data.
+        influence: influence of each unit of the data on the statistic.
     """
     least = 2 / (len(replicates) + 1)
     if _constant(replicates, influence):
@@ -56,12 +57,12 @@ def _constant(replicates: Floats, influence: Floats) -> bool:
 
 
 def _corrections(replicates: Floats, point: float, influence: Floats) -> tuple[float, float]:
-    """Bias and acceleration."""
+    """Return bias and acceleration."""
     spread = float((influence**2).sum())
     return _quantile_of(point, replicates), float((influence**3).sum()) / (6.0 * spread**1.5)
 
 
 def _quantile_of(value: float, replicates: Floats) -> float:
-    """Where a value stands among the replicates, as a quantile of the normal distribution."""
+    """Return the rank of a value among the replicates, as a quantile of the normal distribution."""
     below = (replicates < value).mean() + 0.5 * (replicates == value).mean()
     return float(ndtri(numpy.clip(below, 1 / len(replicates), 1 - 1 / len(replicates))))

@@ -1,4 +1,4 @@
-"""Paired comparison of two methods that answered the same episodes, from rows alone."""
+"""Paired comparison of two methods on the same episodes, from rows alone."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Difference:
     """One score of both methods, in percent.
 
     Attributes:
-        a, b: the score of each.
+        a, b: score of each method.
         difference: b - a, in percentage points.
         low, high: ends of its confidence interval.
-        p_value: two-sided, of "there is no difference".
+        p_value: two-sided p-value of the hypothesis of no difference.
     """
 
     a: float
@@ -49,10 +49,10 @@ class ClassDifference:
     """The IoU of one class.
 
     Attributes:
-        table: which of the pairs of tables it is of, from 0.
-        class_id: the class.
-        episodes, images: how many episodes asked for it, of how many query images.
-        iou: the difference.
+        table: index of the pair of tables, from 0.
+        class_id: id of the class.
+        episodes, images: numbers of episodes and of query images of the class.
+        iou: difference of the IoU.
     """
 
     table: int
@@ -67,11 +67,12 @@ class Comparison:
     """Two methods on the same episodes.
 
     Attributes:
-        scores: by name (``miou``, ``fb_iou``, ``episode_miou``), means over the folds.
-        folds: the same for each fold.
-        classes: by fold and class.
-        wins, ties, losses: episodes in which the IoU of `b` is above, at and below that of `a`.
-        images: query images of each fold.
+        scores: means over the folds by name (``miou``, ``fb_iou``, ``episode_miou``).
+        folds: scores of each fold.
+        classes: differences by fold and class.
+        wins, ties, losses: numbers of episodes in which the IoU of `b` is above, equal to and below
+            that of `a`.
+        images: number of query images of each fold.
     """
 
     scores: Mapping[str, Difference]
@@ -90,23 +91,23 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
-    """Differences b - a of the IoU scores, with intervals as `score_intervals` makes them.
+    """Compute the differences b - a of the IoU scores, with intervals as in `score_intervals`.
 
-    In each replicate both methods get the same query images: what makes an episode hard is hard
-    for both and cancels, so the interval of the difference is narrower than those of the scores.
-    Folds are drawn independently of each other, and the mean over them is meant. Intervals are
-    BCa, clustered by query image; a fold, or a class, of a single query image says nothing about
-    others, so its interval is all that is possible, -100 to 100. With few query images (fewer than
-    about 30) the intervals of any bootstrap are too narrow.
+    In each replicate both methods have the same query images, so the difficulty of an episode
+    cancels and the interval of the difference is narrower than those of the scores. Folds are drawn
+    independently of each other, and the statistic is the mean over them. Intervals are BCa,
+    clustered by query image; a fold, or a class, with a single query image has the widest possible
+    interval, -100 to 100. With few query images (fewer than about 30) the intervals of any
+    bootstrap are too narrow.
 
     Args:
-        pairs: rows of (a, b) on the same manifest, a pair for each fold.
+        pairs: rows of (a, b) on the same manifest, one pair for each fold.
         level: coverage.
-        resamples: bootstrap replicates.
-        seed: of the replicates.
+        resamples: number of bootstrap replicates.
+        seed: seed of the replicates.
 
     Raises:
-        FssbenchError: the rows of a pair are not about the same episodes, or lack a column of
+        FssbenchError: the rows of a pair are not of the same episodes, or lack a column of
             `fssbench.metrics.iou.IoU`.
     """
     if not pairs:
@@ -186,9 +187,9 @@ class _Fold:
 
 
 def _draw(images: int, count: int, generator: numpy.random.Generator) -> Floats:
-    """How often each image is drawn in each of `count` replicates: (count, images).
+    """Draw the multiplicity of each image in each of `count` replicates: (count, images).
 
-    Drawing and counting is many times faster than `Generator.multinomial`, whose law it has.
+    This is many times faster than `Generator.multinomial`, and has the same distribution.
     """
     drawn = generator.integers(images, size=(count, images))
     return numpy.stack([numpy.bincount(line, minlength=images) for line in drawn]).astype(float)
@@ -200,7 +201,7 @@ def _minus(b: Sums, a: Sums) -> dict[str, Floats]:
 
 
 def _mean(folds: Sequence[_Fold], name: str, level: float) -> Difference:
-    """The mean over folds, as in `fssbench.statistics.intervals.score_intervals`."""
+    """Return the mean over folds, as in `fssbench.statistics.intervals.score_intervals`."""
     count = len(folds)
     a, b = (sum(fold.points[name][side] for fold in folds) / count for side in (0, 1))
     replicates: Floats = numpy.add.reduce([fold.replicates[name] for fold in folds]) / count
@@ -240,13 +241,13 @@ def _classes(
 
 
 def _outcomes(a: pandas.DataFrame, b: pandas.DataFrame) -> NDArray[numpy.int64]:
-    """Sign of the difference of each episode's own IoU; exact, so that a tie is one."""
+    """Return the sign of the difference of each episode's IoU, in exact integer arithmetic."""
     (part_a, whole_a), (part_b, whole_b) = (_own_iou(rows) for rows in (a, b))
     return numpy.sign(part_b * whole_a - part_a * whole_b)
 
 
 def _own_iou(rows: pandas.DataFrame) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
-    """Numerator and denominator; an episode without foreground anywhere counts as 1."""
+    """Return numerator and denominator; the IoU of an episode without any foreground is 1."""
     part, whole = (rows[name].to_numpy("int64") for name in ("intersection_fg", "union_fg"))
     empty = whole == 0
     return numpy.where(empty, 1, part), numpy.where(empty, 1, whole)
@@ -266,7 +267,7 @@ def _check_same_episodes(a: pandas.DataFrame, b: pandas.DataFrame, where: str) -
             "manifest"
         )
     if not len(a):
-        raise FssbenchError(f"{where}there is no row to compare")
+        raise FssbenchError(f"{where}there are no rows to compare")
     for column in _KEYS:
         differ = a[column].to_numpy() != b[column].to_numpy()
         if differ.any():

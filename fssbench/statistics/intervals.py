@@ -11,7 +11,7 @@ from fssbench.statistics.bca import bca_interval
 from fssbench.statistics.sums import Floats, Sums
 
 BLOCK = 200
-"""Replicates made at once, which bounds the memory for manifests of many queries."""
+"""Replicates computed at once, which bounds the memory for manifests of many queries."""
 
 
 def score_intervals(
@@ -21,21 +21,21 @@ def score_intervals(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Intervals of class mIoU, FB-IoU and episode mIoU, or of their means over several folds.
+    """Return intervals of class mIoU, FB-IoU and episode mIoU, or of their means over folds.
 
-    The episodes of a benchmark are not independent: the same query image returns with other
-    supports and, in images of several objects, for other classes. So query images are drawn, with
-    all their rows, not episodes. The interval is bias-corrected and accelerated (Efron 1987, BCa),
-    the acceleration from leaving out one query image at a time.
+    The episodes of a benchmark are not independent: the same query image recurs with other
+    supports and, if it shows several objects, for other classes. Therefore query images are
+    resampled, with all their rows, not episodes. The interval is bias-corrected and accelerated
+    (Efron 1987, BCa), with the acceleration from leaving out one query image at a time.
 
     Args:
-        tables: rows of one evaluation, or of one for each fold (then the mean is meant).
+        tables: rows of one evaluation, or of one evaluation per fold for the mean over folds.
         level: coverage.
-        resamples: bootstrap replicates.
-        seed: of the replicates.
+        resamples: number of bootstrap replicates.
+        seed: seed of the replicates.
 
     Returns:
-        (low, high) in percent by score. Both are the score itself where nothing varies.
+        (low, high) in percent by score. Both are the score itself if nothing varies.
     """
     generator = numpy.random.default_rng(seed)
     folds = [_fold(Sums.by_query(table), generator, resamples) for table in tables]
@@ -44,7 +44,7 @@ def score_intervals(
     for name in folds[0][0]:
         point = sum(float(points[name]) for points, _, _ in folds) / count
         replicates: Floats = numpy.add.reduce([many[name] for _, many, _ in folds]) / count
-        # A query image moves the mean over folds by a share of what it moves its own fold.
+        # The influence of a query image on the mean is 1 / count of that on its own fold.
         influence = numpy.concatenate(
             [(left[name].mean() - left[name]) / count for _, _, left in folds]
         )
@@ -55,7 +55,7 @@ def score_intervals(
 def _fold(
     sums: Sums, generator: numpy.random.Generator, resamples: int
 ) -> tuple[Mapping[str, Floats], Mapping[str, Floats], Mapping[str, Floats]]:
-    """Scores of the rows, of each replicate, and with each query image left out."""
+    """Return the scores of the rows, of each replicate, and with each query image left out."""
     queries = len(sums.inter)
     blocks = []
     for start in range(0, resamples, BLOCK):

@@ -21,23 +21,23 @@ def resampled_intervals(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Intervals as `fssbench.statistics.intervals.score_intervals` makes them, for any scores.
+    """Return intervals as in `fssbench.statistics.intervals.score_intervals`, for any scores.
 
-    Query images are drawn with all their rows and each replicate's table is summarised anew, which
-    needs to know nothing about the scores and is slower by as much. For the scores of
+    Query images are drawn with all their rows and the table of each replicate is summarised anew,
+    which is slower but needs no knowledge of the scores. For the scores of
     `fssbench.metrics.iou.IoU` the replicates are the same.
 
     Args:
-        rows: columns ``class_id``, ``query`` and those that the scores are made of.
-        summarise: scores by name of such a table. A replicate may lack a class.
+        rows: columns ``class_id``, ``query`` and those that the scores are computed from.
+        summarise: function from such a table to scores by name. A replicate may lack a class.
         level: coverage.
-        resamples: bootstrap replicates.
-        seed: of the replicates.
+        resamples: number of bootstrap replicates.
+        seed: seed of the replicates.
 
     Returns:
-        (low, high) by score, in the score's own unit. Both are the score itself where nothing
-        varies, so also where there is one query image only. A score that is not a finite number in
-        some replicate has no interval and is left out.
+        (low, high) by score, in the unit of the score. Both are the score itself if nothing varies,
+        e.g. with a single query image. A score that is not finite in some replicate has no interval
+        and is omitted.
     """
     codes, images = pandas.factorize(rows["query"], sort=True)
     queries = len(images)

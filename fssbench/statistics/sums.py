@@ -14,13 +14,13 @@ Floats = NDArray[numpy.float64]
 
 @attrs.frozen(kw_only=True)
 class Sums:
-    """Sums over rows; each array's first axes count replicates or query images.
+    """Sums over rows; the first axes of each array are replicates or query images.
 
     Attributes:
         inter, union: (…, C) foreground pixels by class, classes by ascending id.
-        asked: (…, C) episodes by class.
+        asked: (…, C) number of episodes by class.
         back: (…, 2) background pixels, intersection and union.
-        ious: (…, 2) sum of the episodes' own IoU, and number of episodes.
+        ious: (…, 2) sum of the IoU of each episode, and number of episodes.
     """
 
     inter: Floats
@@ -31,7 +31,7 @@ class Sums:
 
     @classmethod
     def by_query(cls, table: pandas.DataFrame) -> Sums:
-        """Sums of each query image's rows; query images by ascending id."""
+        """Return the sums of each query image's rows; query images by ascending id."""
         rows = pandas.DataFrame(
             {
                 "query": table["query"],
@@ -56,29 +56,29 @@ class Sums:
         )
 
     def total(self) -> Sums:
-        """Sums over all query images."""
+        """Return the sums over all query images."""
         return self._each(lambda part: part.sum(0))
 
     def without_each(self) -> Sums:
-        """Sums with one query image left out, for each of them."""
+        """Return the sums with each query image left out."""
         return self._each(lambda part: part.sum(0) - part)
 
     def weighted(self, weights: Floats) -> Sums:
-        """Sums with each query image taken so many times; weights are (R, Q)."""
+        """Return the sums weighted by the multiplicity of each query image; weights are (R, Q)."""
         return self._each(lambda part: weights @ part)
 
     def _each(self, change: Callable[[Floats], Floats]) -> Sums:
         return Sums(**{f.name: change(getattr(self, f.name)) for f in attrs.fields(Sums)})
 
     def class_ious(self) -> Floats:
-        """(…, C) in percent; NaN for a class that a replicate missed."""
+        """Return the class IoU, (…, C) in percent; NaN for a class without episodes."""
         ious = 100.0 * _ratio(self.inter, self.union)
         return numpy.where(self.asked > 0, ious, numpy.nan)
 
     def scores(self) -> dict[str, Floats]:
-        """The scores of `fssbench.metrics.iou.IoU`, in percent."""
-        there = self.asked > 0  # a class that a replicate missed is left out of its mean
-        classes = _ratio(self.inter, self.union).sum(-1) / numpy.maximum(there.sum(-1), 1)
+        """Return the scores of `fssbench.metrics.iou.IoU`, in percent."""
+        present = self.asked > 0  # a class without episodes in a replicate is left out of its mean
+        classes = _ratio(self.inter, self.union).sum(-1) / numpy.maximum(present.sum(-1), 1)
         foreground = _ratio(self.inter.sum(-1), self.union.sum(-1))
         background = _ratio(self.back[..., 0], self.back[..., 1])
         return {

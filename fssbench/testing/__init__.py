@@ -1,4 +1,4 @@
-"""What a plugin's author runs: the checks behind ``fssbench plugin check``, as classes of tests."""
+"""Conformance tests for plugins: the checks of ``fssbench plugin check`` as test classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every backbone promises; see `fssbench.Backbone`."""
+"""Checks of the backbone interface; see `fssbench.Backbone`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEAST = 64
 """Least side of the images that are encoded, in pixels."""
 
 TOLERANCE = 1e-3
-"""Of a layer's largest value: what the order of sums may change."""
+"""Tolerance for the order of summation, relative to the largest value of a layer."""
 
 SOURCES = ("pretrained", "random", "file", "none")
 
@@ -47,16 +47,16 @@ class BackboneSubject:
 
     @cached_property
     def spec(self) -> BackboneSpec:
-        """Its spec."""
+        """Spec of the backbone."""
         return registry.registry().get(BackboneSpec, self.name)
 
     @cached_property
     def thing(self) -> Any:
-        """Its class, or the function that makes it."""
+        """Class of the backbone, or the function that creates it."""
         return registry.load(self.spec)
 
     def made(self) -> Backbone:
-        """A new one."""
+        """Return a new backbone."""
         if self.weights:
             return build.backbone(self.name, self.weights)
         try:
@@ -66,22 +66,22 @@ class BackboneSubject:
 
     @cached_property
     def backbone(self) -> Backbone:
-        """One for all checks that need no new one."""
+        """Backbone shared by all checks that need no new one."""
         return self.made()
 
     @cached_property
     def side(self) -> int:
-        """The least multiple that is not below `LEAST`."""
+        """Smallest multiple that is at least `LEAST`."""
         multiple = self.backbone.info.multiple
         return math.ceil(LEAST / multiple) * multiple
 
     def images(self, count: int, height: int = 0, width: int = 0) -> Tensor:
-        """Float (count, 3, H, W) in [0, 1]."""
+        """Return float (count, 3, H, W) in [0, 1]."""
         shape = height or self.side, width or self.side
         return torch.stack([picture(n, *shape).image for n in range(count)]).float() / 255
 
     def encoded(self, images: Tensor, backbone: Backbone | None = None) -> dict[str, Tensor]:
-        """All layers of some images."""
+        """Return all layers of some images."""
         made = backbone or self.backbone
         with torch.no_grad():
             found: dict[str, Tensor] = made(images, list(made.info.layers))
@@ -112,13 +112,13 @@ def description(subject: BackboneSubject) -> str:
         'the same info from weights="none" on the meta device, which is how layers are listed',
         f"{plain}",
     )
-    told = backbone.weights
-    expect(told.source in SOURCES, f"weights.source is one of {', '.join(SOURCES)}",
-           f"{told.source!r}")  # fmt: skip
+    weights = backbone.weights
+    expect(weights.source in SOURCES, f"weights.source is one of {', '.join(SOURCES)}",
+           f"{weights.source!r}")  # fmt: skip
     expect(
-        "/" not in told.name and "\\" not in told.name,
+        "/" not in weights.name and "\\" not in weights.name,
         "weights.name without its folder: a record with a path does not verify",
-        f"{told.name!r}",
+        f"{weights.name!r}",
     )
     return f"{len(info.layers)} layers, {info.image_size} px, multiples of {info.multiple}"
 
@@ -189,7 +189,7 @@ def non_square(subject: BackboneSubject) -> str:
 @CHECKS.add("forward")
 def wrong_requests(subject: BackboneSubject) -> str:
     """An unknown layer, or a side that is no multiple, is an FssbenchError (`info.check`)."""
-    backbone, told = subject.backbone, []
+    backbone, notes = subject.backbone, []
     requests = [(subject.images(1), "no such layer", "an unknown layer")]
     if backbone.info.multiple > 1:
         odd = subject.images(1, subject.side + 1, subject.side + 1)
@@ -199,12 +199,12 @@ def wrong_requests(subject: BackboneSubject) -> str:
             with torch.no_grad():
                 backbone(images, [layer])
         except FssbenchError:
-            told.append(what)
+            notes.append(what)
             continue
         except Exception as error:
             expect(False, f"an FssbenchError for {what}", one_line(error))
         expect(False, f"an FssbenchError for {what}", "maps")
-    return f"refuses {' and '.join(told)}"
+    return f"refuses {' and '.join(notes)}"
 
 
 @CHECKS.add("__init__")
@@ -272,7 +272,7 @@ def generators(subject: BackboneSubject) -> str:
 def devices(subject: BackboneSubject) -> str:
     """The encoder computes on the device that it was moved to."""
     images = subject.images(1)
-    told = []
+    notes = []
     for kind in ("meta", *(("cuda",) if torch.cuda.is_available() else ())):
         moved = copy.deepcopy(subject.backbone).to(kind)
         for name, maps in subject.encoded(images.to(kind), moved).items():
@@ -281,12 +281,12 @@ def devices(subject: BackboneSubject) -> str:
                 f"layer {name} on the device of the images, {kind}",
                 f"on {maps.device}",
             )
-        told.append(kind)
-    return ", ".join(told)
+        notes.append(kind)
+    return ", ".join(notes)
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
-    """The largest difference as a share of the other's largest value."""
+    """Return the largest difference, relative to the largest value of `other`."""
     if one.shape != other.shape:
         return math.inf
     return float((one - other).abs().max()) / max(float(other.abs().max()), 1e-6)

@@ -1,4 +1,4 @@
-"""What a check is: a function that says what it saw, or what it expected instead."""
+"""Checks of plugins: functions that return an observation or raise on nonconformity."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ S = TypeVar("S", bound="Subject")
 
 
 class Subject(Protocol):
-    """What is checked, and all that the checks need beside it."""
+    """A plugin object to check, with everything that its checks need."""
 
     @property
     def thing(self) -> Any:
-        """The class or function; messages say where it is."""
+        """Class or function whose location is given in messages."""
         ...
 
 
 class NonconformityError(AssertionError):
-    """Something is not as the interface promises.
+    """A violation of an interface.
 
     Args:
-        expected: what should have been.
-        seen: what was instead.
-        look: where to look for the reason.
+        expected: required behaviour.
+        seen: observed behaviour.
+        look: location of the responsible code.
     """
 
     def __init__(self, expected: str, seen: str, look: str = "") -> None:
@@ -40,25 +40,25 @@ class NonconformityError(AssertionError):
         self.expected, self.seen, self.look = expected, seen, look
 
     def __str__(self) -> str:
-        """Three lines for people; two where nobody knows where to look."""
+        """Return expectation, observation and, if known, the location, one line each."""
         lines = [f"expected: {self.expected}", f"seen:     {self.seen}"]
         return "\n".join([*lines, f"look at:  {self.look}"] if self.look else lines)
 
 
 class NotCheckedError(Exception):
-    """A check that does not apply, or cannot be made here; the message says why."""
+    """A check that does not apply or cannot run; the message gives the reason."""
 
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What became of a check.
+    """The outcome of a check.
 
     Attributes:
-        check: its name.
+        check: name of the check.
         verdict: ``passed``, ``failed`` or ``skipped``.
-        seen: what was seen, or why nothing was checked.
-        expected: of a failure, what should have been.
-        look: of a failure, where to look.
+        seen: observation, or the reason for skipping.
+        expected: required behaviour, for a failure.
+        look: location of the responsible code, for a failure.
     """
 
     check: str
@@ -73,10 +73,10 @@ class Check:
     """One check of one kind of thing.
 
     Attributes:
-        name: short, e.g. ``support_matters``.
-        summary: what is expected, one line.
-        look: names of the thing's methods that are answerable for it.
-        function: takes the subject and returns what it saw.
+        name: short name, e.g. ``support_matters``.
+        summary: required behaviour, one line.
+        look: names of the responsible methods.
+        function: function from the subject to the observation.
     """
 
     name: str
@@ -85,9 +85,7 @@ class Check:
     function: Callable[[Any], str]
 
     def run(self, subject: Subject) -> str:
-        """What was seen.
-
-        The process's generators are as they were afterwards, whatever the thing did to them.
+        """Run the check and return the observation; the global generators are restored.
 
         Raises:
             NonconformityError: the check failed; so does anything that the checked thing raises.
@@ -99,14 +97,14 @@ class Check:
         except NotCheckedError:
             raise
         except NonconformityError as found:
-            look = found.look or places(subject.thing, self.look)
+            look = found.look or locations(subject.thing, self.look)
             raise NonconformityError(found.expected, found.seen, look) from found.__cause__
-        except Exception as error:  # the thing may raise what it likes
-            look = raised_in(error, subject.thing) or places(subject.thing, self.look)
+        except Exception as error:  # a plugin may raise any error
+            look = raised_in(error, subject.thing) or locations(subject.thing, self.look)
             raise NonconformityError(self.summary, one_line(error), look) from error
 
     def outcome(self, subject: Subject) -> Outcome:
-        """As `run`, but failures are told, not raised."""
+        """Run the check and return its outcome, without raising."""
         try:
             return Outcome(check=self.name, verdict="passed", seen=self.run(subject))
         except NotCheckedError as why:
@@ -119,10 +117,10 @@ class Check:
 
 
 class Checks:
-    """The checks of one kind of thing, in order; functions join with `add`.
+    """The checks of one kind of plugin object, in order; `add` registers functions.
 
     Args:
-        kind: of what, e.g. ``matcher``.
+        kind: kind of object, e.g. ``matcher``.
     """
 
     def __init__(self, kind: str) -> None:
@@ -130,10 +128,10 @@ class Checks:
         self._checks: dict[str, Check] = {}
 
     def add(self, *look: str) -> Callable[[Callable[[S], str]], Callable[[S], str]]:
-        """A decorator: the function's name is the check's, its first line what is expected.
+        """Return a decorator that registers a function, with its name and docstring summary.
 
         Args:
-            look: names of the thing's methods that are answerable; none for the thing itself.
+            look: names of the responsible methods; none for the whole class or function.
         """
 
         def join(function: Callable[[S], str]) -> Callable[[S], str]:
@@ -157,8 +155,8 @@ def expect(condition: bool, expected: str, seen: str, look: str = "") -> None:
         raise NonconformityError(expected, seen, look)
 
 
-def places(thing: Any, names: tuple[str, ...]) -> str:
-    """Where methods of a class, or a class or function, are: ``Mine.segment, mine.py:12``."""
+def locations(thing: Any, names: tuple[str, ...]) -> str:
+    """Return the locations of methods, or of a class or function: ``Mine.segment, mine.py:12``."""
     found = []
     for name in names or ("",):
         part = getattr(thing, name, thing) if name else thing
@@ -168,7 +166,7 @@ def places(thing: Any, names: tuple[str, ...]) -> str:
 
 
 def raised_in(error: BaseException, thing: Any) -> str:
-    """The innermost line of an error's traceback that is in the thing's own folder, or ""."""
+    """Return the innermost traceback line in the folder of the class or function, or ""."""
     home = _file(thing)
     if home is None:
         return ""

@@ -1,4 +1,4 @@
-"""Classes to inherit in a plugin's tests; each check of a kind becomes a test of its own.
+"""Base classes for a plugin's tests; each check becomes one test.
 
 .. code-block:: python
 
@@ -31,7 +31,7 @@ C = TypeVar("C", bound="type[Conformance]")
 
 
 class Conformance:
-    """What the classes share: plugins, and one subject for all tests of a class.
+    """Base of the conformance classes: plugins, and one subject for all tests of a class.
 
     Attributes:
         plugins: modules or files to load, as with ``-p``, whether or not they are installed.
@@ -42,7 +42,7 @@ class Conformance:
 
     @classmethod
     def subject(cls) -> Subject:
-        """What is checked."""
+        """Return the object to check."""
         raise NotImplementedError
 
     @classmethod
@@ -53,7 +53,7 @@ class Conformance:
 
     @classmethod
     def teardown_class(cls) -> None:
-        """Forget the plugins."""
+        """Unload the plugins."""
         registry.use_plugins(())
         cls._subject = None
 
@@ -69,7 +69,7 @@ class Conformance:
 
 
 def _tests_of(checks: Checks) -> Callable[[C], C]:
-    """A class decorator: one test for each check, called ``test_…``."""
+    """Return a class decorator that adds a test ``test_…`` for each check."""
 
     def fill(conformance: C) -> C:
         for check in checks:

@@ -1,4 +1,4 @@
-"""What every dataset promises; see `fssbench.Dataset`."""
+"""Checks of the dataset interface; see `fssbench.Dataset`."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class DatasetSubject:
 
     @cached_property
     def spec(self) -> DatasetSpec:
-        """Its spec."""
+        """Spec of the dataset."""
         return registry.registry().get(DatasetSpec, self.name)
 
     @cached_property
     def thing(self) -> Any:
-        """Its class, or the function that makes it."""
+        """Class of the dataset, or the function that creates it."""
         return registry.load(self.spec)
 
     def made(self) -> Dataset:
@@ -63,12 +63,12 @@ class DatasetSubject:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """One object for all checks that need no new one."""
+        """Dataset shared by all checks that need no new one."""
         return self.made()
 
     @cached_property
     def splits(self) -> list[str]:
-        """The splits whose lists are there.
+        """Splits whose list files exist.
 
         Raises:
             FssbenchError: none is.
@@ -86,7 +86,7 @@ class DatasetSubject:
 
     @cached_property
     def opened(self) -> list[str]:
-        """Ids of the images that are opened."""
+        """Ids of the images to open."""
         ids: list[str] = []
         for split in self.splits:
             listed = self.dataset.image_ids(split)
@@ -143,7 +143,7 @@ def folds(subject: DatasetSubject) -> str:
 @CHECKS.add("image_ids")
 def images(subject: DatasetSubject) -> str:
     """A split lists different ids, always in one order; another split is an FssbenchError."""
-    dataset, told = subject.dataset, []
+    dataset, notes = subject.dataset, []
     for split in subject.splits:
         ids = list(dataset.image_ids(split))
         expect(bool(ids), f"images in split {split!r}", "none")
@@ -157,9 +157,9 @@ def images(subject: DatasetSubject) -> str:
             f"split {split!r} in the same order each time",
             "another order",
         )
-        told.append(f"{split} {len(ids)}")
+        notes.append(f"{split} {len(ids)}")
     _refuses(lambda: dataset.image_ids("no such split"), "image_ids('no such split')")
-    return ", ".join(told)
+    return ", ".join(notes)
 
 
 @CHECKS.add("image", "mask")
@@ -198,12 +198,12 @@ def class_pixels(subject: DatasetSubject) -> str:
         found = dataset.class_pixels(image_id)
         for class_id in sorted({*_asked(dataset, image_id), *found}):
             marked = int((dataset.mask(image_id, class_id) == 1).sum())
-            told = found.get(class_id, 0)
+            count = found.get(class_id, 0)
             expect(
-                told == marked and (class_id not in found or told > 0),
+                count == marked and (class_id not in found or count > 0),
                 f"{marked} pixels of class {class_id} in {image_id}, as its mask marks"
                 + ("" if marked else ", and so no entry"),
-                f"{told}" if class_id in found else "no entry",
+                f"{count}" if class_id in found else "no entry",
             )
         entries += len(found)
     for split in subject.splits:
@@ -228,7 +228,7 @@ def unknown_image(subject: DatasetSubject) -> str:
 @CHECKS.add("fingerprint")
 def fingerprint(subject: DatasetSubject) -> str:
     """A split's fingerprint is a hash in hex, the same from each object."""
-    told = []
+    notes = []
     for split in subject.splits:
         found = subject.dataset.fingerprint(split)
         expect(
@@ -238,8 +238,8 @@ def fingerprint(subject: DatasetSubject) -> str:
         )
         other = subject.made().fingerprint(split)
         expect(found == other, f"the same fingerprint of {split!r} again", f"{found}, then {other}")
-        told.append(f"{split} {found[:8]}…")
-    return ", ".join(told)
+        notes.append(f"{split} {found[:8]}…")
+    return ", ".join(notes)
 
 
 @CHECKS.add("image", "mask")

@@ -54,17 +54,17 @@ class MatcherSubject:
 
     @cached_property
     def spec(self) -> MatcherSpec:
-        """Its spec."""
+        """Spec of the matcher."""
         return registry.registry().get(MatcherSpec, self.name)
 
     @cached_property
     def thing(self) -> Any:
-        """Its class, or the function that makes it."""
+        """Class of the matcher, or the function that creates it."""
         return registry.load(self.spec)
 
     @cached_property
-    def house_recipe(self) -> Recipe | None:
-        """The recipe of the last stage that has one for `shapes`."""
+    def shapes_recipe(self) -> Recipe | None:
+        """Recipe for `shapes` of the last stage that has one."""
         stages = [
             stage for stage, names in recipe_names(self.spec).items() if EMBEDDED_DATASET in names
         ]
@@ -73,12 +73,12 @@ class MatcherSubject:
     @cached_property
     def encoder(self) -> str:
         """Registered name of the encoder."""
-        house = self.house_recipe.backbone if self.house_recipe else ""
-        wanted = self.backbone_name or house or first_backbone(self.spec) or "tiny-resnet"
+        from_recipe = self.shapes_recipe.backbone if self.shapes_recipe else ""
+        wanted = self.backbone_name or from_recipe or first_backbone(self.spec) or "tiny-resnet"
         return registry.registry().get(BackboneSpec, wanted).name
 
     def weights_of(self, encoder: str) -> str:
-        """Random ones need no download; an encoder may have none."""
+        """Return ``random`` unless the encoder has no random weights: they need no download."""
         if self.weights:
             return self.weights
         try:
@@ -90,8 +90,8 @@ class MatcherSubject:
     @cached_property
     def options(self) -> Mapping[str, Any]:
         """All options."""
-        house = self.house_recipe.options if self.house_recipe else {}
-        return {**house, **self.given}
+        from_recipe = self.shapes_recipe.options if self.shapes_recipe else {}
+        return {**from_recipe, **self.given}
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -99,23 +99,22 @@ class MatcherSubject:
         return build.backbone(self.encoder, self.weights_of(self.encoder))
 
     def made(self, seed: int = 0) -> Matcher:
-        """A new matcher with the initial weights of a seed, as training makes it."""
+        """Return a new matcher with the initial weights of a seed, as in training."""
         torch.manual_seed(seed)
         return build.matcher(self.name, self.backbone, **self.options)
 
     @cached_property
-    def awake(self) -> Pipeline:
-        """A matcher none of whose weights is zero any more, on its encoder.
+    def nonzero_pipeline(self) -> Pipeline:
+        """A pipeline whose matcher has no zero weights.
 
-        Last layers are often zero at first; then nothing that goes in could be seen in what comes
-        out.
+        Last layers are often initialised to zero; then the output would not depend on the input.
         """
         matcher = self.made()
         stir(matcher)
         return self.pipeline(matcher)
 
     def pipeline(self, matcher: Matcher) -> Pipeline:
-        """A matcher on the encoder, on the CPU."""
+        """Return the pipeline of a matcher and the encoder, on the CPU."""
         return Pipeline(matcher, self.backbone, device=torch.device("cpu"))
 
     @cached_property
@@ -129,7 +128,7 @@ class MatcherSubject:
 
     def features(self, shown: Picture, *, support: bool) -> Features:
         """Features of a picture at the size that the matcher asks for, computed once."""
-        pipeline = self.awake
+        pipeline = self.nonzero_pipeline
         square = pipeline.geometry.mask(shown.mask)
         hide = support and pipeline.request.mask_support
         key = (id(shown.image), square.numpy().tobytes() if hide else None)
@@ -140,7 +139,7 @@ class MatcherSubject:
 
     def inputs(self, cases: Sequence[Case]) -> tuple[list[list[Features]], Tensor, list[Features]]:
         """Features of supports, masks (B, K, S, S), and features of queries."""
-        geometry = self.awake.geometry
+        geometry = self.nonzero_pipeline.geometry
         supports = [[self.features(s, support=True) for s in case.supports] for case in cases]
         masks = [torch.stack([geometry.mask(s.mask) for s in case.supports]) for case in cases]
         queries = [self.features(case.query, support=False) for case in cases]
@@ -148,7 +147,7 @@ class MatcherSubject:
 
     def answer(self, cases: Sequence[Case], pipeline: Pipeline | None = None) -> Tensor:
         """Logits (B, h, w), on the path of an evaluation."""
-        pipeline = pipeline or self.awake
+        pipeline = pipeline or self.nonzero_pipeline
         supports, masks, queries = self.inputs(cases)
         return pipeline.segment(queries, pipeline.embed_support(supports, masks))
 

@@ -15,7 +15,7 @@ from fssbench.errors import one_line
 from fssbench.inference.pipeline import Features
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.matchers.matcher import Matcher
-from fssbench.testing.check import Checks, NotCheckedError, expect, places
+from fssbench.testing.check import Checks, NotCheckedError, expect, locations
 from fssbench.testing.matcher_subject import Case, MatcherSubject
 from fssbench.testing.random_state import Watch, place_generators
 from fssbench.testing.synthetic import picture
@@ -84,13 +84,15 @@ def non_square(subject: MatcherSubject) -> str:
     """Supports and queries of other shapes than the encoder's square are segmented."""
     case = Case(picture(30, 72, 128), (picture(31, 128, 64), picture(32, 60, 100)))
     logits = subject.answer([case])[0]
-    mask = subject.awake.geometry.restore(logits, 72, 128)
+    mask = subject.nonzero_pipeline.geometry.restore(logits, 72, 128)
     expect(
         tuple(mask.shape) == (72, 128) and bool(torch.isfinite(mask).all()),
         "finite logits that fit the image of 72 x 128",
         f"shape {tuple(mask.shape)}, finite: {bool(torch.isfinite(mask).all())}",
     )
-    return f"query 72 x 128, supports 128 x 64 and 60 x 100, {subject.awake.request.resize}"
+    return (
+        f"query 72 x 128, supports 128 x 64 and 60 x 100, {subject.nonzero_pipeline.request.resize}"
+    )
 
 
 @CHECKS.add("embed_support")
@@ -151,7 +153,9 @@ def support_matters(subject: MatcherSubject) -> str:
 def maps(subject: MatcherSubject) -> str:
     """`maps` gives float maps (B, h, w) by caption, or none."""
     supports, masks, queries = subject.inputs(subject.cases(2, 1))
-    found = subject.awake.maps(queries, subject.awake.embed_support(supports, masks))
+    found = subject.nonzero_pipeline.maps(
+        queries, subject.nonzero_pipeline.embed_support(supports, masks)
+    )
     for caption, each in found.items():
         expect(
             each.ndim == 3 and len(each) == 2,
@@ -164,7 +168,7 @@ def maps(subject: MatcherSubject) -> str:
 @CHECKS.add("prepare_support", "join_supports", "prepare_query", "segment_prepared")
 def prepared(subject: MatcherSubject) -> str:
     """Images that were prepared one by one give the logits of `embed_support` and `segment`."""
-    matcher, worst = subject.awake.matcher, 0.0
+    matcher, worst = subject.nonzero_pipeline.matcher, 0.0
     for number in (1, 5):
         cases = subject.cases(2, number)
         supports, masks, queries = subject.inputs(cases)
@@ -241,11 +245,11 @@ def generators(subject: MatcherSubject) -> str:
         "random and numpy.random stay where they are when a matcher is made; initial weights come "
         "from torch's generator",
         f"{watch.moved()} moved",
-        places(subject.thing, ("__init__",)),
+        locations(subject.thing, ("__init__",)),
     )
     cases = subject.cases(1, 1)
     subject.inputs(cases)
-    pipeline = subject.awake
+    pipeline = subject.nonzero_pipeline
     watch = Watch()
     pipeline.matcher.request()
     subject.answer(cases)
@@ -264,24 +268,24 @@ def generators(subject: MatcherSubject) -> str:
 @CHECKS.add("stages")
 def stages(subject: MatcherSubject) -> str:
     """Every stage has a recipe and takes a step: finite losses, and what it trains moves."""
-    told = []
+    notes = []
     for step in subject.steps:
         name, stage = step.stage.name, type(step.stage)
         expect(
             bool(step.moved),
             f"stage {name}: a step moves what is trained",
             f"none of {len(step.trained)} trained tensors changed; the loss is {step.loss:.3g}",
-            places(stage, ("losses",)),
+            locations(stage, ("losses",)),
         )
         moved = f"{len(step.moved)} of {len(step.trained)} tensors moved"
-        told.append(f"{name}: loss {step.loss:.3g}, {moved}")
-    return "; ".join(told)
+        notes.append(f"{name}: loss {step.loss:.3g}, {moved}")
+    return "; ".join(notes)
 
 
 @CHECKS.add("stages")
 def gradients(subject: MatcherSubject) -> str:
     """What a stage names gets a gradient, and nothing else gets one or changes."""
-    told = []
+    notes = []
     for step in subject.steps:
         name, stage = step.stage.name, type(step.stage)
         expect(
@@ -289,16 +293,16 @@ def gradients(subject: MatcherSubject) -> str:
             f"stage {name}: a gradient, if of zero, for all that `parameters` names (several "
             "processes wait for each)",
             f"none for {_some(step.silent)}",
-            places(stage, ("parameters", "losses")),
+            locations(stage, ("parameters", "losses")),
         )
         expect(
             not step.strayed,
             f"stage {name}: what `parameters` does not name stays as it is",
             f"{_some(step.strayed)} got a gradient or changed",
-            places(stage, ("losses", "parameters")),
+            locations(stage, ("losses", "parameters")),
         )
-        told.append(f"{name}: gradients for {len(step.trained)}")
-    return "; ".join(told)
+        notes.append(f"{name}: gradients for {len(step.trained)}")
+    return "; ".join(notes)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -314,7 +318,7 @@ def state_dict(subject: MatcherSubject) -> str:
     """A matcher of another seed that loads the checkpoint gives the same logits."""
     cases = subject.cases(2, 1)
     expected = subject.answer(cases)
-    matcher = subject.awake.matcher
+    matcher = subject.nonzero_pipeline.matcher
     header = {"matcher": subject.name, "config": {}, "backbone": subject.encoder}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "all.safetensors"
@@ -336,10 +340,10 @@ def devices(subject: MatcherSubject) -> str:
     """The matcher computes on the device that it was moved to."""
     cases = subject.cases(1, 1)
     supports, masks, queries = subject.inputs(cases)
-    told = [_on_meta(subject, supports, masks, queries)]
+    notes = [_on_meta(subject, supports, masks, queries)]
     if torch.cuda.is_available():
         device = torch.device("cuda")
-        moved = copy.deepcopy(subject.awake.matcher).to(device)
+        moved = copy.deepcopy(subject.nonzero_pipeline.matcher).to(device)
         logits = _forward(moved, supports, masks, queries, device)
         expected = subject.answer(cases)
         apart = largest(logits.cpu() - expected) / max(largest(expected), 1e-6)
@@ -348,10 +352,10 @@ def devices(subject: MatcherSubject) -> str:
             "logits on the GPU within 1 % of the CPU's",
             f"they differ by {apart:.2g}",
         )
-        told.append(f"cuda within {apart:.1g}")
+        notes.append(f"cuda within {apart:.1g}")
     else:
-        told.append("no GPU here")
-    return ", ".join(told)
+        notes.append("no GPU here")
+    return ", ".join(notes)
 
 
 def _on_meta(
@@ -359,7 +363,7 @@ def _on_meta(
 ) -> str:
     """Tensors without values show whether all that meet are on one device."""
     device = torch.device("meta")
-    moved = copy.deepcopy(subject.awake.matcher).to(device)
+    moved = copy.deepcopy(subject.nonzero_pipeline.matcher).to(device)
     plain = [
         f"{type(module).__name__}.{key}"
         for module in moved.modules()
@@ -418,7 +422,7 @@ def parameter_counts(subject: MatcherSubject) -> str:
     if not counts:
         here = sum(p.numel() for p in subject.made().parameters() if p.requires_grad)
         raise NotCheckedError(f"nothing is declared; {here:,} on {subject.encoder} here")
-    told = []
+    notes = []
     for name, declared in counts.items():
         options = subject.given if mine else {}
         matcher = build.matcher(subject.name, name, **options)
@@ -428,8 +432,8 @@ def parameter_counts(subject: MatcherSubject) -> str:
             f"{declared:,} learnable parameters on {name}, as is declared",
             f"{found:,}",
         )
-        told.append(f"{found:,} on {name}")
-    return ", ".join(told)
+        notes.append(f"{found:,} on {name}")
+    return ", ".join(notes)
 
 
 def largest(tensor: Tensor) -> float:

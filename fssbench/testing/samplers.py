@@ -25,7 +25,7 @@ _EPISODES = 40
 
 
 class Annotations(Dataset):
-    """A dataset without its images: whoever asks for one is told off."""
+    """A dataset without its images: whoever asks for one is notes off."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset

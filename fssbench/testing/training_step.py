@@ -13,7 +13,7 @@ from torch import nn
 from fssbench import registry
 from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import write_checkpoint
-from fssbench.testing.check import NonconformityError, NotCheckedError, places
+from fssbench.testing.check import NonconformityError, NotCheckedError, locations
 from fssbench.training.loader import load_batches, portions_of
 from fssbench.training.plan import Plan, make_plan
 from fssbench.training.recipe import Schedule, find_recipe, recipe_names
@@ -118,7 +118,7 @@ def _job(subject: MatcherSubject, stage: Stage) -> Training:
         raise NonconformityError(
             f"a recipe [{stage.name}.{EMBEDDED_DATASET}], or another of that stage",
             f"{subject.spec.recipes or 'the spec'} has none",
-            places(type(stage), ()),
+            locations(type(stage), ()),
         )
     wanted = subject.recipes.get(stage.name, "")
     fitting = [EMBEDDED_DATASET] if EMBEDDED_DATASET in names else []
@@ -165,7 +165,7 @@ def _step(plan: Plan) -> Step:
             f"stage {plan.stage.name}: what it trains belongs to the matcher or to `modules`, so "
             "that it is saved",
             f"{strangers} trained parameters belong to neither",
-            places(type(plan.stage), ("parameters", "modules")),
+            locations(type(plan.stage), ("parameters", "modules")),
         )
     before = {name: parameter.detach().clone() for name, parameter in named.items()}
     portions = portions_of(

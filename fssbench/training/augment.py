@@ -1,4 +1,4 @@
-"""Augmentation: an image and its masks move together."""
+"""Joint augmentation of an image and its masks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _NEAREST, _BILINEAR = InterpolationMode.NEAREST, InterpolationMode.BILINEAR
 
 @attrs.frozen(kw_only=True)
 class Augmentation:
-    """Resize, scale, rotate, blur, flip, crop: the chain of the PFENet line of work.
+    """Resizing, scaling, rotation, blur, flip and crop, as in PFENet and its successors.
 
-    What an image goes through follows from `draw` alone, so it depends neither on loader processes
-    nor on the order of loading.
+    The result is determined by `draw` alone, so it depends neither on loader processes nor on the
+    order of loading.
 
     Attributes:
-        recipe: which of them, how much.
-        geometry: the square that comes out, and how evaluation resizes to it.
-        fill: colour (0 to 255) of what lies outside of the image.
+        recipe: selected augmentations and their strength.
+        geometry: size of the result, and the resizing rule of the evaluation.
+        fill: colour (0 to 255) of the padding.
     """
 
     recipe: Augment
@@ -36,7 +36,7 @@ class Augmentation:
 
     @property
     def random(self) -> bool:
-        """Whether two draws can give two results."""
+        """Whether the result depends on the draw."""
         recipe = self.recipe
         cuts = recipe.resize == "none" and recipe.crop == "random"
         return bool(recipe.scale or recipe.rotate or recipe.blur or recipe.flip or cuts)
@@ -48,11 +48,11 @@ class Augmentation:
 
         Args:
             image: uint8 (3, H, W).
-            masks: uint8 (H, W) each; 255 is ignored, and marks what lies outside.
+            masks: uint8 (H, W) each; 255 is ignored, and used for padding.
             draw: the only source of randomness.
 
         Returns:
-            uint8 (3, S, S) and as many uint8 (S, S), S the geometry's size.
+            The image, uint8 (3, S, S), and the masks, uint8 (S, S), with S the geometry's size.
         """
         planes = list(masks)
         if self.recipe.resize != "none":
@@ -101,7 +101,7 @@ class Augmentation:
         if any(missing):
             top, left = missing[0] // 2, missing[1] // 2
             sides = [left, top, missing[1] - left, missing[0] - top]
-            # torchvision pads tensors with one number only, and the encoder's mean is a colour.
+            # torchvision cannot pad tensors with a colour.
             padded = torch.tensor(self.fill).round().to(torch.uint8).view(3, 1, 1)
             padded = padded.repeat(1, height + missing[0], width + missing[1])
             padded[:, top : top + height, left : left + width] = image
@@ -121,7 +121,7 @@ def _between(draw: Draw, ends: tuple[float, float]) -> float:
 
 
 def _happens(draw: Draw, probability: float) -> bool:
-    # Drawn only if it is uncertain: a recipe without a blur draws the same flips as before.
+    # No draw for a certain outcome, so that a recipe without blur keeps its sequence of flips.
     if probability in (0.0, 1.0):
         return probability == 1.0
     return _between(draw, (0.0, 1.0)) < probability

@@ -1,4 +1,4 @@
-"""What a training writes: checkpoints with their headers, and the state to go on from."""
+"""Writing of checkpoints with their headers, and of the state for resuming."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fssbench.training.validation import Validation
 
 
 class CheckpointWriter:
-    """Writes checkpoints and state, in the first process.
+    """Writer of checkpoints and training state, in the first process.
 
     Args:
-        plan: what is trained.
-        directory: where to; None in the other processes, which write nothing.
-        device: that is trained on, for the header.
-        validation: whose manifest the header names, or None.
+        plan: plan of the training.
+        directory: training directory; None in the other processes, which write nothing.
+        device: device of the training, for the header.
+        validation: validation whose manifest is in the header, or None.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class CheckpointWriter:
             },
         }
         trained = None
-        # A backbone that an earlier stage trained is nowhere but in checkpoints: hand it on.
+        # A backbone trained by an earlier stage exists only in checkpoints, so it is saved again.
         if plan.stage.trains_backbone or (plan.init is not None and plan.init.holds_backbone):
             state = plan.backbone.state_dict()
             trained = {name.removeprefix("model."): tensor for name, tensor in state.items()}

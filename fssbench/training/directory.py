@@ -1,4 +1,4 @@
-"""A training directory: lock, identity, checkpoints, and the state from which training goes on."""
+"""Training directory: lock, identity, checkpoints, and the state for resuming."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ BEST_FILE = "best.safetensors"
 
 
 class TrainingDirectory(LockedFolder):
-    """Where one training keeps its files; a context manager that holds the lock.
+    """The directory of one training; a context manager that holds the lock.
 
-    ``state.pt`` holds all that resuming needs, in one file written by rename, so a training that is
-    killed at any moment goes on from its last save. Checkpoints are for evaluation; nothing is
-    resumed from them. The identity is everything that the weights depend on.
+    ``state.pt`` contains everything that resuming needs, in one file written by rename, so a killed
+    training can be resumed from its last save. Checkpoints are for evaluation and are not used for
+    resuming. The identity is everything that the weights depend on.
     """
 
     identity_file = "training.json"
     work = "training"
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the state from which training goes on, by rename."""
+        """Write the state for resuming, by rename."""
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         write_atomically(self.folder / STATE_FILE, buffer.getvalue())
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """What `TrainingDirectory.save` wrote, on the CPU; None if nothing was saved yet.
+    """Read the state that `TrainingDirectory.save` wrote, to the CPU; None if there is none yet.
 
     Raises:
         FssbenchError: the file is damaged.
@@ -47,7 +47,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        # torch writes the checksums of a zip archive, and reads it without a look at them.
+        # torch.load does not verify the checksums of the zip archive.
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("a checksum does not fit")

@@ -1,4 +1,4 @@
-"""A dry run: one step and one validation chunk, to see that all fits before it takes days."""
+"""Dry run: one step and one validation chunk, to test a configuration before a long training."""
 
 from __future__ import annotations
 
@@ -22,23 +22,22 @@ from fssbench.training.training import Training
 
 @attrs.frozen(kw_only=True)
 class DryRun:
-    """What a dry run found; nothing is written.
+    """The result of a dry run, which writes no files.
 
     Attributes:
-        groups: (name, parameters, learning rate) of each group that is trained.
-        frozen: parameters of the matcher that are not trained.
-        backbone: parameters of the backbone.
+        groups: (name, number of parameters, learning rate) of each trained group.
+        frozen: number of frozen parameters of the matcher.
+        backbone: number of parameters of the backbone.
         step_flops: floating-point operations of one step, forward and backward, two per
             multiply-add; element-wise operations and custom kernels are not counted.
-        samples: of an epoch.
-        dropped: training images that the ``train_filter`` dropped.
+        samples: number of samples of an epoch.
+        dropped: number of training images that the ``train_filter`` dropped.
         epoch_steps: steps of an epoch.
         steps: steps of the whole training.
-        losses: of the step, by name.
-        scores: of one validation chunk in percent; empty without validation. After one step they
-            say that it works, not how well.
-        seconds: that the step took, loading included; the first one is slow.
-        peak_memory_mib: so far; see `fssbench.results.record.Cost`.
+        losses: losses of the step, by name.
+        scores: scores of one validation chunk in percent, after one step; empty without validation.
+        seconds: wall time of the step, including loading; the first step is slow.
+        peak_memory_mib: peak memory so far; see `fssbench.results.record.Cost`.
     """
 
     groups: tuple[tuple[str, int, float], ...]
@@ -59,7 +58,7 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     """Take one step and measure one chunk, in one process, without writing anything.
 
     Args:
-        training: what would be done.
+        training: training to test.
         changes: attributes of `Training` to set.
 
     Raises:
@@ -67,9 +66,8 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     """
     job = Training(**changes) if training is None else attrs.evolve(training, **changes)
     plan = make_plan(job)
-    # The share of one process: that is what must fit into a device's memory.
     if job.devices > 1:
-        raise FssbenchError("--dry-run runs in one process; leave --devices out")
+        raise FssbenchError("--dry-run runs in one process; remove --devices")
     fabric = make_fabric(plan)
     fabric.launch()
     validation = make_validation(plan, fabric)
@@ -81,7 +79,7 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     )[: job.accumulate]  # fmt: skip
     set_modes(plan.stage, plan.matcher, plan.backbone)
     started = time.perf_counter()
-    # Loaded beforehand: augmentation is not part of the step's operations.
+    # Loaded in advance, so that the operations of the augmentation are not counted.
     batches = list(load_batches(plan.loader, 0, portions, workers=0, pin=False))
     with (
         memory_advice(len(portions[0].samples), plan.size, job.accumulate),

@@ -1,4 +1,4 @@
-"""Images that are measured after each epoch and never trained on."""
+"""Held-out images, which are measured after each epoch and never trained on."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from fssbench.training.plan import Plan
 
 AT_ONCE = 8
-"""Held-out images of a batch."""
+"""Batch size of held-out images."""
 
 
 def held_out_images(dataset: Dataset, stage: Stage) -> list[str]:
-    """Ids of the images that a stage is measured on: evenly spread over the split ``val``.
+    """Return the ids of a stage's held-out images, evenly spread over the split ``val``.
 
     Raises:
-        FssbenchError: every image of that split is trained on.
+        FssbenchError: all images of that split are training images.
     """
     if not stage.held_out:
         return []
@@ -34,8 +34,8 @@ def held_out_images(dataset: Dataset, stage: Stage) -> list[str]:
     left = sorted(image for image in dataset.image_ids("val") if image not in trained)
     if not left:
         raise FssbenchError(
-            f"{dataset.name}: stage {stage.name} is measured on images of split 'val' that are not "
-            "trained on, and there are none; choose a dataset with such images"
+            f"{dataset.name}: stage {stage.name} needs held-out images, but all images of split "
+            "'val' are training images; choose another dataset"
         )
     count = min(stage.held_out, len(left))
     return [left[number * len(left) // count] for number in range(count)]
@@ -44,16 +44,16 @@ def held_out_images(dataset: Dataset, stage: Stage) -> list[str]:
 def measure_held_out(
     plan: Plan, module: TrainingStep, *, rank: int, world: int
 ) -> Mapping[str, float]:
-    """Means of a stage's measures over the held-out images.
+    """Return the means of a stage's measures over the held-out images.
 
     Args:
-        plan: what is trained.
-        module: matcher and stage, the matcher in eval mode.
-        rank: number of this process; each measures its share.
-        world: how many processes.
+        plan: plan of the training.
+        module: matcher and stage, with the matcher in eval mode.
+        rank: rank of this process, which measures its share of the images.
+        world: number of processes.
     """
     augmentation = attrs.evolve(plan.loader.augmentation, recipe=Augment(crop="centre"))
-    loader = attrs.evolve(plan.loader, augmentation=augmentation, keeps=False)
+    loader = attrs.evolve(plan.loader, augmentation=augmentation, caches=False)
     sums: dict[str, float] = {}
     ids: Sequence[str] = plan.held_out
     for start in list(range(0, len(ids), AT_ONCE))[rank::world]:

@@ -1,4 +1,4 @@
-"""From samples to tensors: decoding and augmenting, in loader processes."""
+"""Loading of training samples as tensors: decoding and augmenting in loader processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fssbench.data.dataset import IGNORE, Dataset
 from fssbench.episodes.draw import Draw
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError
-from fssbench.inference.chunk_loader import unwrapped
+from fssbench.inference.chunk_loader import raise_errors
 from fssbench.training.augment import Augmentation
 from fssbench.training.samples import Sample
 from fssbench.training.stage import Feed
@@ -22,49 +22,49 @@ from fssbench.training.stage import Feed
 
 @attrs.frozen(kw_only=True, eq=False)
 class LoadedBatch:
-    """What one process trains on between two backward passes.
+    """One micro-batch of one process.
 
-    Images that look the same in several places are held once, so they are encoded once.
+    Identical images are stored, and encoded, only once.
 
     Attributes:
-        samples: what was asked for.
+        samples: loaded samples.
         images: uint8 (U, 3, S, S).
         keep: uint8 (S, S) mask of each image whose background is hidden before encoding, or None.
-        places: int64 (B, 1 + K), or (B, 1) without supports: which of `images` is shown; the query
-            comes first.
+        image_indices: int64 (B, 1 + K), or (B, 1) without supports: index into `images` of each
+            query, followed by its supports.
         masks: uint8 (B, 1 + K, S, S) class masks, or labels; empty for plain images.
         class_ids: int64 (B,) of episodes; empty otherwise.
-        labels: uint8 (B, S, S) of the queries of episodes, if they are wanted; otherwise None.
-        names: ids of `images`, if their features are to be kept; otherwise None.
+        labels: uint8 (B, S, S) of the queries of episodes, if requested; otherwise None.
+        names: ids of `images`, if their features are cached; otherwise None.
     """
 
     samples: tuple[Sample, ...]
     images: Tensor
     keep: list[Tensor | None]
-    places: Tensor
+    image_indices: Tensor
     masks: Tensor
     class_ids: Tensor
     labels: Tensor | None = None
     names: tuple[str, ...] | None = None
 
     def pin_memory(self) -> LoadedBatch:
-        """The same in memory from which a GPU copies fast; torch's loader asks for it."""
+        """Return the same batch in pinned memory; called by torch's loader."""
         return attrs.evolve(self, images=self.images.pin_memory(), masks=self.masks.pin_memory())
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class BatchLoader:
-    """Loads batches of one training.
+    """A loader of the batches of one training.
 
     Attributes:
-        dataset: from where.
-        feed: what a sample is.
-        augmentation: what happens to it.
-        hide: the background of supports is hidden before encoding.
+        dataset: dataset to load from.
+        feed: kind of samples.
+        augmentation: augmentation of each image.
+        hide: whether the background of supports is hidden before encoding.
         classes: base classes, ascending; the n-th is n + 1 in labels.
-        key: what augmentation is keyed by, beside epoch and sample.
-        marks: the queries of episodes come with all base classes marked, too.
-        keeps: features of images are kept, since these always look the same.
+        key: key of the augmentation's random stream, in addition to epoch and sample.
+        marks: whether queries of episodes are loaded with labels of all base classes.
+        caches: whether features are cached, because images are not augmented at random.
     """
 
     dataset: Dataset
@@ -74,20 +74,20 @@ class BatchLoader:
     classes: tuple[int, ...]
     key: tuple[str | int, ...]
     marks: bool = False
-    keeps: bool = False
+    caches: bool = False
 
     def load(self, epoch: int, first: int, samples: Sequence[Sample]) -> LoadedBatch:
         """Load consecutive samples of an epoch.
 
         Args:
-            epoch: its number.
-            first: position of the first one in the epoch.
-            samples: they.
+            epoch: number of the epoch.
+            first: position of the first sample in the epoch.
+            samples: samples to load.
         """
         unique: dict[tuple[object, ...], int] = {}
         images: list[Tensor] = []
         keep: list[Tensor | None] = []
-        places, masks, labels = [], [], []
+        indices, masks, labels = [], [], []
         for index, sample in enumerate(samples, start=first):
             for position, (image_id, class_id) in enumerate(_shown(sample)):
                 draw = Draw("augment", *self.key, epoch, index, position)
@@ -103,7 +103,7 @@ class BatchLoader:
                     unique[key] = len(images)
                     images.append(image)
                     keep.append(planes[0] if hidden else None)
-                places.append(unique[key])
+                indices.append(unique[key])
                 masks += planes
         size = self.augmentation.geometry.size
         count = len(samples)
@@ -112,11 +112,11 @@ class BatchLoader:
             samples=tuple(samples),
             images=torch.stack(images),
             keep=keep,
-            places=torch.tensor(places).view(count, -1),
+            image_indices=torch.tensor(indices).view(count, -1),
             masks=torch.stack(masks).view(count, -1, size, size) if masks else torch.empty(0),
             class_ids=torch.tensor(ids, dtype=torch.int64),
             labels=torch.stack(labels) if labels else None,
-            names=tuple(str(key[0]) for key in unique) if self.keeps else None,
+            names=tuple(str(key[0]) for key in unique) if self.caches else None,
         )
 
     def _augmented(
@@ -178,11 +178,11 @@ def load_batches(
     """Load portions of an epoch in order, ahead of their use.
 
     Args:
-        loader: how.
-        epoch: its number.
-        portions: of which samples.
-        workers: loader processes; 0 loads in this one.
-        pin: load into memory from which a GPU copies without waiting.
+        loader: loader of the training.
+        epoch: number of the epoch.
+        portions: samples to load.
+        workers: number of loader processes; 0 loads in this process.
+        pin: whether tensors are in pinned memory.
 
     Raises:
         FssbenchError: an image or mask cannot be read, or a loader process died.
@@ -193,21 +193,21 @@ def load_batches(
         num_workers=min(workers, len(portions)),
         pin_memory=pin,
     )
-    yield from unwrapped(source, go_on="go on with --resume")
+    yield from raise_errors(source, advice="continue with --resume")
 
 
 def portions_of(
     samples: Sequence[Sample], *, first_step: int, batch: int, parts: int, rank: int, world: int
 ) -> list[Portion]:
-    """Cut an epoch into what one process loads, step after step and micro-batch after micro-batch.
+    """Return the micro-batches of an epoch that one process loads, in order.
 
     Args:
-        samples: of the epoch; what is left after the last full batch is not used.
-        first_step: steps of the epoch that are done.
+        samples: samples of the epoch; an incomplete last batch is dropped.
+        first_step: number of finished steps of the epoch.
         batch: samples of a step.
         parts: micro-batches of a step.
-        rank: number of the process.
-        world: how many processes.
+        rank: rank of the process.
+        world: number of processes.
     """
     share = batch // (parts * world)
     cut = []

@@ -1,4 +1,4 @@
-"""What stops a training that has gone wrong, and tells why."""
+"""Detection of diverged losses, and advice for a lack of memory."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from fssbench.errors import FssbenchError, lacks_memory
 from fssbench.training.samples import Sample
 
 EXPLODED = 1000.0
-"""A total loss so many times its running mean (at least 1) has exploded."""
+"""Ratio of the total loss to its running mean (at least 1) above which training stops."""
 
 _MEMORY = 0.98  # of the running mean, for each step
 _NAMED = 3  # samples that a message names
 
 
 class LossMonitor:
-    """Remembers how large losses are.
+    """A monitor of the total loss and its running mean.
 
     Attributes:
-        level: running mean of the total loss; None before the first step. It is saved and resumed.
+        level: running mean of the total loss, saved in the training state; None before the first
+            step.
     """
 
     def __init__(self, level: float | None = None) -> None:
         self.level = level
 
-    def complaint(self, losses: Mapping[str, float]) -> str:
-        """What is wrong with a step's losses; "" if nothing is."""
+    def check(self, losses: Mapping[str, float]) -> str:
+        """Return the problem of a step's losses, or "", and update the running mean."""
         for name, value in losses.items():
             if not math.isfinite(value):
                 return f"loss {name} is {'NaN' if math.isnan(value) else 'infinite'}"
@@ -40,7 +41,7 @@ class LossMonitor:
 
 
 def describe(samples: Sequence[Sample]) -> str:
-    """Name samples, the first few of them in full."""
+    """Return a text that names the first few samples and counts the others."""
     texts = [
         f"class {s.class_id} query {s.query} support {' '.join(s.support)}"
         if isinstance(s, Episode)
@@ -53,12 +54,12 @@ def describe(samples: Sequence[Sample]) -> str:
 
 @contextlib.contextmanager
 def memory_advice(samples: int, size: int, accumulate: int) -> Iterator[None]:
-    """Turn a lack of memory into an error that says which option to change.
+    """Replace an out-of-memory error by one that names the options to change.
 
     Args:
-        samples: that the process held at once.
+        samples: number of samples of a micro-batch.
         size: side of the images.
-        accumulate: micro-batches of a step now.
+        accumulate: current number of micro-batches of a step.
 
     Raises:
         FssbenchError: the block ran out of memory.

@@ -1,4 +1,4 @@
-"""``metrics.csv``: a line for each step and for each validation."""
+"""The file ``metrics.csv``, with a line for each step and for each validation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ HELD_OUT_FILE = "held_out.csv"
 class MetricsFile:
     """An observer that writes ``metrics.csv``.
 
-    Columns: step, epoch, lr, gradient_norm, total, the losses by name; and miou, which only the
-    lines of validations have. Lines after the last save of an interrupted training are dropped when
-    it goes on, since its steps are taken again.
+    The columns are step, epoch, lr, gradient_norm, total, the losses by name, and miou, which is
+    set in the lines of validations only. When an interrupted training is resumed, lines after its
+    last save are dropped, because their steps are repeated.
     """
 
     def __init__(self) -> None:
@@ -28,16 +28,16 @@ class MetricsFile:
         self._columns: list[str] = []
 
     def fssbench_training_started(self, run: TrainingRun) -> None:
-        """Keep the lines of the steps that are done."""
+        """Drop the lines after the last saved step."""
         self._path = run.folder / METRICS_FILE
         rows = read_metrics(self._path) if run.done else []
-        kept = [row for row in rows if int(row["step"]) <= run.done]
-        self._columns = list(kept[0]) if kept else []
+        rows = [row for row in rows if int(row["step"]) <= run.done]
+        self._columns = list(rows[0]) if rows else []
         text = io.StringIO()
-        if kept:
+        if rows:
             writer = csv.DictWriter(text, self._columns, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(kept)
+            writer.writerows(rows)
         write_atomically(self._path, text.getvalue().encode())
 
     def fssbench_step_finished(
@@ -93,7 +93,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The lines of a metrics file; a last one that was cut off is left out."""
+    """Return the lines of a metrics file, without a truncated last line."""
     if not path.exists():
         return []
     text = path.read_text()

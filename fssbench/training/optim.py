@@ -1,4 +1,4 @@
-"""Optimisers, and learning rates over time."""
+"""Optimisers and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fssbench.training.stage import ParameterGroup
 
 
 def make_optimiser(recipe: Optimiser, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
-    """The recipe's optimiser; each group keeps its full learning rate as ``initial_lr``.
+    """Return the recipe's optimiser; each group stores its full learning rate as ``initial_lr``.
 
     Raises:
         FssbenchError: nothing is trained, a parameter is in two groups, or the recipe scales a
@@ -48,13 +48,13 @@ def make_optimiser(recipe: Optimiser, groups: Sequence[ParameterGroup]) -> torch
 
 
 def factor(schedule: Schedule, step: int, *, steps: int, epoch_steps: int) -> float:
-    """What learning rates are multiplied with for the step that is taken after `step` steps.
+    """Return the factor of the learning rates for the step after `step` steps.
 
     Args:
-        schedule: see its description.
-        step: steps taken so far, 0 for the first one.
-        steps: of the whole training.
-        epoch_steps: of an epoch; only schedules ``per = "epoch"`` look at it.
+        schedule: learning-rate schedule.
+        step: number of steps taken, 0 for the first one.
+        steps: steps of the whole training.
+        epoch_steps: steps of an epoch; used by schedules with ``per = "epoch"`` only.
     """
     if step < schedule.warmup:
         rise = step / schedule.warmup

@@ -22,7 +22,7 @@ from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.matcher import Matcher, config_of
 from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
 from fssbench.training.augment import Augmentation
-from fssbench.training.frozen_features import KEPT_BYTES
+from fssbench.training.frozen_features import CACHE_BYTES
 from fssbench.training.heldout import held_out_images
 from fssbench.training.loader import BatchLoader
 from fssbench.training.recipe import Recipe, find_recipe, only_stage
@@ -259,7 +259,7 @@ def _loader(
         classes=classes,
         key=(dataset.name, stage.name, job.seed),
         marks=stage.wants_labels,
-        keeps=still and memory <= KEPT_BYTES,
+        caches=still and memory <= CACHE_BYTES,
     )
 
 

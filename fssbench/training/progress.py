@@ -28,7 +28,7 @@ class TrainingProgress:
     """An observer that shows steps, losses by name, mIoU of the last validation, rate and ETA.
 
     Args:
-        console: where to; a bar if it is a terminal, else a line every ten seconds.
+        console: output; a progress bar on a terminal, else a line every ten seconds.
     """
 
     def __init__(self, console: Console) -> None:
@@ -50,20 +50,20 @@ class TrainingProgress:
         self._miou = ""
 
     def fssbench_training_started(self, run: TrainingRun) -> None:
-        """Start the bar where an interrupted training stopped."""
+        """Start the progress bar at the number of steps already taken."""
         self._name = f"{run.matcher} {run.stage}, fold {run.fold}"
-        self._started = self._spoken = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._task = self._bar.add_task(
             self._name, total=run.steps, completed=run.done, losses="", miou="", rate=""
         )
         self._bar.start()
         if run.done:
-            self._say(f"{self._name}: going on after {run.done} steps")
+            self._print(f"{self._name}: resuming after {run.done} steps")
 
     def fssbench_step_finished(
         self, run: TrainingRun, step: int, losses: Mapping[str, float]
     ) -> None:
-        """Move on."""
+        """Advance the progress bar."""
         for name, value in losses.items():
             before = self._means.get(name, value)
             self._means[name] = _MEMORY * before + (1 - _MEMORY) * value
@@ -73,18 +73,18 @@ class TrainingProgress:
         names = list(self._means)[:-1] if len(self._means) == 2 else list(self._means)
         shown = " ".join(f"{name} {self._means[name]:.4f}" for name in names)
         self._bar.update(self._task, completed=step, losses=shown, miou=self._miou, rate=rate)
-        if not self._console.is_terminal and now - self._spoken > LINES_EVERY:
-            self._spoken = now
-            self._say(f"{self._name}: {step}/{run.steps} steps, {shown} {self._miou} {rate}")
+        if not self._console.is_terminal and now - self._last_line > LINES_EVERY:
+            self._last_line = now
+            self._print(f"{self._name}: {step}/{run.steps} steps, {shown} {self._miou} {rate}")
 
     def fssbench_validation_finished(
         self, run: TrainingRun, step: int, scores: Mapping[str, float], best: bool
     ) -> None:
-        """Remember the mIoU and leave a line."""
+        """Print the mIoU and show it in the progress bar."""
         self._miou = f"mIoU {scores['miou']:.1f}"
         self._bar.update(self._task, miou=self._miou)
         epoch = step / run.epoch_steps
-        self._say(
+        self._print(
             f"{self._name}: epoch {epoch:g}, {self._miou} on {run.select_on} classes"
             f"{', the best so far' if best else ''}"
         )
@@ -92,19 +92,19 @@ class TrainingProgress:
     def fssbench_held_out_measured(
         self, run: TrainingRun, step: int, measures: Mapping[str, float]
     ) -> None:
-        """Leave a line."""
+        """Print the measures."""
         shown = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
-        self._say(f"{self._name}: epoch {step / run.epoch_steps:g}, held-out images: {shown}")
+        self._print(f"{self._name}: epoch {step / run.epoch_steps:g}, held-out images: {shown}")
 
     def fssbench_training_finished(self, run: TrainingRun, checkpoint: Path) -> None:
-        """Take the bar away and leave one line."""
+        """Replace the progress bar by one line."""
         self.close()
         seconds = time.monotonic() - self._started
-        self._say(f"{self._name}: {run.steps} steps, {checkpoint.name} written ({seconds:.1f} s)")
+        self._print(f"{self._name}: {run.steps} steps, {checkpoint.name} written ({seconds:.1f} s)")
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Stop the progress bar."""
         self._bar.stop()
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""Which of a backbone's parameters some of its layers depend on."""
+"""Parameters of a backbone that some of its layers depend on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fssbench.backbones.backbone import Backbone
 def parameters_behind(
     backbone: Backbone, layers: Sequence[str], *, size: int
 ) -> list[nn.Parameter]:
-    """Parameters that get a gradient from some layers, in the backbone's order.
+    """Return the parameters that get a gradient from some layers, in the backbone's order.
 
-    Those of blocks behind the deepest of these layers get none. It is tried out, on a black image;
-    the backbone is in eval mode, so that its statistics stay.
+    Parameters of blocks after the deepest of these layers get none. They are found with a backward
+    pass on a black image; the backbone is in eval mode, so its statistics do not change.
 
     Args:
-        backbone: the encoder.
-        layers: what is asked of it.
+        backbone: encoder.
+        layers: requested layers.
         size: side of the image, in pixels.
     """
     parameters = list(backbone.parameters())

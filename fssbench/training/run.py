@@ -1,4 +1,4 @@
-"""One training while it runs, as hooks see it."""
+"""A running training, as passed to hooks."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from fssbench.training.recipe import Recipe
 
 @attrs.frozen(kw_only=True)
 class TrainingRun:
-    """What is trained.
+    """A running training.
 
     Attributes:
         matcher: name of the matcher.
         backbone: name of the backbone.
         stage: name of the stage.
-        recipe: with what was changed on the command line.
-        dataset: where the images are.
-        fold: whose classes are novel.
-        seed: of everything that is drawn.
-        select_on: what the best checkpoint is chosen on: ``base``, ``novel`` or ``nothing``.
-        folder: the training directory.
-        steps: how many in all.
-        epoch_steps: of an epoch.
-        done: steps that an earlier, interrupted training took already.
+        recipe: recipe, including changes on the command line.
+        dataset: training dataset.
+        fold: fold whose classes are novel.
+        seed: seed of all random draws.
+        select_on: classes that the best checkpoint is selected on: ``base``, ``novel`` or
+            ``nothing``.
+        folder: training directory.
+        steps: number of all steps.
+        epoch_steps: steps of an epoch.
+        done: number of steps that an earlier, interrupted training took.
     """
 
     matcher: str

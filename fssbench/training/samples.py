@@ -1,4 +1,4 @@
-"""What an epoch consists of: episodes of base classes, or images."""
+"""Samples of an epoch: episodes of base classes, or images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def base_classes(dataset: Dataset, fold: int) -> tuple[int, ...]:
-    """Class ids that are not novel in a fold, ascending.
+    """Return the base classes of a fold: class ids that are not novel, ascending.
 
     Raises:
         FssbenchError: all classes are novel.
@@ -47,13 +47,13 @@ class Samples:
     """The training samples of a fold; `epoch` draws them in order.
 
     Attributes:
-        feed: episodes, labelled or (plain) images.
-        recipe: shots, epoch size, sampler.
+        feed: ``episodes``, ``labelled`` or (plain) ``images``.
+        recipe: recipe with shots, epoch size and sampler.
         pool: lists of images by base class.
-        images: the images that the lists leave, sorted; all of the split for plain images.
-        dropped: how many images ``train_filter`` dropped.
-        key: what all draws are keyed by, the epoch aside.
-        full_size: samples of an epoch, before the rest of a batch is left out.
+        images: images in the lists, sorted; all of the split for plain images.
+        dropped: number of images that ``train_filter`` dropped.
+        key: key of all random draws, without the epoch.
+        full_size: samples of an epoch, including an incomplete last batch.
     """
 
     feed: Feed
@@ -65,10 +65,10 @@ class Samples:
     full_size: int
 
     def epoch(self, number: int) -> list[Sample]:
-        """The samples of an epoch, in the order in which they are trained on.
+        """Return the samples of an epoch, in order.
 
-        The same on every process and after every interruption: they are drawn by the same code as
-        manifests, from a stream keyed by dataset, stage, fold, shots, seed and epoch.
+        They are the same in every process and after every interruption: they are drawn by the code
+        that draws manifests, from a stream keyed by dataset, stage, fold, shots, seed and epoch.
         """
         draw = Draw(*self.key, number)
         if self.feed == "episodes":
@@ -86,17 +86,18 @@ class Samples:
 
 
 def make_samples(dataset: Dataset, recipe: Recipe, feed: Feed, *, fold: int, seed: int) -> Samples:
-    """Find the training images of a fold.
+    """Return the training samples of a fold.
 
     Raises:
-        FssbenchError: no class has enough of them, or an epoch is smaller than a batch.
+        FssbenchError: no class has enough images, or an epoch is smaller than a batch.
     """
     base = base_classes(dataset, fold)
     lists: Mapping[int, list[str]] = class_lists(dataset, SPLIT, base, recipe.min_pixels)
     everything = sorted(dataset.image_ids(SPLIT))
-    kept = _filtered(dataset, everything, fold) if recipe.train_filter == "base-only" else None
-    if kept is not None:
-        lists = {c: [image for image in images if image in kept] for c, images in lists.items()}
+    allowed = set(everything)
+    if recipe.train_filter == "base-only":
+        allowed = _without_novel(dataset, everything, fold)
+        lists = {c: [image for image in images if image in allowed] for c, images in lists.items()}
     if feed == "episodes":
         lists = _with_enough(dataset, lists, recipe.shots + 1)
         images = sorted({image for images in lists.values() for image in images})
@@ -105,7 +106,7 @@ def make_samples(dataset: Dataset, recipe: Recipe, feed: Feed, *, fold: int, see
         images = sorted({image for images in lists.values() for image in images})
         pairs = len(images)
     else:
-        images = [image for image in everything if kept is None or image in kept]
+        images = [image for image in everything if image in allowed]
         pairs = len(images)
     size = recipe.epoch_size or pairs
     if size < recipe.batch or not images:
@@ -118,13 +119,13 @@ def make_samples(dataset: Dataset, recipe: Recipe, feed: Feed, *, fold: int, see
         recipe=recipe,
         pool=Pool(lists=lists, dataset=dataset),
         images=images,
-        dropped=0 if kept is None else len(everything) - len(kept),
+        dropped=len(everything) - len(allowed),
         key=("training", dataset.name, recipe.stage, fold, recipe.shots, seed),
         full_size=size,
     )
 
 
-def _filtered(dataset: Dataset, images: Sequence[str], fold: int) -> set[str]:
+def _without_novel(dataset: Dataset, images: Sequence[str], fold: int) -> set[str]:
     novel = set(dataset.fold_classes(fold))
     return {image for image in images if novel.isdisjoint(dataset.class_pixels(image))}
 

@@ -1,4 +1,4 @@
-"""One forward pass: images to features without gradients, features to losses."""
+"""Forward pass of a training step: from images to features, and from features to losses."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fssbench.training.stage import EpisodeBatch, ImageBatch, LabelledBatch, Sta
 
 
 class TrainingStep(nn.Module):
-    """Matcher and stage as one module, so that data parallelism sees one forward pass.
+    """Matcher and stage as one module, as data parallelism requires.
 
     Args:
-        stage: what is trained, and how.
-        matcher: the method.
+        stage: training stage.
+        matcher: matcher to train.
         backbone: its encoder.
-        recipe: weights of the losses.
-        classes: the fold's base classes, ascending.
+        recipe: recipe with the weights of the losses.
+        classes: base classes of the fold, ascending.
     """
 
     def __init__(
@@ -43,18 +43,18 @@ class TrainingStep(nn.Module):
         self.extra = nn.ModuleList(stage.modules())
         if stage.trains_backbone:
             self.trained_backbone = backbone
-        # In a tuple a frozen backbone is no submodule: nothing synchronises or saves it.
+        # A tuple hides a frozen backbone from torch, so that it is neither synchronised nor saved.
         self._backbone = (backbone,)
         self._layers = tuple(stage.layers(matcher))
-        self._kept = FrozenFeatures(backbone, self._layers)
+        self._frozen = FrozenFeatures(backbone, self._layers)
         self._weights = recipe.losses
         self._classes = classes
 
     def forward(self, loaded: LoadedBatch) -> dict[str, Tensor]:
-        """Weighted losses by name, and their sum as ``total``; scalars.
+        """Return the losses by name, and their weighted sum as ``total``; scalars.
 
         Raises:
-            FssbenchError: the stage gave no losses, no scalars, or others than the recipe weighs.
+            FssbenchError: the losses are empty or not scalars, or the recipe weighs unknown ones.
         """
         losses = self.stage.losses(self.matcher, self._batch(loaded))
         if not losses or any(loss.ndim or not torch.is_tensor(loss) for loss in losses.values()):
@@ -72,11 +72,11 @@ class TrainingStep(nn.Module):
 
     @torch.no_grad()
     def measures(self, loaded: LoadedBatch) -> dict[str, Tensor]:
-        """What the stage reports of held-out samples; scalars by name."""
+        """Return the stage's measures of held-out samples; scalars by name."""
         return self.stage.measures(self.matcher, self._batch(loaded))
 
     def changing_state(self) -> dict[str, Tensor]:
-        """The state of all but modules that only training needs and that it leaves as they are."""
+        """Return the state dict without those extra modules that are not trained."""
         fixed = tuple(
             f"extra.{number}."
             for number, module in enumerate(self.extra)
@@ -88,11 +88,11 @@ class TrainingStep(nn.Module):
         backbone = self._backbone[0]
         device = next(self.parameters()).device
         images = loaded.images.to(device, non_blocking=True).float() / 255
-        places = loaded.places.to(device)
+        indices = loaded.image_indices.to(device)
         features = self._encode(backbone, images, loaded)
         masks = loaded.masks.to(device, non_blocking=True)
-        shown = images[places]
-        found = {name: maps[places] for name, maps in features.items()}
+        shown = images[indices]
+        found = {name: maps[indices] for name, maps in features.items()}
         if self.stage.feeds == "episodes":
             return EpisodeBatch(
                 class_ids=loaded.class_ids.to(device),
@@ -128,11 +128,11 @@ class TrainingStep(nn.Module):
         if self.stage.trains_backbone:
             found: dict[str, Tensor] = backbone(images, self._layers)
             return found
-        return self._kept.encode(images, loaded.names)
+        return self._frozen.encode(images, loaded.names)
 
 
 def set_modes(stage: Stage, matcher: Matcher, backbone: Backbone) -> None:
-    """Bring matcher and backbone into the modes that a stage trains them in."""
+    """Set matcher and backbone to the modes that a stage trains them in."""
     stage.training_mode(matcher)
     backbone.eval()
     if stage.trains_backbone and stage.updates_batch_norm:
@@ -142,7 +142,7 @@ def set_modes(stage: Stage, matcher: Matcher, backbone: Backbone) -> None:
 
 
 def freeze_the_rest(module: nn.Module, trained: Any) -> None:
-    """Switch gradients on for the trained parameters, and off for all others of a module."""
+    """Require gradients for the trained parameters of a module, and for no others."""
     wanted = {id(parameter) for parameter in trained}
     for parameter in module.parameters():
         parameter.requires_grad_(id(parameter) in wanted)

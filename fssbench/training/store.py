@@ -1,4 +1,4 @@
-"""Features of images on disk: computed once, found again by later trainings, checked when read."""
+"""Features of images on disk, shared by later trainings and verified when read."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from fssbench.files import cannot_write, write_atomically
 log = logging.getLogger(__name__)
 
 FEATURES_FILE, CHECKS_FILE, IDENTITY_FILE = "features.f16", "checks.u64", "identity.json"
-_WRITTEN = 1 << 32  # set in a check together with the 32 bits of a checksum
+_WRITTEN = 1 << 32  # flag of a check, above the 32 bits of the checksum
 
 
 class FeatureStore:
-    """One float16 map for each image of a list, in a folder of its own in the cache.
+    """One float16 map for each image of a list, in a folder of the cache.
 
-    ``features.f16`` is a table of equally long rows, of which the missing ones take up no space on
-    most file systems; it is read memory-mapped. ``checks.u64`` holds for each row 0, or a mark and
-    the CRC-32 of its bytes. A row is written before its check, so what was cut off in the middle,
-    by a kill or a full disk, does not fit its check and counts as missing. Several processes may
-    write: the same image has the same features.
+    ``features.f16`` is a memory-mapped table of rows of equal length, in which missing rows occupy
+    no space on most file systems. ``checks.u64`` contains for each row 0, or a flag and the CRC-32
+    of its bytes. A row is written before its check, so a truncated row, after a kill or on a full
+    disk, fails its check and counts as missing. Several processes may write, because they write
+    the same features.
 
     Args:
         identity: everything that the features depend on, as JSON values; the ids are added to it.
-        ids: of the images, each once.
+        ids: unique ids of the images.
         shape: (C, h, w) of a map.
-        folder: where stores lie; None for ``features-1`` in the cache folder.
+        folder: parent folder of stores; None for ``features-1`` in the cache folder.
 
     Raises:
         FssbenchError: the folder cannot be written.
@@ -74,11 +74,11 @@ class FeatureStore:
         write_atomically(self.folder / IDENTITY_FILE, (text + "\n").encode())
 
     def __len__(self) -> int:
-        """How many images have features."""
+        """Return the number of images with features."""
         return int((np.fromfile(self._checks, np.uint64) != 0).sum())
 
     def read(self, image_id: str) -> Tensor | None:
-        """Features of an image, float16 (C, h, w); None if they are missing or damaged."""
+        """Return the features of an image, float16 (C, h, w); None if missing or damaged."""
         row = self._rows[image_id]
         check = np.fromfile(self._checks, np.uint64, count=1, offset=8 * row)
         if not len(check) or not check[0]:
@@ -94,10 +94,10 @@ class FeatureStore:
         return torch.from_numpy(values.copy())
 
     def write(self, image_id: str, features: Tensor) -> None:
-        """Keep an image's features, (C, h, w); they are rounded to float16.
+        """Write an image's features, (C, h, w), rounded to float16.
 
         Raises:
-            FssbenchError: they have another shape, are not finite in float16, or the disk is full.
+            FssbenchError: wrong shape, a value that is not finite in float16, or a full disk.
         """
         values = features.detach().to("cpu", torch.float16).numpy()
         if values.shape != self.shape or not np.isfinite(values).all():

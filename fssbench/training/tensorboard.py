@@ -1,4 +1,4 @@
-"""TensorBoard, when it is installed."""
+"""TensorBoard event files, if tensorboard is installed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fssbench.training.run import TrainingRun
 
 
 class TensorBoard:
-    """An observer that writes event files into the training directory if tensorboard is there."""
+    """An observer that writes event files if tensorboard is installed."""
 
     def __init__(self) -> None:
         self._writer: Any = None
 
     def fssbench_training_started(self, run: TrainingRun) -> None:
-        """Open an event file; steps that are taken again replace those of an earlier one."""
+        """Open an event file; repeated steps replace those of an earlier file."""
         if importlib.util.find_spec("tensorboard") is None:
             return
         from torch.utils.tensorboard import SummaryWriter

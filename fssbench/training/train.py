@@ -1,4 +1,4 @@
-"""Train a matcher: from names to a checkpoint."""
+"""Training of a matcher: the function `train` and its result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from fssbench.training.validation import Validation, validation_manifest
 log = logging.getLogger(__name__)
 
 Observers = Callable[[TrainingRun], Sequence[object]]
-"""Makes further observers (objects with hook methods) of a training."""
+"""Function that creates additional observers (objects with hook methods) of a training."""
 
 
 @attrs.frozen(kw_only=True)
@@ -44,12 +44,12 @@ class TrainingResult:
     """A finished training.
 
     Attributes:
-        folder: the training directory.
+        folder: training directory.
         last: checkpoint of the last step.
         best: checkpoint of the highest validation mIoU; None without validation.
-        steps: how many were taken in all.
-        miou: of the best checkpoint, in percent; None without validation.
-        first: whether this is the first of all processes, the one that writes files.
+        steps: number of all steps taken.
+        miou: mIoU of the best checkpoint, in percent; None without validation.
+        first: whether this is the first process, which writes the files.
     """
 
     folder: Path
@@ -66,29 +66,29 @@ def train(
     """Train one stage of a matcher on one fold.
 
     Args:
-        training: what to do; None when `changes` say all.
-        observers: makes further observers, e.g. a progress bar.
+        training: training to run; None if `changes` are complete.
+        observers: function that creates additional observers, e.g. a progress bar.
         changes: attributes of `Training` to set, e.g. ``train(matcher="dcama", fold=1)``.
 
     Raises:
-        FssbenchError: a name, option, file or dataset is not as it must be, or the training went
-            wrong; see `fssbench.training.loss_monitor`.
+        FssbenchError: a name, option, file or dataset is invalid, or the training diverged; see
+            `fssbench.training.loss_monitor`.
     """
     job = Training(**changes) if training is None else attrs.evolve(training, **changes)
     plan = make_plan(job)
     fabric = make_fabric(plan)
     folder = job.out / plan.folder_name()
     validation = make_validation(plan, fabric)
-    # The lock and the state come before further processes: what fails here fails in one of them.
+    # Lock and read before other processes start, so that an error is raised in one process only.
     with _directory(plan, folder) as directory:
         state = None if directory is None else read_state(folder)
         if state is not None and not job.resume:
             raise FssbenchError(
-                f"{folder}: this folder holds this very training, {state['step']} steps of it; go "
-                "on with --resume, or choose another --out"
+                f"{folder}: this folder contains {state['step']} steps of this training; continue "
+                "with --resume, or choose another --out"
             )
         if directory is not None and state is None and job.resume:
-            log.warning("%s: nothing was saved here yet; starting", folder)
+            log.warning("%s: no saved state to resume; starting from the first step", folder)
         fabric.launch()
         state = fabric.broadcast(state)
         if validation is not None:
@@ -115,9 +115,9 @@ def _train(
             if first:
                 getattr(hook, name)(run=run, **arguments)
 
-        keeper = CheckpointWriter(plan, directory, fabric.device, validation)
+        writer = CheckpointWriter(plan, directory, fabric.device, validation)
         trainer = Trainer(
-            plan, fabric, run=run, validation=validation, event=event, save=keeper.save
+            plan, fabric, run=run, validation=validation, event=event, save=writer.save
         )
         if state is not None:
             trainer.resume(state)
@@ -135,7 +135,7 @@ def _train(
 
 
 def make_run(plan: Plan, folder: Path, *, done: int) -> TrainingRun:
-    """What hooks are told of a plan."""
+    """Return the description of a training that hooks receive."""
     job = plan.job
     return TrainingRun(
         matcher=job.matcher,
@@ -154,10 +154,10 @@ def make_run(plan: Plan, folder: Path, *, done: int) -> TrainingRun:
 
 
 def make_fabric(plan: Plan) -> Fabric:
-    """Devices and processes: as ``torchrun`` says, else as the job does.
+    """Create the Fabric with the processes of ``torchrun``, or else with the requested devices.
 
     Raises:
-        FssbenchError: there are no such devices, or a batch cannot be shared out evenly.
+        FssbenchError: a device does not exist, or a batch cannot be divided evenly.
     """
     job = plan.job
     device = choose_device(job.device)
@@ -174,7 +174,7 @@ def make_fabric(plan: Plan) -> Fabric:
     if plan.recipe.batch % parts:
         raise FssbenchError(
             f"--batch-size {plan.recipe.batch}: {devices * nodes} processes with --accumulate "
-            f"{job.accumulate} share a batch out evenly; give a multiple of {parts}"
+            f"{job.accumulate} divide a batch evenly; use a multiple of {parts}"
         )
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     many = devices * nodes > 1
@@ -189,7 +189,7 @@ def make_fabric(plan: Plan) -> Fabric:
 
 
 def make_validation(plan: Plan, fabric: Fabric) -> Validation | None:
-    """How the plan's matcher is measured after each epoch, in this process."""
+    """Create the validation after each epoch for this process, or None."""
     if not plan.validates:
         return None
     job = plan.job
@@ -213,6 +213,6 @@ def make_validation(plan: Plan, fabric: Fabric) -> Validation | None:
 def _directory(
     plan: Plan, folder: Path
 ) -> contextlib.AbstractContextManager[TrainingDirectory | None]:
-    """The directory in the first process, nothing in the others."""
+    """Return the training directory in the first process, None in the others."""
     rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
     return TrainingDirectory(folder, plan.identity()) if rank == "0" else contextlib.nullcontext()

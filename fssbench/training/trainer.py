@@ -1,4 +1,4 @@
-"""The loop: batches to losses to steps, with saves and validations in between."""
+"""Training loop with saves and validations."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Event = Callable[..., None]
 
 
 class Trainer:
-    """One process's part of a training.
+    """The training loop of one process.
 
-    What it computes depends on the plan, the step and the number of processes alone: samples are
-    drawn and generators seeded by epoch and step, so nothing of a process's past matters but
-    weights, optimiser and `LossMonitor.level`.
+    A step depends only on the plan, the step number and the number of processes: samples are drawn
+    and generators seeded by epoch and step, so the only state is that of the weights, the
+    optimiser and `LossMonitor.level`.
 
     Args:
-        plan: the parts.
-        fabric: devices, processes, precision; launched.
-        run: what hooks are told.
-        validation: how to measure, or None.
-        event: calls a hook by name, in the first process only.
-        save: writes state and checkpoints, in the first process only.
+        plan: plan of the training.
+        fabric: launched Fabric with devices, processes and precision.
+        run: description of the training for hooks.
+        validation: validation after each epoch, or None.
+        event: function that calls a hook by name, in the first process only.
+        save: function that writes state and checkpoints, in the first process only.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Trainer:
         self.validated = 0
         self.score: float | None = None
         self.best: float | None = None
-        self.watch = LossMonitor()
+        self.monitor = LossMonitor()
         self._event = event
         self._save = save
         self.groups = _groups(plan)
@@ -77,27 +77,27 @@ class Trainer:
         self._forward, self._stepper = fabric.setup(module, self.optimiser)
 
     def state(self) -> dict[str, Any]:
-        """All that `resume` needs."""
+        """Return the state that `resume` needs."""
         return {
             "step": self.step,
             "validated": self.validated,
             "score": self.score,
             "best": self.best,
-            "level": self.watch.level,
+            "level": self.monitor.level,
             "module": self.module.changing_state(),
             "optimiser": self.optimiser.state_dict(),
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         self.step, self.validated = state["step"], state["validated"]
         self.score, self.best = state["score"], state["best"]
-        self.watch = LossMonitor(state["level"])
+        self.monitor = LossMonitor(state["level"])
         self.module.load_state_dict({**self.module.state_dict(), **state["module"]})
         self.optimiser.load_state_dict(state["optimiser"])
 
     def train(self) -> None:
-        """Take all steps that are left.
+        """Take all remaining steps.
 
         Raises:
             FssbenchError: a loss is not finite or exploded, memory ran out, or data cannot be read.
@@ -109,11 +109,11 @@ class Trainer:
                 self._save(self, "epoch")
                 continue
             for _ in self._epoch():
-                kept = job.keep_every is not None and self.step % job.keep_every == 0
+                permanent = job.keep_every is not None and self.step % job.keep_every == 0
                 if self._epoch_ends() and self.plan.held_out:
                     self._measure_held_out()
-                if self.step % job.save_every == 0 or kept or self._epoch_ends():
-                    self._save(self, "kept" if kept else "")
+                if self.step % job.save_every == 0 or permanent or self._epoch_ends():
+                    self._save(self, "kept" if permanent else "")
 
     def _epoch_ends(self) -> bool:
         return self.step % self.run.epoch_steps == 0 or self.step == self.run.steps
@@ -123,7 +123,7 @@ class Trainer:
         return due and self.validation is not None
 
     def _epoch(self) -> Iterator[int]:
-        """Take the steps of an epoch that are left, one each time that it is asked."""
+        """Take the remaining steps of an epoch, and yield after each one."""
         run, plan, job = self.run, self.plan, self.plan.job
         epoch, done = divmod(self.step, run.epoch_steps)
         end = min(run.steps, (epoch + 1) * run.epoch_steps)
@@ -153,7 +153,7 @@ class Trainer:
             yield self.step
 
     def take_step(self, batches: Iterator[LoadedBatch]) -> tuple[dict[str, float], float, float]:
-        """One optimiser step: losses by name, learning rate, norm of the gradients."""
+        """Take one optimiser step; return losses by name, learning rate and gradient norm."""
         run, plan = self.run, self.plan
         parts = plan.job.accumulate
         scale = factor(
@@ -170,7 +170,7 @@ class Trainer:
                 losses = self._forward(shown[-1])
                 found.append({name: loss.detach().float() for name, loss in losses.items()})
                 self.fabric.backward(losses["total"] / parts)
-        # Without a limit it is the norm alone that is wanted: gradients are multiplied with 1.
+        # Without a limit this computes the norm only: gradients are multiplied by 1.
         norm = self.fabric.clip_gradients(
             self._forward, self._stepper, max_norm=plan.recipe.clip or float("inf"),
             error_if_nonfinite=False,
@@ -187,29 +187,29 @@ class Trainer:
     def _check(
         self, losses: Mapping[str, float], norm: float, shown: list[LoadedBatch], values: Tensor
     ) -> None:
-        complaint = self.watch.complaint(losses)
-        if not complaint and not numpy.isfinite(norm):
-            complaint = "the gradients are NaN or infinite"
-        if not complaint:
+        problem = self.monitor.check(losses)
+        if not problem and not numpy.isfinite(norm):
+            problem = "the gradients are NaN or infinite"
+        if not problem:
             return
         finite = torch.isfinite(values).all(1).tolist()
-        guilty = [s for b, fine in zip(shown, finite, strict=True) if not fine for s in b.samples]
+        samples = [s for b, fine in zip(shown, finite, strict=True) if not fine for s in b.samples]
         if self.fabric.world_size > 1:
             shares: list[list[Sample]] = [[]] * self.fabric.world_size
-            torch.distributed.all_gather_object(shares, guilty)
-            guilty = [sample for share in shares for sample in share]
-        if not guilty:
-            guilty = [sample for batch in shown for sample in batch.samples]
-        if self.fabric.global_rank:  # all processes find the same; the first one says it
+            torch.distributed.all_gather_object(shares, samples)
+            samples = [sample for share in shares for sample in share]
+        if not samples:
+            samples = [sample for batch in shown for sample in batch.samples]
+        if self.fabric.global_rank:  # all processes find the same error; the first one raises it
             raise SystemExit(2)
         epoch = self.step // self.run.epoch_steps
         raise FssbenchError(
-            f"step {self.step + 1} (epoch {epoch + 1}): {complaint}; batch: "
-            f"{describe(guilty)}; lower --lr, or clip gradients in the recipe"
+            f"step {self.step + 1} (epoch {epoch + 1}): {problem}; batch: "
+            f"{describe(samples)}; lower --lr, or clip gradients in the recipe"
         )
 
     def _measure_held_out(self) -> None:
-        """Tell what the stage measures on held-out images, and leave the mode as it was."""
+        """Measure the held-out images in eval mode, and restore the mode."""
         plan = self.plan
         training = plan.matcher.training
         plan.matcher.eval()
@@ -232,7 +232,7 @@ class Trainer:
 def _groups(plan: Plan) -> list[ParameterGroup]:
     groups = list(plan.stage.parameters(plan.matcher, plan.recipe))
     if plan.stage.trains_backbone:
-        # Blocks behind the deepest layer get no gradient, and data parallelism would wait for one.
+        # Data parallelism would wait for gradients of blocks after the deepest layer.
         layers = tuple(plan.stage.layers(plan.matcher))
         reached = parameters_behind(plan.backbone, layers, size=plan.size)
         groups.append(ParameterGroup(name="backbone", parameters=reached))
@@ -240,7 +240,7 @@ def _groups(plan: Plan) -> list[ParameterGroup]:
 
 
 def _seed(*key: int) -> None:
-    """Seed every generator that a loss may draw from, for this step alone."""
+    """Seed all global generators for one step."""
     number = Draw("step", *key).below(1 << 63)
     torch.manual_seed(number)
     numpy.random.seed(number % (1 << 32))

@@ -1,4 +1,4 @@
-"""What a training is asked for."""
+"""Settings of a training."""
 
 from __future__ import annotations
 
@@ -14,43 +14,45 @@ from fssbench.inference.pipeline import Precision
 
 @attrs.frozen(kw_only=True)
 class Training:
-    """What `train` is asked for; the command line's options, by the same names.
+    """Settings of `train`; the options of the command line have the same names.
 
     Attributes:
-        matcher: name of the method.
-        stage: name of the stage; "" when the method has recipes for one only.
+        matcher: name of the matcher.
+        stage: name of the stage; "" if the matcher has recipes for a single stage.
         dataset: name of the dataset.
-        data_root: its folder.
-        data_options: its own options.
-        fold: whose classes are novel, that is never trained on.
-        recipe: name of one of the method's recipes, or a ``.toml`` file; "" for the one of the
-            dataset's name.
+        data_root: folder of the dataset.
+        data_options: options of the dataset.
+        fold: fold whose classes are novel and never trained on.
+        recipe: name of one of the matcher's recipes, or a ``.toml`` file; "" for the recipe named
+            after the dataset.
         backbone: name of the encoder; "" for the recipe's.
-        weights: of the encoder: ``pretrained``, ``random`` or a file.
-        part_weights: of what the stage calls its parts, by name: ``{"sam": "sam_vit_h.pth"}``.
-        init: checkpoint to start from, e.g. of the stage before.
-        options: the matcher's own; they go before the recipe's.
-        epochs: instead of the recipe's epochs or steps.
-        steps: instead of the recipe's epochs or steps.
-        batch_size: samples of a step, over all devices, instead of the recipe's.
-        lr: instead of the recipe's.
-        shots: instead of the recipe's.
-        seed: of initial weights, samples, augmentation and dropout.
+        weights: weights of the encoder: ``pretrained``, ``random`` or a file.
+        part_weights: weights of the stage's parts by name: ``{"sam": "sam_vit_h.pth"}``.
+        init: checkpoint to start from, e.g. of the previous stage.
+        options: options of the matcher, which override the recipe's.
+        epochs: number of epochs, overrides the recipe's epochs or steps.
+        steps: number of steps, overrides the recipe's epochs or steps.
+        batch_size: samples of a step, over all devices; overrides the recipe's.
+        lr: learning rate, overrides the recipe's.
+        shots: number of shots, overrides the recipe's.
+        seed: seed of initial weights, samples, augmentation and dropout.
         device: ``auto``, ``cpu`` or ``cuda``.
-        devices: processes, each with a GPU of its own (or on a CPU). Under ``torchrun`` it says.
+        devices: number of processes, each with its own GPU (or on the CPU); ignored under
+            ``torchrun``, which sets it.
         precision: ``fp32`` or ``bf16``.
         accumulate: micro-batches of a step; more of them need less memory for the same batch.
         workers: loader processes of each process; None for one less than the cores, at most 8.
-        select_on: the best checkpoint is the best on ``base`` classes of held-out images, or (the
-            literature's habit, marked in the checkpoint and on boards) on ``novel`` ones.
-        validation_episodes: measured after each epoch; 0 for never, and no best checkpoint.
-        save_every: steps between two saves; at the end of each epoch anyway.
-        keep_every: steps between checkpoints that stay, ``step-….safetensors``; None for none.
-        resume: go on where an interrupted training saved last; start if there is none.
+        select_on: classes of the validation that selects the best checkpoint: ``base``, or
+            ``novel`` as often in the literature, which checkpoints and boards state.
+        validation_episodes: episodes measured after each epoch; 0 for no validation and no best
+            checkpoint.
+        save_every: steps between two saves; the end of each epoch is always saved.
+        keep_every: steps between permanent checkpoints, ``step-….safetensors``; None for none.
+        resume: whether to continue from the last save of an interrupted training, if there is one.
         out: folder for training directories.
 
     Raises:
-        FssbenchError: a number is too small, or options exclude each other.
+        FssbenchError: a number is too small, or options are mutually exclusive.
     """
 
     matcher: str

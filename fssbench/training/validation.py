@@ -1,4 +1,4 @@
-"""Validation while training: the evaluation harness on a manifest of its own."""
+"""Validation during training, with the code of an evaluation and a separate manifest."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from fssbench.training.samples import SPLIT, base_classes
 
 SAMPLER = "class-balanced"
 CACHE_BYTES = 256 << 20
-"""Features that are kept in memory beside the training."""
+"""Size limit of the feature cache during validation."""
 
 
 def validation_manifest(
     dataset: Dataset, recipe: Recipe, *, fold: int, on: Literal["base", "novel"], episodes: int
 ) -> Manifest:
-    """The episodes to validate on: images that are not trained on.
+    """Return the validation manifest, without training images.
 
-    Base classes are asked for in the split ``val``; novel ones in the split that tests them, the
-    dataset's last.
+    Episodes of base classes are drawn from the split ``val``; those of novel classes from the test
+    split, the dataset's last.
 
     Raises:
-        FssbenchError: no class has enough images there.
+        FssbenchError: no class has enough images in the split.
     """
     split = "val" if on == "base" else dataset.splits[-1]
     classes = base_classes(dataset, fold) if on == "base" else dataset.fold_classes(fold)
     lists = class_lists(dataset, split, classes, recipe.min_pixels)
-    if on == "base":  # small sets may have every image in every split
+    if on == "base":  # the splits of small datasets may overlap
         trained = set(dataset.image_ids(SPLIT))
         lists = {c: [image for image in lists[c] if image not in trained] for c in lists}
     enough = {c: images for c, images in lists.items() if len(images) > recipe.shots}
@@ -81,18 +81,18 @@ def validation_manifest(
 
 @attrs.frozen(kw_only=True, eq=False)
 class Validation:
-    """Scores a matcher as `fssbench.evaluate` would.
+    """Evaluation of a matcher as in `fssbench.evaluate`.
 
     Attributes:
-        manifest: the episodes.
-        dataset: where their images are.
-        matcher: the method.
+        manifest: validation episodes.
+        dataset: dataset of the episodes.
+        matcher: matcher to evaluate.
         backbone: its encoder.
-        device: where they compute.
-        precision: of both.
-        workers: loader processes.
-        rank: number of this process; each measures its share of the chunks.
-        world: how many processes.
+        device: device of both.
+        precision: precision of both.
+        workers: number of loader processes.
+        rank: rank of this process, which measures its share of the chunks.
+        world: number of processes.
     """
 
     manifest: Manifest
@@ -106,10 +106,10 @@ class Validation:
     world: int = 1
 
     def scores(self, chunks: int | None = None) -> dict[str, float]:
-        """MIoU and what else `IoU` summarises, in percent. Leaves the matcher in eval mode.
+        """Return the scores of `IoU`, in percent, and leave the matcher in eval mode.
 
         Args:
-            chunks: only the first so many, to try it out.
+            chunks: number of chunks to measure; None for all.
         """
         pipeline = Pipeline(
             self.matcher, self.backbone, device=self.device, precision=self.precision

@@ -211,7 +211,7 @@ def test_how_many_changes_a_sample_finds(made, sample):
     verdict = verify_record(made(), attrs.evolve(ALL, episodes=1))
     verdict = attrs.evolve(verdict, sample=tuple(range(sample)))
     none = [scipy.stats.hypergeom(30, changed, sample).pmf(0) for changed in range(31)]
-    assert none[verdict.surely_found] <= 0.05 < none[verdict.surely_found - 1]
+    assert none[verdict.detectable_rows] <= 0.05 < none[verdict.detectable_rows - 1]
 
 
 # --- records that do not --------------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_data(run, fails, tmp_path):
 def test_missing_files(run, fails, name):
     folder = run()
     (folder / name).unlink()
-    assert f"{name}: missing; a record is verified with record.json, rows.csv.gz" in fails(folder)
+    assert f"{name}: missing; verification needs record.json, rows.csv.gz" in fails(folder)
 
 
 def test_damaged_files(run, fails):
@@ -408,9 +408,9 @@ def test_damaged_files(run, fails):
         (("protocol",), "elsewhere/v1", "no protocol is called 'elsewhere/v1'"),
         (("config",), {"resize": "squash", "more": 1}, "greyest has no option 'more'"),
         (("config",), {"resize": "squash"}, "the options fail_after of the installed version"),
-        (("environment",), {}, "names no precision and batch size"),
-        (("environment", "precision"), "fp8", "names no precision and batch size"),
-        (("environment", "batch_size"), "many", "names no precision and batch size"),
+        (("environment",), {}, "lacks the precision and batch size"),
+        (("environment", "precision"), "fp8", "lacks the precision and batch size"),
+        (("environment", "batch_size"), "many", "lacks the precision and batch size"),
     ],
 )
 def test_records_that_cannot_be_done_again_here(run, fails, keys, value, message):
@@ -425,7 +425,7 @@ def test_a_metric_that_is_not_installed(run, fails):
     rows["sharpness"] = 0.5
     write_rows(rows, folder / "rows.csv.gz")
     said = fails(folder)
-    assert "the rows hold 'sharpness', which no installed metric measures" in said
+    assert "the rows have 'sharpness', which no installed metric measures" in said
     assert "with -p" in said
 
 

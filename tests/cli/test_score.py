@@ -133,18 +133,18 @@ def test_scores_beside_the_record(run, finished, fails, quick):
     assert fields["manifest"] == json.loads(record)["manifest"]["digest"]
     assert str(finished) not in out_file.read_text()
     said = fails("score", finished, "--metric", "iou", "--out", finished / "record.json", *LOAD)
-    assert "record.json: this is there and no file of scores; choose another" in said
+    assert "record.json: this file exists and is not a scores file; choose another" in said
     said = fails("score", finished, "--metric", "iou", "--out", finished / "rows.csv.gz", *LOAD)
-    assert "no file of scores" in said
+    assert "not a scores file" in said
     assert (finished / "record.json").read_bytes() == record
 
 
 def test_one_clear_line_where_masks_are_needed(fails, tmp_path):
     folder = evaluated(tmp_path, save_predictions=False).folder
     assert fails("score", folder, "--metric", "boundary,iou", *LOAD) == (
-        f"fssbench: error: {folder}: metric boundary needs predictions: the rows hold no region_j, "
-        "boundary_f, and this run kept no masks; run the same fssbench evaluate command again with "
-        "--save-predictions, and score the run directory that it names"
+        f"fssbench: error: {folder}: metric boundary needs predictions: the rows have no column "
+        "region_j, boundary_f, and this run saved no masks; run the same fssbench evaluate command "
+        "again with --save-predictions, and score the run directory that it names"
     )
 
 
@@ -183,7 +183,7 @@ def test_masks_of_other_episodes(fails, finished):
     digest = json.loads((finished / "record.json").read_text())["manifest"]["digest"]
     forged(finished, lambda text: text.replace(digest, "0" * 64))
     said = fails("score", finished, "--metric", "boundary", *LOAD)
-    assert "these predictions are of other episodes than the record" in said
+    assert "these predictions belong to another manifest" in said
 
 
 def test_masks_that_lack_an_episode_or_have_another_size(fails, finished):
@@ -252,4 +252,4 @@ def test_a_score_that_is_no_number(fails, made, tmp_path):
         "        return {'never': float('nan')}\n"
     )
     said = fails("score", made, "--metric", "never", *LOAD, "-p", plugin)
-    assert "metric never: never is nan for this run, which is no score" in said
+    assert "metric never: never is nan for this run; scores must be finite" in said

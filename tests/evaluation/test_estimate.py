@@ -40,7 +40,7 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("name", ["mixer", "masked", "prototype"])
 @pytest.mark.parametrize("shots", [1, 3])
 def test_steps_are_counted_as_they_are_taken(job, calls, monkeypatch, memory, name, shots):
-    """The sham run takes every step as often as the real one, whatever the budget."""
+    """The simulated run takes every step as often as the real one, whatever the budget."""
     from fssbench.evaluation import estimate as module
 
     monkeypatch.setattr(module, "_UNIT", 1)
@@ -48,15 +48,15 @@ def test_steps_are_counted_as_they_are_taken(job, calls, monkeypatch, memory, na
     job = attrs.evolve(
         job, matcher=name, options=options, cache_memory=memory, limit=60, shots=(shots,)
     )
-    bench = prepare(job)
-    (manifest,) = bench.manifests()
-    rates = module.measure_rates(bench, manifest)
-    sham = module._Sham(bench.pipeline, rates)
-    sham.run(bench, manifest)
+    evaluator = prepare(job)
+    (manifest,) = evaluator.manifests()
+    rates = module.measure_rates(evaluator, manifest)
+    simulated = module._SimulatedPipeline(evaluator.pipeline, rates)
+    simulated.run(evaluator, manifest)
     calls.clear()
-    for _ in bench.measured(chunks_of(manifest.episodes)):
+    for _ in evaluator.measured(chunks_of(manifest.episodes)):
         pass
-    assert {step: sham.calls[step] for step in STEPS} == {step: calls[step] for step in STEPS}
+    assert {step: simulated.calls[step] for step in STEPS} == {step: calls[step] for step in STEPS}
 
 
 def test_an_estimate_adds_up_and_writes_nothing(job):
@@ -100,9 +100,9 @@ def test_the_command_line_says_it(tmp_path, capsys, monkeypatch):
     small = ["--backbone", "pixels", "-d", "images_per_split=120", "--limit", "20"]
     command = ["evaluate", "mixer", *plugin, *small, "--fold", "0,1", "--estimate"]
     assert _run([*command, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["seconds"] == pytest.approx(sum(cell["seconds"] for cell in told["cells"]))
-    assert len(told["cells"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["seconds"] == pytest.approx(sum(cell["seconds"] for cell in report["cells"]))
+    assert len(report["cells"]) == 2
     (tmp_path / "grid.toml").write_text(
         "matchers = ['mixer', 'masked']\nbackbones = ['pixels']\nfolds = [0]\nlimit = 20\n"
         "data_options = { images_per_split = '120' }\ncache_memory = 1\n"

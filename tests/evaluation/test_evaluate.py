@@ -192,7 +192,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, after):
     harmless.write_text("import os\nos.kill = lambda *_: None\n")
     resumed = cli(*small(tmp_path / "a", *settings, "-p", str(harmless), matcher="badly"))
     assert resumed.returncode == 0, resumed.stderr
-    assert (f"going on after {after // 20 * 20} episodes" in resumed.stderr) == (after >= 20)
+    assert (f"resuming after {after // 20 * 20} episodes" in resumed.stderr) == (after >= 20)
     straight = cli(*small(tmp_path / "b", *settings, "-p", str(harmless), matcher="badly"))
     assert straight.returncode == 0, straight.stderr
     assert rows_file(tmp_path / "a").read_bytes() == rows_file(tmp_path / "b").read_bytes()
@@ -251,7 +251,7 @@ def test_two_runs_in_one_directory(tmp_path):
         first.kill()
         first.communicate()
     assert second.returncode == 2
-    assert "another process is at this run" in second.stderr
+    assert "another process uses this run folder" in second.stderr
     assert second.stderr.count("\n") == 1
 
 
@@ -270,7 +270,7 @@ def test_unreadable_run_directories(job, tmp_path):
         evaluate(attrs.evolve(job, out=tmp_path / "file"))
     (result,) = evaluate(job)
     (result.folder / "run.json").write_text("{")
-    with pytest.raises(FssbenchError, match=r"run\.json: cannot read which run"):
+    with pytest.raises(FssbenchError, match=r"run\.json: cannot read the identity of the run"):
         evaluate(job)
 
 

@@ -164,7 +164,7 @@ def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
 def test_the_first_process_does_what_nobody_else_does(tmp_path):
     """A second process takes two chunks, hands one over, and dies."""
     chunks = {n: episodes(n) for n in range(4)}
-    team = ProcessGroup(count=2, group="g")
+    group = ProcessGroup(count=2, group="g")
     other = ChunkQueue(tmp_path)
     came = []
 
@@ -173,7 +173,7 @@ def test_the_first_process_does_what_nobody_else_does(tmp_path):
             if shared.claim(chunk):
                 yield part_of(chunk, some)
 
-    for part in team.lead(tmp_path, chunks, measure):
+    for part in group.lead(tmp_path, chunks, measure):
         if not came:
             assert other.offered("g") == (0, 1, 2, 3)
             assert other.claim(3)
@@ -289,15 +289,15 @@ def test_wrong_numbers_of_processes(job, monkeypatch):
     with pytest.raises(FssbenchError, match="--devices must be at least 1"):
         attrs.evolve(job, devices=0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    placed = ProcessGroup(count=2, local_count=2, local_rank=1).placed
-    assert placed(attrs.evolve(job, devices=2)).device == "cuda:1"
-    assert placed(attrs.evolve(job, device="cpu")).device == "cpu"
-    with pytest.raises(FssbenchError, match="need a device each; give --device cuda"):
-        placed(attrs.evolve(job, device="cuda:0"))
+    with_device = ProcessGroup(count=2, local_count=2, local_rank=1).with_device
+    assert with_device(attrs.evolve(job, devices=2)).device == "cuda:1"
+    assert with_device(attrs.evolve(job, device="cpu")).device == "cpu"
+    with pytest.raises(FssbenchError, match="need a device each; use --device cuda"):
+        with_device(attrs.evolve(job, device="cuda:0"))
     with pytest.raises(FssbenchError, match="--devices 3: this machine has 2 GPUs"):
-        ProcessGroup(count=3, local_count=3).placed(job)
+        ProcessGroup(count=3, local_count=3).with_device(job)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert ProcessGroup(count=3, local_count=3).placed(job).device == "auto"
+    assert ProcessGroup(count=3, local_count=3).with_device(job).device == "auto"
 
 
 def test_torchrun_says_who_this_is(monkeypatch):
@@ -306,9 +306,9 @@ def test_torchrun_says_who_this_is(monkeypatch):
         "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "a", "MASTER_PORT": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    team = ProcessGroup.of(Evaluation())
-    assert (team.rank, team.count, team.local_rank, team.local_count) == (5, 8, 1, 4)
-    with pytest.raises(FssbenchError, match="torchrun says how many"):
+    group = ProcessGroup.of(Evaluation())
+    assert (group.rank, group.count, group.local_rank, group.local_count) == (5, 8, 1, 4)
+    with pytest.raises(FssbenchError, match="remove --devices: torchrun sets the number"):
         ProcessGroup.of(Evaluation(devices=2))
 
 
@@ -319,7 +319,7 @@ def test_a_process_whose_parent_died_stops(tmp_path):
 
 
 def test_a_process_does_not_wait_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr("fssbench.evaluation.process_group.PATIENCE", 0.0)
+    monkeypatch.setattr("fssbench.evaluation.process_group.START_TIMEOUT", 0.0)
     with pytest.raises(FssbenchError, match="the same options, versions and --out"):
         ProcessGroup(rank=1, count=2, group="g").help_with(
             tmp_path, {}, lambda chunks, shared: iter(())

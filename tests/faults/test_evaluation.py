@@ -116,7 +116,7 @@ def test_a_loader_process_dies(job, undisturbed, monkeypatch, calls):
         return original(self, image_id)
 
     monkeypatch.setattr(Shapes, "image", image)
-    one_line(attrs.evolve(job, workers=1), match="a loader process died .* to go on")
+    one_line(attrs.evolve(job, workers=1), match="a loader process died .* to resume")
     monkeypatch.undo()
     ends_well(job, undisturbed)
 
@@ -339,7 +339,8 @@ def test_runs_that_race_for_one_folder_and_one_cache(job, undisturbed, tmp_path)
     assert ends[2] == (0, "")
     assert 0 in (ends[0][0], ends[1][0])
     for code, message in ends[:2]:
-        assert code == 0 or (code == 2 and "another process is at this run" in message), message
+        refused = code == 2 and "another process uses this run folder" in message
+        assert code == 0 or refused, message
     for out in set(outs):
         assert results(out) == undisturbed
 
@@ -397,7 +398,7 @@ def test_a_matcher_that_finds_no_memory(job, undisturbed, monkeypatch, error):
         return original(self, query, support)
 
     monkeypatch.setattr(methods_for_tests.Mixer, "segment", segment)
-    one_line(job, match=r"episode \d+ .*: out of memory; run the same command again to go on")
+    one_line(job, match=r"episode \d+ .*: out of memory; run the same command again .* to resume")
     monkeypatch.undo()
     (journal,) = job.out.rglob(JOURNAL_FILE)
     assert journal.read_bytes().count(b"\n") == 1
@@ -431,6 +432,7 @@ def test_a_loader_that_finds_no_memory(job, undisturbed, monkeypatch, workers):
         raise MemoryError
 
     monkeypatch.setattr(Shapes, "image", image)
-    one_line(attrs.evolve(job, workers=workers), match="out of memory while episode .* were loaded")
+    short = attrs.evolve(job, workers=workers)
+    one_line(short, match="out of memory while loading episode .* to resume")
     monkeypatch.undo()
     ends_well(job, undisturbed)

@@ -161,18 +161,18 @@ def test_the_budget_is_honoured(shapes, batch_size):
     manifest, pipeline = manifest_of(shapes, 2), pipeline_of()
     cache = FeatureCache(pipeline, shapes, 30_000, batch_size=batch_size)
     seen = []
-    original = cache.kept.put
+    original = cache.memory.put
 
     def put(key, value):
         original(key, value)
-        seen.append(cache.kept.bytes)
+        seen.append(cache.memory.bytes)
 
-    cache.kept.put = put
+    cache.memory.put = put
     rows_of(cache, pipeline, shapes, manifest, batch_size=batch_size)
     assert max(seen) <= 30_000
     assert max(seen) > 20_000  # and used
-    held = {t.untyped_storage().data_ptr() for t in _tensors(cache.kept)}
-    assert len(held) == len(cache.kept._holders)
+    held = {t.untyped_storage().data_ptr() for t in _tensors(cache.memory)}
+    assert len(held) == len(cache.memory._holders)
 
 
 def _tensors(kept):

@@ -178,7 +178,7 @@ def test_a_full_disk_costs_a_warning(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("fssbench.inference.feature_files.write_atomically", full)
     files.write(picture(), None, features())
     files.write(picture(1), None, features())
-    assert caplog.text.count("kept in memory only") == 1
+    assert caplog.text.count("cached in memory only") == 1
 
 
 def test_evaluations_with_and_without_it_have_the_same_rows(job, tmp_path, monkeypatch):

@@ -36,14 +36,14 @@ def test_an_exploding_loss_stops(job):
 
 
 def test_loss_watch():
-    watch = LossMonitor()
-    assert watch.complaint({"a": 900.0, "total": 900.0}) == ""  # large from the start is no news
-    assert watch.complaint({"total": 1.0}) == ""
-    assert "exploded to 1e+06" in watch.complaint({"total": 1e6})
-    assert watch.complaint({"a": float("nan"), "total": 1.0}) == "loss a is NaN"
-    assert watch.complaint({"a": 1.0, "total": float("inf")}) == "loss total is infinite"
-    level = watch.level
-    assert LossMonitor(level).complaint({"total": 1e6}) == watch.complaint({"total": 1e6})
+    monitor = LossMonitor()
+    assert monitor.check({"a": 900.0, "total": 900.0}) == ""  # large from the start is no news
+    assert monitor.check({"total": 1.0}) == ""
+    assert "exploded to 1e+06" in monitor.check({"total": 1e6})
+    assert monitor.check({"a": float("nan"), "total": 1.0}) == "loss a is NaN"
+    assert monitor.check({"a": 1.0, "total": float("inf")}) == "loss total is infinite"
+    level = monitor.level
+    assert LossMonitor(level).check({"total": 1e6}) == monitor.check({"total": 1e6})
 
 
 def test_out_of_memory_says_what_to_lower(job):
@@ -126,7 +126,7 @@ def test_two_trainings_in_one_directory(job):
     )
     try:
         assert holder.stdout.readline()
-        with pytest.raises(FssbenchError, match="another process is at this training"):
+        with pytest.raises(FssbenchError, match="another process uses this training folder"):
             train(job, steps=1, validation_episodes=0, resume=True)
     finally:
         holder.kill()
@@ -164,7 +164,7 @@ def test_dry_run_writes_nothing(job):
     # Forward and two products backward: queries of 16 x 16 cells through 6 x 8 and 8 x 1 weights.
     forward = 2 * 8 * 256 * (6 * 8 + 8 * 1)
     assert 2 * forward <= found.step_flops <= 3 * forward
-    with pytest.raises(FssbenchError, match="leave --devices out"):
+    with pytest.raises(FssbenchError, match="remove --devices"):
         dry_run(job, devices=2)
 
 

@@ -33,7 +33,7 @@ def test_a_bar_on_a_terminal(job):
         assert part in text
     resumed = TrainingProgress(Console(file=io.StringIO()))
     train(job, resume=True, observers=lambda run: [resumed])
-    assert "going on after 10 steps" in resumed._console.file.getvalue()
+    assert "resuming after 10 steps" in resumed._console.file.getvalue()
 
 
 def test_metrics_that_were_cut_off(job):

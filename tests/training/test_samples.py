@@ -98,7 +98,7 @@ def test_episodes_are_loaded_as_evaluation_would(plan):
     for row, sample in enumerate(batch.samples):
         assert batch.class_ids[row] == sample.class_id
         for place, image in enumerate((sample.query, *sample.support)):
-            shown = batch.images[batch.places[row, place]]
+            shown = batch.images[batch.image_indices[row, place]]
             assert torch.equal(shown, geometry.image(plan.dataset.image(image)))
             mask = plan.dataset.mask(image, sample.class_id)
             assert torch.equal(batch.masks[row, place], geometry.mask(mask))

@@ -140,7 +140,7 @@ def test_killed_and_resumed_equals_straight(job, tmp_path):
 def test_a_finished_training_is_not_repeated(job):
     first = train(job)
     before = first.last.read_bytes()
-    with pytest.raises(FssbenchError, match="10 steps of it; go on with --resume"):
+    with pytest.raises(FssbenchError, match="10 steps of this training; continue with --resume"):
         train(job)
     again = train(job, resume=True)
     assert (again.steps, again.miou) == (first.steps, first.miou)

@@ -132,9 +132,9 @@ def test_trains_on_shapes_and_segments_afterwards(meta, tmp_path, caplog):
 
 def test_features_are_kept_and_nothing_else_changes(meta, tmp_path, monkeypatch):
     kept = weights(fssbench.train(meta).last)
-    assert plan.make_plan(meta).loader.keeps
-    monkeypatch.setattr(plan, "KEPT_BYTES", 0)
-    assert not plan.make_plan(meta).loader.keeps
+    assert plan.make_plan(meta).loader.caches
+    monkeypatch.setattr(plan, "CACHE_BYTES", 0)
+    assert not plan.make_plan(meta).loader.caches
     fresh = weights(fssbench.train(meta, out=tmp_path / "fresh").last)
     for name, tensor in kept.items():
         # Encoded singly or 16 at once: the last bits differ, and AdamW's first steps show it.
@@ -151,7 +151,7 @@ def test_a_recipe_that_augments_keeps_nothing(meta, tmp_path):
         matcher="fsdino", stage="meta", recipe=str(recipe), options=SMALL, device="cpu", workers=0,
         data_options={"images_per_split": "60"}, validation_episodes=0, out=tmp_path / "out",
     )  # fmt: skip
-    assert not plan.make_plan(job).loader.keeps
+    assert not plan.make_plan(job).loader.caches
     assert fssbench.train(job).steps == 2
 
 
