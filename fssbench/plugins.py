@@ -98,10 +98,6 @@ class Plugins:
         """The plugins that could not be loaded."""
         return [info for info in self.infos if info.error]
 
-    def name_of(self, plugin: object) -> str:
-        """How a registered plugin is called."""
-        return self.manager.get_name(plugin) or repr(plugin)
-
     def mark_broken(self, name: str, reason: str) -> None:
         """Take a plugin out whose hooks fail when they are called."""
         self.manager.unregister(name=name)
