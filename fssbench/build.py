@@ -12,6 +12,7 @@ from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
 from fssbench.matchers.matcher import Matcher
 from fssbench.metrics.metric import Metric
+from fssbench.options import configure
 from fssbench.specs import BackboneSpec, DatasetSpec, MatcherSpec, MetricSpec
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ def dataset(name: str, root: str | Path | None = None, **options: Any) -> Datase
         FssbenchError: unknown name or option, or the folder is not laid out as expected.
     """
     spec = registry.registry().get(DatasetSpec, name)
-    config = registry.configure(spec, options)
+    config = configure(spec, options)
     made = registry.load(spec)(
         root=None if root is None else Path(root), config=config, **spec.arguments
     )
@@ -66,7 +67,7 @@ def matcher(name: str, backbone: str | Backbone | BackboneInfo, **options: Any) 
         FssbenchError: unknown name or option, or the backbone lacks what the matcher needs.
     """
     spec = registry.registry().get(MatcherSpec, name)
-    config = registry.configure(spec, options)
+    config = configure(spec, options)
     if isinstance(backbone, str):
         backbone = describe(registry.registry().get(BackboneSpec, backbone))
     elif isinstance(backbone, Backbone):

@@ -1,17 +1,13 @@
-"""Names to specs, specs to objects, options to configs; and answers that help with wrong names."""
+"""The registry: names to specs, specs to implementations, and errors that list near names."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import importlib.util
-import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import attrs
-import cattrs
 
 from fssbench.errors import FssbenchError, near, one_line
 from fssbench.plugins import Plugins
@@ -23,6 +19,7 @@ from fssbench.specs import (
     ProtocolSpec,
     SamplerSpec,
     Spec,
+    resolve,
 )
 
 if TYPE_CHECKING:
@@ -123,7 +120,7 @@ def load(spec: Spec) -> Any:
     if missing:
         command = f": pip install '{spec.extra}'" if spec.extra else ""
         raise FssbenchError(f"{spec.name} needs {', '.join(missing)}, not installed{command}")
-    return _resolve(spec.factory, spec.name)
+    return resolve(spec.factory, spec.name)
 
 
 def load_importer(spec: MatcherSpec) -> Any:
@@ -139,7 +136,7 @@ def load_importer(spec: MatcherSpec) -> Any:
             f"{spec.name} cannot read files of its authors; those that can: "
             f"{', '.join(others) or 'none'}"
         )
-    return _resolve(spec.importer, spec.name)
+    return resolve(spec.importer, spec.name)
 
 
 def load_stages(spec: MatcherSpec, matcher: Matcher) -> Sequence[Stage]:
@@ -152,7 +149,7 @@ def load_stages(spec: MatcherSpec, matcher: Matcher) -> Sequence[Stage]:
     Raises:
         FssbenchError: the function that `spec` names cannot be imported.
     """
-    return tuple(_resolve(spec.stages, spec.name)(matcher)) if spec.stages else ()
+    return tuple(resolve(spec.stages, spec.name)(matcher)) if spec.stages else ()
 
 
 def load_lists(spec: ProtocolSpec) -> Any:
@@ -161,97 +158,7 @@ def load_lists(spec: ProtocolSpec) -> Any:
     Raises:
         FssbenchError: it cannot be imported, or the protocol has none.
     """
-    return _resolve(spec.lists, spec.name)
-
-
-def options_class(spec: Spec) -> type[Any] | None:
-    """The attrs class of a spec's options, or None when it takes none."""
-    return typing.cast(type[Any], _resolve(spec.config, spec.name)) if spec.config else None
-
-
-def configure(spec: Spec, options: Mapping[str, Any]) -> Any:
-    """A spec's config object from options, whose values may be text from the command line.
-
-    Raises:
-        FssbenchError: an option is unknown or its value is of the wrong kind.
-    """
-    config_class = options_class(spec)
-    if config_class is None:
-        if options:
-            raise FssbenchError(f"{spec.name} takes no options, but was given {', '.join(options)}")
-        return None
-    fields = attrs.fields_dict(config_class)
-    hints = typing.get_type_hints(config_class)
-    values = {}
-    for key, value in options.items():
-        name = key.replace("-", "_")
-        if name not in fields:
-            raise FssbenchError(
-                f"{spec.name} has no option {key!r}; {near(name, fields)}"
-                f"its options: {', '.join(fields) or 'none'}"
-            )
-        try:
-            values[name] = structure(value, hints[name])
-        except Exception as error:
-            raise FssbenchError(
-                f"option {key}={value} of {spec.name}: expected {_spell(hints[name])}"
-            ) from error
-    try:
-        return config_class(**values)
-    except (TypeError, ValueError) as error:
-        raise FssbenchError(f"options of {spec.name}: {error.args[0]}") from error
-
-
-def structure(value: Any, hint: Any) -> Any:
-    """Turn a value, perhaps text from a command line or TOML, into the type `hint`.
-
-    Raises:
-        ValueError, cattrs errors: it cannot be turned into that type.
-    """
-    if isinstance(value, str):
-        return _from_text(value, hint)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, float, bool, str):
-        if type(value) is not hint:
-            raise ValueError(value)
-        return value
-    return cattrs.structure(value, hint)
-
-
-def _from_text(text: str, hint: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if type(None) in arguments and text.lower() in ("none", ""):
-            return None
-        return _first_that_fits(text, [a for a in arguments if a is not type(None)])
-    if origin is typing.Literal:
-        return {str(choice): choice for choice in arguments}[text]
-    if origin is tuple:
-        parts = [part.strip() for part in text.split(",")] if text else []
-        if arguments[-1] is Ellipsis:
-            return tuple(_from_text(part, arguments[0]) for part in parts)
-        return tuple(_from_text(part, a) for part, a in zip(parts, arguments, strict=True))
-    if hint is bool:
-        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
-            text.lower()
-        ]
-    return cattrs.structure(text, hint)
-
-
-def _first_that_fits(text: str, hints: Sequence[Any]) -> Any:
-    for hint in hints:
-        try:
-            return _from_text(text, hint)
-        except Exception:
-            continue
-    raise ValueError(text)
-
-
-def _spell(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
+    return resolve(spec.lists, spec.name)
 
 
 def _canonical(name: str) -> str:
@@ -260,16 +167,6 @@ def _canonical(name: str) -> str:
 
 def _kind(spec_class: type[Spec]) -> str:
     return next(kind for kind, known in KINDS.items() if issubclass(spec_class, known))
-
-
-def _resolve(path: str, name: str) -> Any:
-    module_name, _, attribute = path.partition(":")
-    if not path:
-        raise FssbenchError(f"{name} has no factory, so there is nothing to make; mend its spec")
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise FssbenchError(f"{name}: cannot import {path}: {error}") from error
 
 
 _current: Registry | None = None

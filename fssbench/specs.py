@@ -6,11 +6,14 @@ neither torch nor anything optional. The implementation is imported when somebod
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
+
+from fssbench.errors import FssbenchError
 
 
 def _check_name(_: Any, attribute: attrs.Attribute[str], value: str) -> None:
@@ -141,3 +144,22 @@ class MatcherSpec(Spec):
 @attrs.frozen(kw_only=True)
 class MetricSpec(Spec):
     """A metric; its factory is called as ``factory(**arguments)``."""
+
+
+def resolve(path: str, name: str) -> Any:
+    """Import the object that a spec names as ``"package.module:Name"``.
+
+    Args:
+        path: the object.
+        name: name of the spec, for the message.
+
+    Raises:
+        FssbenchError: there is no path, or the object cannot be imported.
+    """
+    module_name, _, attribute = path.partition(":")
+    if not path:
+        raise FssbenchError(f"{name} has no factory, so there is nothing to make; mend its spec")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise FssbenchError(f"{name}: cannot import {path}: {error}") from error

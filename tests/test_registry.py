@@ -9,6 +9,7 @@ import pytest
 
 from fssbench import registry
 from fssbench.errors import FssbenchError
+from fssbench.options import configure
 from fssbench.specs import BackboneSpec, MatcherSpec, MetricSpec, ProtocolSpec
 
 
@@ -46,7 +47,7 @@ SPEC = MatcherSpec(name="it", summary="", factory="a:B", config=f"{__name__}:Opt
     ],
 )
 def test_options_are_read_from_text(options, expected):
-    assert registry.configure(SPEC, options) == Options(**expected)
+    assert configure(SPEC, options) == Options(**expected)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +64,13 @@ def test_options_are_read_from_text(options, expected):
 )
 def test_wrong_options_are_one_clear_line(options, message):
     with pytest.raises(FssbenchError, match=message) as caught:
-        registry.configure(SPEC, options)
+        configure(SPEC, options)
     assert "\n" not in str(caught.value)
 
 
 def test_a_spec_without_options_takes_none():
     with pytest.raises(FssbenchError, match="takes no options, but was given size"):
-        registry.configure(MatcherSpec(name="bare", summary="", factory="a:B"), {"size": "1"})
+        configure(MatcherSpec(name="bare", summary="", factory="a:B"), {"size": "1"})
 
 
 def test_unknown_names_answer_with_near_ones_and_all():

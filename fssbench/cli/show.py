@@ -12,6 +12,7 @@ import click
 
 from fssbench import registry
 from fssbench.cli.options import json_option, pairs, plugin_option
+from fssbench.options import options_class
 from fssbench.specs import BackboneSpec, MatcherSpec, Spec
 
 
@@ -57,13 +58,13 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
             click.echo(f"{key}: {shown}")
-    config_class = registry.options_class(spec)
+    config_class = options_class(spec)
     if config_class is not None and config_class.__doc__:
         click.echo(f"\n{inspect.cleandoc(config_class.__doc__)}")
 
 
 def _options(spec: Spec) -> dict[str, str]:
-    config_class = registry.options_class(spec)
+    config_class = options_class(spec)
     if config_class is None:
         return {}
     hints = typing.get_type_hints(config_class)

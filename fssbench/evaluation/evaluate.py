@@ -21,6 +21,7 @@ from fssbench.inference.feature_files import FeatureFiles
 from fssbench.inference.pipeline import Pipeline, choose_device
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.matcher import Matcher
+from fssbench.options import configure
 from fssbench.results.record import trained_fold
 from fssbench.runtime.memory import default_budget
 from fssbench.specs import BackboneSpec, MatcherSpec, ProtocolSpec
@@ -81,7 +82,7 @@ def prepare(job: Evaluation) -> Evaluator:
     check_lists(protocol, job.lists)
     # Everything that a slip of the finger can spoil comes before everything that takes long.
     method = known.get(MatcherSpec, job.matcher)
-    registry.configure(method, job.options)
+    configure(method, job.options)
     job = attrs.evolve(
         job, matcher=method.name, backbone=known.get(BackboneSpec, job.backbone).name
     )

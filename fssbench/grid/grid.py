@@ -18,6 +18,7 @@ from fssbench.episodes.protocol import check_lists
 from fssbench.errors import FssbenchError, near
 from fssbench.evaluation.evaluation import Evaluation
 from fssbench.matchers.checkpoint import read_checkpoint
+from fssbench.options import configure
 from fssbench.results.record import trained_fold
 from fssbench.runtime.memory import parse_size
 from fssbench.specs import BackboneSpec, MatcherSpec, ProtocolSpec
@@ -121,7 +122,7 @@ def _table_jobs(
                     **changes,
                 }
             )
-            registry.configure(known.get(MatcherSpec, matcher), evaluation.options)
+            configure(known.get(MatcherSpec, matcher), evaluation.options)
             dataset = _dataset(evaluation, datasets)
             for each in _with_checkpoints(evaluation, pattern, dataset):
                 yield Job(evaluation=each, dataset=dataset)

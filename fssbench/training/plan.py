@@ -20,6 +20,7 @@ from fssbench.errors import FssbenchError, near
 from fssbench.inference.feature_cache import feature_bytes
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.matcher import Matcher, config_of
+from fssbench.options import configure
 from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
 from fssbench.training.augment import Augmentation
 from fssbench.training.frozen_features import CACHE_BYTES
@@ -136,7 +137,7 @@ def make_plan(job: Training) -> Plan:
     )
     classes = base_classes(dataset, job.fold)
     options = {**recipe.options, **job.options}
-    registry.configure(spec, options)
+    configure(spec, options)
     init = None if job.init is None else read_checkpoint(job.init)
     if init is not None:
         _check_init(init, job)

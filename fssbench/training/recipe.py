@@ -10,8 +10,8 @@ from typing import Any, Literal, get_type_hints
 
 import attrs
 
-from fssbench import registry
 from fssbench.errors import FssbenchError, near
+from fssbench.options import structure
 from fssbench.specs import MatcherSpec
 
 
@@ -286,7 +286,7 @@ def _structure(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
                     raise ValueError(value)
                 made[key] = _structure(hint, value, f"{where[:-1]}.{key}]")
             else:
-                made[key] = registry.structure(value, hint)
+                made[key] = structure(value, hint)
         except FssbenchError:
             raise
         except Exception as error:

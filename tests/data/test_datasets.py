@@ -12,7 +12,8 @@ from fssbench.data.dataset import Dataset
 from fssbench.data.fss1000 import Fss1000Config
 from fssbench.data.pascal import PascalConfig
 from fssbench.errors import FssbenchError
-from fssbench.registry import configure, load, options_class
+from fssbench.options import configure, options_class
+from fssbench.registry import load
 
 SPECS = {spec.name: spec for spec in fssbench_datasets()}
 LAYOUTS = ["coco20i", "folder", "fss1000", "pascal5i"]

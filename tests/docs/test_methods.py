@@ -13,6 +13,7 @@ from docs_pages import DOCS, page, sections, table
 import fssbench
 from fssbench import registry
 from fssbench.backbones.describe import parameters as backbone_parameters
+from fssbench.options import configure, options_class
 from fssbench.plugins import Plugins
 from fssbench.specs import BackboneSpec, MatcherSpec
 
@@ -97,7 +98,7 @@ def test_cards_tell_the_same_things(name):
 
 @pytest.mark.parametrize("name", CARDS)
 def test_options_are_those_of_the_code(name):
-    config = registry.options_class(spec_of(name))
+    config = options_class(spec_of(name))
     hints = typing.get_type_hints(config)
     told = {row[0].strip("`"): row for row in table(card(name)["Options"])}
     assert list(told) == [field.name for field in attrs.fields(config)]
@@ -121,8 +122,8 @@ def test_rows_of_ablations_are_options_that_exist(name):
         for options in options_of(cell):
             backbone = options.pop("--backbone", None)
             assert backbone is None or registry.registry().get(BackboneSpec, backbone)
-            config = registry.configure(spec, options)
-            assert backbone or config != registry.configure(spec, {}), row
+            config = configure(spec, options)
+            assert backbone or config != configure(spec, {}), row
             configs.setdefault((config, backbone), []).append(row)
     assert len(configs) >= 5
 
@@ -147,8 +148,8 @@ def test_prototype_has_no_parameters():
 
 
 def test_the_three_models_of_uinofss_differ_as_the_card_says():
-    full = attrs.asdict(registry.configure(spec_of("uinofss"), {}))
+    full = attrs.asdict(configure(spec_of("uinofss"), {}))
     for model, _, cell in table(card("uinofss")["Paper"]):
-        config = attrs.asdict(registry.configure(spec_of(model.strip("`")), {}))
+        config = attrs.asdict(configure(spec_of(model.strip("`")), {}))
         expected = {} if cell == "defaults" else options_of(cell)[0]
         assert {name: v for name, v in config.items() if full[name] != v} == expected

@@ -1,0 +1,104 @@
+"""Options: text and TOML values to the config object of a spec."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import cattrs
+
+from fssbench.errors import FssbenchError, near
+from fssbench.specs import Spec, resolve
+
+
+def options_class(spec: Spec) -> type[Any] | None:
+    """The attrs class of a spec's options, or None when it takes none."""
+    return typing.cast(type[Any], resolve(spec.config, spec.name)) if spec.config else None
+
+
+def configure(spec: Spec, options: Mapping[str, Any]) -> Any:
+    """A spec's config object from options, whose values may be text from the command line.
+
+    Raises:
+        FssbenchError: an option is unknown or its value is of the wrong kind.
+    """
+    config_class = options_class(spec)
+    if config_class is None:
+        if options:
+            raise FssbenchError(f"{spec.name} takes no options, but was given {', '.join(options)}")
+        return None
+    fields = attrs.fields_dict(config_class)
+    hints = typing.get_type_hints(config_class)
+    values = {}
+    for key, value in options.items():
+        name = key.replace("-", "_")
+        if name not in fields:
+            raise FssbenchError(
+                f"{spec.name} has no option {key!r}; {near(name, fields)}"
+                f"its options: {', '.join(fields) or 'none'}"
+            )
+        try:
+            values[name] = structure(value, hints[name])
+        except Exception as error:
+            raise FssbenchError(
+                f"option {key}={value} of {spec.name}: expected {_spell(hints[name])}"
+            ) from error
+    try:
+        return config_class(**values)
+    except (TypeError, ValueError) as error:
+        raise FssbenchError(f"options of {spec.name}: {error.args[0]}") from error
+
+
+def structure(value: Any, hint: Any) -> Any:
+    """Turn a value, perhaps text from a command line or TOML, into the type `hint`.
+
+    Raises:
+        ValueError, cattrs errors: it cannot be turned into that type.
+    """
+    if isinstance(value, str):
+        return _from_text(value, hint)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, bool, str):
+        if type(value) is not hint:
+            raise ValueError(value)
+        return value
+    return cattrs.structure(value, hint)
+
+
+def _from_text(text: str, hint: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if type(None) in arguments and text.lower() in ("none", ""):
+            return None
+        return _first_that_fits(text, [a for a in arguments if a is not type(None)])
+    if origin is typing.Literal:
+        return {str(choice): choice for choice in arguments}[text]
+    if origin is tuple:
+        parts = [part.strip() for part in text.split(",")] if text else []
+        if arguments[-1] is Ellipsis:
+            return tuple(_from_text(part, arguments[0]) for part in parts)
+        return tuple(_from_text(part, a) for part, a in zip(parts, arguments, strict=True))
+    if hint is bool:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
+            text.lower()
+        ]
+    return cattrs.structure(text, hint)
+
+
+def _first_that_fits(text: str, hints: Sequence[Any]) -> Any:
+    for hint in hints:
+        try:
+            return _from_text(text, hint)
+        except Exception:
+            continue
+    raise ValueError(text)
+
+
+def _spell(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
