@@ -1,6 +1,6 @@
-"""Encoders from `timm`: ResNet, VGG, Swin, ViT and their kin, walked block by block.
+"""Encoders from `timm`: ResNet, VGG, Swin, ViT and similar ones, run block by block.
 
-Layers have timm's module names, with three things to know:
+Layers have timm's module names, with these conventions:
 
 * ResNet ``layer3.5`` is a block's output, ``layer3.5:pre`` the residual sum before its last ReLU.
 * VGG ``features.3`` is the output of a ReLU, ``features.3:pre`` of the convolution before it.
@@ -31,14 +31,14 @@ SHIPPED = Path(__file__).parent / "weights_shipped"
 
 
 class Step(NamedTuple):
-    """One stretch of the way through an encoder (no attrs class: torch.compile must trace it).
+    """One step of an encoder's forward pass (no attrs class: torch.compile must trace it).
 
     Attributes:
-        run: computes it, without the ReLU at its end.
-        name: the layer's name, "" when nobody may ask for it.
-        channels: of its output.
-        stride: of its output, in input pixels.
-        relu: it ends in a ReLU.
+        run: function that computes the step, without the ReLU at its end.
+        name: name of the layer, "" if it cannot be requested.
+        channels: channels of its output.
+        stride: stride of its output, in input pixels.
+        relu: true if the step ends in a ReLU.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -49,16 +49,16 @@ class Step(NamedTuple):
 
 
 class TimmBackbone(Backbone):
-    """A frozen encoder that is walked step by step, and no further than asked.
+    """A frozen encoder that runs step by step, up to the deepest requested layer.
 
     Args:
         model: the encoder, without a head; the backbone takes it over.
         name: the registered name.
         image_size: input side, in pixels, that the encoder was made for.
         multiple: input sides must be multiples of this.
-        mean: of each colour channel, in [0, 1].
+        mean: mean of each colour channel, in [0, 1].
         std: standard deviation of each colour channel, in [0, 1].
-        weights: where the weights come from.
+        weights: origin of the weights.
     """
 
     def __init__(
@@ -90,15 +90,15 @@ class TimmBackbone(Backbone):
 
     @abstractmethod
     def steps(self) -> Iterator[Step]:
-        """The way through the encoder, shallow to deep."""
+        """Yield the steps of the encoder, shallow to deep."""
 
     def to_map(self, x: Tensor, images: Tensor) -> Tensor:
-        """Bring what flows between the steps to (B, C, h, w)."""
+        """Convert the intermediate result of a step to (B, C, h, w)."""
         del images
         return x
 
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Features of some layers; see `Backbone.forward`."""
+        """Return the features of some layers; see `Backbone.forward`."""
         self.info.check(images, layers)
         wanted = set(layers)
         features: dict[str, Tensor] = {}
@@ -122,12 +122,12 @@ class ResNetBackbone(TimmBackbone):
 
     def __init__(self, model: Any, **arguments: Any) -> None:
         for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
-            for block in stage:  # the walk applies the last ReLU, so that it can stop before it
+           for block in stage:  # `forward` applies the last ReLU, so that it can stop before it
                 setattr(block, "act3" if hasattr(block, "act3") else "act2", nn.Identity())
         super().__init__(model, **arguments)
 
     def steps(self) -> Iterator[Step]:
-        """The stem, then every block of the four stages."""
+        """Yield the stem, then every block of the four stages."""
         model = self.model
         yield Step(lambda x: model.maxpool(model.act1(model.bn1(model.conv1(x)))))
         for stage in model.feature_info[1:]:
@@ -140,7 +140,7 @@ class VggBackbone(TimmBackbone):
     """The convolutions of a ``timm.models.vgg.VGG`` without batch norm."""
 
     def steps(self) -> Iterator[Step]:
-        """Each convolution, named by the ReLU after it; pooling is a nameless step."""
+        """Yield each convolution, named by the ReLU after it; pooling is a nameless step."""
         stride = 1
         for index, module in enumerate(self.model.features):
             if isinstance(module, nn.Conv2d):
@@ -154,7 +154,7 @@ class SwinBackbone(TimmBackbone):
     """A ``timm.models.swin_transformer.SwinTransformer``, for images of any size."""
 
     def steps(self) -> Iterator[Step]:
-        """Patch embedding, then each stage: patch merging, a nameless step, and its blocks."""
+        """Yield patch embedding, then for each stage patch merging (nameless) and its blocks."""
         yield Step(self.model.patch_embed)
         for stage, info in zip(self.model.layers, self.model.feature_info, strict=True):
             yield Step(stage.downsample)
@@ -163,7 +163,7 @@ class SwinBackbone(TimmBackbone):
                 yield Step(partial(_swin_block, block), name, info["num_chs"], info["reduction"])
 
     def to_map(self, x: Tensor, images: Tensor) -> Tensor:
-        """(B, h, w, C) to (B, C, h, w)."""
+        """Convert (B, h, w, C) to (B, C, h, w)."""
         del images
         return x.permute(0, 3, 1, 2).contiguous()
 
@@ -172,7 +172,7 @@ class VitBackbone(TimmBackbone):
     """A ``timm.models.vision_transformer.VisionTransformer`` with ``dynamic_img_size``."""
 
     def steps(self) -> Iterator[Step]:
-        """Embedding, the blocks, and the final norm."""
+        """Yield embedding, the blocks, and the final norm."""
         model = self.model
         channels, stride = model.embed_dim, model.patch_embed.patch_size[0]
         yield Step(lambda x: model.norm_pre(model._pos_embed(model.patch_embed(x))))
@@ -181,7 +181,7 @@ class VitBackbone(TimmBackbone):
         yield Step(model.norm, "norm", channels, stride)
 
     def to_map(self, x: Tensor, images: Tensor) -> Tensor:
-        """(B, prefix + h w, C) to (B, C, h, w)."""
+        """Convert (B, prefix + h w, C) to (B, C, h, w)."""
         stride = self.model.patch_embed.patch_size[0]
         size = (images.shape[-2] // stride, images.shape[-1] // stride)
         patches = x[:, self.model.num_prefix_tokens :].transpose(1, 2)
@@ -189,7 +189,7 @@ class VitBackbone(TimmBackbone):
 
 
 def _swin_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:
-    """A Swin block on (B, h, w, C) of any h and w.
+    """Apply a Swin block to (B, h, w, C) of any h and w.
 
     As timm's own, but padded *before* the cyclic shift, as in Swin's code for dense prediction:
     timm pads after it, so that its attention mask misses the seam where h or w is no multiple of
@@ -210,18 +210,18 @@ def _swin_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:
 
 
 def resnet(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
-    """A ResNet with ImageNet weights; files in torchvision's format fit."""
+    """Return a ResNet with ImageNet weights; files in torchvision's format fit."""
     return _from_timm(ResNetBackbone, weights, name, tag, image_size, multiple=32)
 
 
 def vgg(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
-    """A VGG with ImageNet weights; files in torchvision's format fit."""
-    # The classifier is thrown away: do not draw its hundred million weights first.
+    """Return a VGG with ImageNet weights; files in torchvision's format fit."""
+    # The classifier is discarded: do not draw its hundred million weights first.
     return _from_timm(VggBackbone, weights, name, tag, image_size, multiple=16, mlp_ratio=1 / 4096)
 
 
 def swin(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
-    """A Swin transformer; the authors' files fit."""
+    """Return a Swin transformer; the authors' files fit."""
     options = {"strict_img_size": False}
     return _from_timm(
         SwinBackbone, weights, name, tag, image_size, multiple=32, rename=_swin_names, **options
@@ -229,7 +229,7 @@ def swin(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
 
 
 def dinov2(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
-    """A DINOv2 vision transformer without registers; the authors' files fit."""
+    """Return a DINOv2 vision transformer without registers; the authors' files fit."""
     options = {"dynamic_img_size": True}
     return _from_timm(
         VitBackbone, weights, name, tag, image_size, multiple=14, rename=_dinov2_names, **options
@@ -237,21 +237,21 @@ def dinov2(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
 
 
 def tiny_resnet(*, weights: str) -> Backbone:
-    """The small ResNet whose weights come with fssbench."""
+    """Return the small ResNet whose weights ship with fssbench."""
     from fssbench.backbones import tiny
 
     return _shipped(ResNetBackbone, tiny.tiny_resnet, weights, "tiny-resnet", multiple=32)
 
 
 def tiny_vit(*, weights: str) -> Backbone:
-    """The small vision transformer whose weights come with fssbench."""
+    """Return the small vision transformer whose weights ship with fssbench."""
     from fssbench.backbones import tiny
 
     return _shipped(VitBackbone, tiny.tiny_vit, weights, "tiny-vit", multiple=8)
 
 
 def headless(model: nn.Module) -> nn.Module:
-    """Take the classifier off a timm model."""
+    """Remove the classifier of a timm model."""
     for name in ("fc", "head", "classifier", "pre_logits"):
         if hasattr(model, name):
             setattr(model, name, nn.Identity())

@@ -1,8 +1,8 @@
 """Two small encoders whose weights ship with fssbench, so that everything runs without a download.
 
 Both expect images normalised with mean 0.5 and standard deviation 0.5. They were trained by
-`tools/train_tiny_backbones.py` on procedural silhouettes that the `shapes` benchmark does not hold,
-for scenes of about 160 x 160 pixels.
+`tools/train_tiny_backbones.py` on procedural silhouettes that the `shapes` benchmark does not
+contain, for scenes of about 160 x 160 pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 
 
 def tiny_resnet() -> nn.Module:
-    """A residual network of 1.5 M parameters, without a head.
+    """Build a residual network of 1.5 M parameters, without a head.
 
     Returns:
         A `timm` ResNet with random weights. `layer1` to `layer4` have 32, 64, 112 and 128 channels
@@ -37,7 +37,7 @@ def tiny_resnet() -> nn.Module:
 
 
 def tiny_vit() -> nn.Module:
-    """A hybrid vision transformer of 1.3 M parameters, without a head.
+    """Build a hybrid vision transformer of 1.3 M parameters, without a head.
 
     Its patches are embedded by the first half of `tiny_resnet` (Dosovitskiy et al., "An Image is
     Worth 16x16 Words", ICLR 2021, section 3.1), which learns far faster than a linear embedding.

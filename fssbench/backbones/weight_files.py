@@ -1,4 +1,4 @@
-"""Weight files of strangers: nothing in them runs, and they unpack to no more than is expected."""
+"""Safe parsing of untrusted weight files: no code execution, and bounded unpacked size."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _ARRAY = b"\nbytearray\n"  # in a pickle: the name of the type that `bytearray(1
 
 
 def parse(path: Path) -> Any:
-    """What a weight file holds: tensors by name, perhaps inside of other dictionaries.
+    """Return the content of a weight file: tensors by name, perhaps in nested dictionaries.
 
-    The sizes that its directory and its arrays claim are added up before any of it is unpacked.
+    The sizes declared in its directory and its arrays are added up before anything is unpacked.
 
     Raises:
-        ValueError: it unpacks to much more than its own size, or claims what it does not have.
-        Exception: whatever its parser raises for damage, or for a pickle of more than plain values.
+        ValueError: the file unpacks to much more than its own size, or declares data it lacks.
+        Exception: any error of its parser, for damage or a pickle of more than plain values.
     """
     if path.suffix == ".safetensors":  # its parser compares all sizes with the file's
         return safetensors.torch.load_file(path, device="cpu")
@@ -44,7 +44,7 @@ def parse(path: Path) -> Any:
 def check_size(path: Path, tensors: Iterable[Tensor]) -> None:
     """Raise a `ValueError` for tensors that are no plain ones, or together too large for the file.
 
-    A pickle can spell a tensor of any shape that repeats a single number, or holds none.
+    A pickle can define a tensor of any shape that repeats a single number, or has no data.
     """
     size = 0
     for tensor in tensors:
@@ -74,7 +74,7 @@ def _numpy(path: Path) -> dict[str, Tensor]:
 
 
 def _claimed(file: Any) -> int:
-    """Bytes of the array that a header of NumPy's announces, all of which NumPy would reserve."""
+    """Return the array size in bytes from a NumPy header; NumPy would allocate all of it."""
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     version = npy.read_magic(file)
     if version not in readers:
@@ -98,11 +98,11 @@ def _torch(path: Path) -> Any:
             raise ValueError("a compressed archive, which torch never writes")
         if sum(member.file_size for member in members) > path.stat().st_size:
             raise ValueError("an archive whose members are larger than itself")
-        if archive.testzip() is not None:  # torch writes checksums, and does not look at them
+        if archive.testzip() is not None:  # torch writes checksums, but does not verify them
             raise ValueError("damaged: a checksum does not fit")
         pickles = (member for member in members if member.filename.endswith(".pkl"))
         _refuse_arrays(any(_ARRAY in archive.read(member) for member in pickles))
-    # Mapped, a storage cannot be larger than what the file has, whatever the pickle says.
+    # A memory-mapped storage cannot exceed the file's data, regardless of the pickle.
     return torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
 
 

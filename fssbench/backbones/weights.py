@@ -1,4 +1,4 @@
-"""Where the weights of an encoder come from: the hub, a file, or a seeded random generator."""
+"""Sources of an encoder's weights: the hub, a file, or a seeded random generator."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Source:
     """Weights before they are put into a module.
 
     Attributes:
-        info: where they come from, for the record.
+        info: origin of the weights, for the record.
         state: tensors by name, or None when there is nothing to read (``random``, ``none``).
     """
 
@@ -46,18 +46,18 @@ class Source:
 
 
 def resolve(weights: str, *, backbone: str, tag: str = "", shipped: Path | None = None) -> Source:
-    """Turn what the user asked for into tensors.
+    """Resolve the user's choice of weights to tensors.
 
     Args:
         weights: ``pretrained``; ``random`` (the same on every machine, and never to be ranked);
             ``none`` (nothing is read or drawn, only names and shapes are of interest); or a
             ``.safetensors``, ``.pth``, ``.pt``, ``.bin`` or ``.npz`` file.
-        backbone: who needs them, for messages.
-        tag: timm's name of the pretrained weights on the hub.
-        shipped: the file of the pretrained weights, where fssbench brings it.
+        backbone: name of the backbone, for messages.
+        tag: name of the pretrained weights on the hub, as in timm.
+        shipped: file of the pretrained weights, if fssbench ships it.
 
     Raises:
-        FssbenchError: there is no such file, it holds no weights, or the download failed.
+        FssbenchError: the file does not exist, it contains no weights, or the download failed.
     """
     if weights == NONE:
         return Source(info=WeightsInfo(source=NONE))
@@ -73,10 +73,10 @@ def resolve(weights: str, *, backbone: str, tag: str = "", shipped: Path | None 
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of an encoder's weight file by name, without its classifier's.
+    """Return the tensors of an encoder's weight file by name, without its classifier's.
 
-    Of a file whose tensors have names in ``backbone.``, such as a checkpoint that brings its
-    encoder, it is these.
+    If a file has tensors with names in ``backbone.``, such as a checkpoint that includes its
+    encoder, only these are returned.
 
     Raises:
         FssbenchError: the file is missing, of another kind, damaged, or holds no weights.
@@ -96,12 +96,12 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An encoder's tensors without those of its classifier."""
+    """Return an encoder's tensors without those of its classifier."""
     return {name: value for name, value in state.items() if not _HEADS.match(name)}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a weight file by name, without the usual wrappings.
+    """Return all tensors of a weight file by name, without the usual wrappings.
 
     Nothing in the file is executed: pickles are read with torch's ``weights_only``. Nor does it
     take more memory than a weight file may; see `fssbench.backbones.weight_files`.
@@ -131,7 +131,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def hub_entry(tag: str) -> Any:
-    """What timm knows of pretrained weights: ``mean``, ``std``, ``hf_hub_id``, ….
+    """Return timm's metadata of pretrained weights: ``mean``, ``std``, ``hf_hub_id``, ….
 
     Raises:
         FssbenchError: timm has no weights of that tag.
@@ -152,10 +152,10 @@ def build(
     """Make an encoder and fill in its weights.
 
     Args:
-        make: builds the module with random weights, without a classifier.
+        make: function that builds the module with random weights, without a classifier.
         source: the weights.
-        backbone: who needs them, for messages.
-        rename: brings the names in authors' own files to the names of the module.
+        backbone: name of the backbone, for messages.
+        rename: function that maps the names in authors' own files to the names of the module.
 
     Returns:
         The module; on the meta device (shapes without values) when `source` is ``none``.
@@ -175,7 +175,7 @@ def build(
     fitting = _fit(module.state_dict(), rename(source.state), source.info.name, backbone)
     module = module.to_empty(device="cpu")
     module.load_state_dict(fitting)
-    for part in module.modules():  # what is computed, not stored, was lost on the meta device
+    for part in module.modules():  # computed buffers were lost on the meta device
         restore = getattr(part, "init_non_persistent_buffers", None)
         if callable(restore):
             restore()
@@ -214,7 +214,7 @@ def _fit(
 
 
 def mismatch(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """How tensors differ in name and shape from what is expected: counts and examples, or ""."""
+    """Describe differences in name and shape: counts and examples; "" if there are none."""
     wrong = {
         "missing": [name for name in expected if name not in state],
         "unexpected": [name for name in state if name not in expected],
@@ -248,7 +248,7 @@ def _from_hub(tag: str, backbone: str) -> Path:
     reason = "HF_HUB_OFFLINE is set"
     if not constants.HF_HUB_OFFLINE:
         reason = "the hub does not answer"
-        # The hub's client would retry for half a minute before it says so.
+        # The hub's client would retry for half a minute before it reports that.
         if _answers(constants.ENDPOINT):
             try:
                 return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE))
@@ -270,7 +270,7 @@ def _answers(url: str) -> bool:
                 urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE
             ).close()
         except urllib.error.HTTPError:
-            pass  # an answer, if not a friendly one
+            pass  # an error response still shows that the hub is reachable
         except OSError:
             return
         answers.append(True)

@@ -6,7 +6,7 @@ from fssbench import MatcherSpec
 
 
 def fssbench_matchers() -> list[MatcherSpec]:
-    """The method."""
+    """Return the spec of HDMNet."""
     return [
         MatcherSpec(
             name="hdmnet",

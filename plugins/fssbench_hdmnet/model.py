@@ -89,7 +89,7 @@ class HdmNet(Matcher):
         self.base.requires_grad_(False)
 
     def request(self) -> FeatureRequest:
-        """Three layers of images squashed to a square; supports masked before encoding."""
+        """Request three layers of images squashed to a square; supports masked before encoding."""
         return FeatureRequest(
             layers=(self.middle, self.upper, self.deepest),
             size=self.size,
@@ -138,7 +138,7 @@ class HdmNet(Matcher):
         )
 
     def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Support:
-        """A support of one shot, without the pixels that say nothing: those of the background.
+        """Return a support of one shot, without the background's pixels, which have no effect.
 
         Args:
             features: for each requested layer (1, C, h, w), of the masked image.
@@ -157,7 +157,7 @@ class HdmNet(Matcher):
         )
 
     def join_supports(self, prepared: Sequence[Sequence[Support]]) -> Support:
-        """Images of B episodes side by side.
+        """Concatenate the images of B episodes.
 
         Args:
             prepared: B lists of K values of `prepare_support`.
@@ -184,11 +184,11 @@ class HdmNet(Matcher):
     # --- query -----------------------------------------------------------------------------------
 
     def segment(self, query: Mapping[str, Tensor], support: Support) -> Tensor:
-        """Logits of the queries.
+        """Return the logits of the queries.
 
         Args:
             query: for each requested layer (B, C, h, w).
-            support: of `embed_support`.
+            support: result of `embed_support`.
 
         Returns:
             (B, size, size), foreground minus background of the final output.
@@ -220,24 +220,24 @@ class HdmNet(Matcher):
         )
 
     def segment_prepared(self, queries: Sequence[Query], support: Support) -> Tensor:
-        """As `segment`, of prepared queries."""
+        """Return the same as `segment`, for prepared queries."""
         return self.margin(self.matched(together(queries), support).final, self.size)
 
     def outputs(
         self, query: Mapping[str, Tensor], support: Support, *, left_out: Tensor | None = None
     ) -> Outputs:
-        """All that the network finds; see `Outputs`.
+        """Return all outputs of the network; see `Outputs`.
 
         Args:
             query: as in `segment`.
-            support: of `embed_support`.
-            left_out: int64 (B,), a channel of the base learner that does not count: in training it
+            support: result of `embed_support`.
+            left_out: int64 (B,), channel of the base learner to leave out: in training it
                 is the episode's class, which is a base class.
         """
         return self.matched(self.prepare_query(query), support, left_out=left_out)
 
     def matched(self, query: Query, support: Support, *, left_out: Tensor | None = None) -> Outputs:
-        """As `outputs`, of prepared queries."""
+        """Return the same as `outputs`, for prepared queries."""
         priors = torch.cat(
             [
                 resize(prior_map(directed, vectors).view(-1, 1, *size), query.grid)
@@ -270,24 +270,24 @@ class HdmNet(Matcher):
 
     @staticmethod
     def margin(outputs: Tensor, size: int) -> Tensor:
-        """Foreground minus background at another size: (B, 2, h, w) to (B, size, size).
+        """Return foreground minus background at another size: (B, 2, h, w) to (B, size, size).
 
         Resizing is linear, so the difference may be resized instead of both.
         """
         return resize((outputs[:, 1:] - outputs[:, :1]).float(), (size, size))[:, 0]
 
     def maps(self, query: Mapping[str, Tensor], support: Support) -> dict[str, Tensor]:
-        """Correlation maps of all stages, as in figures 7, 12 and 13: (B, h, w) by caption.
+        """Return correlation maps of all stages, as in figures 7, 12 and 13: (B, h, w) by caption.
 
         Args:
             query: as in `segment`.
-            support: of `embed_support`.
+            support: result of `embed_support`.
         """
         found = self.outputs(query, support).correlations
         return {f"correlation, stage {n}": each for n, each in enumerate(found, start=1)}
 
     def _on_grid(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The two middle layers at one size: that of the second one, unless `grid` says another."""
+        """Return the two middle layers at one size: the second one's, unless `grid` is set."""
         middle, upper = features[self.middle], features[self.upper]
         size: Sequence[int] = upper.shape[-2:]
         if self.config.grid is not None:
@@ -296,6 +296,6 @@ class HdmNet(Matcher):
         return resize(middle, size), resize(upper, size)
 
     def _embedding(self, features: Mapping[str, Tensor]) -> Tensor:
-        """The base learner's, "layer 5" of the authors' code; not trained with the matcher."""
+        """Return the base learner's embedding: "layer 5" of the authors' code, not trained here."""
         with torch.no_grad():
             return self.base.embed(features[self.deepest])

@@ -1,4 +1,4 @@
-"""What the network finds."""
+"""Outputs of the network."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @attrs.frozen(eq=False)
 class Outputs:
-    """All that the network finds in B queries, before it is brought to the input's size.
+    """All outputs for B queries, before they are resized to the input's size.
 
     Attributes:
-        final: merged (B, 2, h, w), channel 1 is foreground; with the ensemble, no logits (see
+        final: merged, (B, 2, h, w), channel 1 is foreground; with the ensemble, no logits (see
             `fssbench_hdmnet.ensemble.Ensemble`), without it the same as `meta`.
         meta: logits of the matching alone, (B, 2, h, w).
         base: logits of the base learner, (B, 1 + base classes, h', w'); None without the ensemble.

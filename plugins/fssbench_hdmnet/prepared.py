@@ -1,4 +1,4 @@
-"""What is kept of supports and queries."""
+"""Prepared supports and queries."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fssbench_hdmnet.matching import Keys
 
 @attrs.frozen(eq=False)
 class Support:
-    """What a support set says.
+    """Embedding of B support sets.
 
     Attributes:
-        keys: of each stage of the pyramid, fine to coarse; pixels of all K shots side by side.
+        keys: keys of each stage of the pyramid, fine to coarse; pixels of all K shots side by side.
         prototype: mean over shots, (B, 256).
         priors: foreground vectors that priors compare with, of each shot (B, S, C): of the base
             learner's embedding, and of the deepest layer.
@@ -30,10 +30,10 @@ class Support:
 
 @attrs.frozen(eq=False)
 class Query:
-    """What of a query does not depend on its support.
+    """The support-independent part of a query.
 
     Attributes:
-        merged: the query's part of what goes into the pyramid, (B, h·w, 64).
+        merged: part of the pyramid's input that comes from the query, (B, h·w, 64).
         grid: h, w.
         directions: (B, C, h'·w') that priors compare with supports: of the base learner's
             embedding, and of the deepest layer.

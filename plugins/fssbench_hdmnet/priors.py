@@ -1,4 +1,4 @@
-"""Prior maps: how much a query pixel resembles any foreground pixel of the support."""
+"""Prior maps: largest similarity of a query pixel to the support's foreground pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fssbench_hdmnet.maps import resize_nearest
 
 
 def foreground_vectors(features: Tensor, foreground: Tensor) -> Tensor:
-    """Features of the support's foreground, of length 1; zero elsewhere.
+    """Return features of the support's foreground, of length 1; zero elsewhere.
 
     Args:
         features: high-level features, (B, K, C, h, w).
@@ -27,10 +27,10 @@ def foreground_vectors(features: Tensor, foreground: Tensor) -> Tensor:
 
 
 def distinct_vectors(vectors: Tensor) -> Tensor:
-    """Vectors of one image without those that are zero, but for one: the maximum stays the same.
+    """Drop all zero vectors of one image but one, so that the maximum stays the same.
 
     Args:
-        vectors: of `foreground_vectors`, for one image and shot, (1, S, C).
+        vectors: result of `foreground_vectors`, for one image and shot, (1, S, C).
 
     Returns:
         (1, S', C).
@@ -42,7 +42,7 @@ def distinct_vectors(vectors: Tensor) -> Tensor:
 
 
 def joined_vectors(prepared: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Vectors of B support sets side by side; shorter ones repeat their last vector.
+    """Concatenate vectors of B support sets; shorter ones repeat their last vector.
 
     Args:
         prepared: B lists of K tensors (1, S', C).
@@ -54,19 +54,19 @@ def joined_vectors(prepared: Sequence[Sequence[Tensor]]) -> list[Tensor]:
 
 
 def directions(features: Tensor) -> Tensor:
-    """Features of a query, of length 1: (B, C, h, w) to (B, C, h·w)."""
+    """Return features of a query, of length 1: (B, C, h, w) to (B, C, h·w)."""
     return functional.normalize(features.flatten(2), dim=1)
 
 
 def prior_map(query: Tensor, vectors: Sequence[Tensor]) -> Tensor:
-    """The largest cosine with the support of each shot, averaged over shots (section 3.3).
+    """Return the largest cosine with the support of each shot, averaged over shots (section 3.3).
 
     PFENet (Tian et al., TPAMI 2020, equations 3 to 5) stretches the map to [0, 1]; the authors'
     code does not.
 
     Args:
-        query: of `directions`, (B, C, h·w).
-        vectors: of each shot, as `foreground_vectors` gives them, (B, S, C).
+        query: result of `directions`, (B, C, h·w).
+        vectors: vectors of each shot, as `foreground_vectors` gives them, (B, S, C).
 
     Returns:
         (B, 1, h·w).

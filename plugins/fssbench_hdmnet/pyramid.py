@@ -18,7 +18,7 @@ LEAST_SIDE = max(_REDUCTIONS)
 
 @attrs.frozen(eq=False)
 class Level:
-    """What one stage of the pyramid gives.
+    """Output of one stage of the pyramid.
 
     Attributes:
         tokens: (N, h·w, C).
@@ -34,7 +34,7 @@ class PyramidStage(nn.Module):
 
     Args:
         channels: C of the map and of the tokens.
-        number: of the stage, 0 for the finest, which keeps the map's size; others halve it.
+        number: index of the stage, 0 for the finest, which keeps the map's size; others halve it.
         dropout: rate.
     """
 
@@ -58,7 +58,7 @@ class PyramidStage(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=EPSILON)
 
     def forward(self, maps: Tensor) -> Level:
-        """(N, C, h, w) to tokens of the same or half the size (rounded up)."""
+        """Map (N, C, h, w) to tokens of the same or half the size (rounded up)."""
         if self.embed.stride == (1, 1):
             maps = to_map(pointwise(to_tokens(maps), self.embed), maps.shape[-2:])
         else:
@@ -75,7 +75,7 @@ class Pyramid(nn.Module):
 
     Args:
         channels: C of the map and of the tokens.
-        stages: how many.
+        stages: number of stages.
         dropout: rate.
     """
 
@@ -86,7 +86,7 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> list[Level]:
-        """(N, C, h, w) to the levels, fine to coarse."""
+        """Map (N, C, h, w) to the levels, fine to coarse."""
         levels: list[Level] = []
         for stage in self.stages:
             if levels:

@@ -1,4 +1,4 @@
-"""From backbone features to the input of the pyramid: fuse, reduce, add prototype and priors."""
+"""Input of the pyramid from backbone features: fuse, reduce, add prototype and priors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Reduction(nn.Module):
     """Two backbone layers, side by side, to fewer channels.
 
     Args:
-        channels: of both layers together.
+        channels: channels of both layers together.
         dropout: probability that a channel is dropped.
     """
 
@@ -29,7 +29,7 @@ class Reduction(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, h, w) to (N, 256, h, w)."""
+        """Map (N, C, h, w) to (N, 256, h, w)."""
         reduced = functional.relu(pointwise(to_tokens(maps), self.project))
         dropped: Tensor = self.dropout(to_map(reduced, maps.shape[-2:]))
         return dropped
@@ -42,8 +42,8 @@ class Merge(nn.Module):
     everywhere, is projected once.
 
     Args:
-        channels: of what comes out.
-        priors: how many there are.
+        channels: output channels.
+        priors: number of priors.
     """
 
     def __init__(self, channels: int, *, priors: int = 0) -> None:
@@ -64,16 +64,16 @@ class Merge(nn.Module):
         return self.join(self.of_features(features), prototype, priors, sides(features))
 
     def of_features(self, features: Tensor) -> Tensor:
-        """What the features alone contribute: (N, 256, h, w) to (N, h·w, C)."""
+        """Return the contribution of the features alone: (N, 256, h, w) to (N, h·w, C)."""
         return functional.linear(to_tokens(features), self.project.weight.flatten(1)[:, :REDUCED])
 
     def join(
         self, merged: Tensor, prototype: Tensor, priors: Tensor | None, size: tuple[int, int]
     ) -> Tensor:
-        """As `forward`, from `of_features`.
+        """Return the same as `forward`, from the result of `of_features`.
 
         Args:
-            merged: of `of_features`, (N, h·w, C).
+            merged: result of `of_features`, (N, h·w, C).
             prototype: (N, 256).
             priors: (N, P, h, w), if there are any.
             size: h, w.
@@ -88,7 +88,7 @@ class Merge(nn.Module):
 
 
 def prototypes(features: Tensor, foreground: Tensor) -> Tensor:
-    """Mean of each support's foreground features.
+    """Return the mean of each support's foreground features.
 
     Args:
         features: (N, C, h, w).

@@ -59,12 +59,12 @@ class Base(Stage):
         self.layer = layer
 
     def parameters(self, matcher: Matcher, recipe: Recipe) -> Sequence[ParameterGroup]:
-        """The base learner as group ``base``; the trainer adds the group ``backbone``."""
+        """Return the base learner as group ``base``; the trainer adds the group ``backbone``."""
         del matcher, recipe
         return [ParameterGroup(name="base", parameters=list(self.learner.parameters()))]
 
     def losses(self, matcher: Any, batch: LabelledBatch) -> dict[str, Tensor]:
-        """``ce``: cross entropy, the mean over all pixels that are not ignored.
+        """Return ``ce``, the cross entropy: the mean over all pixels that are not ignored.
 
         Args:
             matcher: HDMNet, unused.
@@ -100,7 +100,7 @@ class Meta(Stage):
     inherits = MappingProxyType({"base": ("base.",)})
 
     def prepare(self, matcher: Any, context: StageContext) -> Mapping[str, Any]:
-        """Make sure that there is a base learner.
+        """Check that a base learner is available.
 
         Raises:
             FssbenchError: training does not start from a checkpoint.
@@ -114,7 +114,7 @@ class Meta(Stage):
         return {}
 
     def parameters(self, matcher: Matcher, recipe: Recipe) -> Sequence[ParameterGroup]:
-        """The groups of the authors' optimiser."""
+        """Return the parameter groups of the authors' optimiser."""
         del recipe
         net: Any = matcher
         transformer = [net.pyramid, net.matching, net.decoder]
@@ -141,14 +141,14 @@ class Meta(Stage):
         ]
 
     def training_mode(self, matcher: Matcher) -> None:
-        """Dropout on, also the base learner's; batch norm frozen."""
+        """Enable dropout, also the base learner's; freeze batch norm."""
         matcher.train()
         for module in matcher.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
 
     def losses(self, matcher: HdmNet, batch: EpisodeBatch) -> dict[str, Tensor]:
-        """Losses by name, means over all pixels of all queries that are not ignored.
+        """Return losses by name, means over all pixels of all queries that are not ignored.
 
         * ``final``, ``meta``: cross entropy of these outputs (``final`` with the ensemble only);
         * ``distillation1`` (fine) to ``distillationL`` (coarse): see `distillation_losses`;
@@ -187,7 +187,7 @@ class Meta(Stage):
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the pixels that are not 255 (ignore); 0, not NaN, where all of them are.
+    """Return the mean over pixels that are not 255 (ignore); 0, not NaN, if all of them are.
 
     Args:
         logits: float (B, classes, H, W).
@@ -198,7 +198,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin_loss(margins: Tensor, masks: Tensor) -> Tensor:
-    """Cross entropy of two channels, from their difference.
+    """Return the cross entropy of two channels, from their difference.
 
     Args:
         margins: foreground minus background, (B, S, S).

@@ -11,7 +11,7 @@ _PAPER = (
 
 
 def fssbench_matchers() -> list[MatcherSpec]:
-    """The full model and the two compact ones (section V-C3)."""
+    """Return the specs of the full model and of the two compact ones (section V-C3)."""
     return [
         MatcherSpec(
             name=name,

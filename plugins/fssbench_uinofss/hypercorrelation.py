@@ -8,7 +8,7 @@ from fssbench.nn import CenterPivotConv4d
 from fssbench_uinofss.partition import assemble, partition
 from fssbench_uinofss.vss import VssBlock
 
-_GROUPS = 4  # of the group norms, as in HSNet
+_GROUPS = 4  # groups of the group norms, as in HSNet
 
 
 class HyperCorrelation(nn.Sequential):
@@ -19,10 +19,10 @@ class HyperCorrelation(nn.Sequential):
 
     Args:
         layers: l, channels of the volume.
-        channels: l', of the refined volume. The paper does not print it; 64 gives its size of the
-            module, 0.18 M parameters (0.169 M here).
+        channels: l', channels of the refined volume. The paper does not print it; 64
+            gives its size of the module, 0.18 M parameters (0.169 M here).
         blocks: kq and ks, sides of the 4D blocks; None for ``cp4d``.
-        states: of the selective scan.
+        states: number of states of the selective scan.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class HyperCorrelation(nn.Sequential):
 
 
 class PlaneConvolution(nn.Sequential):
-    """3 x 3 over the query's and over the support's planes, added; group norm; ReLU.
+    """Sum of 3 x 3 convolutions of the query's and the support's planes; group norm; ReLU.
 
     The paper says "convolution block" and names no norm; these are HSNet's, after which the swap of
     table VI is one of the state space block alone.
 
     Args:
-        channels: of the volume.
-        out: of the result.
+        channels: channels of the volume.
+        out: channels of the result.
     """
 
     def __init__(self, channels: int, out: int) -> None:
@@ -58,13 +58,13 @@ class PlaneConvolution(nn.Sequential):
 
 
 class GlobalModelling(nn.Module):
-    """Convolution for what is near, selective scans of 4D blocks for what is far (HGMB).
+    """Local convolution and long-range selective scans of 4D blocks (HGMB).
 
     Args:
-        channels: of the volume.
-        out: of the result.
-        blocks: kq and ks.
-        states: of the selective scan.
+        channels: channels of the volume.
+        out: channels of the result.
+        blocks: kq and ks, sides of the 4D blocks.
+        states: number of states of the selective scan.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class GlobalModelling(nn.Module):
         self.vss = VssBlock(out, states=states)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """(N, channels, hq, wq, hs, ws) to (N, out, hq, wq, hs, ws)."""
+        """Map (N, channels, hq, wq, hs, ws) to (N, out, hq, wq, hs, ws)."""
         sides = volume.shape[2:]
         patches = partition(self.local(volume), *self.blocks)
         return assemble(self.vss(patches), sides, *self.blocks)

@@ -24,7 +24,8 @@ from fssbench_uinofss.prepared import PreparedSupport, Query, Support
 from fssbench_uinofss.prompts import DensePrior, SinePrompt
 from fssbench_uinofss.volume import at_places, contrasted_volume
 
-# Numbers of a refined volume that are made at once: one pair of full-size images, several small.
+# Elements of refined volumes that are computed at once: one pair of full-size images, or several
+# small ones.
 _AT_ONCE = 1 << 24
 
 
@@ -72,17 +73,17 @@ class UinoFss(Segmenter):
     # --- supports and queries --------------------------------------------------------------------
 
     def request(self) -> FeatureRequest:
-        """The adapter's layer and the last ones; images squashed to a square."""
+        """Request the adapter's layer and the last ones; images squashed to a square."""
         layers = tuple(dict.fromkeys((self.layer, *self._compared)))
         return FeatureRequest(layers=layers, size=self.size)
 
     @property
     def _compared(self) -> tuple[str, ...]:
-        """Layers of which query and support are compared, the last one last."""
+        """Return the layers in which query and support are compared, the last one last."""
         return self.deep if self.config.dense == "volume" else (self.last,)
 
     def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Support:
-        """Prompts of the supports.
+        """Return the prompts of the supports.
 
         Args:
             features: for each requested layer (B, K, C, h, w).
@@ -102,7 +103,7 @@ class UinoFss(Segmenter):
         )
 
     def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> PreparedSupport:
-        """A support of one shot, and the prototype that several shots average.
+        """Return a support of one shot, and the prototype that several shots average.
 
         Args:
             features: for each requested layer (1, C, h, w).
@@ -117,7 +118,7 @@ class UinoFss(Segmenter):
         return PreparedSupport(prototype=prototype, support=support)
 
     def join_supports(self, prepared: Sequence[Sequence[PreparedSupport]]) -> Support:
-        """Images of B episodes side by side, prompts of their mean prototypes.
+        """Concatenate the images of B episodes and compute prompts from their mean prototypes.
 
         Args:
             prepared: B lists of K values of `prepare_support`.
@@ -139,7 +140,7 @@ class UinoFss(Segmenter):
         )
 
     def prepare_query(self, features: Mapping[str, Tensor]) -> Query:
-        """What the adapter makes of a query, and its last layers.
+        """Return the adapter's embedding of a query, and its last layers.
 
         Args:
             features: for each requested layer (1, C, h, w).
@@ -150,7 +151,7 @@ class UinoFss(Segmenter):
         )
 
     def matched(self, query: Query, support: Support) -> Masks:
-        """As `masks`, of prepared queries."""
+        """Return the same as `masks`, for prepared queries."""
         if support.prototypes is not None:  # PCS
             similarity = cosine_map(query.features[-1], support.prototypes)
             return self.decoded(query, support, enlarged(similarity))
@@ -159,15 +160,15 @@ class UinoFss(Segmenter):
         return self.decoded(query, support, as_prompt(prior, self.config.prior), prior)  # eq. 11
 
     def pooled(self, query: Sequence[Tensor], support: Support) -> Tensor:
-        """Equation 10: refined volume and raw foreground correlation, averaged over the support.
+        """Average refined volume and raw foreground correlation over the support (equation 10).
 
-        Pairs of a query and a support are independent of each other, so large ones are gone through
-        one after the other (and in training computed anew for the backward pass): memory does not
+        Pairs of a query and a support are independent of each other, so large ones are processed
+        one after the other (and in training recomputed for the backward pass): memory does not
         grow with shots. For K shots the results are averaged.
 
         Args:
-            query: of the last layers, each (B, C, h, w).
-            support: of `embed_support`.
+            query: features of the last layers, each (B, C, h, w).
+            support: result of `embed_support`.
 
         Returns:
             (B, l', h, w).
@@ -194,7 +195,7 @@ class UinoFss(Segmenter):
     def _pooled_pairs(
         self, query: Sequence[Tensor], support: Sequence[Tensor], shares: Tensor
     ) -> Tensor:
-        """(N, l', h, w) of N pairs."""
+        """Return (N, l', h, w) for N pairs."""
         assert self.hypercorrelation is not None
         size = query[-1].shape[-2:]
         coarse = at_places(shares[:, None], self.config.support_places)[:, 0]
@@ -211,14 +212,14 @@ class UinoFss(Segmenter):
         return refined + self._average(raw, shares)
 
     def _average(self, volume: Tensor, shares: Tensor) -> Tensor:
-        """(N, C, hq, wq, hs, ws) to (N, C, hq, wq)."""
+        """Average (N, C, hq, wq, hs, ws) over the support to (N, C, hq, wq)."""
         if self.config.pool == "all":
             return volume.mean((-2, -1))
         weights = shares / shares.sum((1, 2), keepdim=True).clamp(min=1e-6)
         return torch.einsum("ncijkl,nkl->ncij", volume, weights.to(volume.dtype))
 
     def _numbers(self, query: Tensor, support: Tensor) -> int:
-        """Of a refined volume of one pair."""
+        """Return the number of elements in the refined volume of one pair."""
         places = 1
         for maps, side in (
             (query, self.config.query_places), (support, self.config.support_places),
@@ -235,13 +236,13 @@ class UinoFss(Segmenter):
 
 
 def last_layers(backbone: BackboneInfo, count: int) -> tuple[str, ...]:
-    """The last layers of a transformer, the last one last.
+    """Return the last layers of a transformer, the last one last.
 
-    That one is taken behind the encoder's final norm, as everywhere in FS-DINO; the others are
+    The last one is taken after the encoder's final norm, as everywhere in FS-DINO; the others are
     blocks as they are.
 
     Raises:
-        FssbenchError: it has not so many.
+        FssbenchError: the transformer has fewer layers.
     """
     blocks = [name for name in backbone.layers if name.startswith("blocks.")]
     if count > len(blocks):

@@ -1,4 +1,4 @@
-"""4D blocks of a volume, and back (section IV-D2, before equation 9)."""
+"""Partition of a volume into 4D blocks, and its inverse (section IV-D2, before equation 9)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ def partition(volume: Tensor, query_block: int, support_block: int) -> Tensor:
 
     Args:
         volume: (N, C, hq, wq, hs, ws), of any size.
-        query_block: kq, side of a block over query places.
-        support_block: ks, the same over support places.
+        query_block: kq, side of a block over query positions.
+        support_block: ks, the same over support positions.
 
     Returns:
-        (N · blocks, kq², ks², C): rows are a block's query places, columns its support places.
+        (N · blocks, kq², ks², C): rows are a block's query positions, columns its
+        support positions.
     """
     sizes = _blocks(volume.shape[2:], query_block, support_block)
     padding: list[int] = []
@@ -33,7 +34,7 @@ def partition(volume: Tensor, query_block: int, support_block: int) -> Tensor:
 
 
 def assemble(patches: Tensor, sides: Sequence[int], query_block: int, support_block: int) -> Tensor:
-    """The exact inverse of `partition`: the padding is cropped.
+    """Invert `partition` exactly; the padding is cropped.
 
     Args:
         patches: (N · blocks, kq², ks², C).
@@ -55,6 +56,6 @@ def assemble(patches: Tensor, sides: Sequence[int], query_block: int, support_bl
 
 
 def _blocks(sides: Sequence[int], query_block: int, support_block: int) -> list[tuple[int, int]]:
-    """For each of the four sides: how many blocks, and how long they are."""
+    """Return the number and the length of the blocks for each of the four sides."""
     lengths = (query_block, query_block, support_block, support_block)
     return [(-(-side // block), block) for side, block in zip(sides, lengths, strict=True)]

@@ -1,4 +1,4 @@
-"""What is kept of supports and queries."""
+"""Prepared supports and queries."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 @attrs.frozen(kw_only=True, eq=False)
 class Support:
-    """What the annotated images say.
+    """Embedding of B support sets.
 
     Attributes:
         prompts: sparse prompts, float (B, N, width).
         prototypes: mean foreground feature, float (B, C); None when volumes are made.
-        features: of the last layers, the last one last, each float (B, K, C, h, w); none without
+        features: features of the last layers, in order, each float (B, K, C, h, w); none without
             volumes.
         masks: share of foreground of each place, float (B, K, h, w).
     """
@@ -26,11 +26,11 @@ class Support:
 
 @attrs.frozen(kw_only=True, eq=False)
 class PreparedSupport:
-    """What one annotated image says by itself.
+    """Embedding of a single annotated image.
 
     Attributes:
-        prototype: mean of what the semantic prompt is made of, float (1, width); None without.
-        support: of one shot; its prompts are those of one image alone.
+        prototype: mean of the semantic prompt's input, float (1, width); None without the prompt.
+        support: support of one shot; its prompts are those of one image alone.
     """
 
     prototype: Tensor | None
@@ -39,11 +39,11 @@ class PreparedSupport:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Query:
-    """What of a query does not depend on its support.
+    """The support-independent part of a query.
 
     Attributes:
-        embedding: of the adapter, float (B, width, h, w).
-        features: of the last layers, the last one last, each float (B, C, h, w).
+        embedding: output of the adapter, float (B, width, h, w).
+        features: features of the last layers, in order, each float (B, C, h, w).
     """
 
     embedding: Tensor

@@ -21,8 +21,8 @@ class SinePrompt(nn.Module):
     function" is taken as it stands: of each number. For K shots their prototypes are averaged.
 
     Args:
-        channels: C, of the features.
-        width: of the prompt.
+        channels: C, channels of the features.
+        width: width of the prompt.
         inner: channels between the two convolutions.
     """
 
@@ -36,7 +36,7 @@ class SinePrompt(nn.Module):
         )
 
     def forward(self, features: Tensor, masks: Tensor) -> Tensor:
-        """One prompt for each support set.
+        """Return one prompt for each support set.
 
         Args:
             features: (B, K, C, h, w).
@@ -50,16 +50,16 @@ class SinePrompt(nn.Module):
         return self.prompts(prototypes.view(batch, shots, -1))
 
     def prototypes(self, features: Tensor, masks: Tensor) -> Tensor:
-        """Projected prototypes of N images: (N, C, h, w) and (N, h, w) to (N, width)."""
+        """Return projected prototypes of N images: (N, C, h, w) and (N, h, w) to (N, width)."""
         return masked_average(self.project(features), masks)
 
     def prompts(self, prototypes: Tensor) -> Tensor:
-        """Prompts of support sets: prototypes (B, K, width) to (B, 1, width)."""
+        """Return the prompts of support sets: prototypes (B, K, width) to (B, 1, width)."""
         return prototypes.mean(1, keepdim=True).sin()
 
 
 class DensePrior(nn.Module):
-    """From a volume that is averaged over support places to the prior mask (equation 11).
+    """Prior mask from a volume averaged over support positions (equation 11).
 
     "Upsampled and further projected ... a convolution followed by a sigmoid": SAM's downscaling of
     masks wants four times the features' size, so the maps are doubled twice. The paper's branch has
@@ -68,8 +68,8 @@ class DensePrior(nn.Module):
     afterwards, and one to a single channel make 0.296 M.
 
     Args:
-        channels: l', of the pooled volume.
-        widths: of the three convolutions.
+        channels: l', channels of the pooled volume.
+        widths: output channels of the three convolutions.
     """
 
     def __init__(self, channels: int, *, widths: Sequence[int] = (128, 128, 64)) -> None:
@@ -79,7 +79,7 @@ class DensePrior(nn.Module):
         self.project = nn.Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Logits of the prior mask, before the sigmoid: (B, channels, h, w) to (B, 4 h, 4 w)."""
+        """Return the prior mask's logits (no sigmoid): (B, channels, h, w) to (B, 4 h, 4 w)."""
         maps = pooled
         for doubled, convolution in zip((True, True, False), self.upsample, strict=True):
             maps = convolution(maps).relu()

@@ -1,4 +1,4 @@
-"""How UINO-FSS is trained: FS-DINO's distillation, and episodes (sections IV-C2, IV-E, V-B)."""
+"""Training stages of UINO-FSS: FS-DINO's distillation, and episodes (sections IV-C2, IV-E, V-B)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def stages(matcher: Segmenter) -> tuple[Stage, ...]:
 
 
 class Meta(fsdino.Meta):
-    """FS-DINO's, and what the option ``decoder`` trains.
+    """FS-DINO's episodic stage, with the parameters that the option ``decoder`` adds.
 
     As in the paper's count (table IV) all of SAM's decoder is among the trained parameters; those
     that the single mask does not depend on (the heads of further masks and of quality) are the
@@ -31,17 +31,17 @@ class Meta(fsdino.Meta):
     inherits = MappingProxyType({stage.name: ("adapter.",) for stage in distillation()})
 
     def decoder_groups(self, matcher: Any) -> list[ParameterGroup]:
-        """``decoder`` and ``idle``, unless the decoder is frozen."""
+        """Return the groups ``decoder`` and ``idle``, unless the decoder is frozen."""
         if matcher.config.decoder == "frozen":
             return []
         idle = ParameterGroup(name="idle", parameters=_idle(matcher), weight_decay=0.0)
         return [*super().decoder_groups(matcher), idle]
 
     def losses(self, matcher: Any, batch: EpisodeBatch) -> dict[str, Tensor]:
-        """Equations 12 to 14, at the size of the encoder's input: by the same names."""
+        """Return the losses of equations 12 to 14, by name, at the size of the encoder's input."""
         losses = super().losses(matcher, batch)
         if matcher.config.decoder == "trained":
-            # Data parallelism wants a gradient, if of zero, for all that is trained.
+            # Data parallelism needs a gradient, even zero, for every trained parameter.
             losses["dice"] = losses["dice"] + sum(0 * each.sum() for each in _idle(matcher))
         return losses
 

@@ -14,7 +14,7 @@ from fssbench.nn import correlation
 def contrasted_volume(
     query: Sequence[Tensor], support: Sequence[Tensor], masks: Tensor, *, contrast: bool = True
 ) -> Tensor:
-    """Cosines with the support's foreground minus those with its background, layer by layer.
+    """Return cosines with the support's foreground minus those with its background, by layer.
 
     The paper's mask is 0 or 1, so a place has a cosine with either the foreground or the
     background feature there, and 0 with the other (equations 4 to 6). Here a place's mask is the
@@ -38,7 +38,7 @@ def contrasted_volume(
 
 
 def at_places(features: Tensor, places: int | None) -> Tensor:
-    """Average features to a grid: (N, C, h, w) to (N, C, places, places); None leaves them."""
+    """Average features (N, C, h, w) to (N, C, places, places); None returns them unchanged."""
     if places is None or features.shape[-2:] == (places, places):
         return features
     return functional.adaptive_avg_pool2d(features, places)

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from fssbench.nn import selective_scan
 
 DIRECTIONS = 4
-# Numbers of a tensor of some patches that are processed together; and how many are too many to be
-# remembered for the backward pass.
+# Tensor elements of the patches that are processed together, and the number of elements above
+# which the backward pass recomputes them.
 _AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 25}
 _REMEMBERED = {"cpu": 1 << 23, "cuda": 1 << 25}
 _LEAST_STEP, _MOST_STEP = 1e-3, 1e-1
@@ -28,9 +28,9 @@ class VssBlock(nn.Module):
     0.18 M being 0.01 M off.
 
     Args:
-        channels: of a patch.
-        states: of each channel.
-        wider: of the feed-forward network.
+        channels: channels of a patch.
+        states: number of states of each channel.
+        wider: expansion factor of the feed-forward network.
     """
 
     def __init__(self, channels: int, *, states: int = 1, wider: int = 4) -> None:
@@ -45,9 +45,9 @@ class VssBlock(nn.Module):
         )
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Process patches; none sees another.
+        """Process patches independently of each other.
 
-        They are gone through some at a time, and when there are many, those are computed anew in
+        They are processed some at a time, and when there are many, they are recomputed in
         the backward pass, so memory hardly grows with their number.
 
         Args:
@@ -75,19 +75,19 @@ class VssBlock(nn.Module):
 
 
 class CrossScan(nn.Module):
-    """A patch as four sequences, scanned and added up again (VMamba's SS2D, section 4.2).
+    """Sum of selective scans of a patch in four directions (VMamba's SS2D, section 4.2).
 
     Row by row, column by column, and both backwards; each direction has its own parameters.
 
     Args:
-        channels: of a patch.
-        states: of each channel.
+        channels: channels of a patch.
+        states: number of states of each channel.
     """
 
     def __init__(self, channels: int, *, states: int = 1) -> None:
         super().__init__()
         self.states = states
-        self.rank = math.ceil(channels / 16)  # of the projection to step sizes
+        self.rank = math.ceil(channels / 16)  # rank of the projection to step sizes
         self.project_in = nn.Linear(channels, channels, bias=False)
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.select = nn.Parameter(torch.empty(DIRECTIONS, channels, self.rank + 2 * states))
@@ -102,7 +102,7 @@ class CrossScan(nn.Module):
         self._reset()
 
     def _reset(self) -> None:
-        """Mamba's start: steps between 0.001 and 0.1, evenly on a logarithmic scale."""
+        """Initialise as Mamba does: steps from 0.001 to 0.1, evenly on a logarithmic scale."""
         nn.init.uniform_(self.select, -(self.select.shape[1] ** -0.5), self.select.shape[1] ** -0.5)
         nn.init.uniform_(self.steps, -(self.rank**-0.5), self.rank**-0.5)
         low, high = math.log(_LEAST_STEP), math.log(_MOST_STEP)
@@ -111,11 +111,11 @@ class CrossScan(nn.Module):
             self.step_bias.copy_(step + torch.log(-torch.expm1(-step)))  # softplus's inverse
 
     def forward(self, patches: Tensor) -> Tensor:
-        """(P, h, w, channels) to the same shape."""
+        """Scan patches (P, h, w, channels); the shape stays the same."""
         _, height, width, channels = patches.shape
         x = self.project_in(patches).permute(0, 3, 1, 2)
         x = functional.silu(self.depthwise(x)).permute(0, 2, 3, 1)
-        # Time first, as the scan without a kernel wants it: (L, P, 4, channels).
+        # Time first, as the scan without a kernel needs it: (L, P, 4, channels).
         rows = x.flatten(1, 2).transpose(0, 1)
         columns = x.transpose(1, 2).flatten(1, 2).transpose(0, 1)
         sequences = torch.stack([rows, columns, rows.flip(0), columns.flip(0)], 2)
@@ -146,6 +146,6 @@ class CrossScan(nn.Module):
 
 
 def _diagonal(blocks: Tensor) -> Tensor:
-    """(4, a, b) to (4 a, 4 b), zero but for the blocks."""
+    """Build a block-diagonal matrix: (4, a, b) to (4 a, 4 b)."""
     matrix: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
     return matrix
