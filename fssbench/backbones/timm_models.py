@@ -122,7 +122,7 @@ class ResNetBackbone(TimmBackbone):
 
     def __init__(self, model: Any, **arguments: Any) -> None:
         for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
-           for block in stage:  # `forward` applies the last ReLU, so that it can stop before it
+            for block in stage:  # `forward` applies the last ReLU, so that it can stop before it
                 setattr(block, "act3" if hasattr(block, "act3") else "act2", nn.Identity())
         super().__init__(model, **arguments)
 
