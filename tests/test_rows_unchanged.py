@@ -77,7 +77,13 @@ def rows_of(cell, folder):
     return pandas.read_csv(outcome.folder / "rows.csv.gz", dtype={"query": str})
 
 
-@pytest.mark.parametrize("cell", CELLS)
+SLOW = ("fsdino-5shot", "hdmnet-5shot", "uinofss-1shot", "uinofss-5shot")
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "cell", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in CELLS]
+)
 def test_rows_are_as_before(cell, tmp_path):
     before = json.loads(FILE.read_text())
     expected = before["rows"][cell]
