@@ -260,7 +260,7 @@ def test_a_directory_of_another_run(job):
     identity = json.loads((result.folder / "run.json").read_text())
     identity["torch"] = "1.0"
     (result.folder / "run.json").write_text(json.dumps(identity))
-    with pytest.raises(FssbenchError, match=r'differs in torch \(torch: "1.0" there'):
+    with pytest.raises(FssbenchError, match=r'differs in torch \(torch: "1.0" in the folder'):
         evaluate(job)
 
 
