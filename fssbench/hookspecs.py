@@ -106,12 +106,16 @@ def fssbench_episodes_measured(
     rows: pandas.DataFrame,
     predictions: Sequence[Tensor],
 ) -> None:
-    """A chunk was computed as a whole.
+    """A chunk was measured as a whole.
+
+    Chunks are cut from the visiting order of `fssbench.episodes.chunks` (by class, query, supports
+    and index), not from the order of the manifest. Several processes finish them in any order, and
+    a resumed run measures only the missing ones.
 
     Args:
         run: the evaluation.
-        chunk: the chunk's number in the manifest, from 0.
-        episodes: its episodes, in manifest order.
+        chunk: number of the chunk in the visiting order, from 0.
+        episodes: its episodes, in the visiting order.
         rows: one row for each of them (columns ``index, class_id, query`` and the metrics').
         predictions: one bool (H, W) tensor for each of them, at the size that was scored.
     """

@@ -28,7 +28,7 @@ class ChunkTask:
 
     Attributes:
         chunk: number of the chunk.
-        episodes: episodes of the chunk, in manifest order.
+        episodes: episodes of the chunk, in the visiting order.
         images: (image id, class id or None) of the images that must be encoded. With a class id,
             the mask of that class is loaded too, to hide the background before encoding.
     """
