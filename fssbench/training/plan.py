@@ -21,6 +21,7 @@ from fssbench.inference.feature_cache import feature_bytes
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.matcher import Matcher, config_of
 from fssbench.options import configure
+from fssbench.results.record import trained_fold
 from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
 from fssbench.training.augment import Augmentation
 from fssbench.training.frozen_features import CACHE_BYTES
@@ -270,8 +271,8 @@ def _check_init(init: Checkpoint, job: Training) -> None:
             raise FssbenchError(
                 f"--init {init.name}: it was trained as {what} {init.header[what]!r}, not {asked!r}"
             )
-    trained = init.header.get("fold")
-    if init.header.get("dataset") in (None, job.dataset) and trained not in (None, job.fold):
+    trained = trained_fold(init.header, job.dataset)
+    if trained not in (None, job.fold):
         raise FssbenchError(
             f"--init {init.name}: it was trained for fold {trained}, so it has seen the classes of "
             f"fold {job.fold}"

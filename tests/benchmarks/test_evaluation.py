@@ -1,6 +1,6 @@
 """Evaluation with everything kept against the plain loop, side by side: ``tox -e bench``.
 
-Same model, same episodes, one run: a few episodes of the plain loop between a few of the harness,
+Same model, same episodes, one run: a few episodes of the plain loop between a few of ours,
 so that whatever else the machine does hits both. Sizes: see `bench_data`. The table is printed at
 the end. CPU seconds (of all cores together) are what is compared: they do not depend on what other
 programs do.

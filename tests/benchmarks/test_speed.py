@@ -155,7 +155,7 @@ def test_counting_pixels(benchmark):
 
 
 @pytest.mark.parametrize("shots", [1, 5])
-def test_harness_overhead_of_1000_episodes(benchmark, pascal, tmp_path, shots):
+def test_evaluation_overhead_of_1000_episodes(benchmark, pascal, tmp_path, shots):
     """All that an evaluation does but the model, with features cached: at most 3 ms an episode.
 
     Reading and resizing masks, resizing logits, counting, rows, journal. Divide the time by 1,000.

@@ -83,7 +83,7 @@ def test_files_rows_and_record(job):
 
 
 def test_rows_equal_a_plain_loop(job):
-    """The whole harness against twenty lines without cache, batches, journal or workers."""
+    """A whole evaluation against twenty lines without cache, batches, journal or workers."""
     (result,) = evaluate(attrs.evolve(job, matcher="prototype", options={"layer": "cells8"}))
     rows = read_rows(result.folder / "rows.csv.gz")
     manifest = Manifest.read(result.folder / "manifest.jsonl.gz")

@@ -116,7 +116,10 @@ def test_a_loader_process_dies(job, undisturbed, monkeypatch, calls):
         return original(self, image_id)
 
     monkeypatch.setattr(Shapes, "image", image)
-    one_line(attrs.evolve(job, workers=1), match="a loader process died .* to resume")
+    one_line(
+        attrs.evolve(job, workers=1),
+        match="a loader process died .* run the same command again to resume",
+    )
     monkeypatch.undo()
     ends_well(job, undisturbed)
 
@@ -398,7 +401,8 @@ def test_a_matcher_that_finds_no_memory(job, undisturbed, monkeypatch, error):
         return original(self, query, support)
 
     monkeypatch.setattr(methods_for_tests.Mixer, "segment", segment)
-    one_line(job, match=r"episode \d+ .*: out of memory; run the same command again .* to resume")
+    again = "run the same command again with a lower --cache-memory .* to resume"
+    one_line(job, match=rf"episode \d+ .*: out of memory; {again}")
     monkeypatch.undo()
     (journal,) = job.out.rglob(JOURNAL_FILE)
     assert journal.read_bytes().count(b"\n") == 1
@@ -433,6 +437,6 @@ def test_a_loader_that_finds_no_memory(job, undisturbed, monkeypatch, workers):
 
     monkeypatch.setattr(Shapes, "image", image)
     short = attrs.evolve(job, workers=workers)
-    one_line(short, match="out of memory while loading episode .* to resume")
+    one_line(short, match="out of memory while loading episode .* fewer --workers to resume")
     monkeypatch.undo()
     ends_well(job, undisturbed)
