@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fssbench.importing import Imported
     from fssbench.inference.pipeline import choose_device
     from fssbench.inference.predictor import Prediction, Predictor
-    from fssbench.matchers.matcher import FeatureRequest, Matcher
+    from fssbench.matchers.matcher import FeatureRequest, Matcher, SupportSet, embed_episodes
     from fssbench.metrics.metric import Metric
     from fssbench.results.record import Record
     from fssbench.training.recipe import Recipe
@@ -83,6 +83,8 @@ _LAZY = {
     "Imported": "fssbench.importing",
     "FeatureRequest": "fssbench.matchers.matcher",
     "Matcher": "fssbench.matchers.matcher",
+    "SupportSet": "fssbench.matchers.matcher",
+    "embed_episodes": "fssbench.matchers.matcher",
     "Recipe": "fssbench.training.recipe",
     "EpisodeBatch": "fssbench.training.stage",
     "ImageBatch": "fssbench.training.stage",
@@ -131,6 +133,7 @@ __all__ = [
     "SamplerSpec",
     "Stage",
     "StageContext",
+    "SupportSet",
     "Training",
     "TrainingRun",
     "WeightsInfo",
@@ -138,6 +141,7 @@ __all__ = [
     "build_manifest",
     "choose_device",
     "dataset",
+    "embed_episodes",
     "evaluate",
     "hookimpl",
     "matcher",

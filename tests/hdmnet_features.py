@@ -55,7 +55,7 @@ def part(maps, *index):
 
 def run(matcher, query, support, masks):
     with torch.no_grad():
-        return matcher.segment(query, matcher.embed_support(support, masks))
+        return matcher(query, support, masks)
 
 
 def episodes(batch=2, shots=1, **changes):

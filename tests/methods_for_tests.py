@@ -79,11 +79,11 @@ class Mixer(Matcher):
     def request(self):
         return FeatureRequest(layers=("cells4",), size=64)
 
-    def embed_support(self, features, masks):
-        share = functional.avg_pool2d((masks == 1).flatten(0, 1).float()[:, None], 4)
-        share = share.unflatten(0, masks.shape[:2])
+    def embed_support(self, support):
+        share = functional.avg_pool2d((support.masks == 1).flatten(0, 1).float()[:, None], 4)
+        share = share.unflatten(0, support.masks.shape[:2])
         total = share.sum((1, 2, 3, 4)).clamp(min=1e-6)
-        return (features["cells4"] * share).sum((1, 3, 4)) / total[:, None]
+        return (support.features["cells4"] * share).sum((1, 3, 4)) / total[:, None]
 
     def segment(self, query, support):
         distance = (query["cells4"] - support[:, :, None, None]).norm(dim=1)

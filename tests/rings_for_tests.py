@@ -104,7 +104,7 @@ class Nothing(Matcher):
     def request(self):
         return FeatureRequest(layers=("cells4",), size=64)
 
-    def embed_support(self, features, masks):
+    def embed_support(self, support):
         return None
 
     def segment(self, query, support):
@@ -129,7 +129,8 @@ class Greyest(Matcher):
     def request(self):
         return FeatureRequest(layers=("cells4",), size=64, resize=self.config.resize)
 
-    def embed_support(self, features, masks):
+    def embed_support(self, support):
+        features, masks = support.features, support.masks
         share = functional.avg_pool2d((masks == 1).flatten(0, 1).float()[:, None], 4)
         share = share.unflatten(0, masks.shape[:2])
         level = features["cells4"].mean(2, keepdim=True)

@@ -101,9 +101,7 @@ class Meta(Stage):
         self._fail(matcher.config)
         assert len(batch.classes) == 15
         assert set(batch.class_ids.tolist()) <= set(batch.classes)
-        logits = matcher.segment(
-            batch.query, matcher.embed_support(batch.support, batch.support_masks)
-        )
+        logits = matcher(batch.query, batch.support, batch.support_masks)
         truth = functional.adaptive_avg_pool2d(
             (batch.query_masks == 1).float()[:, None], logits.shape[-2:]
         )[:, 0]

@@ -33,7 +33,7 @@ from fssbench.inference.lookahead_cache import LookaheadCache
 from fssbench.inference.pipeline import Features, Pipeline
 from fssbench.results.record import RECORD_FILE
 
-STEPS = ("encode", "prepare_support", "join_supports", "prepare_query", "segment")
+STEPS = ("encode", "prepare_support", "embed_support", "prepare_query", "segment")
 _UNIT = 1 << 10
 """Bytes that one byte of a simulated feature represents."""
 _UNLIMITED = 1 << 62
@@ -159,7 +159,7 @@ def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) ->
         len(images) * sizes.get("encode", 0)
         + len(queries) * sizes.get("prepare_query", 0)
         + len(supports) * sizes.get("prepare_support", 0)
-        + len({tuple(episode.supports()) for episode in episodes}) * sizes.get("join_supports", 0)
+        + len({tuple(episode.supports()) for episode in episodes}) * sizes.get("embed_support", 0)
     )
     return Estimate(
         matcher=evaluator.job.matcher,
@@ -207,10 +207,10 @@ class _TimedPipeline(Pipeline):
         self._measure_size("prepare_support", prepared, features)
         return prepared
 
-    def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Any:
-        with self._clock("join_supports"):
-            joined = super().join_supports(prepared)
-        self._measure_size("join_supports", joined, prepared)
+    def embed_support(self, prepared: Sequence[Sequence[Any]]) -> Any:
+        with self._clock("embed_support"):
+            joined = super().embed_support(prepared)
+        self._measure_size("embed_support", joined, prepared)
         return joined
 
     def prepare_query(self, features: Features) -> Any:
@@ -219,9 +219,9 @@ class _TimedPipeline(Pipeline):
         self._measure_size("prepare_query", prepared, features)
         return prepared
 
-    def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
+    def segment(self, queries: Sequence[Any], support: Any) -> Tensor:
         with self._clock("segment"):
-            return super().segment_prepared(queries, support)
+            return super().segment(queries, support)
 
     @contextmanager
     def _clock(self, step: str) -> Iterator[None]:
@@ -307,13 +307,13 @@ class _SimulatedPipeline:
         del mask
         return self._result("prepare_support", features)
 
-    def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Any:
-        return self._result("join_supports", prepared)
+    def embed_support(self, prepared: Sequence[Sequence[Any]]) -> Any:
+        return self._result("embed_support", prepared)
 
     def prepare_query(self, features: Features) -> Any:
         return self._result("prepare_query", features)
 
-    def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
+    def segment(self, queries: Sequence[Any], support: Any) -> Tensor:
         del support
         self.calls["segment"] += 1
         return torch.zeros(len(queries), 1, 1)

@@ -38,8 +38,8 @@ def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
     with flop_counter() as encoding:
         features = pipeline.encode(image, keep)[0]
     with _without_gradients(pipeline.matcher), flop_counter() as matching:
-        support = pipeline.embed_support([[features] * shots], mask.expand(1, shots, -1, -1))
-        pipeline.segment([features], support)
+        support = pipeline.support_of([features] * shots, mask.expand(shots, -1, -1))
+        pipeline.logits_of([features], support)
     each = encoding.get_total_flops() // pipeline.encode_batch
     return int((shots + 1) * each + matching.get_total_flops())
 

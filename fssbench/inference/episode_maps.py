@@ -34,9 +34,9 @@ class EpisodeMaps:
         masks = torch.stack([geometry.mask(dataset.mask(*key)) for key in shown])
         images = torch.stack([geometry.image(dataset.image(image)) for image, _ in shown])
         keep = list(masks) if pipeline.request.mask_support else None
-        support = pipeline.embed_support([pipeline.encode(images, keep)], masks[None])
+        support = pipeline.support_of(pipeline.encode(images, keep), masks)
         image = dataset.image(episode.query)
-        query = pipeline.encode(geometry.image(image)[None])
+        query = [pipeline.prepare_query(pipeline.encode(geometry.image(image)[None])[0])]
         return {
             caption: geometry.restore(self._at_input_size(each[0]), *image.shape[-2:]).cpu()
             for caption, each in pipeline.maps(query, support).items()

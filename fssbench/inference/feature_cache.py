@@ -140,17 +140,17 @@ class OpenChunk:
         if len(episodes) == 1:
             support = self._set(episodes[0], batch.start)
         else:
-            support = self._pipeline.join_supports(
+            support = self._pipeline.embed_support(
                 [self._supports(e, position) for e, position in zip(episodes, batch, strict=True)]
             )
         queries = [self._query(episode) for episode in episodes]
-        return self._pipeline.segment_prepared(queries, support)
+        return self._pipeline.segment(queries, support)
 
     def _set(self, episode: Episode, position: int) -> Any:
         key = set_key(episode)
         found = self._cache.memory.get(key)
         if found is None:
-            found = self._pipeline.join_supports([self._supports(episode, position)])
+            found = self._pipeline.embed_support([self._supports(episode, position)])
             if self._cache._joined:
                 self._cache.memory.put(key, found)
         return found

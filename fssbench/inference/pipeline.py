@@ -12,7 +12,7 @@ from torch import Tensor
 from fssbench.backbones.backbone import Backbone
 from fssbench.data.geometry import Geometry
 from fssbench.errors import FssbenchError
-from fssbench.matchers.matcher import Matcher
+from fssbench.matchers.matcher import Matcher, as_batch, as_support
 from fssbench.nn.exact import exact_float32
 
 Precision = Literal["fp32", "bf16"]
@@ -129,59 +129,26 @@ class Pipeline:
         return rounded
 
     @torch.inference_mode()
-    def embed_support(self, supports: Sequence[Sequence[Features]], masks: Tensor) -> Any:
-        """Embed B support sets.
-
-        Args:
-            supports: features of the K support images of each of B episodes.
-            masks: uint8 (B, K, S, S).
-        """
-        stacked = {
-            layer: torch.stack([torch.stack([f[layer] for f in shots]) for shots in supports])
-            for layer in self.request.layers
-        }
-        stacked = self._widened(stacked)
-        with self._computing():
-            return self.matcher.embed_support(stacked, masks.to(self.device))
-
-    @torch.inference_mode()
-    def segment(self, queries: Sequence[Features], support: Any) -> Tensor:
-        """Return the logits of B queries: float32 (B, h', w').
-
-        Raises:
-            FssbenchError: the logits have a wrong shape, or are not finite.
-        """
-        stacked = {layer: torch.stack([f[layer] for f in queries]) for layer in self.request.layers}
-        with self._computing():
-            logits = self.matcher.segment(self._widened(stacked), support)
-        checked = _shaped(logits, len(queries))
-        if not finite(checked).all():
-            raise FssbenchError(NOT_FINITE)
-        return checked
-
-    # The same in four steps: those that depend on a single image run once for all its episodes.
-
-    @torch.inference_mode()
     def prepare_support(self, features: Features, mask: Tensor) -> Any:
         """Prepare one support image from its features and its mask, uint8 (S, S)."""
         own = mask.to(self.device, copy=True)[None]
         with self._computing():
-            return self.matcher.prepare_support(self._single(features), own)
+            return _only(self.matcher.prepare_support(self._single(features), own), "support")
 
     @torch.inference_mode()
-    def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Any:
-        """Embed B support sets from B lists of K prepared support images."""
+    def embed_support(self, prepared: Sequence[Sequence[Any]]) -> Any:
+        """Embed B support sets of K prepared support images."""
         with self._computing():
-            return self.matcher.join_supports(prepared)
+            return self.matcher.embed_support(as_support(prepared))
 
     @torch.inference_mode()
     def prepare_query(self, features: Features) -> Any:
         """Compute the support-independent part of a query."""
         with self._computing():
-            return self.matcher.prepare_query(self._single(features))
+            return _only(self.matcher.prepare_query(self._single(features)), "query")
 
     @torch.inference_mode()
-    def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
+    def segment(self, queries: Sequence[Any], support: Any) -> Tensor:
         """Return the logits of B prepared queries, float32 (B, h', w').
 
         The caller must check with `finite` that they are finite: a check here would synchronize
@@ -191,16 +158,35 @@ class Pipeline:
             FssbenchError: the logits have a wrong shape.
         """
         with self._computing():
-            logits = self.matcher.segment_prepared(queries, support)
-        return _shaped(logits, len(queries))
+            logits = self.matcher.segment(as_batch(queries), support)
+        if logits.ndim != 3 or len(logits) != len(queries):
+            raise FssbenchError(
+                f"segment gave logits of shape {tuple(logits.shape)}; expected "
+                f"({len(queries)}, h, w), foreground minus background"
+            )
+        return logits.float()
 
     @torch.inference_mode()
-    def maps(self, queries: Sequence[Features], support: Any) -> dict[str, Tensor]:
-        """Return the maps of B queries: float32 (B, h, w) by caption; see `Matcher.maps`."""
-        stacked = {layer: torch.stack([f[layer] for f in queries]) for layer in self.request.layers}
+    def maps(self, queries: Sequence[Any], support: Any) -> dict[str, Tensor]:
+        """Return the maps of B prepared queries: float32 (B, h, w) by caption."""
         with self._computing():
-            found = self.matcher.maps(self._widened(stacked), support)
+            found = self.matcher.maps(as_batch(queries), support)
         return {caption: each.float() for caption, each in found.items()}
+
+    def support_of(self, supports: Sequence[Features], masks: Tensor) -> Any:
+        """Embed one support set: K supports with masks uint8 (K, S, S)."""
+        return self.embed_support([list(map(self.prepare_support, supports, masks))])
+
+    def logits_of(self, queries: Sequence[Features], support: Any) -> Tensor:
+        """Prepare and segment B queries: float32 (B, h', w').
+
+        Raises:
+            FssbenchError: the logits have a wrong shape, or are not finite.
+        """
+        logits = self.segment(list(map(self.prepare_query, queries)), support)
+        if not finite(logits).all():
+            raise FssbenchError(NOT_FINITE)
+        return logits
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
@@ -211,12 +197,9 @@ class Pipeline:
             yield
 
     def _single(self, features: Features) -> dict[str, Tensor]:
-        """Return features of one image as a batch of one."""
-        return self._widened({name: maps[None] for name, maps in features.items()})
-
-    def _widened(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Convert rounded features back to float32."""
-        return {name: maps.float() if self.half else maps for name, maps in features.items()}
+        """Return features of one image as a batch of one, rounded ones as float32."""
+        batch = {name: maps[None] for name, maps in features.items()}
+        return {name: maps.float() for name, maps in batch.items()} if self.half else batch
 
 
 NOT_FINITE = "segment gave logits that are NaN or infinite"
@@ -227,10 +210,10 @@ def finite(logits: Tensor) -> Tensor:
     return torch.isfinite(logits).flatten(1).all(1)
 
 
-def _shaped(logits: Tensor, count: int) -> Tensor:
-    if logits.ndim != 3 or len(logits) != count:
+def _only(prepared: Any, kind: str) -> Any:
+    if not isinstance(prepared, list | tuple) or len(prepared) != 1:
         raise FssbenchError(
-            f"segment gave logits of shape {tuple(logits.shape)}; expected "
-            f"({count}, h, w), foreground minus background"
+            f"prepare_{kind} gave {type(prepared).__name__} for one image; expected a list of one "
+            "value for each image (fssbench.nn.separate divides a batch)"
         )
-    return logits.float()
+    return prepared[0]

@@ -153,7 +153,7 @@ class Predictor:
             )[0]
             for image, square in zip(images, squares, strict=True)
         ]
-        self._support = self.pipeline.embed_support([encoded], torch.stack(squares)[None])
+        self._support = self.pipeline.support_of(encoded, torch.stack(squares))
 
     def predict(self, image: Tensor) -> Prediction:
         """Segment an image.
@@ -170,7 +170,7 @@ class Predictor:
             raise FssbenchError(f"the image has shape {tuple(image.shape)}; expected (3, H, W)")
         geometry = self.pipeline.geometry
         query = self.pipeline.encode(geometry.image(_checked(image))[None])
-        logits = self.pipeline.segment(query, self._support)[0]
+        logits = self.pipeline.logits_of(query, self._support)[0]
         mask = geometry.restore(logits, *image.shape[-2:]) > 0
         return Prediction(logits=logits.cpu(), mask=mask.cpu())
 

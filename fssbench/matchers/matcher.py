@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from fssbench.backbones.backbone import BackboneInfo
-from fssbench.matchers.prepared import PreparedSupport
 from fssbench.nn import together
 
 
@@ -36,11 +35,29 @@ class FeatureRequest:
     mask_support: bool = False
 
 
+@attrs.frozen(eq=False)
+class SupportSet:
+    """Annotated images of a batch of episodes.
+
+    Attributes:
+        features: float (B, K, C, h, w) tensors by requested layer.
+        masks: uint8 (B, K, H, W) of 0, 1 and 255 (ignore), at the encoder's input size.
+    """
+
+    features: Mapping[str, Tensor]
+    masks: Tensor
+
+
 class Matcher(nn.Module, ABC):
     """A few-shot segmentation method on top of a frozen backbone.
 
-    A matcher maps features to logits and holds no parameter of the backbone. Subclasses take the
-    keyword arguments ``config`` and ``backbone``.
+    A matcher maps features to logits and holds no parameter of the backbone. Evaluation, training
+    and prediction call the same methods: `prepare_support` and `prepare_query` once for each image,
+    then `embed_support` and `segment` for the episodes. Most methods write `request`,
+    `embed_support` and `segment`; one that overrides a ``prepare`` method processes an image once
+    for all its episodes.
+
+    Subclasses take the keyword arguments ``config`` and ``backbone``.
 
     Args:
         config: options object of the method's spec, or None.
@@ -56,24 +73,55 @@ class Matcher(nn.Module, ABC):
     def request(self) -> FeatureRequest:
         """Return the features that the matcher needs and the size of the encoder's input."""
 
-    @abstractmethod
-    def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Any:
-        """Embed annotated images; called once for a support set and any number of queries.
+    def prepare_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Sequence[Any]:
+        """Process N annotated images, each by itself; called once for each image and class.
 
         Args:
-            features: float (B, K, C, h, w) tensors by requested layer.
-            masks: uint8 (B, K, H, W) of 0, 1 and 255 (ignore), at the encoder's input size.
+            features: float (N, C, h, w) tensors by requested layer.
+            masks: uint8 (N, H, W) of 0, 1 and 255 (ignore), at the encoder's input size.
+
+        Returns:
+            N values that `embed_support` accepts: tensors, also in attrs classes, mappings, lists
+            or tuples, whose size counts against the memory budget. By default `SupportSet`s of one
+            image each.
+        """
+        return [
+            SupportSet({name: maps[n : n + 1, None] for name, maps in features.items()}, mask)
+            for n, mask in enumerate(masks[:, None, None])
+        ]
+
+    def prepare_query(self, features: Mapping[str, Tensor]) -> Sequence[Any]:
+        """Compute the support-independent part of N queries; called once for each image.
+
+        Args:
+            features: float (N, C, h, w) tensors by requested layer.
+
+        Returns:
+            N values that `segment` accepts, as of `prepare_support`. By default the features of
+            each query, float (1, C, h, w) by layer.
+        """
+        count = len(next(iter(features.values())))
+        return [{name: maps[n : n + 1] for name, maps in features.items()} for n in range(count)]
+
+    @abstractmethod
+    def embed_support(self, support: Any) -> Any:
+        """Embed the support sets of B episodes; called once for a set and any number of queries.
+
+        Args:
+            support: one `SupportSet` of all B episodes; for a matcher with a `prepare_support` of
+                its own, B lists of the K values that it returned.
 
         Returns:
             Any object that `segment` accepts.
         """
 
     @abstractmethod
-    def segment(self, query: Mapping[str, Tensor], support: Any) -> Tensor:
+    def segment(self, query: Any, support: Any) -> Tensor:
         """Segment B queries, each with its own support.
 
         Args:
-            query: float (B, C, h, w) tensors by requested layer.
+            query: float (B, C, h, w) tensors by requested layer; for a matcher with a
+                `prepare_query` of its own, a list of the B values that it returned.
             support: result of `embed_support` for the same B episodes.
 
         Returns:
@@ -81,60 +129,7 @@ class Matcher(nn.Module, ABC):
             with two output channels returns ``logits[:, 1] - logits[:, 0]``.
         """
 
-    # An image can be part of many episodes. A matcher that overrides these four methods processes
-    # each image once; otherwise only the features of an image are cached.
-
-    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Any:
-        """Process one annotated image by itself; called once for each image and class.
-
-        Args:
-            features: float (1, C, h, w) tensors by requested layer.
-            mask: uint8 (1, H, W), as in `embed_support`.
-
-        Returns:
-            Any object that `join_supports` accepts: tensors, also in attrs classes, mappings, lists
-            or tuples, whose size counts against the memory budget. By default, the arguments.
-        """
-        return PreparedSupport(features, mask)
-
-    def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Any:
-        """Combine prepared images into the supports of B episodes.
-
-        Args:
-            prepared: B lists of K results of `prepare_support`.
-
-        Returns:
-            The result of `embed_support` for the same images.
-        """
-        stacked = {
-            layer: torch.stack([torch.cat([one.features[layer] for one in k]) for k in prepared])
-            for layer in prepared[0][0].features
-        }
-        masks = torch.stack([torch.cat([one.mask for one in k]) for k in prepared])
-        return self.embed_support(stacked, masks)
-
-    def prepare_query(self, features: Mapping[str, Tensor]) -> Any:
-        """Compute the support-independent part of a query; called once for each image.
-
-        Args:
-            features: float (1, C, h, w) tensors by requested layer.
-
-        Returns:
-            Any object that `segment_prepared` accepts, as of `prepare_support`. By default, the
-            features.
-        """
-        return features
-
-    def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
-        """Segment B prepared queries; returns the logits of `segment`.
-
-        Args:
-            queries: B results of `prepare_query`.
-            support: result of `join_supports` for the same B episodes.
-        """
-        return self.segment(together(queries), support)
-
-    def maps(self, query: Mapping[str, Tensor], support: Any) -> Mapping[str, Tensor]:
+    def maps(self, query: Any, support: Any) -> Mapping[str, Tensor]:
         """Return maps to draw over the query in panels: correlation, attention or priors.
 
         Args:
@@ -147,6 +142,63 @@ class Matcher(nn.Module, ABC):
         """
         del query, support
         return {}
+
+    def forward(
+        self, query: Mapping[str, Tensor], support: Mapping[str, Tensor], masks: Tensor
+    ) -> Tensor:
+        """Return the logits of a batch of episodes: all steps in a row, as in training.
+
+        Args:
+            query: float (B, C, h, w) tensors by requested layer.
+            support: float (B, K, C, h, w) tensors by requested layer.
+            masks: uint8 (B, K, H, W).
+        """
+        embedded = embed_episodes(self, support, masks)
+        return self.segment(as_batch(self.prepare_query(query)), embedded)
+
+
+def embed_episodes(matcher: Matcher, support: Mapping[str, Tensor], masks: Tensor) -> Any:
+    """Prepare and embed the supports of a batch of episodes.
+
+    Args:
+        matcher: matcher that embeds them.
+        support: float (B, K, C, h, w) tensors by requested layer.
+        masks: uint8 (B, K, H, W).
+
+    Returns:
+        The result of `Matcher.embed_support`.
+    """
+    batch, shots = masks.shape[:2]
+    flat = {name: maps.flatten(0, 1) for name, maps in support.items()}
+    prepared = matcher.prepare_support(flat, masks.flatten(0, 1))
+    sets = [prepared[shots * n : shots * (n + 1)] for n in range(batch)]
+    return matcher.embed_support(as_support(sets))
+
+
+def as_support(prepared: Sequence[Sequence[Any]]) -> Any:
+    """Return B lists of K prepared supports in the form that `Matcher.embed_support` takes.
+
+    Supports of the default `Matcher.prepare_support` are stacked to one `SupportSet`; others are
+    returned as they are.
+    """
+    if not isinstance(prepared[0][0], SupportSet):
+        return prepared
+    return SupportSet(
+        {
+            name: torch.stack([torch.cat([one.features[name][0] for one in k]) for k in prepared])
+            for name in prepared[0][0].features
+        },
+        torch.stack([torch.cat([one.masks[0] for one in k]) for k in prepared]),
+    )
+
+
+def as_batch(queries: Sequence[Any]) -> Any:
+    """Return B prepared queries in the form that `Matcher.segment` takes.
+
+    Queries of the default `Matcher.prepare_query` are joined to one mapping of layers; others are
+    returned as they are.
+    """
+    return together(queries) if isinstance(queries[0], Mapping) else queries
 
 
 def config_of(matcher: Matcher) -> dict[str, Any]:

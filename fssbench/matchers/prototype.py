@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from fssbench.backbones.backbone import BackboneInfo
 from fssbench.matchers.matcher import FeatureRequest, Matcher
-from fssbench.nn import masked_average, masks_at
+from fssbench.nn import masked_average, masks_at, separate
 
 
 @attrs.frozen(kw_only=True)
@@ -56,25 +56,17 @@ class Prototype(Matcher):
         """Return a request for one layer of squashed images."""
         return FeatureRequest(layers=(self.layer,), size=self.size)
 
-    def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Tensor:
-        """Return prototypes of background and foreground: float (B, 2, C), each of length 1."""
+    def prepare_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Sequence[Tensor]:
+        """Return the prototypes of each image: float (1, 2, C), each of length 1."""
         maps = features[self.layer]
-        batch, shots, _, height, width = maps.shape
-        maps, masks = maps.flatten(0, 1), masks.flatten(0, 1)
-        prototypes = [
-            masked_average(maps, masks_at(masks, value, height, width)) for value in (0, 1)
-        ]
+        prototypes = [masked_average(maps, masks_at(masks, n, *maps.shape[-2:])) for n in (0, 1)]
         each = functional.normalize(torch.stack(prototypes, 1), dim=-1)
-        mean = each.view(batch, shots, 2, -1).mean(1)
-        return functional.normalize(mean, dim=-1)
+        # Once more, for the rounding: rows that are published were computed this way.
+        return separate(functional.normalize(each, dim=-1), len(masks))
 
-    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-        """Return the prototypes of one image: float (1, 2, C), each of length 1."""
-        return self.embed_support({self.layer: features[self.layer][:, None]}, mask[:, None])
-
-    def join_supports(self, prepared: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Return the means of prototypes over shots: float (B, 2, C), each of length 1."""
-        means = [torch.stack(list(shots)).mean(0) for shots in prepared]
+    def embed_support(self, support: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Return prototypes of background and foreground: float (B, 2, C), each of length 1."""
+        means = [torch.stack(list(shots)).mean(0) for shots in support]
         return functional.normalize(torch.cat(means), dim=-1)
 
     def segment(self, query: Mapping[str, Tensor], support: Tensor) -> Tensor:

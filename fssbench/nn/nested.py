@@ -1,4 +1,4 @@
-"""Nested values of tensors: iterate over the tensors, or join values into a batch."""
+"""Nested values of tensors: iterate over the tensors, join values to a batch, divide it."""
 
 from __future__ import annotations
 
@@ -53,3 +53,29 @@ def together(values: Sequence[Any]) -> Any:
     if all(value == first for value in values[1:]):
         return first
     raise TypeError(f"values of type {type(first).__name__} differ and cannot be joined")
+
+
+def separate(value: Any, count: int) -> list[Any]:
+    """Divide a batch into values of one element each, the inverse of `together`.
+
+    Args:
+        value: a structure whose tensors are (N, …).
+        count: N.
+
+    Returns:
+        N values of the same structure, their tensors (1, …) and views of the given ones.
+    """
+    return [value] if count == 1 else [_element(value, n) for n in range(count)]
+
+
+def _element(value: Any, n: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[n : n + 1]
+    if attrs.has(type(value)):
+        names = [field.name for field in attrs.fields(type(value))]
+        return type(value)(**{name: _element(getattr(value, name), n) for name in names})
+    if isinstance(value, Mapping):
+        return {key: _element(part, n) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_element(part, n) for part in value)
+    return value

@@ -149,7 +149,11 @@ class MatcherSubject:
         """Logits (B, h, w), on the path of an evaluation."""
         pipeline = pipeline or self.nonzero_pipeline
         supports, masks, queries = self.inputs(cases)
-        return pipeline.segment(queries, pipeline.embed_support(supports, masks))
+        prepared = [
+            list(map(pipeline.prepare_support, each, of_case))
+            for each, of_case in zip(supports, masks, strict=True)
+        ]
+        return pipeline.logits_of(queries, pipeline.embed_support(prepared))
 
     @cached_property
     def pictures(self) -> list[Picture]:

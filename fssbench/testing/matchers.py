@@ -153,9 +153,11 @@ def support_matters(subject: MatcherSubject) -> str:
 def maps(subject: MatcherSubject) -> str:
     """`maps` gives float maps (B, h, w) by caption, or none."""
     supports, masks, queries = subject.inputs(subject.cases(2, 1))
-    found = subject.nonzero_pipeline.maps(
-        queries, subject.nonzero_pipeline.embed_support(supports, masks)
+    pipeline = subject.nonzero_pipeline
+    support = pipeline.embed_support(
+        [list(map(pipeline.prepare_support, *case)) for case in zip(supports, masks, strict=True)]
     )
+    found = pipeline.maps(list(map(pipeline.prepare_query, queries)), support)
     for caption, each in found.items():
         expect(
             each.ndim == 3 and len(each) == 2,
@@ -165,24 +167,14 @@ def maps(subject: MatcherSubject) -> str:
     return ", ".join(found) or "none"
 
 
-@CHECKS.add("prepare_support", "join_supports", "prepare_query", "segment_prepared")
+@CHECKS.add("prepare_support", "prepare_query")
 def prepared(subject: MatcherSubject) -> str:
-    """Images that were prepared one by one give the logits of `embed_support` and `segment`."""
+    """Images prepared in one batch give the logits of images prepared one by one."""
     matcher, worst = subject.nonzero_pipeline.matcher, 0.0
     for number in (1, 5):
         cases = subject.cases(2, number)
-        supports, masks, queries = subject.inputs(cases)
-        with torch.inference_mode():
-            kept = [
-                [
-                    matcher.prepare_support(_single(features), mask[None])
-                    for features, mask in zip(each, of_case, strict=True)
-                ]
-                for each, of_case in zip(supports, masks, strict=True)
-            ]
-            asked = [matcher.prepare_query(_single(query)) for query in queries]
-            found = matcher.segment_prepared(asked, matcher.join_supports(kept))
         expected = subject.answer(cases)
+        found = _forward(matcher, *subject.inputs(cases), torch.device("cpu"))
         apart = (
             largest(found - expected) / max(largest(expected), 1e-6)
             if found.shape == expected.shape
@@ -190,16 +182,11 @@ def prepared(subject: MatcherSubject) -> str:
         )
         expect(
             apart <= TOLERANCE,
-            f"the same {number}-shot logits from prepared images as from `embed_support` and "
-            "`segment`",
+            f"the same {number}-shot logits from images prepared in one batch and one by one",
             f"shape {tuple(found.shape)}, they differ by {apart:.2g} of the largest",
         )
         worst = max(worst, apart)
     return f"largest difference {worst:.1g} of the largest logit"
-
-
-def _single(features: Features) -> Features:
-    return {name: maps[None] for name, maps in features.items()}
 
 
 # --- randomness -----------------------------------------------------------------------------------
@@ -400,7 +387,8 @@ def _forward(
 ) -> Tensor:
     layers = matcher.request().layers
     with torch.inference_mode():
-        support = matcher.embed_support(
+        logits: Tensor = matcher(
+            {name: torch.stack([f[name] for f in queries]).to(device) for name in layers},
             {
                 name: torch.stack([torch.stack([f[name] for f in each]) for each in supports]).to(
                     device
@@ -409,9 +397,7 @@ def _forward(
             },
             masks.to(device),
         )
-        return matcher.segment(
-            {name: torch.stack([f[name] for f in queries]).to(device) for name in layers}, support
-        )
+    return logits
 
 
 @CHECKS.add("__init__")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fssbench import BackboneInfo, FssbenchError
-from fssbench.nn import resize, together
+from fssbench.nn import resize, separate, together
 from fssbench_dcama.config import DcamaConfig
 from fssbench_dcama.model import Dcama
 from fssbench_dcama.prepared import Query, Support
@@ -32,16 +32,16 @@ def dcama(*, config: DcamaConfig, backbone: BackboneInfo) -> Dcama:
 
 @attrs.frozen(eq=False)
 class Guide:
-    """A support of one shot with its features, which the ensemble ``scl`` segments again.
+    """A support of one shot that the ensemble ``scl`` segments again, as a query.
 
     Attributes:
         support: the support of one shot.
-        features: for each requested layer (1, C, h, w).
+        query: the same image as a query.
         mask: uint8 (1, H, W).
     """
 
     support: Support
-    features: Mapping[str, Tensor]
+    query: Query
     mask: Tensor
 
 
@@ -64,75 +64,33 @@ class DcamaAblations(Dcama):
     With ``output`` set to a scale, logits are (B, h, w) of 1 and -1.
     """
 
-    def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Support | Ensemble:
-        """Embed all shots at once, or each alone for an ensemble.
+    def prepare_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Sequence[Any]:
+        """Return the supports of N images, for ``scl`` each with itself as a query.
 
         Args:
-            features: for each requested layer (B, K, C, h, w).
-            masks: uint8 (B, K, H, W); 255 counts as background.
+            features: for each requested layer (N, C, h, w).
+            masks: uint8 (N, H, W).
         """
-        embed = super().embed_support
-        shots = masks.shape[1]
-        if self.config.shots == "one-pass" or shots == 1:
-            joined: Support = embed(features, masks)
-            return joined
-        each = [
-            embed({n: f[:, k : k + 1] for n, f in features.items()}, masks[:, k : k + 1])
-            for k in range(shots)
-        ]
-        return self._ensemble(each, features, masks)
+        supports = super().prepare_support(features, masks)
+        if self.config.shots != "scl":
+            return supports
+        return list(map(Guide, supports, self.prepare_query(features), separate(masks, len(masks))))
 
-    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Support | Guide:
-        """Return the support of one image, for ``scl`` with its features.
-
-        Args:
-            features: for each requested layer (1, C, h, w).
-            mask: uint8 (1, H, W).
-        """
-        support: Support = super().prepare_support(features, mask)
-        return Guide(support, features, mask) if self.config.shots == "scl" else support
-
-    def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Support | Ensemble:
+    def embed_support(self, support: Sequence[Sequence[Any]]) -> Support | Ensemble:
         """Join the shots to one support, or to an ensemble.
 
         Args:
-            prepared: B lists of K values of `prepare_support`.
+            support: B lists of K values of `prepare_support`.
         """
-        guides = [[one for one in shots if isinstance(one, Guide)] for shots in prepared]
-        plain = [
-            [one.support if isinstance(one, Guide) else one for one in shots] for shots in prepared
-        ]
-        if self.config.shots == "one-pass" or len(plain[0]) == 1:
-            joined: Support = super().join_supports(plain)
+        shots: list[Sequence[Any]] = list(zip(*support, strict=True))
+        guides = [together(shot) for shot in shots] if self.config.shots == "scl" else []
+        plain = [[one.support for one in shot] for shot in shots] if guides else shots
+        embed = super().embed_support
+        if self.config.shots == "one-pass" or len(shots) == 1:
+            joined: Support = embed(list(zip(*plain, strict=True)))
             return joined
-        features: dict[str, Tensor] = {}
-        masks = torch.empty(0)
-        if guides[0]:
-            features = {
-                name: torch.stack([torch.cat([one.features[name] for one in k]) for k in guides])
-                for name in guides[0][0].features
-            }
-            masks = torch.stack([torch.cat([one.mask for one in k]) for k in guides])
-        each = [self._with_mixed(together(shot)) for shot in zip(*plain, strict=True)]
-        return self._ensemble(each, features, masks)
-
-    def aggregated_masks(self, query: Mapping[str, Tensor], support: Any) -> dict[int, Tensor]:
-        """Return the intermediate query masks, as `Dcama.aggregated_masks` does.
-
-        Raises:
-            FssbenchError: the support is an ensemble.
-        """
-        if isinstance(support, Ensemble):
-            raise FssbenchError("dcama: an ensemble has no common aggregated masks; use one-pass")
-        return super().aggregated_masks(query, support)
-
-    def _ensemble(
-        self, each: Sequence[Support], features: Mapping[str, Tensor], masks: Tensor
-    ) -> Ensemble:
-        weights = None
-        if self.config.shots == "scl":
-            weights = guided_weights(self.segment, features, masks, each)
-        return Ensemble(each, weights)
+        each = [embed([[one] for one in shot]) for shot in plain]
+        return Ensemble(each, guided_weights(self._match, guides, each) if guides else None)
 
     def _project(
         self, stride: int, features: Mapping[str, Tensor], masks: Tensor
@@ -140,7 +98,7 @@ class DcamaAblations(Dcama):
         if not self.config.background:
             features = {n: background_off(features[n], masks) for n in self.layers[stride]}
         keys, values = super()._project(stride, features, masks)
-        chosen = None if self.config.pixels is None else budget(masks, self.config.pixels)
+        chosen = None if self.config.pixels is None else budget(masks[:, 0], self.config.pixels)
         if chosen is not None:
             values = values.gather(1, chosen)
             for name, key in keys.items():
@@ -154,21 +112,41 @@ class DcamaAblations(Dcama):
             return combine(logits, self.config.shots, support.weights)
         if self.config.output != "mask":
             stride = int(self.config.output[2:])
-            return otsu(self._aggregate(stride, query, support).sum(1))
+            return otsu(self.aggregate(stride, query, support).sum(1))
         return super()._match(query, support)
 
     def _mixed_skips(self, maps: Mapping[str, Tensor], *, side: int) -> Tensor | None:
         return super()._mixed_skips(maps, side=side) if self.config.output == "mask" else None
 
 
+def aggregated_masks(matcher: Dcama, query: Sequence[Query], support: Any) -> dict[int, Tensor]:
+    """Return the intermediate query masks of figures 4 (b) and 6.
+
+    Args:
+        matcher: DCAMA.
+        query: B values of `Dcama.prepare_query`.
+        support: result of `Dcama.embed_support`.
+
+    Returns:
+        For each stride (8, 16, 32) the masks of its L layers, (B, L, h, w) in [0, 1].
+
+    Raises:
+        FssbenchError: the support is an ensemble.
+    """
+    if isinstance(support, Ensemble):
+        raise FssbenchError("dcama: an ensemble has no common aggregated masks; use one-pass")
+    joined = together(query)
+    return {s: matcher.aggregate(s, joined, support) for s in sorted(matcher.strides)}
+
+
 def background_off(features: Tensor, masks: Tensor) -> Tensor:
     """Set to zero the background of support features, as HSNet does (table 3).
 
     Args:
-        features: (B, K, C, h, w).
-        masks: float (B, K, h, w) in [0, 1].
+        features: (N, C, h, w).
+        masks: float (N, 1, h, w) in [0, 1].
     """
-    return features * masks.unsqueeze(2).to(features.dtype)
+    return features * masks.to(features.dtype)
 
 
 def budget(masks: Tensor, pixels: int) -> Tensor | None:
@@ -179,23 +157,21 @@ def budget(masks: Tensor, pixels: int) -> Tensor | None:
     evenly spaced in row-major order, without randomness, so results are reproducible.
 
     Args:
-        masks: float (B, K, h, w) in [0, 1].
-        pixels: number of pixels of each shot.
+        masks: float (N, h, w) in [0, 1].
+        pixels: number of pixels of each image.
 
     Returns:
-        int64 (B, K·pixels), positions in the flattened (K, h, w); None if a shot has no more than
+        int64 (N, pixels), positions in the flattened (h, w); None if an image has no more than
         that number of pixels.
     """
-    batch, shots, height, width = masks.shape
-    if height * width <= pixels:
+    if masks[0].numel() <= pixels:
         return None
     chosen = []
-    for index, mask in enumerate(masks.flatten(0, 1).flatten(1)):
+    for mask in masks.flatten(1):
         foreground, background = (mask > 0.5).nonzero()[:, 0], (mask <= 0.5).nonzero()[:, 0]
         share = max(min(len(foreground), pixels // 2), pixels - len(background))
-        picked = torch.cat([_spread(foreground, share), _spread(background, pixels - share)])
-        chosen.append(picked + index % shots * height * width)
-    return torch.stack(chosen).view(batch, shots * pixels)
+        chosen.append(torch.cat([_spread(foreground, share), _spread(background, pixels - share)]))
+    return torch.stack(chosen)
 
 
 def otsu(masks: Tensor) -> Tensor:
@@ -267,31 +243,24 @@ def combine(logits: Sequence[Tensor], how: str, weights: Tensor | None = None) -
 
 
 def guided_weights(
-    segment: Callable[[Mapping[str, Tensor], Any], Tensor],
-    features: Mapping[str, Tensor],
-    masks: Tensor,
-    supports: Sequence[Any],
+    match: Callable[[Query, Any], Tensor], guides: Sequence[Guide], supports: Sequence[Any]
 ) -> Tensor:
     """Return how well each support segments all K supports (Zhang et al.: SCL, CVPR 2021).
 
     Args:
-        segment: function of query features and a support of one shot that returns logits.
-        features: support features, (B, K, C, h, w) for each layer.
-        masks: uint8 (B, K, H, W); pixels of 255 are ignored.
+        match: function of queries and a support of one shot that returns logits (B, h, w).
+        guides: K supports as queries, with masks uint8 (B, H, W); pixels of 255 are ignored.
         supports: K supports of one shot each.
 
     Returns:
         float (B, K): mean IoU of the K predictions from each support.
     """
-    shots = masks.shape[1]
     scores = []
-    for guide in supports:
+    for support in supports:
         ious = []
-        for k in range(shots):
-            logits = segment({name: maps[:, k] for name, maps in features.items()}, guide)
-            logits = resize(logits[:, None], masks.shape[-2:])[:, 0]
-            found = (logits > 0) & (masks[:, k] != 255)
-            truth = masks[:, k] == 1
+        for guide in guides:
+            logits = resize(match(guide.query, support)[:, None], guide.mask.shape[-2:])[:, 0]
+            found, truth = (logits > 0) & (guide.mask != 255), guide.mask == 1
             union = (found | truth).sum((1, 2)).clamp(min=1)
             ious.append((found & truth).sum((1, 2)) / union)
         scores.append(torch.stack(ious).mean(0))

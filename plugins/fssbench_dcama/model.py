@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher
-from fssbench.nn import resize, together
+from fssbench.nn import resize, separate, together
 from fssbench_dcama.attention import MaskAggregation
 from fssbench_dcama.cascade import cascade, integrate_blocks, prepare_blocks
 from fssbench_dcama.config import DcamaConfig
@@ -80,78 +80,61 @@ class Dcama(Matcher):
 
     # --- support ---------------------------------------------------------------------------------
 
-    def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Any:
-        """Project keys, resize masks, pool skip connections (section 3.3).
+    def prepare_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Sequence[Any]:
+        """Project keys and resize masks of N images (section 3.3).
 
         Args:
-            features: for each requested layer (B, K, C, h, w).
-            masks: uint8 (B, K, H, W); 255 counts as background.
+            features: for each requested layer (N, C, h, w).
+            masks: uint8 (N, H, W); 255 counts as background.
 
         Returns:
-            A `Support`.
+            N values `Support` of one shot.
         """
-        foreground = (masks == 1).float()  # (B, K, H, W)
+        foreground = (masks == 1).float().unsqueeze(1)  # (N, 1, H, W)
         keys: dict[str, Tensor] = {}
         values: dict[int, Tensor] = {}
         for stride in self.strides:
-            small = resize(foreground, self._size(features, stride))  # (B, K, h, w)
+            small = resize(foreground, self._size(features, stride))  # (N, 1, h, w)
             scale_keys, values[stride] = self._project(stride, features, small)
             keys.update(scale_keys)
         skips = self.skips if self.config.support_skip else []
-        return Support(keys, values, {name: features[name].amax(1) for name in skips})
+        return separate(Support(keys, values, {n: features[n] for n in skips}), len(masks))
 
-    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Any:
-        """Return the keys, mask values and skip connections of one image.
-
-        Args:
-            features: for each requested layer (1, C, h, w).
-            mask: uint8 (1, H, W).
-        """
-        return Dcama.embed_support(
-            self, {n: f[:, None] for n, f in features.items()}, mask[:, None]
-        )
-
-    def join_supports(self, prepared: Sequence[Sequence[Any]]) -> Any:
+    def embed_support(self, support: Sequence[Sequence[Any]]) -> Any:
         """Concatenate the keys of K images; pool and mix their skip connections.
 
         Args:
-            prepared: B lists of K values of `prepare_support`.
+            support: B lists of K values of `prepare_support`.
         """
-        by_shot: list[Support] = [together(shot) for shot in zip(*prepared, strict=True)]
-        return self._with_mixed(side_by_side(by_shot))
+        by_shot: list[Support] = [together(shot) for shot in zip(*support, strict=True)]
+        joined = side_by_side(by_shot)
+        if not joined.skips:
+            return joined
+        return attrs.evolve(joined, mixed=self._mixed_skips(joined.skips, side=1))
 
     def _project(
         self, stride: int, features: Mapping[str, Tensor], masks: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return one scale's keys by layer, and its mask values (B, K·h·w).
+        """Return one scale's keys by layer, and its mask values (N, h·w).
 
         Args:
             stride: stride of the scale.
-            features: for each requested layer (B, K, C, h, w).
-            masks: float (B, K, h, w) in [0, 1].
+            features: for each requested layer (N, C, h, w).
+            masks: float (N, 1, h, w) in [0, 1].
         """
-        keys = {n: self._attention(stride, n).keys(features[n]) for n in self.layers[stride]}
+        keys = {
+            name: self._attention(stride, name).keys(features[name].unsqueeze(1))
+            for name in self.layers[stride]
+        }
         return keys, masks.flatten(1)
 
     # --- query -----------------------------------------------------------------------------------
 
-    def segment(self, query: Mapping[str, Tensor], support: Any) -> Tensor:
-        """Return the logits of the queries.
+    def prepare_query(self, features: Mapping[str, Tensor]) -> Sequence[Query]:
+        """Project the pixels of N queries and mix their skip connections.
 
         Args:
-            query: for each requested layer (B, C, h, w).
-            support: result of `embed_support`.
-
-        Returns:
-            (B, size, size), foreground minus background.
-        """
-        return self._match(self.prepare_query(query), support)
-
-    def prepare_query(self, features: Mapping[str, Tensor]) -> Query:
-        """Project the query's pixels and mix its skip connections.
-
-        Args:
-            features: for each requested layer (B, C, h, w).
+            features: for each requested layer (N, C, h, w).
         """
         projected = {
             name: self._attention(stride, name).queries(features[name])
@@ -159,37 +142,29 @@ class Dcama(Matcher):
             for name in self.layers[stride]
         }
         sizes = {stride: self._size(features, stride) for stride in self.strides}
-        return Query(projected, sizes, self._mixed_skips(features, side=0))
+        query = Query(projected, sizes, self._mixed_skips(features, side=0))
+        return separate(query, len(features[self.layers[self.strides[0]][0]]))
 
-    def segment_prepared(self, queries: Sequence[Query], support: Any) -> Tensor:
-        """Return the logits of prepared queries, as `segment` does."""
-        return self._match(together(queries), support)
-
-    def aggregated_masks(self, query: Mapping[str, Tensor], support: Any) -> dict[int, Tensor]:
-        """Return the intermediate query masks of figures 4 (b) and 6.
+    def segment(self, query: Sequence[Query], support: Any) -> Tensor:
+        """Return the logits of the queries.
 
         Args:
-            query: for each requested layer (B, C, h, w).
+            query: B values of `prepare_query`.
             support: result of `embed_support`.
 
         Returns:
-            For each stride (8, 16, 32) the masks of its L layers, (B, L, h, w) in [0, 1].
+            (B, size, size), foreground minus background.
         """
-        prepared = self.prepare_query(query)
-        return {s: self._aggregate(s, prepared, support) for s in sorted(self.strides)}
+        return self._match(together(query), support)
 
     def _match(self, query: Query, support: Any) -> Tensor:
         """Aggregate masks at every scale, join the scales, mix in the skip connections."""
-        masks = {stride: self._aggregate(stride, query, support) for stride in self.strides}
-        mixed = self._join(masks, query, support)  # (B, 2, H, W)
+        masks = {stride: self.aggregate(stride, query, support) for stride in self.strides}
+        joined = cascade(masks, prepare=self.prepare, integrate=self.integrate)
+        mixed: Tensor = self.mixer(joined, query.mixed, support.mixed)  # (B, 2, H, W)
         return mixed[:, 1] - mixed[:, 0]
 
-    def _join(self, masks: Mapping[int, Tensor], query: Query, support: Support) -> Tensor:
-        joined = cascade(masks, prepare=self.prepare, integrate=self.integrate)
-        mixed: Tensor = self.mixer(joined, query.mixed, self._with_mixed(support).mixed)
-        return mixed
-
-    def _aggregate(self, stride: int, query: Query, support: Support) -> Tensor:
+    def aggregate(self, stride: int, query: Query, support: Support) -> Tensor:
         """Apply a multi-layer DCAMA block: one mask for each layer, (B, L, h, w)."""
         values = support.values[stride]
         masks = [
@@ -200,12 +175,6 @@ class Dcama(Matcher):
         ]
         stacked = torch.stack(masks, 1)
         return stacked.view(*stacked.shape[:2], *query.sizes[stride])
-
-    def _with_mixed(self, support: Support) -> Support:
-        """Return the support with its share of the mixer's first convolution."""
-        if support.mixed is not None or not support.skips:
-            return support
-        return attrs.evolve(support, mixed=self._mixed_skips(support.skips, side=1))
 
     def _mixed_skips(self, maps: Mapping[str, Tensor], *, side: int) -> Tensor | None:
         return self.mixer.skipped(maps, side=side) if self.skips else None

@@ -17,8 +17,8 @@ class Support:
         keys: keys of S support pixels by layer, (B, heads, S, C / heads).
         values: mask values of these pixels by stride, (B, S).
         skips: support features for the mixer by layer, (B, C, h, w).
-        mixed: the mixer's first convolution of the skips, (B, 128, size / 4, size / 4); None if
-            it is not computed yet, or there are no skips.
+        mixed: the mixer's first convolution of the skips, (B, 128, size / 4, size / 4); None
+            before `Dcama.embed_support`, or without skips.
     """
 
     keys: Mapping[str, Tensor]

@@ -36,7 +36,6 @@ class Meta(Stage):
             matcher: DCAMA, in training mode.
             batch: B episodes of one shot; masks at the matcher's input size.
         """
-        support = matcher.embed_support(batch.support, batch.support_masks)
-        logits = matcher.segment(batch.query, support)  # (B, S, S)
+        logits = matcher(batch.query, batch.support, batch.support_masks)  # (B, S, S)
         target = (batch.query_masks == 1).float()
         return {"bce": functional.binary_cross_entropy_with_logits(logits.float(), target)}

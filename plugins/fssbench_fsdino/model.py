@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fssbench import BackboneInfo, FeatureRequest
-from fssbench.nn import correlation, cosine_map, masked_average, masks_at, together
+from fssbench.nn import correlation, cosine_map, masked_average, masks_at, separate, together
 from fssbench_fsdino.config import FsDinoConfig
 from fssbench_fsdino.prepared import Query, Support
 from fssbench_fsdino.prompts import CorrelationPrior, SemanticPrompt
@@ -60,42 +60,33 @@ class FsDino(Segmenter):
         """Request the adapter's layer and the last one, of images resized to a square."""
         return FeatureRequest(layers=(self.layer, self.last), size=self.size)
 
-    def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Support:
-        """Compute prototypes and prompts of the supports.
-
-        For K shots, prototypes and prompts are the means of the K supports' own.
+    def prepare_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Sequence[Support]:
+        """Compute prototypes and prompts of N images.
 
         Args:
-            features: feature maps of each requested layer, (B, K, C, h, w).
-            masks: uint8 (B, K, H, W); 255 counts as background.
+            features: feature maps of each requested layer, (N, C, h, w).
+            masks: uint8 (N, H, W); 255 counts as background.
+
+        Returns:
+            N supports of one shot.
         """
         maps = features[self.last]
-        batch, shots, _, height, width = maps.shape
-        flat = maps.flatten(0, 1)
-        shares = masks_at(masks.flatten(0, 1), 1, height, width)
-        prototypes = masked_average(flat, shares).view(batch, shots, -1).mean(1)
-        return Support(
-            prototypes=prototypes,
-            prompts=self._prompts(flat, shares, batch),
-            compared=self._compared(maps, shares.view(batch, shots, height, width)),
+        shares = masks_at(masks, 1, *maps.shape[-2:])
+        compared = self._compared(maps, shares)
+        support = Support(
+            prototypes=masked_average(maps, shares),
+            prompts=self._prompts(maps, shares),
+            compared=None if compared is None else compared.unsqueeze(1),
         )
+        return separate(support, len(masks))
 
-    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Support:
-        """Prepare a support of one shot.
-
-        Args:
-            features: feature maps of each requested layer, (1, C, h, w).
-            mask: uint8 (1, H, W).
-        """
-        return self.embed_support({n: maps[:, None] for n, maps in features.items()}, mask[:, None])
-
-    def join_supports(self, prepared: Sequence[Sequence[Support]]) -> Support:
+    def embed_support(self, support: Sequence[Sequence[Support]]) -> Support:
         """Average the prototypes and prompts of K images and concatenate their features.
 
         Args:
-            prepared: results of `prepare_support`, B lists of K.
+            support: B lists of K values of `prepare_support`.
         """
-        shots: list[Support] = [together(shot) for shot in zip(*prepared, strict=True)]
+        shots: list[Support] = [together(shot) for shot in zip(*support, strict=True)]
         compared = [one.compared for one in shots if one.compared is not None]
         return Support(
             prototypes=torch.stack([one.prototypes for one in shots]).mean(0),
@@ -103,32 +94,33 @@ class FsDino(Segmenter):
             compared=torch.cat(compared, 1) if compared else None,
         )
 
-    def prepare_query(self, features: Mapping[str, Tensor]) -> Query:
-        """Compute the support-independent part of a query.
+    def prepare_query(self, features: Mapping[str, Tensor]) -> Sequence[Query]:
+        """Compute the support-independent part of N queries.
 
         Args:
-            features: feature maps of each requested layer, (1, C, h, w).
+            features: feature maps of each requested layer, (N, C, h, w).
         """
         last = features[self.last]
-        return Query(
+        query = Query(
             embedding=self.adapter(features[self.layer]),
             features=last,
             compared=self._compared(last),
         )
+        return separate(query, len(last))
 
-    def matched(self, query: Query, support: Support) -> Masks:
-        """Return the masks of prepared queries."""
+    def masks(self, query: Query, support: Support) -> Masks:
+        """Return prior and final masks of B queries."""
         similarity = cosine_map(query.features, support.prototypes)  # equation 2
         if self.correlation is None:
             return self.decoded(query, support, enlarged(similarity))
         prior = self.correlation(self._volumes(query, support), similarity)
         return self.decoded(query, support, as_prompt(prior, self.config.prior), prior)
 
-    def _prompts(self, features: Tensor, shares: Tensor, batch: int) -> Tensor:
+    def _prompts(self, features: Tensor, shares: Tensor) -> Tensor:
         if self.semantic is not None:
-            each: Tensor = self.semantic(features, shares)  # (B·K, width)
-            return each.view(batch, -1, each.shape[-1]).mean(1, keepdim=True)
-        return self.plain_prompts(batch, features.device)
+            each: Tensor = self.semantic(features, shares)  # (N, width)
+            return each.unsqueeze(1)
+        return self.plain_prompts(len(features), features.device)
 
     def _compared(self, maps: Tensor, shares: Tensor | None = None) -> Tensor | None:
         """Normalise and mask features (…, C, h, w) for equation 3.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -83,26 +83,18 @@ class Segmenter(Matcher):
         taught = (self.adapter, self.positions, self.downscaling, self.decoder)
         return [module for module in self.children() if module not in taught]
 
-    def segment(self, query: Mapping[str, Tensor], support: Any) -> Tensor:
+    def segment(self, query: Sequence[Any], support: Any) -> Tensor:
         """Return the logits of the final masks, (B, 4 h, 4 w)."""
-        return self.masks(query, support).final
-
-    def segment_prepared(self, queries: Sequence[Any], support: Any) -> Tensor:
-        """Return the logits of the final masks of prepared queries."""
-        return self.matched(together(queries), support).final
-
-    def masks(self, query: Mapping[str, Tensor], support: Any) -> Masks:
-        """Return prior and final masks.
-
-        Args:
-            query: feature maps of each requested layer, (B, C, h, w).
-            support: result of `embed_support`.
-        """
-        return self.matched(self.prepare_query(query), support)
+        return self.masks(together(query), support).final
 
     @abstractmethod
-    def matched(self, query: Any, support: Any) -> Masks:
-        """Return the masks of prepared queries."""
+    def masks(self, query: Any, support: Any) -> Masks:
+        """Return prior and final masks of B queries.
+
+        Args:
+            query: values of `prepare_query`, joined.
+            support: result of `embed_support`.
+        """
 
     def plain_prompts(self, batch: int, device: torch.device) -> Tensor:
         """Return support-independent sparse prompts, (B, N, width): the initial one, or none."""

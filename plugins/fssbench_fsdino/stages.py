@@ -16,9 +16,11 @@ from fssbench import (
     Recipe,
     Stage,
     StageContext,
+    embed_episodes,
     read_tensors,
     sha256,
 )
+from fssbench.nn import together
 from fssbench_fsdino.checkpoint import load_sam
 from fssbench_fsdino.distill import distillation
 from fssbench_fsdino.losses import mask_losses
@@ -107,6 +109,6 @@ class Meta(Stage):
             ``prior_bce``. A similarity map alone has no parameters, so without correlations there
             is no prior to supervise.
         """
-        support = matcher.embed_support(batch.support, batch.support_masks)
-        masks = matcher.masks(batch.query, support)
+        support = embed_episodes(matcher, batch.support, batch.support_masks)
+        masks = matcher.masks(together(matcher.prepare_query(batch.query)), support)
         return mask_losses(masks.final, masks.prior, batch.query_masks)

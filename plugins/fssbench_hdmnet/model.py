@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import attrs
 import torch
 from torch import Tensor, nn
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher
-from fssbench.nn import resize, together
+from fssbench.nn import resize, separate, together
 from fssbench_hdmnet.base import BaseLearner, any_base_class
 from fssbench_hdmnet.config import HdmNetConfig
 from fssbench_hdmnet.decoder import Decoder
@@ -27,7 +26,6 @@ from fssbench_hdmnet.outputs import Outputs
 from fssbench_hdmnet.prepared import Query, Support
 from fssbench_hdmnet.priors import (
     directions,
-    distinct_vectors,
     foreground_vectors,
     joined_vectors,
     prior_map,
@@ -98,108 +96,76 @@ class HdmNet(Matcher):
 
     # --- support ---------------------------------------------------------------------------------
 
-    def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Support:
-        """Pool, project, build the pyramid (sections 3.2, 3.5).
+    def prepare_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Sequence[Support]:
+        """Pool, project, build the pyramid (sections 3.2, 3.5) of N images.
 
-        Masks are resized in two ways: bilinearly for the prototype, nearest for all else.
+        Masks are resized in two ways: bilinearly for the prototype, nearest for all else. Except in
+        training, the background's pixels are dropped, which have no effect.
 
         Args:
-            features: for each requested layer (B, K, C, h, w), of masked images.
-            masks: uint8 (B, K, H, W); 255 counts as background.
+            features: for each requested layer (N, C, h, w), of masked images.
+            masks: uint8 (N, H, W); 255 counts as background.
+
+        Returns:
+            N supports of one shot.
         """
-        foreground = (masks == 1).float()
+        foreground = (masks == 1).float().unsqueeze(1)  # (N, 1, H, W)
         if not self.config.support_mask:
             foreground = torch.ones_like(foreground)
-        batch, shots = masks.shape[:2]
-        flat = {name: maps.flatten(0, 1) for name, maps in features.items()}
-        middle, upper = self._on_grid(flat)
+        middle, upper = self._on_grid(features)
         reduced = self.reduce_support(torch.cat([upper, middle], 1))
-        pooled = prototypes(reduced, foreground.flatten(0, 1))  # (B·K, 256)
+        pooled = prototypes(reduced, foreground[:, 0])  # (N, 256)
         levels = self.pyramid(self.merge_support(reduced, pooled))
         keys = []
         for module, level in zip(self.matching, levels, strict=True):
             assert isinstance(module, MatchingModule)
-            tokens = level.tokens.reshape(batch, -1, _CHANNELS)  # (B, K·h·w, C)
-            keys.append(module.keys(tokens, resize_nearest(foreground, level.size).flatten(1)))
-        embedding = self._embedding(flat)
-        embedding = embedding.view(batch, shots, *embedding.shape[1:])
-        grams = None
-        if self.ensemble is not None:
-            each = gram(middle)
-            grams = each.view(batch, shots, *each.shape[1:])
-        return Support(
+            small = resize_nearest(foreground, level.size).flatten(1)
+            keys.append(module.keys(level.tokens, small))
+        compared = [
+            foreground_vectors(maps.unsqueeze(1), foreground)[:, 0]
+            for maps in (self._embedding(features), features[self.deepest])
+        ]
+        support = Support(
             keys=keys,
-            prototype=pooled.view(batch, shots, -1).mean(1),
-            priors=(
-                foreground_vectors(embedding, foreground).unbind(1),
-                foreground_vectors(features[self.deepest], foreground).unbind(1),
-            ),
-            grams=grams,
+            prototype=pooled,
+            priors=([compared[0]], [compared[1]]),
+            grams=None if self.ensemble is None else gram(middle).unsqueeze(1),
         )
+        each = separate(support, len(masks))
+        return each if self.training else [one.foreground_only() for one in each]
 
-    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Support:
-        """Return a support of one shot, without the background's pixels, which have no effect.
-
-        Args:
-            features: for each requested layer (1, C, h, w), of the masked image.
-            mask: uint8 (1, H, W).
-        """
-        whole = self.embed_support(
-            {n: maps[:, None] for n, maps in features.items()}, mask[:, None]
-        )
-        return attrs.evolve(
-            whole,
-            keys=[keys.foreground_only() for keys in whole.keys],
-            priors=(
-                [distinct_vectors(shot) for shot in whole.priors[0]],
-                [distinct_vectors(shot) for shot in whole.priors[1]],
-            ),
-        )
-
-    def join_supports(self, prepared: Sequence[Sequence[Support]]) -> Support:
+    def embed_support(self, support: Sequence[Sequence[Support]]) -> Support:
         """Concatenate the images of B episodes.
 
         Args:
-            prepared: B lists of K values of `prepare_support`.
+            support: B lists of K values of `prepare_support`.
         """
         grams = None
         if self.ensemble is not None:
-            every = [[one.grams for one in shots if one.grams is not None] for shots in prepared]
+            every = [[one.grams for one in shots if one.grams is not None] for shots in support]
             grams = torch.cat([torch.cat(shots, 1) for shots in every])
         return Support(
             keys=[
-                joined_keys([[one.keys[stage] for one in shots] for shots in prepared])
+                joined_keys([[one.keys[stage] for one in shots] for shots in support])
                 for stage in range(len(self.matching))
             ],
             prototype=torch.cat(
-                [torch.stack([one.prototype for one in shots]).mean(0) for shots in prepared]
+                [torch.stack([one.prototype for one in shots]).mean(0) for shots in support]
             ),
             priors=(
-                joined_vectors([[one.priors[0][0] for one in shots] for shots in prepared]),
-                joined_vectors([[one.priors[1][0] for one in shots] for shots in prepared]),
+                joined_vectors([[one.priors[0][0] for one in shots] for shots in support]),
+                joined_vectors([[one.priors[1][0] for one in shots] for shots in support]),
             ),
             grams=grams,
         )
 
     # --- query -----------------------------------------------------------------------------------
 
-    def segment(self, query: Mapping[str, Tensor], support: Support) -> Tensor:
-        """Return the logits of the queries.
-
-        Args:
-            query: for each requested layer (B, C, h, w).
-            support: result of `embed_support`.
-
-        Returns:
-            (B, size, size), foreground minus background of the final output.
-        """
-        return self.margin(self.outputs(query, support).final, self.size)
-
-    def prepare_query(self, features: Mapping[str, Tensor]) -> Query:
+    def prepare_query(self, features: Mapping[str, Tensor]) -> Sequence[Query]:
         """Reduce features, embed them for the base learner, find their directions.
 
         Args:
-            features: for each requested layer (1, C, h, w).
+            features: for each requested layer (N, C, h, w).
         """
         middle, upper = self._on_grid(features)
         embedding = self._embedding(features)
@@ -210,7 +176,7 @@ class HdmNet(Matcher):
         if ensemble:
             with torch.no_grad():
                 base = self.base.classify(embedding)
-        return Query(
+        query = Query(
             merged=self.merge_query.of_features(reduced),
             grid=sides(upper),
             directions=(directions(embedding), directions(deepest)),
@@ -218,26 +184,32 @@ class HdmNet(Matcher):
             base=base,
             gram=gram(middle) if ensemble else None,
         )
+        return separate(query, len(deepest))
 
-    def segment_prepared(self, queries: Sequence[Query], support: Support) -> Tensor:
-        """Return the same as `segment`, for prepared queries."""
-        return self.margin(self.matched(together(queries), support).final, self.size)
+    def segment(self, query: Sequence[Query], support: Support) -> Tensor:
+        """Return the logits of the queries.
+
+        Args:
+            query: B values of `prepare_query`.
+            support: result of `embed_support`.
+
+        Returns:
+            (B, size, size), foreground minus background of the final output.
+        """
+        return self.margin(self.outputs(query, support).final, self.size)
 
     def outputs(
-        self, query: Mapping[str, Tensor], support: Support, *, left_out: Tensor | None = None
+        self, queries: Sequence[Query], support: Support, *, left_out: Tensor | None = None
     ) -> Outputs:
         """Return all outputs of the network; see `Outputs`.
 
         Args:
-            query: as in `segment`.
+            queries: as in `segment`.
             support: result of `embed_support`.
             left_out: int64 (B,), channel of the base learner to leave out: in training it
                 is the episode's class, which is a base class.
         """
-        return self.matched(self.prepare_query(query), support, left_out=left_out)
-
-    def matched(self, query: Query, support: Support, *, left_out: Tensor | None = None) -> Outputs:
-        """Return the same as `outputs`, for prepared queries."""
+        query: Query = together(queries)
         priors = torch.cat(
             [
                 resize(prior_map(directed, vectors).view(-1, 1, *size), query.grid)
@@ -276,7 +248,7 @@ class HdmNet(Matcher):
         """
         return resize((outputs[:, 1:] - outputs[:, :1]).float(), (size, size))[:, 0]
 
-    def maps(self, query: Mapping[str, Tensor], support: Support) -> dict[str, Tensor]:
+    def maps(self, query: Sequence[Query], support: Support) -> dict[str, Tensor]:
         """Return correlation maps of all stages, as in figures 7, 12 and 13: (B, h, w) by caption.
 
         Args:

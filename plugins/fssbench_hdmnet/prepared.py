@@ -8,6 +8,7 @@ import attrs
 from torch import Tensor
 
 from fssbench_hdmnet.matching import Keys
+from fssbench_hdmnet.priors import distinct_vectors
 
 
 @attrs.frozen(eq=False)
@@ -26,6 +27,12 @@ class Support:
     prototype: Tensor
     priors: tuple[Sequence[Tensor], Sequence[Tensor]]
     grams: Tensor | None
+
+    def foreground_only(self) -> Support:
+        """Return the support of one image without the background's pixels."""
+        first, second = ([distinct_vectors(shot) for shot in shots] for shots in self.priors)
+        keys = [keys.foreground_only() for keys in self.keys]
+        return attrs.evolve(self, keys=keys, priors=(first, second))
 
 
 @attrs.frozen(eq=False)

@@ -19,6 +19,7 @@ from fssbench import (
     Recipe,
     Stage,
     StageContext,
+    embed_episodes,
 )
 from fssbench.nn import resize
 from fssbench_hdmnet.base import BaseLearner, base_channels, check_base_classes
@@ -164,9 +165,9 @@ class Meta(Stage):
         """
         config = matcher.config
         check_base_classes(config.base_classes, batch.classes)
-        support = matcher.embed_support(batch.support, batch.support_masks)
+        support = embed_episodes(matcher, batch.support, batch.support_masks)
         current = base_channels(batch.class_ids, batch.classes)
-        found = matcher.outputs(batch.query, support, left_out=current)
+        found = matcher.outputs(matcher.prepare_query(batch.query), support, left_out=current)
         masks = batch.query_masks
         losses = {}
         if matcher.ensemble is not None:

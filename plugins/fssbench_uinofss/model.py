@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError
-from fssbench.nn import cosine_map, masked_average, masks_at, together
+from fssbench.nn import cosine_map, masked_average, masks_at, separate, together
 from fssbench_fsdino.segmenter import Masks, Segmenter, as_prompt, enlarged
 from fssbench_uinofss.config import UinoFssConfig
 from fssbench_uinofss.hypercorrelation import HyperCorrelation
@@ -82,76 +82,63 @@ class UinoFss(Segmenter):
         """Return the layers in which query and support are compared, the last one last."""
         return self.deep if self.config.dense == "volume" else (self.last,)
 
-    def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Support:
-        """Return the prompts of the supports.
+    def prepare_support(
+        self, features: Mapping[str, Tensor], masks: Tensor
+    ) -> Sequence[PreparedSupport]:
+        """Compute the prototypes of N images.
 
         Args:
-            features: for each requested layer (B, K, C, h, w).
-            masks: uint8 (B, K, H, W); 255 counts as background.
+            features: for each requested layer (N, C, h, w).
+            masks: uint8 (N, H, W); 255 counts as background.
         """
         maps = features[self.last]
-        batch, shots, _, height, width = maps.shape
-        shares = masks_at(masks.flatten(0, 1), 1, height, width)
-        by_shot = shares.view(batch, shots, height, width)
+        shares = masks_at(masks, 1, *maps.shape[-2:])
         volume = self.config.dense == "volume"
-        prototypes = masked_average(maps.flatten(0, 1), shares).view(batch, shots, -1)
-        return Support(
-            prompts=self._prompts(maps, by_shot),
-            prototypes=None if volume else prototypes.mean(1),
-            features=tuple(features[name] for name in self.deep) if volume else (),
-            masks=by_shot,
+        support = PreparedSupport(
+            semantic=None if self.semantic is None else self.semantic.prototypes(maps, shares),
+            prototypes=None if volume else masked_average(maps, shares),
+            features=tuple(features[n].unsqueeze(1) for n in self.deep) if volume else (),
+            masks=shares.unsqueeze(1),
         )
+        return separate(support, len(masks))
 
-    def prepare_support(self, features: Mapping[str, Tensor], mask: Tensor) -> PreparedSupport:
-        """Return a support of one shot, and the prototype that several shots average.
-
-        Args:
-            features: for each requested layer (1, C, h, w).
-            mask: uint8 (1, H, W).
-        """
-        support = self.embed_support(
-            {n: maps[:, None] for n, maps in features.items()}, mask[:, None]
-        )
-        prototype = None
-        if self.semantic is not None:
-            prototype = self.semantic.prototypes(features[self.last], support.masks[:, 0])
-        return PreparedSupport(prototype=prototype, support=support)
-
-    def join_supports(self, prepared: Sequence[Sequence[PreparedSupport]]) -> Support:
+    def embed_support(self, support: Sequence[Sequence[PreparedSupport]]) -> Support:
         """Concatenate the images of B episodes and compute prompts from their mean prototypes.
 
         Args:
-            prepared: B lists of K values of `prepare_support`.
+            support: B lists of K values of `prepare_support`.
         """
-        by_shot: list[PreparedSupport] = [together(shot) for shot in zip(*prepared, strict=True)]
-        shots = [one.support for one in by_shot]
-        prompts = shots[0].prompts
-        if self.semantic is not None:
-            each = [one.prototype for one in by_shot if one.prototype is not None]
-            prompts = self.semantic.prompts(torch.stack(each, 1))
+        shots: list[PreparedSupport] = [together(shot) for shot in zip(*support, strict=True)]
         means = [one.prototypes for one in shots if one.prototypes is not None]
+        masks = torch.cat([one.masks for one in shots], 1)
+        if self.semantic is None:
+            prompts = self.plain_prompts(len(support), masks.device)
+        else:
+            each = [one.semantic for one in shots if one.semantic is not None]
+            prompts = self.semantic(torch.stack(each, 1))
         return Support(
             prompts=prompts,
             prototypes=torch.stack(means).mean(0) if means else None,
             features=tuple(
                 torch.cat(layer, 1) for layer in zip(*(one.features for one in shots), strict=True)
             ),
-            masks=torch.cat([one.masks for one in shots], 1),
+            masks=masks,
         )
 
-    def prepare_query(self, features: Mapping[str, Tensor]) -> Query:
-        """Return the adapter's embedding of a query, and its last layers.
+    def prepare_query(self, features: Mapping[str, Tensor]) -> Sequence[Query]:
+        """Return the adapter's embedding of N queries, and their last layers.
 
         Args:
-            features: for each requested layer (1, C, h, w).
+            features: for each requested layer (N, C, h, w).
         """
-        return Query(
+        query = Query(
             embedding=self.adapter(features[self.layer]),
             features=tuple(features[name] for name in self._compared),
         )
+        return separate(query, len(query.embedding))
 
-    def matched(self, query: Query, support: Support) -> Masks:
-        """Return the same as `masks`, for prepared queries."""
+    def masks(self, query: Query, support: Support) -> Masks:
+        """Return prior and final masks of B queries."""
         if support.prototypes is not None:  # PCS
             similarity = cosine_map(query.features[-1], support.prototypes)
             return self.decoded(query, support, enlarged(similarity))
@@ -227,12 +214,6 @@ class UinoFss(Segmenter):
             height, width = maps.shape[-2:]
             places *= height * width if side is None else side**2
         return places * self.config.channels
-
-    def _prompts(self, features: Tensor, shares: Tensor) -> Tensor:
-        if self.semantic is not None:
-            found: Tensor = self.semantic(features, shares)
-            return found
-        return self.plain_prompts(len(features), features.device)
 
 
 def last_layers(backbone: BackboneInfo, count: int) -> tuple[str, ...]:

@@ -26,15 +26,20 @@ class Support:
 
 @attrs.frozen(kw_only=True, eq=False)
 class PreparedSupport:
-    """Embedding of a single annotated image.
+    """One annotated image; attributes as of `Support`, for N images at once.
 
     Attributes:
-        prototype: mean of the semantic prompt's input, float (1, width); None without the prompt.
-        support: support of one shot; its prompts are those of one image alone.
+        semantic: mean of the semantic prompt's input, float (N, width); None without the prompt.
+        prototypes: mean foreground feature, float (N, C); None when volumes are made.
+        features: features of the last layers, in order, each float (N, 1, C, h, w); none without
+            volumes.
+        masks: share of foreground of each place, float (N, 1, h, w).
     """
 
-    prototype: Tensor | None
-    support: Support
+    semantic: Tensor | None
+    prototypes: Tensor | None
+    features: tuple[Tensor, ...]
+    masks: Tensor
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -35,26 +35,12 @@ class SinePrompt(nn.Module):
             LayerNorm2d(width),
         )
 
-    def forward(self, features: Tensor, masks: Tensor) -> Tensor:
-        """Return one prompt for each support set.
-
-        Args:
-            features: (B, K, C, h, w).
-            masks: share of foreground of each place, (B, K, h, w).
-
-        Returns:
-            (B, 1, width), in [-1, 1].
-        """
-        batch, shots = features.shape[:2]
-        prototypes = self.prototypes(features.flatten(0, 1), masks.flatten(0, 1))
-        return self.prompts(prototypes.view(batch, shots, -1))
-
     def prototypes(self, features: Tensor, masks: Tensor) -> Tensor:
         """Return projected prototypes of N images: (N, C, h, w) and (N, h, w) to (N, width)."""
         return masked_average(self.project(features), masks)
 
-    def prompts(self, prototypes: Tensor) -> Tensor:
-        """Return the prompts of support sets: prototypes (B, K, width) to (B, 1, width)."""
+    def forward(self, prototypes: Tensor) -> Tensor:
+        """Return the prompts of support sets, in [-1, 1]: (B, K, width) to (B, 1, width)."""
         return prototypes.mean(1, keepdim=True).sin()
 
 

@@ -117,8 +117,8 @@ def profile(pipeline: Pipeline, dataset: Any, shots: int) -> Profile:
     encode, (features,) = timed(lambda: pipeline.encode(image[None], keep))
     support, prepared = timed(lambda: pipeline.prepare_support(features, mask))
     query, asked = timed(lambda: pipeline.prepare_query(features))
-    join, joined = timed(lambda: pipeline.join_supports([[prepared] * shots]))
-    match, logits = timed(lambda: pipeline.segment_prepared([asked], joined), rounds=1)
+    join, joined = timed(lambda: pipeline.embed_support([[prepared] * shots]))
+    match, logits = timed(lambda: pipeline.segment([asked], joined), rounds=1)
     target, iou = dataset.mask(first, 0), IoU()
 
     def score() -> Any:

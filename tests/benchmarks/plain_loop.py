@@ -34,8 +34,8 @@ def apart(plain: Mapping[int, dict[str, int]], rows: Mapping[int, Mapping[str, i
 def two_halves(
     pipeline: Pipeline, query: Sequence[Features], supports: Sequence[Features], masks: Tensor
 ) -> Tensor:
-    """A matcher's contract."""
-    return pipeline.segment(query, pipeline.embed_support([supports], masks))
+    """Prepare, embed and segment one episode."""
+    return pipeline.logits_of(query, pipeline.support_of(supports, masks[0]))
 
 
 def plain_episode(

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import fssbench
+from fssbench import embed_episodes
 from fssbench.backbones.describe import describe
 from fssbench.registry import registry
 from fssbench.specs import BackboneSpec
-from fssbench_dcama.prepared import Query, Support
+from fssbench_dcama.cascade import cascade
 
 pytestmark = pytest.mark.benchmark
 
@@ -68,14 +69,14 @@ def straightforward(matcher, query, support, masks):
             maps.append(each.mean(1).view(1, side, side))
         aggregated[stride] = torch.stack(maps, 1)
     skips = {name: support[name].amax(1) for name in matcher.skips}
-    whole = Support({}, {}, skips)
-    asked = Query({}, {}, matcher._mixed_skips(query, side=0))
-    mixed = matcher._join(aggregated, asked, whole)
+    joined = cascade(aggregated, prepare=matcher.prepare, integrate=matcher.integrate)
+    sides = (matcher._mixed_skips(query, side=0), matcher._mixed_skips(skips, side=1))
+    mixed = matcher.mixer(joined, *sides)
     return mixed[:, 1] - mixed[:, 0]
 
 
 def ours(matcher, query, support, masks):
-    return matcher.segment(query, matcher.embed_support(support, masks))
+    return matcher(query, support, masks)
 
 
 def extra_memory(call):
@@ -121,8 +122,8 @@ def test_peak_memory_is_half_at_most(matcher, episode, benchmark):
 @torch.inference_mode()
 def test_an_episode_with_cached_support_takes_no_longer(matcher, episode, benchmark):
     query, support, masks = episode
-    embedded = matcher.embed_support(support, masks)
+    embedded, asked = embed_episodes(matcher, support, masks), matcher.prepare_query(query)
     theirs = [seconds(lambda: straightforward(matcher, *episode)) for _ in range(3)]
-    benchmark.pedantic(lambda: matcher.segment(query, embedded), rounds=3, warmup_rounds=1)
+    benchmark.pedantic(lambda: matcher.segment(asked, embedded), rounds=3, warmup_rounds=1)
     benchmark.extra_info["straightforward_seconds"] = statistics.median(theirs)
     assert benchmark.stats.stats.median <= statistics.median(theirs)

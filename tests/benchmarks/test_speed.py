@@ -112,8 +112,8 @@ class Idle(Matcher):
     def request(self):
         return FeatureRequest(layers=("all",), size=384)
 
-    def embed_support(self, features, masks):
-        return masks
+    def embed_support(self, support):
+        return support.masks
 
     def segment(self, query, support):
         return query["all"][:, 0] - 0.5

@@ -17,7 +17,7 @@ from fssbench.evaluation.estimate import STEPS, estimate
 from fssbench.evaluation.evaluate import evaluate, prepare
 from fssbench.inference.pipeline import Pipeline
 
-NAMES = {"segment": "segment_prepared"}
+NAMES = {}
 
 
 @pytest.fixture

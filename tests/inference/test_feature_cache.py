@@ -215,27 +215,6 @@ def test_loaders_are_asked_for_what_is_missing_only(shapes):
     assert [task.images for task in cache.plan(chunks)] == [()] * len(chunks)
 
 
-# --- prepared parts ---
-
-
-@pytest.mark.parametrize("name", ["mixer", "prototype"])
-def test_four_steps_say_what_two_say(name):
-    pipeline, generator = pipeline_of(name), torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8, generator=generator)
-    masks = torch.randint(0, 2, (2, 3, 64, 64), dtype=torch.uint8, generator=generator)
-    features = pipeline.encode(images)
-    supports, queries = [features[:3], features[3:6]], features[6:]
-    expected = pipeline.segment(queries, pipeline.embed_support(supports, masks))
-    prepared = [
-        [pipeline.prepare_support(f, m) for f, m in zip(shots, each, strict=True)]
-        for shots, each in zip(supports, masks, strict=True)
-    ]
-    found = pipeline.segment_prepared(
-        [pipeline.prepare_query(query) for query in queries], pipeline.join_supports(prepared)
-    )
-    torch.testing.assert_close(found, expected)
-
-
 def test_rounded_features_are_half_as_large_and_another_run(job, tmp_path):
     from fssbench.evaluation.evaluate import evaluate
     from fssbench.results.rows import read_rows

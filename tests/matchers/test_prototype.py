@@ -44,8 +44,8 @@ def test_equals_the_equations(shots):
     masks = generator.choice([0, 1, 255], (2, shots, 16, 16), p=[0.5, 0.4, 0.1]).astype(np.uint8)
     query = generator.standard_normal((2, 5, 4, 4))
     model = matcher("prototype", INFO, scale=7.0)
-    support = model.embed_support({"deep": torch.from_numpy(features)}, torch.from_numpy(masks))
-    logits = model.segment({"deep": torch.from_numpy(query)}, support)
+    arrays = {"deep": torch.from_numpy(query)}, {"deep": torch.from_numpy(features)}
+    logits = model(*arrays, torch.from_numpy(masks))
     for b in range(2):
         expected = reference(features[b], masks[b], query[b], 7.0)
         np.testing.assert_allclose(logits[b].numpy(), expected, atol=1e-6)

@@ -35,7 +35,7 @@ CASES = [
 
 @pytest.mark.parametrize("shots", [1, 3])
 @pytest.mark.parametrize(("name", "backbone", "options"), CASES)
-def test_four_steps_say_what_two_say(name, backbone, options, shots):
+def test_one_batch_and_one_image_at_a_time_agree(name, backbone, options, shots):
     torch.manual_seed(0)
     encoder = fssbench.backbone(backbone, "random")
     pipeline = Pipeline(
@@ -51,18 +51,25 @@ def test_four_steps_say_what_two_say(name, backbone, options, shots):
     masks[0, 0, :2] = 255
     features = pipeline.encode(images)
     supports, queries = [features[:shots], features[shots : 2 * shots]], features[2 * shots :]
-    expected = pipeline.segment(queries, pipeline.embed_support(supports, masks))
+    layers = pipeline.request.layers
+    with torch.inference_mode():
+        expected = pipeline.matcher(
+            {name: torch.stack([f[name] for f in queries]) for name in layers},
+            {
+                name: torch.stack([torch.stack([f[name] for f in each]) for each in supports])
+                for name in layers
+            },
+            masks,
+        )
     prepared = [
         [pipeline.prepare_support(f, m) for f, m in zip(each, own, strict=True)]
         for each, own in zip(supports, masks, strict=True)
     ]
     asked = [pipeline.prepare_query(query) for query in queries]
-    together = pipeline.segment_prepared(asked, pipeline.join_supports(prepared))
+    together = pipeline.segment(asked, pipeline.embed_support(prepared))
     close(together, expected)
     for episode in range(2):
-        alone = pipeline.segment_prepared(
-            [asked[episode]], pipeline.join_supports([prepared[episode]])
-        )
+        alone = pipeline.segment([asked[episode]], pipeline.embed_support([prepared[episode]]))
         close(alone[0], expected[episode])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy
 import torch
 from torch import nn
@@ -38,8 +39,7 @@ class Episodes(Stage):
     name = "episodes"
 
     def losses(self, matcher, batch):
-        support = matcher.embed_support(batch.support, batch.support_masks)
-        logits = matcher.segment(batch.query, support)
+        logits = matcher(batch.query, batch.support, batch.support_masks)
         truth = functional.adaptive_avg_pool2d(
             (batch.query_masks == 1).float()[:, None], logits.shape[-2:]
         )[:, 0]
@@ -59,9 +59,9 @@ class Good(Matcher):
     def share(self, masks):
         return (masks == 1).float()
 
-    def embed_support(self, features, masks):
-        maps = features[LAYER]
-        share = functional.avg_pool2d(self.share(masks), 4)[:, :, None]
+    def embed_support(self, support):
+        maps = support.features[LAYER]
+        share = functional.avg_pool2d(self.share(support.masks), 4)[:, :, None]
         return (maps * share).sum((1, 3, 4)) / share.sum((1, 3, 4)).clamp(min=1e-6)
 
     def segment(self, query, support):
@@ -92,9 +92,9 @@ class Uneven(Good):
 class OneShot(Good):
     """Takes one support only."""
 
-    def embed_support(self, features, masks):
-        (masks,) = masks.unbind(1)
-        return super().embed_support(features, masks[:, None])
+    def embed_support(self, support):
+        (masks,) = support.masks.unbind(1)
+        return super().embed_support(attrs.evolve(support, masks=masks[:, None]))
 
 
 class Coupled(Good):
@@ -119,17 +119,17 @@ class Boxed(Good):
 class Divided(Good):
     """Divides by the number of marked pixels."""
 
-    def embed_support(self, features, masks):
-        empty = (masks == 1).flatten(2).sum(-1).amin(1) == 0
-        return super().embed_support(features, masks) / (~empty).float()[:, None]
+    def embed_support(self, support):
+        empty = (support.masks == 1).flatten(2).sum(-1).amin(1) == 0
+        return super().embed_support(support) / (~empty).float()[:, None]
 
 
 class Contrasted(Good):
     """Divides by the number of pixels that are not marked."""
 
-    def embed_support(self, features, masks):
-        full = (masks != 1).flatten(2).sum(-1).amin(1) == 0
-        return super().embed_support(features, masks) / (~full).float()[:, None]
+    def embed_support(self, support):
+        full = (support.masks != 1).flatten(2).sum(-1).amin(1) == 0
+        return super().embed_support(support) / (~full).float()[:, None]
 
 
 class Greedy(Good):
@@ -160,11 +160,18 @@ class Flat(Good):
         return {"brightness": query[LAYER].mean((1, 2, 3))}
 
 
-class Doubled(Good):
-    """Prepares queries of other features than it segments."""
+class Centred(Good):
+    """Subtracts the mean of all images that it prepares at once."""
 
     def prepare_query(self, features):
-        return {name: 2 * maps for name, maps in features.items()}
+        return super().prepare_query({n: maps - maps.mean(0) for n, maps in features.items()})
+
+
+class Unlisted(Good):
+    """Prepares a batch, and not a list of images."""
+
+    def prepare_query(self, features):
+        return features[LAYER]
 
 
 # --- randomness -----------------------------------------------------------------------------------

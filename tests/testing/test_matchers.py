@@ -27,7 +27,8 @@ BROKEN = [
     ("ignored_pixels", "weighed", "from those with it marked 0"),
     ("support_matters", "blind", "the same logits"),
     ("maps", "flat", "shape (2,)"),
-    ("prepared", "doubled", "of the largest"),
+    ("prepared", "centred", "of the largest"),
+    ("prepared", "unlisted", "a list of one value"),
     ("determinism", "restless", "they differ by up to"),
     ("determinism", "unseeded", "base differs"),
     ("generators", "drawing", "torch moved"),
@@ -87,7 +88,7 @@ def test_a_failure_says_what_and_where(plugins):
     assert expected == "expected: One shot and five give finite logits (B, h, w)."
     assert seen == "seen:     ValueError: too many values to unpack (expected 1)"
     assert look.startswith("look at:  embed_support, ")
-    assert look.endswith(": (masks,) = masks.unbind(1)")
+    assert look.endswith(": (masks,) = support.masks.unbind(1)")
     assert isinstance(caught.value.__cause__, ValueError)
 
 

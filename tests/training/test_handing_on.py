@@ -28,7 +28,7 @@ class TwoParts(fssbench.Matcher):
     def request(self):
         raise NotImplementedError
 
-    def embed_support(self, features, masks):
+    def embed_support(self, support):
         raise NotImplementedError
 
     def segment(self, query, support):

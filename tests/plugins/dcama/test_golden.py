@@ -10,6 +10,7 @@ from authors_numbers import picture, region
 import fssbench
 from fssbench.data.geometry import Geometry
 from fssbench.metrics.iou import IoU
+from fssbench_dcama.ablations import aggregated_masks
 from fssbench_dcama.stages import stages
 
 SIZE = 384
@@ -53,8 +54,8 @@ def test_aggregated_masks_and_support_masks(episode):
     (features,) = predictor.pipeline.encode(query[None])
     support = predictor._support
     with torch.inference_mode():
-        masks = predictor.pipeline.matcher.aggregated_masks(
-            {name: maps[None] for name, maps in features.items()}, support
+        masks = aggregated_masks(
+            predictor.pipeline.matcher, [predictor.pipeline.prepare_query(features)], support
         )
     for stride, found in masks.items():
         numbers.near(f"coarse_1_{stride}", found[0], COARSE)

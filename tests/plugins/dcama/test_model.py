@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 import fssbench
-from fssbench import BackboneInfo, FssbenchError, LayerInfo
+from fssbench import BackboneInfo, FssbenchError, LayerInfo, embed_episodes
 from fssbench_dcama import ablations, attention
 from fssbench_dcama.stages import stages
 
@@ -65,7 +65,12 @@ def masks_of(batch, shots, size=SIZE):
 
 def run(matcher, query, support_features, masks):
     with torch.no_grad():
-        return matcher.segment(query, matcher.embed_support(support_features, masks))
+        return matcher(query, support_features, masks)
+
+
+def aggregated(matcher, query, embedded):
+    with torch.no_grad():
+        return ablations.aggregated_masks(matcher, matcher.prepare_query(query), embedded)
 
 
 def part(maps, *index):
@@ -135,8 +140,8 @@ def test_gain_sharpens_the_attention_that_training_starts_with():
     def masks(gain):
         torch.manual_seed(0)
         matcher = fssbench.matcher("dcama", INFO, gain=gain)
-        embedded = matcher.embed_support(features(matcher, 1, 1, seed=1), masks_of(1, 1))
-        return matcher.aggregated_masks(features(matcher, 1), embedded)[8]
+        embedded = embed_episodes(matcher, features(matcher, 1, 1, seed=1), masks_of(1, 1))
+        return aggregated(matcher, features(matcher, 1), embedded)[8]
 
     assert masks(4.0).std() > 3 * masks(1.0).std() > 0
 
@@ -164,8 +169,10 @@ def test_aggregated_masks_are_weighted_means_of_the_support_mask():
     query, other = features(matcher, 1), features(matcher, 1, 2, seed=1)
     for value, masks in ((1.0, torch.ones(1, 2, SIZE, SIZE)), (0.0, torch.zeros(1, 2, SIZE, SIZE))):
         with torch.no_grad():
-            found = matcher.aggregated_masks(
-                query, matcher.embed_support(other, masks.to(torch.uint8))
+            found = ablations.aggregated_masks(
+                matcher,
+                matcher.prepare_query(query),
+                embed_episodes(matcher, other, masks.to(torch.uint8)),
             )
         assert {s: tuple(m.shape) for s, m in found.items()} == {
             8: (1, 2, 8, 8), 16: (1, 2, 4, 4), 32: (1, 1, 2, 2),
@@ -222,7 +229,7 @@ def test_background_off():
         found = []
         for other in (first, second):
             with torch.no_grad():
-                found.append(matcher.aggregated_masks(query, matcher.embed_support(other, masks)))
+                found.append(aggregated(matcher, query, embed_episodes(matcher, other, masks)))
         assert torch.equal(found[0][8], found[1][8]) is not background
         assert torch.equal(found[0][16], found[1][16]) is not background
 
@@ -236,7 +243,7 @@ def test_attention_scales(strides):
     assert set(matcher.request().layers) == needed
     query, other, masks = features(matcher, 1), features(matcher, 1, 1, seed=1), masks_of(1, 1)
     assert run(matcher, query, other, masks).shape == (1, SIZE, SIZE)
-    assert set(matcher.aggregated_masks(query, matcher.embed_support(other, masks))) == set(strides)
+    assert set(aggregated(matcher, query, embed_episodes(matcher, other, masks))) == set(strides)
 
 
 @pytest.mark.parametrize("strides", [(4, 8), (4,), (8,), (), (4, 8, 16), (16,)])
@@ -246,7 +253,7 @@ def test_skip_connections(strides, support_skip):
     channels = sum({4: 8, 8: 16, 16: 32}[s] for s in strides) * (2 if support_skip else 1)
     assert matcher.mixer[0][0].in_channels == 128 + channels
     query, other, masks = features(matcher, 1), features(matcher, 1, 2, seed=1), masks_of(1, 2)
-    embedded = matcher.embed_support(other, masks)
+    embedded = embed_episodes(matcher, other, masks)
     assert len(embedded.skips) == (len(strides) if support_skip else 0)
     for name, maps in embedded.skips.items():
         assert torch.equal(maps, torch.maximum(other[name][:, 0], other[name][:, 1]))
@@ -254,27 +261,27 @@ def test_skip_connections(strides, support_skip):
 
 
 def test_pixel_budget():
-    mask = torch.zeros(1, 2, 6, 6)
-    mask[0, 0, :2] = 1.0  # 12 foreground pixels
-    mask[0, 1, 0, :3] = 1.0  # 3
+    mask = torch.zeros(2, 6, 6)
+    mask[0, :2] = 1.0  # 12 foreground pixels
+    mask[1, 0, :3] = 1.0  # 3
     chosen = ablations.budget(mask, 8)
-    assert chosen.shape == (1, 16)
-    first, second = chosen[0, :8], chosen[0, 8:]
+    assert chosen.shape == (2, 8)
+    first, second = chosen
     assert first.tolist() == [0, 3, 6, 9, 12, 18, 24, 30]
-    assert second[:3].tolist() == [36, 37, 38]
+    assert second[:3].tolist() == [0, 1, 2]
     assert len(set(second.tolist())) == 8
-    assert all(39 <= position < 72 for position in second[3:].tolist())
+    assert all(3 <= position < 36 for position in second[3:].tolist())
     # Too little background: foreground fills up.
-    assert (ablations.budget(1 - mask[:, 1:], 32) < 3).sum() == 3
+    assert (ablations.budget(1 - mask[1:], 32) < 3).sum() == 3
     assert ablations.budget(mask, 36) is None
 
     matcher = make(pixels=20)
     query, other, masks = features(matcher, 2), features(matcher, 2, 2, seed=1), masks_of(2, 2)
-    embedded = matcher.embed_support(other, masks)
+    embedded = embed_episodes(matcher, other, masks)
     assert embedded.keys["b0:pre"].shape[2] == embedded.values[8].shape[1] == 40
     assert embedded.keys["c0"].shape[2] == 2 * 16
-    full = make().embed_support(other, masks)
-    position = ablations.budget(full.values[8].view(2, 2, 8, 8), 20)[1, 25].item()
+    full = embed_episodes(make(), other, masks)
+    position = 64 + ablations.budget(full.values[8].view(4, 8, 8), 20)[3, 5].item()
     assert torch.equal(embedded.keys["b1:pre"][1, :, 25], full.keys["b1:pre"][1, :, position])
     assert embedded.values[8][1, 25] == full.values[8][1, position]
     assert torch.equal(run(matcher, query, other, masks), run(matcher, query, other, masks))
@@ -286,8 +293,8 @@ def test_binarised_aggregated_masks(stride):
     query, other, masks = features(matcher, 2), features(matcher, 2, 1, seed=1), masks_of(2, 1)
     found = run(matcher, query, other, masks)
     with torch.no_grad():
-        embedded = matcher.embed_support(other, masks)
-        sums = matcher.aggregated_masks(query, embedded)[stride].sum(1).numpy()
+        embedded = embed_episodes(matcher, other, masks)
+        sums = aggregated(matcher, query, embedded)[stride].sum(1).numpy()
     expected = np.stack([each > ablations.otsu_threshold(each) for each in sums])
     assert np.array_equal(found.numpy() > 0, expected)
     assert set(found.unique().tolist()) == {-1.0, 1.0}
@@ -358,7 +365,9 @@ def test_cross_guided_averaging():
     left = torch.where(masks[:, 0] == 1, 1.0, -1.0)
     answers = [torch.ones(1, 4, 4), -torch.ones(1, 4, 4), left]
     weights = ablations.guided_weights(
-        lambda query, guide: answers[guide], {"x": torch.zeros(1, 3, 1, 1, 1)}, masks, [0, 1, 2]
+        lambda query, support: answers[support],
+        [ablations.Guide(None, None, mask) for mask in masks.unbind(1)],
+        [0, 1, 2],
     )
     assert weights.tolist() == [[0.5, 0.0, 1.0]]
 
@@ -372,14 +381,14 @@ def test_ensembles_are_made_of_1_shot_predictions(strategy):
         for k in range(3)
     ]
     matcher = make(shots=strategy)
-    embedded = matcher.embed_support(other, masks)
+    embedded = embed_episodes(matcher, other, masks)
     expected = ablations.combine(single, strategy, embedded.weights)
     torch.testing.assert_close(run(matcher, query, other, masks), expected)
     # One shot is the same for all strategies.
     one = run(matcher, query, part(other, slice(None), slice(0, 1)), masks[:, :1])
     torch.testing.assert_close(one, single[0])
     with pytest.raises(FssbenchError, match="use one-pass"):
-        matcher.aggregated_masks(query, embedded)
+        aggregated(matcher, query, embedded)
 
 
 # --- mistakes -------------------------------------------------------------------------------------

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import fssbench
-from fssbench import BackboneInfo, EpisodeBatch, FssbenchError, LayerInfo
+from fssbench import BackboneInfo, EpisodeBatch, FssbenchError, LayerInfo, embed_episodes
 from fssbench.inference.cost import flops_per_episode, learnable_parameters
 from fssbench.inference.pipeline import Pipeline
+from fssbench.nn import together
 from fssbench_fsdino.stages import stages
 
 SIZE = 40
@@ -63,7 +64,7 @@ def part(maps, *index):
 
 @torch.no_grad()
 def run(matcher, query, support, masks):
-    return matcher.segment(query, matcher.embed_support(support, masks))
+    return matcher(query, support, masks)
 
 
 def count(module):
@@ -180,7 +181,9 @@ def test_prior_and_final_mask_are_told_apart():
     for options in ({}, {"correlation": "prototype"}):
         matcher = make(**options)
         with torch.no_grad():
-            found = matcher.masks(query, matcher.embed_support(support, masks))
+            found = matcher.masks(
+                together(matcher.prepare_query(query)), embed_episodes(matcher, support, masks)
+            )
         assert found.final.shape == (2, 20, 20)
         assert (found.prior is None) == bool(options)
         if found.prior is not None:

@@ -43,9 +43,9 @@ def episode(golden, imported):
     predictor.set_support(images, masks)
     query = picture(run["query_seed"], (1, 3, SIZE, SIZE))[0]
     (features,) = predictor.pipeline.encode(query[None])
-    batch = {name: maps[None] for name, maps in features.items()}
+    prepared = predictor.pipeline.prepare_query(features)
     with torch.inference_mode():
-        outputs = predictor.pipeline.matcher.outputs(batch, predictor._support)
+        outputs = predictor.pipeline.matcher.outputs([prepared], predictor._support)
     return numbers, predictor, features, outputs, predictor.predict(query)
 
 

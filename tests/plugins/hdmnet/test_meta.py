@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import fssbench
-from fssbench import FssbenchError, registry
+from fssbench import FssbenchError, embed_episodes, registry
 from fssbench.matchers.checkpoint import read_checkpoint
 from fssbench.specs import MatcherSpec
 from fssbench.training.recipe import find_recipe
@@ -92,8 +92,10 @@ def test_losses_of_the_outputs():
     batch = episodes()
     losses = stage_of(matcher).losses(matcher, batch)
     with torch.no_grad():
-        support = matcher.embed_support(batch.support, batch.support_masks)
-        found = matcher.outputs(batch.query, support, left_out=torch.tensor([2, 2]))
+        support = embed_episodes(matcher, batch.support, batch.support_masks)
+        found = matcher.outputs(
+            matcher.prepare_query(batch.query), support, left_out=torch.tensor([2, 2])
+        )
     target = (batch.query_masks == 1).long()
     for name in ("final", "meta"):
         whole = functional.interpolate(
@@ -113,7 +115,9 @@ def test_losses_of_the_outputs():
     torch.testing.assert_close(merged[:, 1], found.final[:, 1])
     with torch.no_grad():
         matcher.ensemble.base_merge.weight.fill_(1.0)
-        found = matcher.outputs(batch.query, support, left_out=torch.tensor([2, 2]))
+        found = matcher.outputs(
+            matcher.prepare_query(batch.query), support, left_out=torch.tensor([2, 2])
+        )
     torch.testing.assert_close(found.final[:, 0], found.meta.softmax(1)[:, 0] + counted)
 
 
@@ -284,8 +288,8 @@ def test_panels_show_the_correlation_map_of_each_stage(base, tmp_path):
 
 def test_maps_by_caption():
     matcher = make()
-    support = matcher.embed_support(features(1, 1), masks_of(1, 1))
-    found = matcher.maps(features(1), support)
+    support = embed_episodes(matcher, features(1, 1), masks_of(1, 1))
+    found = matcher.maps(matcher.prepare_query(features(1)), support)
     assert {caption: tuple(each.shape) for caption, each in found.items()} == {
         "correlation, stage 1": (1, 8, 8),
         "correlation, stage 2": (1, 4, 4),

@@ -10,7 +10,7 @@ from hdmnet_features import INFO, SIZE, features, make, masks_of, part, run, sta
 from torch.nn import functional
 
 import fssbench
-from fssbench import FssbenchError
+from fssbench import FssbenchError, embed_episodes
 from fssbench.nn.flops import flop_counter
 from fssbench_hdmnet.ensemble import Ensemble, gram
 from fssbench_hdmnet.matching import Keys, MatchingModule, inverse_softmax
@@ -97,15 +97,15 @@ def test_chosen_layers_and_grid():
     assert matcher.request().layers == ("a0", "b0", "c0")
     matcher = make()
     with torch.no_grad():
-        support = matcher.embed_support(features(1, 1), masks_of(1, 1))
-        found = matcher.outputs(features(1), support)
+        support = embed_episodes(matcher, features(1, 1), masks_of(1, 1))
+        found = matcher.outputs(matcher.prepare_query(features(1)), support)
     assert found.meta.shape == (1, 2, 8, 8)
     assert found.priors.shape == (1, 2, 8, 8)
     assert found.base.shape == (1, 5, 2, 2)
     assert [tuple(maps.shape) for maps in found.correlations] == [(1, 8, 8), (1, 4, 4), (1, 2, 2)]
-    assert make(grid=None).outputs(features(1), make(grid=None).embed_support(
-        features(1, 1), masks_of(1, 1)
-    )).meta.shape == (1, 2, 4, 4)  # fmt: skip
+    matcher = make(grid=None)
+    support = embed_episodes(matcher, features(1, 1), masks_of(1, 1))
+    assert matcher.outputs(matcher.prepare_query(features(1)), support).meta.shape == (1, 2, 4, 4)
 
 
 @pytest.mark.parametrize("name", ["tiny-resnet", "mobilenetv2"])
@@ -143,10 +143,11 @@ def test_one_support_shown_thrice_is_that_support():
     torch.testing.assert_close(once, thrice, rtol=1e-4, atol=1e-5)
     matcher = make()
     support = [
-        matcher.embed_support(part(other, slice(None), [0] * k), masks[:, [0] * k]) for k in (1, 3)
+        embed_episodes(matcher, part(other, slice(None), [0] * k), masks[:, [0] * k])
+        for k in (1, 3)
     ]
     with torch.no_grad():
-        first, second = (matcher.outputs(query, each) for each in support)
+        first, second = (matcher.outputs(matcher.prepare_query(query), each) for each in support)
     torch.testing.assert_close(first.priors, second.priors)
     torch.testing.assert_close(first.correlations[0], second.correlations[0])
     assert (first.meta - second.meta).abs().max() > 1e-3
@@ -169,8 +170,8 @@ def test_without_the_support_mask_nothing_depends_on_it():
 
 def test_without_the_ensemble_the_meta_output_is_final():
     matcher = make(ensemble=False)
-    support = matcher.embed_support(features(1, 1), masks_of(1, 1))
-    found = matcher.outputs(features(1), support)
+    support = embed_episodes(matcher, features(1, 1), masks_of(1, 1))
+    found = matcher.outputs(matcher.prepare_query(features(1)), support)
     assert found.final is found.meta
     assert found.base is None
     assert not [name for name in matcher.state_dict() if name.startswith("ensemble.")]

@@ -8,8 +8,16 @@ import pytest
 import torch
 
 import fssbench
-from fssbench import BackboneInfo, BackboneSpec, EpisodeBatch, FssbenchError, LayerInfo
+from fssbench import (
+    BackboneInfo,
+    BackboneSpec,
+    EpisodeBatch,
+    FssbenchError,
+    LayerInfo,
+    embed_episodes,
+)
 from fssbench.backbones.describe import parameters
+from fssbench.nn import together
 from fssbench.registry import registry
 from fssbench_fsdino.losses import bce_loss, dice_loss
 from fssbench_uinofss import model as module
@@ -75,7 +83,7 @@ def part(maps, *index):
 
 
 def run(matcher, query, support, masks):
-    return matcher.segment(query, matcher.embed_support(support, masks))
+    return matcher(query, support, masks)
 
 
 def count(module_):
@@ -182,7 +190,9 @@ def test_losses_are_equations_12_to_14():
     )  # fmt: skip
     *_, meta = stages(matcher)
     losses = meta.losses(matcher, batch)
-    masks = matcher.masks(query, matcher.embed_support(support, masks_of(2, 1)))
+    masks = matcher.masks(
+        together(matcher.prepare_query(query)), embed_episodes(matcher, support, masks_of(2, 1))
+    )
     for prefix, logits in (("", masks.final), ("prior_", masks.prior)):
         full = torch.nn.functional.interpolate(
             logits[:, None], (SIZE, SIZE), mode="bilinear", align_corners=True

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fssbench import BackboneInfo, FeatureRequest, Matcher
+from fssbench import BackboneInfo, FeatureRequest, Matcher, SupportSet
 from fssbench.nn import masked_average, masks_at
 
 
@@ -40,10 +40,10 @@ class Example(Matcher):
         """One layer, images squashed to a square."""
         return FeatureRequest(layers=(self.layer,), size=self.backbone.image_size)
 
-    def embed_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Tensor:
-        """Prototypes of background and foreground, (B, 2, C), means over shots."""
-        shots = masks.shape[:2]
-        maps, flat = features[self.layer].flatten(0, 1), masks.flatten(0, 1)
+    def embed_support(self, support: SupportSet) -> Tensor:
+        """Return prototypes of background and foreground, (B, 2, C), means over shots."""
+        shots = support.masks.shape[:2]
+        maps, flat = support.features[self.layer].flatten(0, 1), support.masks.flatten(0, 1)
         means = [masked_average(maps, masks_at(flat, v, *maps.shape[-2:])) for v in (0, 1)]
         each = functional.normalize(torch.stack(means, 1), dim=-1)
         return functional.normalize(each.unflatten(0, shots).mean(1), dim=-1)

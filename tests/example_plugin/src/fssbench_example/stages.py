@@ -24,8 +24,7 @@ class Episodes(Stage):
 
     def losses(self, matcher: Example, batch: EpisodeBatch) -> dict[str, Tensor]:
         """``bce``, a mean over pixels."""
-        support = matcher.embed_support(batch.support, batch.support_masks)
-        logits = matcher.segment(batch.query, support)
+        logits = matcher(batch.query, batch.support, batch.support_masks)
         inside, outside = (masks_at(batch.query_masks, v, *logits.shape[-2:]) for v in (1, 0))
         loss = inside * functional.softplus(-logits) + outside * functional.softplus(logits)
         return {"bce": loss.sum() / (inside + outside).sum().clamp(min=1)}
