@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fssbench.evaluation.run import Run
     from fssbench.files import sha256
     from fssbench.importing import Imported
+    from fssbench.inference.feature_files import FeatureFiles
     from fssbench.inference.pipeline import choose_device
     from fssbench.inference.predictor import Prediction, Predictor
     from fssbench.matchers.matcher import FeatureRequest, Matcher, SupportSet, embed_episodes
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
         Stage,
         StageContext,
     )
-    from fssbench.training.store import FeatureStore
     from fssbench.training.train import train
     from fssbench.training.training import Training
 
@@ -94,7 +94,7 @@ _LAZY = {
     "Stage": "fssbench.training.stage",
     "Metric": "fssbench.metrics.metric",
     "TrainingRun": "fssbench.training.run",
-    "FeatureStore": "fssbench.training.store",
+    "FeatureFiles": "fssbench.inference.feature_files",
     "train": "fssbench.training.train",
     "Training": "fssbench.training.training",
 }
@@ -109,8 +109,8 @@ __all__ = [
     "Episode",
     "EpisodeBatch",
     "Evaluation",
+    "FeatureFiles",
     "FeatureRequest",
-    "FeatureStore",
     "FssbenchError",
     "Geometry",
     "ImageBatch",

@@ -17,7 +17,7 @@ from fssbench.evaluation.evaluation import Evaluation
 from fssbench.evaluation.evaluator import CellOutcome, Evaluator, Observers
 from fssbench.evaluation.process_group import ProcessGroup
 from fssbench.inference.feature_cache import FeatureCache
-from fssbench.inference.feature_files import FeatureFiles
+from fssbench.inference.feature_files import FeatureFiles, identity_of
 from fssbench.inference.pipeline import Pipeline, choose_device
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.matcher import Matcher
@@ -159,7 +159,7 @@ def _matcher(job: Evaluation, backbone: Backbone, checkpoint: Checkpoint | None)
 def _cache(job: Evaluation, pipeline: Pipeline, dataset: Dataset) -> FeatureCache:
     files = None
     if job.cache_dir is not None:
-        files = FeatureFiles(job.cache_dir, pipeline, job.cache_limit)
+        files = FeatureFiles(identity_of(pipeline), job.cache_dir, job.cache_limit)
     budget = job.cache_memory
     if budget is None:
         shares = job.devices if pipeline.device.type == "cpu" else 1

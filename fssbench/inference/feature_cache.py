@@ -13,7 +13,7 @@ from fssbench.backbones.backbone import BackboneInfo
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.episode import Episode
 from fssbench.inference.chunk_loader import ChunkData, ChunkTask
-from fssbench.inference.feature_files import FeatureFiles
+from fssbench.inference.feature_files import FeatureFiles, pixels_key
 from fssbench.inference.feature_uses import (
     ImageKey,
     SupportKey,
@@ -189,7 +189,7 @@ class OpenChunk:
         files = self._cache._files
         image, keep = self._input(key)
         if files is not None:
-            found = files.read(image, keep)
+            found = files.read(pixels_key(image, keep))
             if found is not None:
                 return {n: maps.to(self._pipeline.device) for n, maps in found.items()}
         keys, images, keeps = [key], [image], [keep]
@@ -204,7 +204,7 @@ class OpenChunk:
         features = self._pipeline.encode(torch.stack(images), keeps)
         if files is not None:
             for image, keep, each in zip(images, keeps, features, strict=True):
-                files.write(image, keep, each)
+                files.write(pixels_key(image, keep), each)
         self._ahead.update(zip(keys[1:], features[1:], strict=True))
         return features[0]
 

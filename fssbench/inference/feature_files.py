@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import mmap
 import os
 import zlib
 from collections.abc import Mapping
@@ -14,16 +13,17 @@ from typing import Any
 
 import filelock
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from fssbench._version import __version__
+from fssbench.data.cache import cache_folder
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
 from fssbench.inference.pipeline import Features, Pipeline
 
-MAGIC = b"fssbench features 1\n"
-SUFFIX = ".features"
-_ALIGNED = 64
+SUFFIX = ".safetensors"
 _LOCK = ".lock"
 _EVICTION_TARGET = 0.9
 """Eviction stops at this share of the size limit."""
@@ -32,76 +32,77 @@ log = logging.getLogger(__name__)
 
 
 class FeatureFiles:
-    """A folder with one feature file for each encoded image.
+    """A folder with one safetensors file for each encoded image.
 
-    The name of a file is a hash of the encoder's own weights, the request, the precision, the
-    versions of the libraries, and the encoded pixels. A changed image or another mask gives another
-    name, so a stale file is never read. A file is written to a temporary name and renamed, never
-    changed afterwards, and memory-mapped for reading, so processes share it. It contains a CRC-32
-    of its content; a damaged file is removed and computed anew. When the total size exceeds the
-    limit, the least recently used files are removed.
+    The name of a file is a hash of the identity and of a key, so a file of other features is never
+    read. A file is written to a temporary name and renamed, never changed afterwards, and
+    memory-mapped for reading, so processes share it. Its metadata hold a CRC-32 of its tensors; a
+    damaged file is removed and computed anew. When the total size exceeds the limit, the least
+    recently used files are removed.
 
     Args:
-        folder: folder of the files, created if it is missing.
-        pipeline: matcher and backbone that compute the features.
-        limit: total size limit in bytes.
+        identity: everything except the key that the features depend on, as JSON values; see
+            `identity_of`.
+        folder: folder of the files, created if it is missing; None for ``features`` in the cache
+            folder.
+        limit: total size limit in bytes; None for no limit.
 
     Raises:
         FssbenchError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, pipeline: Pipeline, limit: int) -> None:
-        self.folder = folder
+    def __init__(
+        self, identity: Mapping[str, Any], folder: Path | None = None, limit: int | None = None
+    ) -> None:
+        self.folder = folder or cache_folder() / "features"
         self.limit = limit
-        self._identity = json.dumps(identity_of(pipeline), sort_keys=True).encode()
+        self._identity = json.dumps(identity, sort_keys=True).encode()
         self._writable = True
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._size = sum(size for _, size, _ in self._files())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._size = sum(size for _, size, _ in self._files()) if limit else 0
         except OSError as error:
             raise FssbenchError(
-                f"--cache-dir {folder}: cannot use this folder: {error.strerror or error}; choose "
-                "another one"
+                f"features in {self.folder}: cannot use this folder: {error.strerror or error}; "
+                "choose another one (--cache-dir)"
             ) from error
 
-    def path(self, image: Tensor, keep: Tensor | None) -> Path:
-        """Return the path of the feature file of an encoder's input.
-
-        Args:
-            image: uint8 (3, S, S).
-            keep: uint8 (S, S) mask of the visible part, or None.
-        """
+    def path(self, key: bytes) -> Path:
+        """Return the path of a feature file."""
         digest = hashlib.blake2b(self._identity, digest_size=16)
-        for plane in (image, keep):
-            digest.update(b"-" if plane is None else plane.contiguous().numpy().tobytes())
+        digest.update(key)
         return self.folder / f"{digest.hexdigest()}{SUFFIX}"
 
-    def read(self, image: Tensor, keep: Tensor | None) -> dict[str, Tensor] | None:
-        """Return the features of an encoder's input, on the CPU; None if missing or damaged."""
-        path = self.path(image, keep)
+    def read(self, key: bytes) -> dict[str, Tensor] | None:
+        """Return the features of a key, on the CPU; None if missing or damaged."""
+        path = self.path(key)
         try:
-            with path.open("rb") as file:
-                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             os.utime(path)
-        except (OSError, ValueError):  # missing, empty, or removed by another process
+            with safe_open(path, "pt") as file:
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                expected = (file.metadata() or {}).get("crc32")
+            if _checksum(found) != expected:
+                raise ValueError("wrong checksum")
+        except FileNotFoundError:  # also when removed by another process
             return None
-        try:
-            return _unpacked(content)
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
             log.warning("%s: damaged (%s); computed anew", path, error)
             path.unlink(missing_ok=True)
             return None
+        return found
 
-    def write(self, image: Tensor, keep: Tensor | None, features: Features) -> None:
+    def write(self, key: bytes, features: Features) -> None:
         """Write a feature file; if the folder is not writable, warn once and write no more."""
-        if not self._writable:
+        path = self.path(key)
+        if not self._writable or path.exists():
             return
-        path = self.path(image, keep)
-        content = _packed(features)
-        if len(content) > self.limit or path.exists():
-            return
-        if self._size + len(content) > self.limit:
-            self._make_room(len(content))
+        plain = {name: maps.detach().cpu().contiguous() for name, maps in features.items()}
+        content = save(plain, {"crc32": _checksum(plain)})
+        if self.limit is not None:
+            if len(content) > self.limit:
+                return
+            if self._size + len(content) > self.limit:
+                self._make_room(len(content), self.limit)
         try:
             write_atomically(path, content, flush=False)
         except FssbenchError as error:
@@ -110,14 +111,14 @@ class FeatureFiles:
             return
         self._size += len(content)
 
-    def _make_room(self, size: int) -> None:
+    def _make_room(self, size: int, limit: int) -> None:
         """Remove the least recently used files; one process at a time."""
         try:
             with filelock.FileLock(self.folder / _LOCK):
                 files = sorted(self._files())
                 total = sum(each for _, each, _ in files)
                 for _, each, path in files:
-                    if total + size <= _EVICTION_TARGET * self.limit:
+                    if total + size <= _EVICTION_TARGET * limit:
                         break
                     path.unlink(missing_ok=True)
                     total -= each
@@ -161,42 +162,25 @@ def identity_of(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def _bytes_of(tensor: Tensor) -> bytes:
+def pixels_key(image: Tensor, keep: Tensor | None) -> bytes:
+    """Return the key of an encoder's input.
+
+    Args:
+        image: uint8 (3, S, S).
+        keep: uint8 (S, S) mask of the visible part, or None.
+    """
+    return b"".join(b"-" if x is None else x.contiguous().numpy().tobytes() for x in (image, keep))
+
+
+def _checksum(features: Features) -> str:
+    """Return the CRC-32 of names, dtypes, shapes and values."""
+    total = 0
+    for name, maps in sorted(features.items()):
+        total = zlib.crc32(f"{name} {maps.dtype} {tuple(maps.shape)}".encode(), total)
+        total = zlib.crc32(_bytes_of(maps), total)
+    return f"{total:08x}"
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
     plain = tensor.detach().cpu().contiguous()
-    return plain.reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def _packed(features: Features) -> bytes:
-    layers, parts, offset = [], [], 0
-    for name, maps in features.items():
-        data = _bytes_of(maps)
-        dtype = str(maps.dtype).removeprefix("torch.")
-        layers.append({"name": name, "dtype": dtype, "shape": list(maps.shape), "start": offset})
-        data += bytes(-len(data) % _ALIGNED)
-        parts.append(data)
-        offset += len(data)
-    header = json.dumps(layers).encode()
-    header += b" " * (-(len(MAGIC) + 16 + len(header)) % _ALIGNED)
-    body = b"".join([f"{len(header):08x}".encode(), header, *parts])
-    return b"".join([MAGIC, f"{zlib.crc32(body):08x}".encode(), body])
-
-
-def _unpacked(content: mmap.mmap) -> dict[str, Tensor]:
-    start = len(MAGIC)
-    if content[:start] != MAGIC:
-        raise ValueError("not a feature file")
-    view = memoryview(content)
-    if zlib.crc32(view[start + 8 :]) != int(content[start : start + 8], 16):
-        raise ValueError("wrong checksum")
-    length = int(content[start + 8 : start + 16], 16)
-    layers: list[Mapping[str, Any]] = json.loads(content[start + 16 : start + 16 + length])
-    found = {}
-    for layer in layers:
-        shape = layer["shape"]
-        found[layer["name"]] = torch.frombuffer(
-            view,
-            dtype=getattr(torch, layer["dtype"]),
-            count=int(torch.Size(shape).numel()),
-            offset=start + 16 + length + layer["start"],
-        ).view(shape)
-    return found
+    return memoryview(plain.reshape(-1).view(torch.uint8).numpy())

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import fssbench
-from fssbench import Dataset, FeatureStore, FssbenchError, Geometry, StageContext
+from fssbench import Dataset, FeatureFiles, FssbenchError, Geometry, StageContext
 
 
 class Teacher:
@@ -56,8 +56,7 @@ class Teacher:
                 "sha256": backbone.weights.sha256,
             },
         }
-        ids = sorted({*context.images, *context.held_out})
-        self.store = FeatureStore(
+        self.files = FeatureFiles(
             {
                 **self.identity,
                 "layer": layer,
@@ -65,9 +64,8 @@ class Teacher:
                 "resize": context.resize,
                 "dataset": context.dataset.name,
                 "fingerprint": context.dataset.fingerprint("train"),
-            },
-            ids,
-            (channels, self.grid, self.grid),
+                "grid": self.grid,
+            }
         )
 
     def embeddings(self, ids: Sequence[str], device: torch.device) -> Tensor:
@@ -84,16 +82,20 @@ class Teacher:
 
     @torch.no_grad()
     def _embedding(self, image: str, device: torch.device) -> Tensor:
-        kept = self.store.read(image)
-        if kept is None:
-            picture = self._geometry.image(self._dataset.image(image)).float() / 255
-            # One image at a time: an embedding must not depend on other images of a batch.
-            found = self.backbone.to(device)(picture[None].to(device), (self._layer,))[self._layer]
-            self.store.write(image, at_grid(found.float(), self.grid)[0])
-            kept = self.store.read(image)
-        if kept is None:
-            raise FssbenchError(f"{self.store.folder}: what was written cannot be read again")
-        return kept
+        key = image.encode("utf-8", "surrogateescape")
+        stored = self.files.read(key)
+        if stored is not None:
+            return stored[self._layer]
+        picture = self._geometry.image(self._dataset.image(image)).float() / 255
+        # One image at a time: an embedding must not depend on other images of a batch.
+        found = self.backbone.to(device)(picture[None].to(device), (self._layer,))[self._layer]
+        embedding = at_grid(found.float(), self.grid)[0].half()
+        if not embedding.isfinite().all():
+            raise FssbenchError(
+                f"teacher: embedding of {image} has values that float16 cannot hold"
+            )
+        self.files.write(key, {self._layer: embedding})
+        return embedding
 
 
 def at_grid(maps: Tensor, grid: int) -> Tensor:

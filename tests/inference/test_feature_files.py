@@ -14,7 +14,7 @@ from fssbench import backbone as backbone_of
 from fssbench import matcher as matcher_of
 from fssbench.evaluation import evaluate as evaluate_module
 from fssbench.evaluation.evaluate import evaluate
-from fssbench.inference.feature_files import SUFFIX, FeatureFiles, identity_of
+from fssbench.inference.feature_files import SUFFIX, FeatureFiles, identity_of, pixels_key
 from fssbench.inference.pipeline import Pipeline
 
 LIMIT = 1 << 30
@@ -51,23 +51,23 @@ def files_in(folder):
 
 
 def test_what_was_written_is_found_by_another_process(tmp_path):
-    one = FeatureFiles(tmp_path, pipeline_of(), LIMIT)
-    assert one.read(picture(), None) is None
-    one.write(picture(), None, features())
-    other = FeatureFiles(tmp_path, pipeline_of(), LIMIT)
-    found = other.read(picture(), None)
+    one = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    assert one.read(pixels_key(picture(), None)) is None
+    one.write(pixels_key(picture(), None), features())
+    other = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    found = other.read(pixels_key(picture(), None))
     same(found, features())
     found["fine"].zero_()  # it is a private copy
-    same(other.read(picture(), None), features())
+    same(other.read(pixels_key(picture(), None)), features())
 
 
 def test_another_image_mask_request_or_weights_is_another_file(tmp_path):
-    files = FeatureFiles(tmp_path, pipeline_of(), LIMIT)
-    files.write(picture(), None, features())
+    files = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    files.write(pixels_key(picture(), None), features())
     changed = picture()
     changed[0, 0, 0] ^= 1
-    assert files.read(changed, None) is None
-    assert files.read(picture(), torch.ones(64, 64, dtype=torch.uint8)) is None
+    assert files.read(pixels_key(changed, None)) is None
+    assert files.read(pixels_key(picture(), torch.ones(64, 64, dtype=torch.uint8))) is None
     darker = pipeline_of()
     darker.backbone.mean.mul_(0.5)
     others = [
@@ -75,7 +75,10 @@ def test_another_image_mask_request_or_weights_is_another_file(tmp_path):
         pipeline_of(encode_batch=2),
     ]  # fmt: skip
     for other in others:
-        assert FeatureFiles(tmp_path, other, LIMIT).read(picture(), None) is None
+        assert (
+            FeatureFiles(identity_of(other), tmp_path, LIMIT).read(pixels_key(picture(), None))
+            is None
+        )
 
 
 def test_one_weight_more_or_less_is_another_identity():
@@ -88,48 +91,50 @@ def test_one_weight_more_or_less_is_another_identity():
 
 @pytest.mark.parametrize("place", [0.0, 0.01, 0.5, 0.999])
 def test_a_flipped_bit_is_seen_and_mended(tmp_path, place):
-    files = FeatureFiles(tmp_path, pipeline_of(), LIMIT)
-    files.write(picture(), None, features())
+    files = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    files.write(pixels_key(picture(), None), features())
     (path,) = files_in(tmp_path)
     content = bytearray(path.read_bytes())
     content[int(place * (len(content) - 1))] ^= 0x10
     path.write_bytes(content)
-    assert files.read(picture(), None) is None
+    assert files.read(pixels_key(picture(), None)) is None
     assert not path.exists()
-    files.write(picture(), None, features())
-    same(files.read(picture(), None), features())
+    files.write(pixels_key(picture(), None), features())
+    same(files.read(pixels_key(picture(), None)), features())
 
 
 @pytest.mark.parametrize("length", [0, 10, 60, 1000])
 def test_a_file_that_was_cut_off_is_no_features(tmp_path, length):
-    files = FeatureFiles(tmp_path, pipeline_of(), LIMIT)
-    files.write(picture(), None, features())
+    files = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    files.write(pixels_key(picture(), None), features())
     (path,) = files_in(tmp_path)
     path.write_bytes(path.read_bytes()[:length])
-    assert files.read(picture(), None) is None
+    assert files.read(pixels_key(picture(), None)) is None
 
 
 def test_what_was_used_longest_ago_is_removed(tmp_path):
-    files = FeatureFiles(tmp_path, pipeline_of(), LIMIT)
-    files.write(picture(0), None, features(0))
+    files = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    files.write(pixels_key(picture(0), None), features(0))
     size = files_in(tmp_path)[0].stat().st_size
-    small = FeatureFiles(tmp_path, pipeline_of(), 4 * size)
+    small = FeatureFiles(identity_of(pipeline_of()), tmp_path, 4 * size)
     for seed in (1, 2):
-        small.write(picture(seed), None, features(seed))
+        small.write(pixels_key(picture(seed), None), features(seed))
     for seed, age in ((0, 300), (1, 200), (2, 100)):
-        path = small.path(picture(seed), None)
+        path = small.path(pixels_key(picture(seed), None))
         moment = path.stat().st_mtime - age
         os.utime(path, (moment, moment))
-    same(small.read(picture(0), None), features(0))  # used just now
+    same(small.read(pixels_key(picture(0), None)), features(0))  # used just now
     for seed in (3, 4, 5, 6):
-        small.write(picture(seed), None, features(seed))
+        small.write(pixels_key(picture(seed), None), features(seed))
         assert sum(path.stat().st_size for path in files_in(tmp_path)) <= 4 * size
-    assert small.read(picture(1), None) is None
-    assert small.read(picture(6), None) is not None
+    assert small.read(pixels_key(picture(1), None)) is None
+    assert small.read(pixels_key(picture(6), None)) is not None
 
 
 def test_features_larger_than_the_limit_are_not_written(tmp_path):
-    FeatureFiles(tmp_path, pipeline_of(), 100).write(picture(), None, features())
+    FeatureFiles(identity_of(pipeline_of()), tmp_path, 100).write(
+        pixels_key(picture(), None), features()
+    )
     assert files_in(tmp_path) == []
 
 
@@ -139,11 +144,11 @@ def _write_and_read(folder, seeds):
     from fssbench import registry
 
     registry.use_plugins([methods_for_tests.__file__])
-    files = FeatureFiles(folder, pipeline_of(), 40_000)
+    files = FeatureFiles(identity_of(pipeline_of()), folder, 40_000)
     for seed in seeds:
-        found = files.read(picture(seed), None)
+        found = files.read(pixels_key(picture(seed), None))
         if found is None:
-            files.write(picture(seed), None, features(seed))
+            files.write(pixels_key(picture(seed), None), features(seed))
         else:
             same(found, features(seed))
 
@@ -165,19 +170,19 @@ def test_processes_that_write_read_and_remove_at_once(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FssbenchError, match="--cache-dir .*file.*choose another one"):
-        FeatureFiles(tmp_path / "file" / "below", pipeline_of(), LIMIT)
+    with pytest.raises(FssbenchError, match="file.*choose another one .--cache-dir"):
+        FeatureFiles(identity_of(pipeline_of()), tmp_path / "file" / "below", LIMIT)
 
 
 def test_a_full_disk_costs_a_warning(tmp_path, monkeypatch, caplog):
-    files = FeatureFiles(tmp_path, pipeline_of(), LIMIT)
+    files = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
 
     def full(path, data, flush):
         raise FssbenchError(f"{path}: cannot write: No space left on device")
 
     monkeypatch.setattr("fssbench.inference.feature_files.write_atomically", full)
-    files.write(picture(), None, features())
-    files.write(picture(1), None, features())
+    files.write(pixels_key(picture(), None), features())
+    files.write(pixels_key(picture(1), None), features())
     assert caplog.text.count("cached in memory only") == 1
 
 
