@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from fssbench.files import sha256
     from fssbench.importing import Imported
     from fssbench.inference.feature_files import FeatureFiles
-    from fssbench.inference.pipeline import choose_device
     from fssbench.inference.predictor import Prediction, Predictor
     from fssbench.matchers.matcher import FeatureRequest, Matcher, SupportSet, embed_episodes
     from fssbench.metrics.metric import Metric
     from fssbench.results.record import Record
+    from fssbench.runtime.device import choose_device
     from fssbench.training.recipe import Recipe
     from fssbench.training.run import TrainingRun
     from fssbench.training.stage import (
@@ -75,7 +75,7 @@ _LAZY = {
     "sha256": "fssbench.files",
     "Evaluation": "fssbench.evaluation.evaluation",
     "evaluate": "fssbench.evaluation.evaluate",
-    "choose_device": "fssbench.inference.pipeline",
+    "choose_device": "fssbench.runtime.device",
     "Prediction": "fssbench.inference.predictor",
     "Predictor": "fssbench.inference.predictor",
     "Record": "fssbench.results.record",

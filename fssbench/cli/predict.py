@@ -45,7 +45,6 @@ def predict(
 
     Without MATCHER: the checkpoint's, or the baseline, which needs no training.
     """
-    from fssbench.evaluation.evaluate import DEFAULT_BACKBONE, DEFAULT_MATCHER
     from fssbench.inference.picture_files import (
         make_folders,
         parse_support,
@@ -58,15 +57,9 @@ def predict(
     given = [path for pair in annotated for path in (pair.image, pair.mask)]
     jobs = plan_jobs(query, out, given, force=force)
     images, masks = read_supports(annotated)
-    if checkpoint is None:
-        predictor = Predictor(
-            matcher or DEFAULT_MATCHER, backbone or DEFAULT_BACKBONE, weights, device=device,
-            **options,
-        )  # fmt: skip
-    else:
-        predictor = Predictor.from_checkpoint(
-            checkpoint, weights, matcher=matcher, backbone=backbone, device=device, **options
-        )
+    predictor = Predictor(
+        matcher, backbone, weights, checkpoint=checkpoint, device=device, **options
+    )
     predictor.set_support(images, masks)
     make_folders(jobs)
     failures: list[FssbenchError] = []

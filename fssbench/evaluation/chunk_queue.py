@@ -1,17 +1,16 @@
-"""Chunks of a run that several processes take, one at a time each, through files.
+"""Queue of a run's chunks that several processes measure, in files with locks.
 
-Why files with locks, and no collective (gloo, NCCL)? A collective ties processes together: when one
-dies, the others hang or fail, and what they had computed is gone. Here they share nothing but a
-folder. A process claims a chunk by locking a file; the operating system gives the lock back when
-the process ends, however it ends, so a chunk of one that was killed is free again at once, and
-somebody else takes it. What was measured before is in files of its own and stays.
+Collectives (gloo, NCCL) tie processes together: when one dies, the others hang or fail, and their
+results are lost. Here processes share only a folder. A process locks a file before it measures a
+chunk; the operating system releases the lock when the process ends for any reason, so another
+process can measure the chunk. Results are in files of their own and stay.
 
-It works for any number of processes on one machine. On several machines the folder must lie on a
-file system whose `flock` all of them see: NFS of version 4 (Linux; the lock of a machine that
-vanished is free when its lease ends, 90 s by default), Lustre mounted with ``flock``, CephFS, GPFS,
-BeeGFS with ``tuneUseGlobalFileLocks``. Where locks are seen only on their own machine, two machines
-may measure the same chunk: time is lost, rows are not wrong, for a chunk's rows are the same
-whoever measures it, and only the first part of each chunk is taken.
+This works for any number of processes on one machine. On several machines the folder must be on a
+file system whose `flock` all of them see: NFS version 4 (on Linux; the lock of a lost machine is
+released when its lease ends, 90 s by default), Lustre mounted with ``flock``, CephFS, GPFS, BeeGFS
+with ``tuneUseGlobalFileLocks``. Where locks are local to a machine, two machines may measure the
+same chunk. That costs time, but rows stay correct: the rows of a chunk do not depend on the process
+that measures it, and only the first result of each chunk is used.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ log = logging.getLogger(__name__)
 
 
 class ChunkQueue:
-    """The folder of claims and parts inside of a run directory.
+    """The folder of locks and results inside of a run directory.
 
-    One process, the first, holds the run directory, opens the hand-out, takes the parts of all and
-    closes it. The others claim chunks and leave parts.
+    The first process holds the lock of the run directory; it opens the queue, reads all results and
+    closes the queue. The other processes lock chunks and write results.
 
     Args:
-        run: the run directory.
-        before_claim: called before each claim, and may raise.
+        run: run directory.
+        before_claim: function called before each claim, which may raise.
     """
 
     def __init__(self, run: Path, before_claim: Callable[[], None] = lambda: None) -> None:
@@ -56,33 +55,33 @@ class ChunkQueue:
 
     # The first process.
 
-    def parts(self, chunks: Mapping[int, Sequence[Episode]]) -> list[ChunkResult]:
-        """Parts of these chunks that lie here and are not marked as written down."""
+    def results(self, chunks: Mapping[int, Sequence[Episode]]) -> list[ChunkResult]:
+        """Return the unread results of some chunks."""
         if not self.folder.is_dir():
             return []
-        found = [self._part(chunk, episodes) for chunk, episodes in chunks.items()]
-        return [part for part in found if part is not None]
+        found = [self._result(chunk, chunks) for chunk in chunks]
+        return [result for result in found if result is not None]
 
     def open(self, group: str, chunks: Sequence[int]) -> None:
-        """Offer chunks to the processes of a group."""
-        for chunk in chunks:  # marks and damaged parts of an earlier run
+        """Publish the chunks that the processes of a group may measure."""
+        for chunk in chunks:  # marks and damaged results of an earlier run
             self._path(chunk, "part").unlink(missing_ok=True)
         plan = json.dumps({"group": group, "chunks": list(chunks)})
         write_atomically(self.folder / _PLAN, plan.encode(), flush=False)
 
     def mark(self, chunk: int) -> None:
-        """Say that a chunk is written down: an empty part."""
+        """Mark the result of a chunk as read, with an empty file."""
         write_atomically(self._path(chunk, "part"), b"", flush=False)
 
     def close(self) -> None:
-        """Everything is written down."""
+        """Remove the folder; all results are in the journal."""
         self.release()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # All processes.
 
     def offered(self, group: str) -> tuple[int, ...] | None:
-        """Chunks that the first process of a group offers; () when all is done, None not yet."""
+        """Return the chunks that a group may measure; () after the run, None before `open`."""
         if (self.run / RECORD_FILE).exists():
             return ()
         try:
@@ -92,14 +91,14 @@ class ChunkQueue:
         return tuple(plan["chunks"]) if plan["group"] == group else None
 
     def done(self, chunk: int) -> bool:
-        """Whether somebody measured it."""
+        """Return True if a process has measured a chunk."""
         return self._path(chunk, "part").exists() or (self.run / RECORD_FILE).exists()
 
     def claim(self, chunk: int) -> bool:
-        """Try to get a chunk for this process alone; False when another is at it, or was.
+        """Lock a chunk for this process; False if another process measures it or has measured it.
 
         Raises:
-            FssbenchError: the folder's file system knows no locks, or cannot be written.
+            FssbenchError: the file system of the folder has no locks, or is not writable.
         """
         self._before_claim()
         if chunk in self._claims:
@@ -117,32 +116,32 @@ class ChunkQueue:
                 f"{self.folder}: cannot lock a file here: {error}; choose an --out whose file "
                 "system knows flock, or evaluate with one process"
             ) from error
-        if self.done(chunk):  # while we looked
+        if self.done(chunk):  # between the first check and the lock
             lock.release()
             return False
         self._claims[chunk] = lock
         return True
 
-    def leave(self, part: ChunkResult) -> None:
-        """Hand a claimed chunk's part to the first process."""
+    def put(self, result: ChunkResult) -> None:
+        """Write the result of a locked chunk for the first process, and release the chunk."""
         if not (self.run / RECORD_FILE).exists():
-            write_atomically(self._path(part.chunk, "part"), part.to_bytes(), flush=False)
-        self.release(part.chunk)
+            write_atomically(self._path(result.chunk, "part"), result.to_bytes(), flush=False)
+        self.release(result.chunk)
 
     def release(self, chunk: int | None = None) -> None:
-        """Give a claim back, or all of them."""
+        """Release one locked chunk, or all of them."""
         for each in list(self._claims) if chunk is None else [chunk]:
             self._claims.pop(each).release()
 
-    def _part(self, chunk: int, episodes: Sequence[Episode]) -> ChunkResult | None:
+    def _result(self, chunk: int, chunks: Mapping[int, Sequence[Episode]]) -> ChunkResult | None:
         path = self._path(chunk, "part")
         try:
             data = path.read_bytes()
-            return ChunkResult.from_bytes(data, episodes) if data else None
+            return ChunkResult.from_bytes(data, chunks) if data else None
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError, FssbenchError) as error:
-            log.warning("%s: damaged (%s); its episodes are done again", path, error)
+        except ValueError as error:
+            log.warning("%s: %s; its episodes are measured again", path, error)
             path.unlink(missing_ok=True)
             return None
 
@@ -151,14 +150,15 @@ class ChunkQueue:
 
 
 def shared_order(chunks: Sequence[int], rank: int, count: int) -> list[int]:
-    """In which order one of several processes tries to claim chunks.
+    """Return the order in which one of several processes tries to lock chunks.
 
-    First its own stretch, forwards, because neighbours share images; then the others' stretches,
-    backwards, so that whoever is done early meets the owner at the end of what is left.
+    It starts with its own section, in order, because neighbouring chunks share images. Then it
+    takes the sections of the others in reverse, so that it shares images with their owners only at
+    the end.
     """
-    bounds = [place * len(chunks) // count for place in range(count + 1)]
-    stretches = [list(chunks[a:b]) for a, b in itertools.pairwise(bounds)]
-    order = stretches[rank]
+    bounds = [n * len(chunks) // count for n in range(count + 1)]
+    sections = [list(chunks[a:b]) for a, b in itertools.pairwise(bounds)]
+    order = sections[rank]
     for step in range(1, count):
-        order = order + stretches[(rank + step) % count][::-1]
+        order = order + sections[(rank + step) % count][::-1]
     return order

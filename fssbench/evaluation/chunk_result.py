@@ -1,10 +1,10 @@
-"""A measured chunk on its way from the process that measured it to the one that writes it down."""
+"""The result of a chunk, and its line in the journal and in files between processes."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -12,20 +12,21 @@ import pandas
 from torch import Tensor
 
 from fssbench.episodes.episode import Episode
-from fssbench.evaluation.measure import Measured
+from fssbench.errors import FssbenchError
 from fssbench.results.predictions import Predictions
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class ChunkResult:
-    """What became of one chunk.
+    """Rows and masks of one measured chunk.
 
     Attributes:
-        chunk: its number.
-        episodes: its episodes, in the order in which they were measured.
-        rows: one for each of them.
-        predictions: one bool (H, W) for each of them, at the size that was scored.
-        seconds: what they took, loading included.
+        chunk: chunk number.
+        episodes: episodes of the chunk, in the order of measuring.
+        rows: one row for each episode.
+        predictions: one bool (H, W) mask for each episode, at the scored size; empty where a line
+            was written without masks.
+        seconds: wall time, including loading.
     """
 
     chunk: int
@@ -34,55 +35,58 @@ class ChunkResult:
     predictions: Sequence[Tensor]
     seconds: float
 
-    @classmethod
-    def of(cls, measured: Measured) -> ChunkResult:
-        """What the loop gives."""
-        data, rows, predictions, seconds = measured
-        task = data.task
-        return cls(
-            chunk=task.chunk, episodes=task.episodes, rows=rows, predictions=predictions,
-            seconds=seconds,
-        )  # fmt: skip
+    def to_bytes(self, *, masks: bool = True) -> bytes:
+        """Return one line of JSON (without its end), after a CRC-32 of the line.
 
-    def to_bytes(self) -> bytes:
-        """JSON with a checksum before it; masks as run lengths.
+        JSON returns floats bit for bit, and nothing is executed when it is read.
 
-        JSON writes floats so that they are read back bit for bit, and executes nothing.
+        Args:
+            masks: True to include the masks, as run lengths.
         """
-        content = {
+        content: dict[str, Any] = {
             "chunk": self.chunk,
+            "seconds": self.seconds,
             "columns": list(self.rows.columns),
             "rows": [list(row) for row in self.rows.itertuples(index=False, name=None)],
-            "masks": Predictions(manifest="").add(self.episodes, self.predictions),
-            "seconds": self.seconds,
         }
+        if masks:
+            content["predictions"] = Predictions(manifest="").add(self.episodes, self.predictions)
         text = json.dumps(content, separators=(",", ":")).encode()
         return b"%08x %s" % (zlib.crc32(text), text)
 
     @classmethod
-    def from_bytes(cls, data: bytes, episodes: Sequence[Episode]) -> ChunkResult:
-        """What `to_bytes` wrote.
+    def from_bytes(cls, line: bytes, chunks: Mapping[int, Sequence[Episode]]) -> ChunkResult:
+        """Read a line that `to_bytes` wrote.
 
         Args:
-            data: the bytes.
-            episodes: of its chunk.
+            line: the line.
+            chunks: episodes that each chunk has in this version of fssbench.
 
         Raises:
-            ValueError: they are damaged, or of other episodes.
+            ValueError: the line is damaged, or belongs to other episodes.
         """
-        checksum, _, text = data.partition(b" ")
+        checksum, _, text = line.partition(b" ")
         if checksum != b"%08x" % zlib.crc32(text):
             raise ValueError("damaged")
-        content: dict[str, Any] = json.loads(text)
-        rows = pandas.DataFrame(content["rows"], columns=content["columns"])
-        if list(rows["index"]) != [episode.index for episode in episodes]:
-            raise ValueError("of other episodes")
-        lines = {line["index"]: line for line in content["masks"]}
-        masks = Predictions(manifest="", lines=lines)
-        return cls(
-            chunk=content["chunk"],
-            episodes=tuple(episodes),
-            rows=rows.astype({"query": str}),
-            predictions=[masks.mask(e.index, *lines[e.index]["size"]) for e in episodes],
-            seconds=content["seconds"],
-        )
+        try:
+            content = json.loads(text)
+            rows = pandas.DataFrame(content["rows"], columns=content["columns"])
+            episodes = tuple(chunks.get(content["chunk"], ()))
+            if list(rows["index"]) != [episode.index for episode in episodes]:
+                raise ValueError("its episodes differ from those of the manifest")
+            saved = content.get("predictions", [])
+            lines = {each["index"]: each for each in saved}
+            masks = Predictions(manifest="", lines=lines)
+            return cls(
+                chunk=content["chunk"],
+                episodes=episodes,
+                rows=rows.astype({"query": str}),
+                predictions=[masks.mask(e.index, *lines[e.index]["size"]) for e in episodes]
+                if saved
+                else (),
+                seconds=float(content["seconds"]),
+            )
+        except (
+            KeyError, TypeError, IndexError, AttributeError, RecursionError, FssbenchError,
+        ) as error:  # fmt: skip
+            raise ValueError(f"no result of a chunk ({error})") from error

@@ -93,7 +93,7 @@ class Estimate:
     disk_bytes: int
 
 
-def estimate(jobs: Sequence[Evaluation]) -> list[Estimate]:
+def estimate(evaluations: Sequence[Evaluation]) -> list[Estimate]:
     """Estimate evaluations, measuring one chunk for each model and number of shots.
 
     Raises:
@@ -101,12 +101,12 @@ def estimate(jobs: Sequence[Evaluation]) -> list[Estimate]:
     """
     known: dict[str, Rates] = {}
     found = []
-    for job in jobs:
-        evaluator = prepare(job)
+    for settings in evaluations:
+        evaluator = prepare(settings)
         for manifest in evaluator.manifests():
-            folder, _ = evaluator.place(manifest)
+            folder, _ = evaluator.locate(manifest)
             model = attrs.evolve(
-                evaluator.job, checkpoint=None, folds=None, seeds=(0,), shots=(manifest.shots,)
+                evaluator.settings, checkpoint=None, folds=None, seeds=(0,), shots=(manifest.shots,)
             )
             done = (folder / RECORD_FILE).exists()
             if not done and repr(model) not in known:
@@ -122,11 +122,11 @@ def measure_rates(evaluator: Evaluator, manifest: Manifest) -> Rates:
 
     def measure(some: Sequence[Episode]) -> tuple[float, FeatureCache]:
         cache = FeatureCache(
-            pipeline, evaluator.dataset, _UNLIMITED, batch_size=evaluator.job.batch_size
+            pipeline, evaluator.dataset, _UNLIMITED, batch_size=evaluator.settings.batch_size
         )
         timed = attrs.evolve(evaluator, pipeline=pipeline, cache=cache, workers=0)
         pipeline.reset()
-        return sum(seconds for *_, seconds in timed.measured({number: some})), cache
+        return sum(result.seconds for result in timed.measure({number: some})), cache
 
     measure(episodes[:1])  # warm-up
     seconds, cache = measure(episodes)
@@ -162,8 +162,8 @@ def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) ->
         + len({tuple(episode.supports()) for episode in episodes}) * sizes.get("embed_support", 0)
     )
     return Estimate(
-        matcher=evaluator.job.matcher,
-        backbone=evaluator.job.backbone,
+        matcher=evaluator.settings.matcher,
+        backbone=evaluator.settings.backbone,
         fold=manifest.fold,
         shots=manifest.shots,
         seed=manifest.seed,
@@ -176,7 +176,7 @@ def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) ->
         cache_bytes=simulated.peak_bytes * _UNIT,
         all_bytes=int(every),
         memory_bytes=int(simulated.peak_bytes * _UNIT + (0 if rates is None else rates.memory)),
-        disk_bytes=int(len(images) * sizes.get("encode", 0)) if evaluator.job.cache_dir else 0,
+        disk_bytes=int(len(images) * sizes.get("encode", 0)) if evaluator.settings.cache_dir else 0,
     )
 
 
@@ -275,7 +275,7 @@ class _SimulatedPipeline:
 
     def run(self, evaluator: Evaluator, manifest: Manifest) -> None:
         """Run the cache over a manifest as an evaluation does."""
-        size = evaluator.job.batch_size
+        size = evaluator.settings.batch_size
         cache = FeatureCache(
             cast(Pipeline, self), cast(Dataset, self), evaluator.cache.memory.budget // _UNIT,
             batch_size=size,

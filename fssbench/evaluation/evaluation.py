@@ -1,4 +1,4 @@
-"""What an evaluation is asked for."""
+"""Settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import attrs
 
 from fssbench.errors import FssbenchError
-from fssbench.inference.pipeline import Precision
+from fssbench.runtime.device import Precision
 
 CACHE_LIMIT = 50 << 30
-"""Bytes of features on disk."""
+"""Default size limit in bytes of features on disk."""
 
 
 def _with_iou(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -21,37 +21,37 @@ def _with_iou(metrics: Sequence[str]) -> tuple[str, ...]:
 
 @attrs.frozen(kw_only=True)
 class Evaluation:
-    """What `evaluate` is asked for; the command line's options, by the same names.
+    """Settings of `evaluate`; the options of the command line have the same names.
 
     Attributes:
-        matcher: name of the method; "" for the checkpoint's, or ``prototype``.
-        backbone: name of its encoder; "" for the checkpoint's, or ``tiny-resnet``.
+        matcher: name of the matcher; "" for the checkpoint's, or ``prototype``.
+        backbone: name of the encoder; "" for the checkpoint's, or ``tiny-resnet``.
         protocol: protocol id.
         data_root: folder of the dataset.
-        data_options: the dataset's own options.
-        lists: folder of authors' list files, for a protocol that reads such.
-        folds: fold numbers; None for all, or for the one that the checkpoint was trained for.
-        shots: K, each evaluated for itself.
+        data_options: options of the dataset.
+        lists: folder of the authors' list files, for protocols that read them.
+        folds: fold numbers; None for all, or for the fold that the checkpoint was trained for.
+        shots: numbers of shots K, each evaluated separately.
         seeds: seeds of the manifest; benchmarks use 0.
-        weights: of the encoder: ``pretrained``, ``random`` or a file.
-        checkpoint: trained weights of the matcher.
-        any_fold: evaluate a checkpoint also on classes that it was trained on; such a record never
-            ranks.
-        limit: only the first so many episodes of each manifest.
-        out: folder for run directories.
-        options: the matcher's own.
+        weights: weights of the encoder: ``pretrained``, ``random`` or a file.
+        checkpoint: file of trained weights of the matcher.
+        any_fold: True to evaluate a checkpoint on classes that it was trained on; such a record
+            never ranks.
+        limit: number of first episodes of each manifest to evaluate; None for all.
+        out: folder of the run directories.
+        options: options of the matcher.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``fp32`` or ``bf16``.
-        devices: processes that share the work, each on a GPU of its own (or on the CPU).
-        workers: loader processes of each; None for one less than its cores, at most 8.
+        devices: number of processes, each with its own GPU (or on the CPU).
+        workers: loader processes of each process; None for one less than its cores, at most 8.
         batch_size: episodes that are segmented at once.
-        metrics: names of the metrics to measure; ``iou`` always is, and comes first.
-        save_predictions: keep the predicted masks in the run directory.
-        cache_memory: bytes of features, and of what is made of them, that are kept in memory; None
-            for a quarter of what the device has.
-        cache_dir: folder where features are kept on disk, too, for other runs and processes.
-        cache_limit: bytes that they may take up there.
-        cache_half: round features to float16, in memory and on disk. Rows depend on it.
+        metrics: names of the metrics to measure; ``iou`` is always the first.
+        save_predictions: True to save the predicted masks in the run directory.
+        cache_memory: size limit in bytes of the features and prepared values in memory; None for a
+            quarter of the device's memory.
+        cache_dir: folder of features on disk, shared by runs and processes; None for none.
+        cache_limit: size limit in bytes of that folder.
+        cache_half: True to round features to float16 in memory and on disk. Rows depend on it.
 
     Raises:
         FssbenchError: a number is too small.

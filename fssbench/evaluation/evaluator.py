@@ -1,11 +1,9 @@
-"""Everything that an evaluation's cells share, and the measuring of one."""
+"""Components that the cells of an evaluation share, and the evaluation of a cell."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,8 @@ from fssbench.evaluation.chunk_queue import ChunkQueue
 from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.evaluation.evaluation import Evaluation
 from fssbench.evaluation.make_record import make_record
-from fssbench.evaluation.measure import Measured, measure_chunks
-from fssbench.evaluation.process_group import Chunks, Measure, ProcessGroup
+from fssbench.evaluation.measure import measure_chunks
+from fssbench.evaluation.process_group import Chunks, ProcessGroup
 from fssbench.evaluation.run import Run
 from fssbench.evaluation.run_directory import RunDirectory
 from fssbench.inference.chunk_loader import ChunkData, load_chunks
@@ -33,18 +31,19 @@ from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.matchers.matcher import config_of
 from fssbench.metrics.metric import Metric
+from fssbench.results.method import short_digest
 from fssbench.results.record import Record
 from fssbench.specs import ProtocolSpec
 
 
 @attrs.frozen(kw_only=True)
 class CellOutcome:
-    """One finished cell (fold, shots, seed) of an evaluation.
+    """The outcome of one cell (fold, shots, seed) of an evaluation.
 
     Attributes:
-        record: what was measured.
-        folder: its run directory.
-        fresh: whether this call measured anything, or the folder held the finished record already.
+        record: record of the cell.
+        folder: run directory.
+        fresh: True if this call measured episodes, False if the record was finished before.
     """
 
     record: Record
@@ -53,26 +52,26 @@ class CellOutcome:
 
 
 Observers = Callable[[Run], Sequence[object]]
-"""Makes the observers (objects with hook methods) of one cell."""
+"""Function that returns the observers (objects with hook methods) of a cell."""
 
 
 @attrs.frozen(kw_only=True)
 class Evaluator:
-    """What all cells of one call share.
+    """The components that all cells of an evaluation share.
 
     Attributes:
-        job: what was asked for, with the names that the user left open.
-        protocol: how episodes are made and scored.
-        dataset: where images are.
-        folds: which are evaluated.
+        settings: settings of the evaluation, with registered names.
+        protocol: protocol of manifests and scores.
+        dataset: dataset of the images.
+        folds: folds to evaluate.
         pipeline: matcher and backbone.
-        checkpoint: the matcher's trained weights, if it has any.
-        cache: features.
-        metrics: what is measured.
-        workers: loader processes.
+        checkpoint: trained weights of the matcher, or None.
+        cache: feature cache.
+        metrics: metrics to measure.
+        workers: number of loader processes.
     """
 
-    job: Evaluation
+    settings: Evaluation
     protocol: ProtocolSpec
     dataset: Dataset
     folds: Sequence[int]
@@ -83,7 +82,7 @@ class Evaluator:
     workers: int
 
     def manifests(self) -> list[Manifest]:
-        """The cells that were asked for."""
+        """Build the manifest of each cell."""
         return [
             build_manifest(
                 self.protocol,
@@ -91,66 +90,80 @@ class Evaluator:
                 fold=fold,
                 shots=shots,
                 seed=seed,
-                limit=self.job.limit,
-                lists=self.job.lists,
+                limit=self.settings.limit,
+                lists=self.settings.lists,
             )
             for fold in self.folds
-            for shots in self.job.shots
-            for seed in self.job.seeds
+            for shots in self.settings.shots
+            for seed in self.settings.seeds
         ]
 
-    def place(self, manifest: Manifest) -> tuple[Path, dict[str, Any]]:
-        """A cell's run directory, and everything that its rows depend on."""
-        settings = self._settings()
-        identity = {**settings, "manifest": manifest.digest, "fingerprint": manifest.fingerprint}
-        return self._folder(manifest, settings), identity
+    def locate(self, manifest: Manifest) -> tuple[Path, dict[str, Any]]:
+        """Return a cell's run directory, and its identity: everything that its rows depend on.
+
+        The directory is ``OUT/protocol/matcher--backbone--digits/fold0-1shot-seed0``.
+        """
+        facts = self._facts()
+        digits = short_digest([facts, manifest.fingerprint, manifest.limit])
+        folder = self.settings.out.joinpath(
+            re.sub(r"[^\w.+-]", "-", manifest.protocol),
+            f"{self.settings.matcher}--{self.settings.backbone}--{digits}",
+            f"fold{manifest.fold}-{manifest.shots}shot-seed{manifest.seed}",
+        )
+        return folder, {
+            **facts, "manifest": manifest.digest, "fingerprint": manifest.fingerprint,
+        }  # fmt: skip
 
     def run(
         self,
         manifest: Manifest,
         observers: Observers,
-        team: ProcessGroup | None = None,
-        asked: Evaluation | None = None,
+        group: ProcessGroup | None = None,
+        requested: Evaluation | None = None,
     ) -> CellOutcome:
-        """Evaluate one cell, or go on with it, or read its record.
+        """Evaluate a cell, resume it, or read its record.
 
         Args:
-            manifest: the episodes.
-            observers: makes further observers.
-            team: the processes that share the work; None for this one alone.
-            asked: what the others are told to do, where the team starts them.
+            manifest: episodes of the cell.
+            observers: function that returns further observers.
+            group: processes that share the work; None for this process alone.
+            requested: settings for the processes that the group starts; None for those of this
+                evaluator.
         """
-        team = team or ProcessGroup()
-        folder, identity = self.place(manifest)
-        keep = self.job.save_predictions
-        with RunDirectory(folder, identity, manifest, keep_predictions=keep) as directory:
+        group = group or ProcessGroup()
+        folder, identity = self.locate(manifest)
+        save = self.settings.save_predictions
+        with RunDirectory(folder, identity, manifest, save_predictions=save) as directory:
             finished = directory.finished()
             if finished is not None:
                 return CellOutcome(record=finished, folder=folder, fresh=False)
             left = directory.left()
             if left:
-                team.start(asked or self.job)
+                group.start(requested or self.settings)
             run = Run(
-                matcher=self.job.matcher,
-                backbone=self.job.backbone,
+                matcher=self.settings.matcher,
+                backbone=self.settings.backbone,
                 manifest=manifest,
                 dataset=self.dataset,
                 folder=folder,
                 done=len(manifest.episodes) - sum(map(len, left.values())),
                 maps=EpisodeMaps(dataset=self.dataset, pipeline=self.pipeline),
             )
-            # The last one registered is called first: a chunk is in the journal before it is shown.
-            with registry.observing([*observers(run), directory]) as hook:
+            with registry.observing(list(observers(run))) as hook:
                 hook.fssbench_evaluation_started(run=run)
-                measure = team.lead if team.count > 1 else _alone
-                for part in measure(folder, left, self.parts):
-                    directory.add_seconds(part.seconds)
+                results = (
+                    group.lead(folder, left, self.measure)
+                    if group.count > 1
+                    else self.measure(left)
+                )
+                for result in results:
+                    directory.add(result)
                     hook.fssbench_episodes_measured(
                         run=run,
-                        chunk=part.chunk,
-                        episodes=part.episodes,
-                        rows=part.rows,
-                        predictions=part.predictions,
+                        chunk=result.chunk,
+                        episodes=result.episodes,
+                        rows=result.rows,
+                        predictions=result.predictions,
                     )
                 record = self.record(
                     manifest,
@@ -165,16 +178,16 @@ class Evaluator:
     def record(
         self, manifest: Manifest, rows: pandas.DataFrame, *, seconds: float, predictions: str
     ) -> Record:
-        """Summarise a cell's rows.
+        """Return the record of a cell.
 
         Args:
-            manifest: the episodes.
-            rows: one for each of them.
-            seconds: what they took.
-            predictions: digest of the masks that are kept, or "".
+            manifest: episodes of the cell.
+            rows: one row for each episode.
+            seconds: total time of the episodes.
+            predictions: digest of the saved masks, or "".
         """
         return make_record(
-            self.job,
+            self.settings,
             manifest,
             self.pipeline,
             self.checkpoint,
@@ -185,26 +198,21 @@ class Evaluator:
             predictions=predictions,
         )
 
-    def help(self, manifest: Manifest, team: ProcessGroup) -> None:
-        """Measure chunks of a cell for the first process of a team."""
-        folder, _ = self.place(manifest)
-        team.help_with(folder, chunks_of(manifest.episodes), self.parts)
+    def assist(self, manifest: Manifest, group: ProcessGroup) -> None:
+        """Measure chunks of a cell for the first process of a group."""
+        folder, _ = self.locate(manifest)
+        group.help_with(folder, chunks_of(manifest.episodes), self.measure)
 
-    def parts(self, chunks: Chunks, shared: ChunkQueue | None = None) -> Iterator[ChunkResult]:
-        """Measure chunks in this order, as `measured` does."""
-        for measured in self.measured(chunks, shared):
-            yield ChunkResult.of(measured)
-
-    def measured(self, chunks: Chunks, shared: ChunkQueue | None = None) -> Iterator[Measured]:
-        """Measure chunks of episodes, in this order.
+    def measure(self, chunks: Chunks, queue: ChunkQueue | None = None) -> Iterator[ChunkResult]:
+        """Measure chunks of episodes, in their order.
 
         Args:
-            chunks: episodes by the chunk's number.
-            shared: where several processes take chunks from; None where this one does them all. A
-                chunk is claimed when its turn comes; what was loaded for one that another process
-                got first is dropped.
+            chunks: episodes by chunk number.
+            queue: queue from which several processes take chunks; None if this process measures
+                all. A chunk is locked at its turn; the loaded images of one that another process
+                locked first are dropped.
         """
-        unwanted = (lambda chunk: False) if shared is None else shared.done
+        unwanted = (lambda chunk: False) if queue is None else queue.done
         loaded = load_chunks(
             self.cache.plan(chunks, unwanted),
             self.dataset,
@@ -214,52 +222,35 @@ class Evaluator:
             workers=min(self.workers, len(chunks)),
             pin=self.pipeline.device.type == "cuda",
         )
-        if shared is not None:
-            loaded = (data for data in loaded if self._claimed(data, shared))
+        if queue is not None:
+            loaded = (data for data in loaded if self._claimed(data, queue))
         return measure_chunks(
-            loaded, self.pipeline, self.cache, self.metrics, batch_size=self.job.batch_size
+            loaded, self.pipeline, self.cache, self.metrics, batch_size=self.settings.batch_size
         )
 
-    def _claimed(self, data: ChunkData, shared: ChunkQueue) -> bool:
-        if shared.claim(data.task.chunk):
+    def _claimed(self, data: ChunkData, queue: ChunkQueue) -> bool:
+        if queue.claim(data.task.chunk):
             return True
-        self.cache.open(data)  # what it promised to make, others must make now
+        self.cache.open(data)  # later chunks must load again what this one was to load
         return False
 
-    def _settings(self) -> dict[str, Any]:
-        """Everything but the manifest that the rows depend on, and whether masks are kept."""
-        settings = {
-            "matcher": self.job.matcher,
+    def _facts(self) -> dict[str, Any]:
+        """Return everything but the manifest that the rows depend on."""
+        facts = {
+            "matcher": self.settings.matcher,
             "config": config_of(self.pipeline.matcher),
             "checkpoint": None if self.checkpoint is None else self.checkpoint.sha256,
-            "backbone": self.job.backbone,
+            "backbone": self.settings.backbone,
             "weights": attrs.asdict(self.pipeline.backbone.weights),
-            "metrics": list(self.job.metrics),
+            "metrics": list(self.settings.metrics),
             "device": self.pipeline.device.type,
-            "precision": self.job.precision,
-            "batch_size": self.job.batch_size,
+            "precision": self.settings.precision,
+            "batch_size": self.settings.batch_size,
             "torch": torch.__version__,
         }
-        # A run without masks keeps the folder that it had before there was such an option.
-        if self.job.save_predictions:
-            settings["predictions"] = True
-        if self.job.cache_half:
-            settings["features"] = "float16"
-        return settings
-
-    def _folder(self, manifest: Manifest, settings: Mapping[str, Any]) -> Path:
-        """``OUT/protocol/matcher--backbone--settings/fold0-1shot-seed0``.
-
-        Readable, and no two methods, options, weights or data sets meet in one folder.
-        """
-        text = json.dumps([settings, manifest.fingerprint, manifest.limit], sort_keys=True)
-        key = hashlib.sha256(text.encode()).hexdigest()[:6]
-        method = f"{self.job.matcher}--{self.job.backbone}--{key}"
-        cell = f"fold{manifest.fold}-{manifest.shots}shot-seed{manifest.seed}"
-        return self.job.out / re.sub(r"[^\w.+-]", "-", manifest.protocol) / method / cell
-
-
-def _alone(folder: Path, chunks: Chunks, measure: Measure) -> Iterator[ChunkResult]:
-    """One process measures everything."""
-    del folder
-    return measure(chunks, None)
+        # Present only where set, so that older run directories are found again.
+        if self.settings.save_predictions:
+            facts["predictions"] = True
+        if self.settings.cache_half:
+            facts["features"] = "float16"
+        return facts

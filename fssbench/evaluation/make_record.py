@@ -31,7 +31,7 @@ from fssbench.statistics.intervals import score_intervals
 
 
 def make_record(
-    job: Evaluation,
+    settings: Evaluation,
     manifest: Manifest,
     pipeline: Pipeline,
     checkpoint: Checkpoint | None,
@@ -45,7 +45,7 @@ def make_record(
     """Return the record: scores of the rows, and a description of the evaluation.
 
     Args:
-        job: requested evaluation.
+        settings: settings of the evaluation.
         manifest: evaluated episodes.
         pipeline: matcher and backbone.
         checkpoint: trained weights of the matcher, or None.
@@ -76,7 +76,7 @@ def make_record(
             dropped=tuple(name for _, name in manifest.dropped),
             limit=manifest.limit,
         ),
-        matcher=job.matcher,
+        matcher=settings.matcher,
         config=config_of(pipeline.matcher),
         checkpoint=None
         if checkpoint is None
@@ -85,7 +85,7 @@ def make_record(
             sha256=checkpoint.sha256,
             header=checkpoint.header,
         ),
-        backbone=job.backbone,
+        backbone=settings.backbone,
         weights=Weights(**attrs.asdict(backbone.weights)),
         features=cattrs.unstructure(pipeline.request),
         scores=scores,
@@ -109,9 +109,9 @@ def make_record(
         ),
         environment={
             **environment(pipeline.device),
-            "precision": job.precision,
-            "batch_size": job.batch_size,
-            **({"features": "float16"} if job.cache_half else {}),
+            "precision": settings.precision,
+            "batch_size": settings.batch_size,
+            **({"features": "float16"} if settings.cache_half else {}),
         },
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         predictions=predictions,

@@ -13,6 +13,7 @@ from fssbench.data.dataset import IGNORE
 from fssbench.data.geometry import stack_padded
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError, lacks_memory
+from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.inference.chunk_loader import ChunkData
 from fssbench.inference.feature_cache import FeatureCache, OpenChunk
 from fssbench.inference.pipeline import NOT_FINITE, Pipeline, finite
@@ -22,8 +23,6 @@ OUT_OF_MEMORY = (
     "out of memory; run the same command again with a lower --cache-memory or fewer --workers to "
     "resume, or start another run with a lower --batch-size or --precision bf16"
 )
-Measured = tuple[ChunkData, pandas.DataFrame, list[Tensor], float]
-"""A chunk, its rows, its predictions (bool (H, W), at the scored size), and its seconds."""
 
 
 def measure_chunks(
@@ -33,7 +32,7 @@ def measure_chunks(
     metrics: Sequence[Metric],
     *,
     batch_size: int,
-) -> Iterator[Measured]:
+) -> Iterator[ChunkResult]:
     """Measure loaded chunks in order.
 
     A batch never crosses the border of a chunk, so the rows of a chunk do not depend on the chunks
@@ -47,8 +46,7 @@ def measure_chunks(
         batch_size: episodes that are segmented at once.
 
     Yields:
-        The chunk, its rows, its predictions (bool (H, W), at the scored size), and its wall time in
-        seconds, including loading.
+        The result of each chunk.
 
     Raises:
         FssbenchError: the matcher broke its contract; the message names the episode.
@@ -76,7 +74,13 @@ def measure_chunks(
         _check_finite(episodes, sound)
         rows = table_of(episodes, columns)
         now = time.perf_counter()
-        yield data, rows, predictions, now - before
+        yield ChunkResult(
+            chunk=data.task.chunk,
+            episodes=episodes,
+            rows=rows,
+            predictions=predictions,
+            seconds=now - before,
+        )
         before = now
 
 

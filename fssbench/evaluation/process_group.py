@@ -66,7 +66,7 @@ class ProcessGroup:
     _processes: dict[int, subprocess.Popen[bytes]] = attrs.field(factory=dict, init=False)
 
     @classmethod
-    def of(cls, job: Evaluation) -> ProcessGroup:
+    def of(cls, settings: Evaluation) -> ProcessGroup:
         """Return the group that ``torchrun`` started, or else the one of the evaluation's devices.
 
         Raises:
@@ -74,10 +74,10 @@ class ProcessGroup:
         """
         environment = os.environ
         if "TORCHELASTIC_RUN_ID" not in environment:
-            count = job.devices
+            count = settings.devices
             group = uuid.uuid4().hex
             return cls(count=count, local_count=count, group=group, starts=count > 1)
-        if job.devices > 1:
+        if settings.devices > 1:
             raise FssbenchError("remove --devices: torchrun sets the number of processes")
         names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
         return cls(
@@ -88,28 +88,28 @@ class ProcessGroup:
             group=" ".join(environment.get(name, "") for name in names),
         )
 
-    def with_device(self, job: Evaluation) -> Evaluation:
+    def with_device(self, settings: Evaluation) -> Evaluation:
         """Return the evaluation with the device of this process.
 
         Raises:
             FssbenchError: there are fewer devices than processes.
         """
-        job = attrs.evolve(job, devices=self.local_count)
-        if self.local_count == 1 or job.device == "cpu":
-            return job
-        if ":" in job.device:
+        settings = attrs.evolve(settings, devices=self.local_count)
+        if self.local_count == 1 or settings.device == "cpu":
+            return settings
+        if ":" in settings.device:
             raise FssbenchError(
-                f"--device {job.device}: {self.local_count} processes need a device each; use "
+                f"--device {settings.device}: {self.local_count} processes need a device each; use "
                 "--device cuda, and select GPUs with CUDA_VISIBLE_DEVICES"
             )
         found = torch.cuda.device_count()
-        if not found and job.device == "auto":
-            return job
+        if not found and settings.device == "auto":
+            return settings
         if self.local_count > found:
             raise FssbenchError(
                 f"--devices {self.local_count}: this machine has {found} GPUs that torch can use"
             )
-        return attrs.evolve(job, device=f"cuda:{self.local_rank}")
+        return attrs.evolve(settings, device=f"cuda:{self.local_rank}")
 
     @contextlib.contextmanager
     def threads(self) -> Iterator[None]:
@@ -124,11 +124,11 @@ class ProcessGroup:
 
     # The first process.
 
-    def start(self, job: Evaluation) -> None:
+    def start(self, settings: Evaluation) -> None:
         """Start the other processes, once, if this process is to start them.
 
         Args:
-            job: evaluation as the user requested it.
+            settings: settings that the user gave.
         """
         if not self.starts:
             return
@@ -145,7 +145,7 @@ class ProcessGroup:
                 env=environment,
             )
             self._processes[rank] = process
-            payload = pickle.dumps((sys.path, named_plugins(), job, group))
+            payload = pickle.dumps((sys.path, named_plugins(), settings, group))
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(payload)
@@ -175,7 +175,7 @@ class ProcessGroup:
         remaining = dict(chunks)
 
         def from_others() -> Iterator[ChunkResult]:
-            for result in queue.parts(remaining):
+            for result in queue.results(remaining):
                 yield result
                 queue.mark(result.chunk)
                 del remaining[result.chunk]
@@ -230,7 +230,7 @@ class ProcessGroup:
         order = [c for c in shared_order(offered, self.rank, self.count) if c in chunks]
         try:
             for result in measure({chunk: chunks[chunk] for chunk in order}, queue):
-                queue.leave(result)
+                queue.put(result)
         finally:
             queue.release()
 

@@ -105,9 +105,9 @@ def verify_record(path: Path, rerun: Rerun | None = None) -> Reproduction:
     again = _measure_again(evaluator, manifest, sample)
     now = conditions(
         environment(evaluator.pipeline.device),
-        precision=evaluator.job.precision,
-        batch_size=evaluator.job.batch_size,
-        **({"features": "float16"} if evaluator.job.cache_half else {}),
+        precision=evaluator.settings.precision,
+        batch_size=evaluator.settings.batch_size,
+        **({"features": "float16"} if evaluator.settings.cache_half else {}),
     )
     outcome = attrs.evolve(outcome, sample=sample, now=now)
     if rerun.tolerance is None and outcome.changed:
@@ -247,7 +247,7 @@ def _differing_protocol(evaluator: Evaluator, record: Record, manifest: Manifest
         shots=record.shots,
         seed=record.seed,
         limit=record.manifest.limit,
-        lists=evaluator.job.lists,
+        lists=evaluator.settings.lists,
     )
     if drawn.digest != manifest.digest:
         yield (
@@ -266,14 +266,14 @@ def _measure_again(
     Each episode is segmented in its original batch, because the last bits of a number may depend
     on the other episodes of the batch.
     """
-    size = evaluator.job.batch_size
+    size = evaluator.settings.batch_size
     chunks: dict[int, Sequence[Episode]] = {}
     for number, episodes in chunks_of(manifest.episodes).items():
         batches = [episodes[start : start + size] for start in range(0, len(episodes), size)]
         wanted = [batch for batch in batches if any(e.index in sample for e in batch)]
         if wanted:
             chunks[number] = [episode for batch in wanted for episode in batch]
-    tables = [rows for _, rows, _, _ in evaluator.measured(chunks)]
+    tables = [result.rows for result in evaluator.measure(chunks)]
     again: pandas.DataFrame = pandas.concat(tables, ignore_index=True)
     sampled: pandas.DataFrame = again.loc[again["index"].isin(sample)]
     return sampled

@@ -1,24 +1,21 @@
-"""A run directory: lock, identity, journal; what makes an interrupted run go on where it was."""
+"""Run directory: lock, identity, and the journal from which an interrupted run resumes."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas
-from torch import Tensor
 
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
 from fssbench.evaluation.chunk_queue import ChunkQueue
-from fssbench.evaluation.run import Run
+from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.files import cannot_write
 from fssbench.results.consistency import rows_problem, score_problems
 from fssbench.results.predictions import Predictions
@@ -32,22 +29,22 @@ log = logging.getLogger(__name__)
 
 
 class RunDirectory(LockedFolder):
-    """Where one evaluation keeps its files; a context manager that holds the lock.
+    """The directory of one evaluated cell; a context manager that holds the lock.
 
-    Every measured chunk is a line of the journal, flushed to the disk before the next one starts.
-    A line carries a checksum, so that half a line (the machine died) or a damaged one is seen, and
-    its chunk is measured again. The journal goes when the record is written.
+    Each measured chunk is a line of the journal, flushed to the disk before the next chunk starts.
+    A line carries a checksum, so a truncated or damaged line is found, and its chunk is measured
+    again. The journal is removed when the record is written.
 
     Args:
-        folder: the directory; made if it is not there.
-        identity: everything that the rows depend on. A directory holds one identity for ever.
-        manifest: the episodes.
-        keep_predictions: keep the predicted masks too. They are in the same line of the journal as
-            their rows, so there are never the ones without the others.
+        folder: directory, created if it is missing.
+        identity: everything that the rows depend on, as JSON values. It never changes.
+        manifest: episodes of the cell.
+        save_predictions: True to save the predicted masks. They are in the same line of the journal
+            as their rows.
 
     Raises:
-        FssbenchError: another process works in the directory, it holds another run, or it cannot be
-            read or written.
+        FssbenchError: another process has locked the directory, it belongs to another run, or it
+            cannot be read or written.
     """
 
     identity_file = "run.json"
@@ -59,45 +56,38 @@ class RunDirectory(LockedFolder):
         identity: Mapping[str, Any],
         manifest: Manifest,
         *,
-        keep_predictions: bool = False,
+        save_predictions: bool = False,
     ) -> None:
         super().__init__(folder, identity)
         self.manifest = manifest
         self.seconds = 0.0
-        self._pending_seconds = 0.0
-        self._expected = chunks_of(manifest.episodes)
-        self._chunks: dict[int, pandas.DataFrame] = {}
-        self._predictions: Predictions | None = None
-        if keep_predictions:
-            self._predictions = Predictions(manifest=manifest.digest)
+        self._chunks = chunks_of(manifest.episodes)
+        self._rows: dict[int, pandas.DataFrame] = {}
+        self._predictions = Predictions(manifest=manifest.digest) if save_predictions else None
 
     def entered(self) -> None:
-        """Write the manifest if it is not there whole, and read what is measured already."""
+        """Write the manifest unless it is there, and read the journal."""
         path = self.folder / MANIFEST_FILE
-        if not path.exists() or not self._is_ours(path):
+        if not path.exists() or not self._holds_manifest(path):
             self.manifest.write(path)
         self._read_journal()
 
     @property
     def done(self) -> frozenset[int]:
-        """Numbers of the chunks that are measured."""
-        return frozenset(self._chunks)
+        """Numbers of the measured chunks."""
+        return frozenset(self._rows)
 
     def left(self) -> dict[int, Sequence[Episode]]:
-        """Chunks that nobody measured, after parts that other processes left here were taken."""
-        for part in ChunkQueue(self.folder).parts(self._missing()):
-            self.add_seconds(part.seconds)
-            self._keep(part.chunk, part.episodes, part.rows, part.predictions)
+        """Return the chunks still to measure, after adding results that other processes left."""
+        for result in ChunkQueue(self.folder).results(self._missing()):
+            self.add(result)
         return self._missing()
 
     def _missing(self) -> dict[int, Sequence[Episode]]:
-        return {n: episodes for n, episodes in self._expected.items() if n not in self._chunks}
+        return {n: episodes for n, episodes in self._chunks.items() if n not in self._rows}
 
     def finished(self) -> Record | None:
-        """The record, when the run was finished before.
-
-        Its scores are compared with the rows: a record may be from before there were digests, or
-        somebody's hand may have been in it.
+        """Return the record of a finished run, whose scores agree with its rows; None without one.
 
         Raises:
             FssbenchError: the record or the rows are damaged.
@@ -114,62 +104,42 @@ class RunDirectory(LockedFolder):
         return record
 
     def rows(self) -> pandas.DataFrame:
-        """The rows of all measured chunks, in manifest order."""
-        rows = pandas.concat([self._chunks[n] for n in sorted(self._chunks)])
-        return rows.sort_values("index", ignore_index=True)  # chunks are in the order of visiting
+        """Return the rows of all measured chunks, in manifest order."""
+        rows = pandas.concat([self._rows[n] for n in sorted(self._rows)])
+        return rows.sort_values("index", ignore_index=True)  # chunks are in visiting order
 
     def predictions_digest(self) -> str:
-        """Digest of the masks that are kept, or "" when none are."""
+        """Return the digest of the saved masks, or "" if masks are not saved."""
         return "" if self._predictions is None else self._predictions.digest
 
-    def add_seconds(self, seconds: float) -> None:
-        """Time that belongs to the chunk which is handed to the hook next."""
-        self.seconds += seconds
-        self._pending_seconds = seconds
+    def add(self, result: ChunkResult) -> None:
+        """Append the result of a chunk to the journal.
 
-    def fssbench_episodes_measured(
-        self,
-        run: Run,
-        chunk: int,
-        episodes: Sequence[Episode],
-        rows: pandas.DataFrame,
-        predictions: Sequence[Tensor],
-    ) -> None:
-        """Hook: write the chunk into the journal."""
-        del run
-        self._keep(chunk, episodes, rows, predictions)
-
-    def _keep(
-        self,
-        chunk: int,
-        episodes: Sequence[Episode],
-        rows: pandas.DataFrame,
-        predictions: Sequence[Tensor],
-    ) -> None:
-        entry: dict[str, Any] = {
-            "chunk": chunk,
-            "seconds": self._pending_seconds,
-            "columns": list(rows.columns),
-            "rows": [list(row) for row in rows.itertuples(index=False, name=None)],
-        }
-        if self._predictions is not None:
-            entry["predictions"] = self._predictions.add(episodes, predictions)
-        text = json.dumps(entry, separators=(",", ":"))
-        line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+        Raises:
+            FssbenchError: the file cannot be written.
+        """
+        line = result.to_bytes(masks=self._predictions is not None) + b"\n"
         path = self.folder / JOURNAL_FILE
         try:
             with path.open("ab", buffering=0) as file:
-                if file.tell() and not self._ends_a_line(path):
+                if file.tell() and not _ends_a_line(path):
                     line = b"\n" + line
                 if file.write(line) != len(line):
                     raise OSError(None, "the disk took only part of it")
                 os.fsync(file.fileno())
         except OSError as error:
             raise cannot_write(path, error) from error
-        self._chunks[chunk] = rows
+        self._include(result)
+
+    def _include(self, result: ChunkResult) -> None:
+        if self._predictions is not None:
+            self._predictions.add(result.episodes, result.predictions)
+        if result.chunk not in self._rows:
+            self.seconds += result.seconds
+        self._rows[result.chunk] = result.rows
 
     def finish(self, record: Record) -> None:
-        """Write rows, then the record, each by rename; then the journal is of no more use."""
+        """Write rows and record, each by rename, and remove the journal."""
         write_rows(self.rows(), self.folder / ROWS_FILE)
         if self._predictions is not None:
             self._predictions.write(self.folder)
@@ -186,46 +156,24 @@ class RunDirectory(LockedFolder):
                 f"{path}: cannot read the journal: {error.strerror}; choose another --out"
             ) from error
         for number, line in enumerate(filter(None, lines), start=1):
-            checksum, _, text = line.partition(b" ")
-            if checksum != f"{zlib.crc32(text):08x}".encode():
-                log.warning("%s: line %d is damaged; its episodes are done again", path, number)
-                continue
             try:
-                entry = json.loads(text)
-                whole = self._is_chunk(entry)
-                rows = pandas.DataFrame(entry["rows"], columns=entry["columns"])
-                rows = rows.astype({"query": str})
-                predictions = [] if self._predictions is None else entry["predictions"]
-                chunk, seconds = entry["chunk"], float(entry["seconds"])
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-                whole = False
-            if not whole:
-                log.warning(
-                    "%s: line %d is of other chunks; its episodes are done again", path, number
-                )
+                result = ChunkResult.from_bytes(line, self._chunks)
+                if self._predictions is not None and not result.predictions:
+                    raise ValueError("it holds no masks")
+            except ValueError as error:
+                log.warning("%s: line %d: %s; its episodes are measured again", path, number, error)
                 continue
-            if self._predictions is not None:
-                self._predictions.restore(predictions)
-            if chunk not in self._chunks:
-                self.seconds += seconds
-            self._chunks[chunk] = rows
+            self._include(result)
 
-    def _is_ours(self, path: Path) -> bool:
-        """Whether the manifest on the disk is the one that is evaluated."""
+    def _holds_manifest(self, path: Path) -> bool:
         try:
             return Manifest.read(path) == self.manifest
         except FssbenchError as error:
             log.warning("%s; it is written again", error)
             return False
 
-    def _is_chunk(self, entry: Mapping[str, Any]) -> bool:
-        """Whether a line holds the episodes that its chunk has in this version of fssbench."""
-        place = entry["columns"].index("index")
-        found = [row[place] for row in entry["rows"]]
-        return found == [e.index for e in self._expected.get(entry["chunk"], ())]
 
-    @staticmethod
-    def _ends_a_line(path: Path) -> bool:
-        with path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

@@ -13,7 +13,7 @@ import sys
 
 def main() -> int:
     """Measure chunks until none is left; return the exit status, 2 after a user error."""
-    path, plugins, job, arguments = pickle.load(sys.stdin.buffer)
+    path, plugins, settings, arguments = pickle.load(sys.stdin.buffer)
     sys.path[:] = path
     logging.basicConfig(level=logging.WARNING, format="fssbench: %(levelname)s: %(message)s")
     from fssbench import registry
@@ -24,7 +24,7 @@ def main() -> int:
     group = ProcessGroup(**arguments)
     registry.use_plugins(plugins)
     try:
-        evaluate(job, team=group)
+        evaluate(settings, group=group)
     except FssbenchError as error:
         logging.getLogger(__name__).warning(
             "process %d of %d: %s", group.rank + 1, group.count, " ".join(str(error).split())

@@ -148,7 +148,7 @@ class _Driver:
     def _open(self, number: int, job: Job, model: Model, info: CellInfo) -> None:
         asked = job.evaluation
         directory = RunDirectory(
-            info.folder, info.identity, info.manifest, keep_predictions=asked.save_predictions
+            info.folder, info.identity, info.manifest, save_predictions=asked.save_predictions
         )
         try:
             self._held.enter_context(directory)
@@ -201,9 +201,9 @@ class _Driver:
             self._fail(cell.number, cell.run, results)
             return
         for chunk, data in zip(chunks, results, strict=True):
-            result = ChunkResult.from_bytes(data, cell.left[chunk])
-            cell.directory.add_seconds(result.seconds)
-            with registry.observing([cell.directory]) as hook:
+            result = ChunkResult.from_bytes(data, cell.left)
+            cell.directory.add(result)
+            with registry.observing([]) as hook:
                 hook.fssbench_episodes_measured(
                     run=cell.run, chunk=chunk, episodes=result.episodes, rows=result.rows,
                     predictions=result.predictions,

@@ -79,7 +79,7 @@ def cells(model: Model) -> list[CellInfo] | Failure:
         evaluator = _evaluator(model)
         infos = []
         for manifest in evaluator.manifests():
-            folder, identity = evaluator.place(manifest)
+            folder, identity = evaluator.locate(manifest)
             infos.append(CellInfo(manifest=manifest, folder=folder, identity=identity))
         return infos
 
@@ -92,7 +92,7 @@ def measure(model: Model, manifest: Manifest, chunks: Sequence[int]) -> list[byt
     def results() -> list[bytes]:
         every = chunks_of(manifest.episodes)
         asked = {chunk: every[chunk] for chunk in chunks}
-        return [result.to_bytes() for result in _evaluator(model).parts(asked)]
+        return [result.to_bytes() for result in _evaluator(model).measure(asked)]
 
     return _result_of(results)
 

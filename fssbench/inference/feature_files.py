@@ -183,4 +183,4 @@ def _checksum(features: Features) -> str:
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     plain = tensor.detach().cpu().contiguous()
-    return memoryview(plain.reshape(-1).view(torch.uint8).numpy())
+    return plain.reshape(-1).view(torch.uint8).numpy().data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,26 +14,9 @@ from fssbench.data.geometry import Geometry
 from fssbench.errors import FssbenchError
 from fssbench.matchers.matcher import Matcher, as_batch, as_support
 from fssbench.nn.exact import exact_float32
+from fssbench.runtime.device import Precision
 
-Precision = Literal["fp32", "bf16"]
 Features = Mapping[str, Tensor]
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of a name: ``auto`` (a GPU if available), ``cpu``, ``cuda`` or ``cuda:1``.
-
-    Raises:
-        FssbenchError: there is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise FssbenchError(f"--device {name}: use auto, cpu or cuda") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise FssbenchError(f"--device {name}: this machine has no such GPU that torch can use")
-    return device
 
 
 class Pipeline:

@@ -1,26 +1,25 @@
-"""A person's own images through the same path as an evaluation."""
+"""Prediction on single images, computed as in an evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from fssbench import build, registry
 from fssbench.data.dataset import IGNORE
 from fssbench.errors import FssbenchError
-from fssbench.inference.pipeline import Pipeline, Precision, choose_device
-from fssbench.matchers.checkpoint import read_checkpoint
-from fssbench.specs import BackboneSpec, MatcherSpec
+from fssbench.inference.pipeline import Pipeline
+from fssbench.model import model_source
+from fssbench.runtime.device import Precision, choose_device
 
 
 @attrs.frozen(eq=False)
 class Prediction:
-    """What a query was segmented into.
+    """The segmentation of a query.
 
     Attributes:
         logits: float32 (h', w') over the encoder's input; above 0 is foreground.
@@ -32,102 +31,56 @@ class Prediction:
 
 
 class Predictor:
-    """Segments images after seeing K annotated ones.
+    """A matcher that segments images after it was given K annotated images.
 
     Args:
-        matcher: name of the method.
-        backbone: name of the encoder.
-        weights: of the encoder: ``pretrained``, ``random`` or a file.
+        matcher: name of the matcher; "" for the checkpoint's, or ``prototype``.
+        backbone: name of the encoder; "" for the checkpoint's, or ``tiny-resnet``.
+        weights: weights of the encoder: ``pretrained``, ``random`` or a file.
+        checkpoint: file of trained weights of the matcher, or None.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``fp32`` or ``bf16``.
-        options: the matcher's own.
+        options: options of the matcher, instead of those that it was trained with.
 
     Attributes:
-        matcher: registered name of the method.
-        pipeline: method and encoder.
+        matcher: registered name of the matcher.
+        pipeline: matcher and encoder.
 
     Raises:
-        FssbenchError: unknown names or options, missing weights.
+        FssbenchError: unknown names or options, missing weights, or an unreadable checkpoint.
     """
 
     def __init__(
         self,
-        matcher: str = "prototype",
-        backbone: str = "tiny-resnet",
+        matcher: str = "",
+        backbone: str = "",
         weights: str | Path = "pretrained",
         *,
+        checkpoint: str | Path | None = None,
         device: str = "auto",
         precision: Precision = "fp32",
         **options: Any,
     ) -> None:
-        self.matcher = registry.registry().get(MatcherSpec, matcher).name
-        encoder = build.backbone(backbone, weights)
-        self.pipeline = Pipeline(
-            build.matcher(matcher, encoder, **options),
-            encoder,
-            device=choose_device(device),
-            precision=precision,
-            encode_batch=1,
-        )
+        path = None if checkpoint is None else Path(checkpoint)
+        source = model_source(matcher, backbone, weights, checkpoint=path, options=options)
+        place = choose_device(device)
+        self.matcher = source.matcher
+        self.pipeline = Pipeline(*source.load(), device=place, precision=precision, encode_batch=1)
         self._support: Any = None
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        path: str | Path,
-        weights: str | Path = "pretrained",
-        *,
-        matcher: str = "",
-        backbone: str = "",
-        device: str = "auto",
-        **options: Any,
-    ) -> Self:
-        """A trained matcher, with options and backbone as its checkpoint's header says.
-
-        Args:
-            path: the checkpoint.
-            weights: of the encoder; not to be given for a checkpoint that brings them.
-            matcher: what it must be a checkpoint of; "" for whatever it is.
-            backbone: the encoder that it must have been trained on; "" for whatever it was.
-            device: as for the class.
-            options: of the matcher, instead of those that it was trained with.
-
-        Raises:
-            FssbenchError: the file cannot be read or does not fit.
-        """
-        checkpoint = read_checkpoint(Path(path))
-        known = registry.registry()
-        for what, asked, kind in (
-            ("matcher", matcher, MatcherSpec),
-            ("backbone", backbone, BackboneSpec),
-        ):
-            if asked:
-                checkpoint.check_is(what, known.get(kind, asked).name)
-        header = checkpoint.header
-        made = cls(
-            header["matcher"],
-            header["backbone"],
-            checkpoint.backbone_weights(str(weights)),
-            device=device,
-            **{**header["config"], **options},
-        )
-        checkpoint.check_weights(made.pipeline.backbone)
-        checkpoint.load_into(made.pipeline.matcher)
-        return made
 
     def set_support(
         self, images: Tensor | Sequence[Tensor], masks: Tensor | Sequence[Tensor]
     ) -> None:
-        """Tell what to look for; it stays until it is told anew.
+        """Set the annotated images for the following predictions.
 
         Args:
             images: (K, 3, H, W), or K images (3, H, W) of any sizes; float in [0, 1] or uint8.
-            masks: uint8 (K, H, W), or K masks (H, W), each of the size of its image; of 0 and 1,
-                and 255 for pixels to leave out.
+            masks: uint8 (K, H, W), or K masks (H, W), each of the size of its image; 0, 1, and 255
+                for ignored pixels.
 
         Raises:
-            FssbenchError: shapes or values are others, no pixel is marked, or what a mask marks is
-                too small to be seen at the encoder's input size.
+            FssbenchError: wrong shapes or values, no foreground pixel, or foreground too small for
+                the encoder's input size.
         """
         _check_shapes(images, masks)
         masks = [mask.to(torch.uint8) for mask in masks]

@@ -70,16 +70,17 @@ class Checkpoint:
             )
         return str(self.path)
 
-    def check_is(self, what: str, asked: str) -> None:
+    def check_is(self, what: str, asked: str, option: str = "--checkpoint") -> None:
         """Raise an `FssbenchError` if another matcher or backbone was trained.
 
         Args:
             what: entry of the header, ``matcher`` or ``backbone``.
             asked: registered name that the user gave.
+            option: option of the command line that named the checkpoint.
         """
         if self.header[what] != asked:
             raise FssbenchError(
-                f"--checkpoint {self.name}: it was trained as {what} {self.header[what]!r}, not "
+                f"{option} {self.name}: it was trained as {what} {self.header[what]!r}, not "
                 f"{asked!r}"
             )
 

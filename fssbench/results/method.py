@@ -58,6 +58,14 @@ def training_facts(record: Record) -> dict[str, Any]:
 
 
 def method_id(record: Record) -> str:
-    """Return six hexadecimal digits of the method's identity."""
-    text = json.dumps(method_identity(record), sort_keys=True)
+    """Return the six digits of the method's identity."""
+    return short_digest(method_identity(record))
+
+
+def short_digest(identity: Any) -> str:
+    """Return the six hexadecimal digits that name an identity, given as JSON values.
+
+    Run directories, training directories and boards are named with these digits.
+    """
+    text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:6]

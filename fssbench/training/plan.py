@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,8 +17,9 @@ from fssbench.errors import FssbenchError, near
 from fssbench.inference.feature_cache import feature_bytes
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.matcher import Matcher, config_of
+from fssbench.model import check_trained_fold
 from fssbench.options import configure
-from fssbench.results.record import trained_fold
+from fssbench.results.method import short_digest
 from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
 from fssbench.training.augment import Augmentation
 from fssbench.training.frozen_features import CACHE_BYTES
@@ -108,10 +106,8 @@ class Plan:
         """Return ``dataset/matcher--backbone--stage--settings/fold0-seed0``."""
         identity = self.identity()
         del identity["fold"], identity["seed"]
-        text = json.dumps(identity, sort_keys=True)
-        key = hashlib.sha256(text.encode()).hexdigest()[:6]
-        job = self.job
-        method = f"{job.matcher}--{job.backbone}--{self.stage.name}--{key}".replace("/", "-")
+        job, digits = self.job, short_digest(identity)
+        method = f"{job.matcher}--{job.backbone}--{self.stage.name}--{digits}".replace("/", "-")
         return f"{self.dataset.name}/{method}/fold{job.fold}-seed{job.seed}"
 
 
@@ -141,7 +137,9 @@ def make_plan(job: Training) -> Plan:
     configure(spec, options)
     init = None if job.init is None else read_checkpoint(job.init)
     if init is not None:
-        _check_init(init, job)
+        init.check_is("matcher", job.matcher, "--init")
+        init.check_is("backbone", job.backbone, "--init")
+        check_trained_fold(init, job.dataset, [job.fold], option="--init")
     weights = job.weights if init is None else init.backbone_weights(job.weights)
     backbone = build.backbone(job.backbone, weights)
     with torch.random.fork_rng(devices=[]):
@@ -213,13 +211,6 @@ def recipe_of(job: Training, spec: MatcherSpec) -> Recipe:
     return attrs.evolve(recipe, name=" ".join([recipe.name, *changed]), **changes)
 
 
-def workers_of(job: Training) -> int:
-    """Return the number of loader processes of each training process."""
-    if job.workers is not None:
-        return job.workers
-    return max(0, min(8, (os.cpu_count() or 1) // job.devices - 1))
-
-
 def _part_weights(stage: Stage, job: Training) -> Mapping[str, str]:
     for name in job.part_weights:
         if name not in stage.parts:
@@ -263,17 +254,3 @@ def _loader(
         marks=stage.wants_labels,
         caches=still and memory <= CACHE_BYTES,
     )
-
-
-def _check_init(init: Checkpoint, job: Training) -> None:
-    for what, asked in (("matcher", job.matcher), ("backbone", job.backbone)):
-        if init.header[what] != asked:
-            raise FssbenchError(
-                f"--init {init.name}: it was trained as {what} {init.header[what]!r}, not {asked!r}"
-            )
-    trained = trained_fold(init.header, job.dataset)
-    if trained not in (None, job.fold):
-        raise FssbenchError(
-            f"--init {init.name}: it was trained for fold {trained}, so it has seen the classes of "
-            f"fold {job.fold}"
-        )

@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 
 from fssbench import registry
 from fssbench.errors import FssbenchError
-from fssbench.inference.pipeline import choose_device
+from fssbench.runtime.device import choose_device, loader_processes
 from fssbench.training.checkpoint_writer import CheckpointWriter
 from fssbench.training.directory import (
     BEST_FILE,
@@ -26,7 +26,7 @@ from fssbench.training.directory import (
     read_state,
 )
 from fssbench.training.metrics import MetricsFile
-from fssbench.training.plan import Plan, make_plan, workers_of
+from fssbench.training.plan import Plan, make_plan
 from fssbench.training.run import TrainingRun
 from fssbench.training.tensorboard import TensorBoard
 from fssbench.training.trainer import Trainer
@@ -206,7 +206,7 @@ def make_validation(plan: Plan, fabric: Fabric) -> Validation | None:
         backbone=plan.backbone,
         device=fabric.device,
         precision=job.precision,
-        workers=workers_of(job),
+        workers=loader_processes(job.workers, job.devices),
     )
 
 

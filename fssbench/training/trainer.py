@@ -14,11 +14,12 @@ from torch import Tensor
 
 from fssbench.episodes.draw import Draw
 from fssbench.errors import FssbenchError
+from fssbench.runtime.device import loader_processes
 from fssbench.training.heldout import measure_held_out
 from fssbench.training.loader import LoadedBatch, load_batches, portions_of
 from fssbench.training.loss_monitor import LossMonitor, describe, memory_advice
 from fssbench.training.optim import factor, make_optimiser, set_rates
-from fssbench.training.plan import Plan, workers_of
+from fssbench.training.plan import Plan
 from fssbench.training.reached_parameters import parameters_behind
 from fssbench.training.run import TrainingRun
 from fssbench.training.samples import Sample
@@ -139,7 +140,7 @@ class Trainer:
             plan.loader,
             epoch,
             portions,
-            workers=workers_of(job),
+            workers=loader_processes(job.workers, job.devices),
             pin=self.fabric.device.type == "cuda",
         )
         set_modes(plan.stage, plan.matcher, plan.backbone)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from fssbench.errors import FssbenchError
-from fssbench.inference.pipeline import Precision
+from fssbench.runtime.device import Precision
 
 
 @attrs.frozen(kw_only=True)

@@ -21,9 +21,10 @@ from fssbench.errors import FssbenchError
 from fssbench.evaluation.measure import measure_chunks
 from fssbench.inference.chunk_loader import load_chunks
 from fssbench.inference.feature_cache import FeatureCache
-from fssbench.inference.pipeline import Pipeline, Precision
+from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.matcher import Matcher
 from fssbench.metrics.iou import IoU
+from fssbench.runtime.device import Precision
 from fssbench.specs import SamplerSpec
 from fssbench.training.recipe import Recipe
 from fssbench.training.samples import SPLIT, base_classes
@@ -125,10 +126,8 @@ class Validation:
             score_size="original",
             workers=self.workers,
         )
-        rows = [
-            rows
-            for _, rows, _, _ in measure_chunks(loaded, pipeline, cache, [metric], batch_size=1)
-        ]
+        results = measure_chunks(loaded, pipeline, cache, [metric], batch_size=1)
+        rows = [result.rows for result in results]
         table = pandas.concat(self._gathered(rows), ignore_index=True).sort_values("index")
         asked = tuple(sorted(set(table["class_id"].tolist())))
         return metric.summarise(table, asked)

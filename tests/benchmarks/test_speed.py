@@ -13,7 +13,6 @@ from PIL import Image
 from fssbench import (
     Backbone,
     BackboneInfo,
-    Episode,
     FeatureRequest,
     LayerInfo,
     Matcher,
@@ -27,7 +26,6 @@ from fssbench.data.geometry import Geometry
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.manifest import Manifest
 from fssbench.evaluation.measure import measure_chunks
-from fssbench.evaluation.run import Run
 from fssbench.evaluation.run_directory import RunDirectory
 from fssbench.inference.chunk_loader import load_chunks
 from fssbench.inference.feature_cache import FeatureCache
@@ -176,15 +174,10 @@ def test_evaluation_overhead_of_1000_episodes(benchmark, pascal, tmp_path, shots
 
 
 def _evaluate(manifest: Manifest, data, pipeline, cache, folder):
-    run = Run(
-        matcher="idle", backbone="free", manifest=manifest, dataset=data, folder=folder, done=0
-    )
     with RunDirectory(folder, {"speed": 1}, manifest) as directory:
         tasks = cache.plan(chunks_of(manifest.episodes))
         loaded = load_chunks(tasks, data, pipeline.geometry, score_size="original", workers=1)
         measured = measure_chunks(loaded, pipeline, cache, [metric("iou")], batch_size=1)
-        for chunk, rows, predictions, seconds in measured:
-            directory.add_seconds(seconds)
-            episodes: tuple[Episode, ...] = chunk.task.episodes
-            directory.fssbench_episodes_measured(run, chunk.task.chunk, episodes, rows, predictions)
+        for result in measured:
+            directory.add(result)
         return directory.rows()

@@ -54,7 +54,7 @@ def test_steps_are_counted_as_they_are_taken(job, calls, monkeypatch, memory, na
     simulated = module._SimulatedPipeline(evaluator.pipeline, rates)
     simulated.run(evaluator, manifest)
     calls.clear()
-    for _ in evaluator.measured(chunks_of(manifest.episodes)):
+    for _ in evaluator.measure(chunks_of(manifest.episodes)):
         pass
     assert {step: simulated.calls[step] for step in STEPS} == {step: calls[step] for step in STEPS}
 

@@ -105,18 +105,32 @@ def test_every_process_comes_to_every_chunk_once_and_begins_with_its_own(count, 
         assert all(order[:own] == sorted(order[:own]) for order in orders)
 
 
-def test_a_part_is_read_as_it_was_written():
-    some = episodes(3, 1, 2)
-    part = part_of(7, some)
-    again = ChunkResult.from_bytes(part.to_bytes(), some)
-    assert (again.chunk, again.episodes, again.seconds) == (7, tuple(some), 0.25)
-    pandas.testing.assert_frame_equal(again.rows, part.rows, check_exact=True)
-    assert all(map(torch.equal, again.predictions, part.predictions))
-    for wrong in (part.to_bytes()[:-3], part.to_bytes().replace(b"q1", b"q9")):
+def test_a_result_is_read_as_it_was_written():
+    chunks = {7: episodes(3, 1, 2)}
+    result = part_of(7, chunks[7])
+    again = ChunkResult.from_bytes(result.to_bytes(), chunks)
+    assert (again.chunk, again.episodes, again.seconds) == (7, tuple(chunks[7]), 0.25)
+    pandas.testing.assert_frame_equal(again.rows, result.rows, check_exact=True)
+    assert all(map(torch.equal, again.predictions, result.predictions))
+    without = ChunkResult.from_bytes(result.to_bytes(masks=False), chunks)
+    pandas.testing.assert_frame_equal(without.rows, result.rows, check_exact=True)
+    assert without.predictions == ()
+    for wrong in (result.to_bytes()[:-3], result.to_bytes().replace(b"q1", b"q9")):
         with pytest.raises(ValueError, match="damaged"):
-            ChunkResult.from_bytes(wrong, some)
-    with pytest.raises(ValueError, match="of other episodes"):
-        ChunkResult.from_bytes(part.to_bytes(), episodes(3, 1, 4))
+            ChunkResult.from_bytes(wrong, chunks)
+    for others in ({7: episodes(3, 1, 4)}, {8: episodes(3, 1, 2)}):
+        with pytest.raises(ValueError, match="its episodes differ"):
+            ChunkResult.from_bytes(result.to_bytes(), others)
+
+
+def test_a_line_of_version_0_1_is_read():
+    line = (
+        b'718b7c21 {"chunk":0,"seconds":1.5,"columns":["index","class_id","query","union_fg"],'
+        b'"rows":[[4,0,"a",7]]}'
+    )
+    some = [attrs.evolve(each, index=4) for each in episodes(4)]
+    result = ChunkResult.from_bytes(line, {0: some})
+    assert (result.seconds, result.rows["union_fg"].tolist()) == (1.5, [7])
 
 
 def test_a_chunk_is_claimed_once_and_done_once(tmp_path):
@@ -128,26 +142,26 @@ def test_a_chunk_is_claimed_once_and_done_once(tmp_path):
     assert first.claim(0)  # its own
     assert not second.claim(0)
     assert second.claim(1)
-    second.leave(part_of(1, episodes(5)))
+    second.put(part_of(1, episodes(5)))
     assert not first.claim(1)  # done
-    (part,) = first.parts({0: episodes(4), 1: episodes(5)})
+    (part,) = first.results({0: episodes(4), 1: episodes(5)})
     assert part.chunk == 1
     first.release(0)  # its process died, say
     assert second.claim(0)
     first.mark(1)
-    assert first.parts({1: episodes(5)}) == []  # written down
+    assert first.results({1: episodes(5)}) == []  # written down
     assert first.done(1)
 
 
 def test_a_damaged_part_is_measured_again(tmp_path, caplog):
-    parts = ChunkQueue(tmp_path)
-    parts.claim(0)
-    parts.leave(part_of(0, episodes(5)))
+    queue = ChunkQueue(tmp_path)
+    queue.claim(0)
+    queue.put(part_of(0, episodes(5)))
     (path,) = (tmp_path / FOLDER).glob("*.part")
     path.write_bytes(path.read_bytes()[:-1])
-    assert parts.parts({0: episodes(5)}) == []
+    assert queue.results({0: episodes(5)}) == []
     assert "damaged" in caplog.text
-    assert parts.claim(0)
+    assert queue.claim(0)
 
 
 def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
@@ -178,7 +192,7 @@ def test_the_first_process_does_what_nobody_else_does(tmp_path):
             assert other.offered("g") == (0, 1, 2, 3)
             assert other.claim(3)
             assert other.claim(2)
-            other.leave(part_of(3, chunks[3], seconds=9.0))
+            other.put(part_of(3, chunks[3], seconds=9.0))
         elif len(came) == 2:
             other.release()
         came.append((part.chunk, part.seconds))
@@ -213,15 +227,15 @@ def test_parts_that_a_killed_run_left_are_taken(job, straight):
     from fssbench.episodes.chunks import chunks_of
     from fssbench.evaluation.evaluate import prepare
 
-    bench = prepare(job)
-    (manifest,) = bench.manifests()
-    folder, _ = bench.place(manifest)
+    evaluator = prepare(job)
+    (manifest,) = evaluator.manifests()
+    folder, _ = evaluator.locate(manifest)
     (number, some), *_ = chunks_of(manifest.episodes).items()
-    parts = ChunkQueue(folder)
-    assert parts.claim(number)
-    (part,) = bench.parts({number: some})
-    parts.leave(attrs.evolve(part, seconds=1000.0))
-    parts.release()
+    queue = ChunkQueue(folder)
+    assert queue.claim(number)
+    (part,) = evaluator.measure({number: some})
+    queue.put(attrs.evolve(part, seconds=1000.0))
+    queue.release()
     done = []
 
     class Watch:

@@ -211,10 +211,10 @@ def test_a_journal_that_is_cut_off_or_changed_anywhere(job, undisturbed):
     manifest = Manifest.read(folder / "manifest.jsonl.gz")
 
     def chunks():
-        directory = RunDirectory(folder, {}, manifest, keep_predictions=True)
+        directory = RunDirectory(folder, {}, manifest, save_predictions=True)
         directory._check_identity = lambda: None
         with directory:
-            return {n: rows.to_csv() for n, rows in directory._chunks.items()}
+            return {n: rows.to_csv() for n, rows in directory._rows.items()}
 
     expected = chunks()
     assert len(expected) == 2

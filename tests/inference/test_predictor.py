@@ -108,9 +108,9 @@ def test_from_checkpoint(tmp_path):
         learner.bias.fill_(3.0)
     header = {"matcher": "learner", "backbone": "pixels", "config": {"width": 2}}
     write_checkpoint(tmp_path / "c.safetensors", learner, header)
-    made = Predictor.from_checkpoint(tmp_path / "c.safetensors", device="cpu")
+    made = Predictor(checkpoint=tmp_path / "c.safetensors", device="cpu")
     image, mask = scene()
     made.set_support(image[None], mask[None])
     assert made.predict(image).logits.min() > 3.0  # 0.2 - distance + 2 biases of 3
     with pytest.raises(FssbenchError, match="there is no such file"):
-        Predictor.from_checkpoint(tmp_path / "none")
+        Predictor(checkpoint=tmp_path / "none")

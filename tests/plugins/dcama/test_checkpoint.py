@@ -96,7 +96,7 @@ def test_import_and_predict(resnet50_state, tmp_path, capsys):
     assert checkpoint.header["dataset"] == "pascal5i"
     name = "model.DCAMA_blocks.1.linears.1.weight"
     assert torch.equal(checkpoint.weights["attention.16-1024.key.weight"], resnet50_state[name])
-    predictor = Predictor.from_checkpoint(out, device="cpu")
+    predictor = Predictor(checkpoint=out, device="cpu")
     encoder = predictor.pipeline.backbone
     expected = resnet50_state["feature_extractor.layer3.5.conv2.weight"]
     assert torch.equal(encoder.model.layer3[5].conv2.weight, expected)
@@ -104,7 +104,7 @@ def test_import_and_predict(resnet50_state, tmp_path, capsys):
         source="file", name="dcama.safetensors", sha256=sha256(out)
     )
     with pytest.raises(FssbenchError, match="--weights random: the checkpoint dcama.safetensors"):
-        Predictor.from_checkpoint(out, "random", device="cpu")
+        Predictor(weights="random", checkpoint=out, device="cpu")
     with safetensors.safe_open(out, framework="pt") as file:
         assert not [n for n in file.keys() if "fc." in n or ".pe." in n]  # noqa: SIM118
 
@@ -128,7 +128,7 @@ def test_a_file_without_the_backbone(resnet50_state, tmp_path):
     model = {name: t for name, t in resnet50_state.items() if name.startswith("model.")}
     out = tmp_path / "model.safetensors"
     assert not import_checkpoint(save(tmp_path, model), out, matcher="dcama", backbone="resnet50")
-    predictor = Predictor.from_checkpoint(out, "random", device="cpu")
+    predictor = Predictor(weights="random", checkpoint=out, device="cpu")
     assert predictor.pipeline.backbone.weights.source == "random"
 
 
@@ -180,7 +180,7 @@ def test_other_backbones_of_the_paper(name, make, tmp_path):
     official = save(tmp_path, official_state(name, encoder))
     out = tmp_path / f"{name}.safetensors"
     assert import_checkpoint(official, out, matcher="dcama", backbone=name)
-    predictor = Predictor.from_checkpoint(out, device="cpu")
+    predictor = Predictor(checkpoint=out, device="cpu")
     mask = torch.zeros(1, 384, 384, dtype=torch.uint8)
     mask[:, 100:300, 100:300] = 1
     predictor.set_support(torch.rand(1, 3, 384, 384), mask)

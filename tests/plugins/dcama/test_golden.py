@@ -22,7 +22,7 @@ def episode(request, golden, imported):
     """The authors' numbers, our prediction, and the predictor that made it."""
     numbers = golden(request.param)
     run = numbers.run
-    predictor = fssbench.Predictor.from_checkpoint(imported(run["fg_bias_offset"]), device="cpu")
+    predictor = fssbench.Predictor(checkpoint=imported(run["fg_bias_offset"]), device="cpu")
     images = picture(run["support_seed"], (1, run["nshot"], 3, SIZE, SIZE))[0]
     masks = torch.stack([region(shape, SIZE) for shape in run["support_shapes"]])
     predictor.set_support(images, masks)

@@ -37,7 +37,7 @@ def episode(golden, imported):
     """The authors' numbers, the predictor, all outputs and the prediction of the 1-shot run."""
     numbers = golden("1shot")
     run = numbers.run
-    predictor = fssbench.Predictor.from_checkpoint(imported(run["fg_bias_offset"]), device="cpu")
+    predictor = fssbench.Predictor(checkpoint=imported(run["fg_bias_offset"]), device="cpu")
     images = picture(run["support_seed"], (1, run["shot"], 3, SIZE, SIZE))[0]
     masks = torch.stack([ringed(shape, run["ring"]) for shape in run["support_shapes"]])
     predictor.set_support(images, masks)

@@ -1,0 +1,40 @@
+"""Devices, precisions and loader processes."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+
+from fssbench.errors import FssbenchError
+
+Precision = Literal["fp32", "bf16"]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name: ``auto`` (a GPU if available), ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        FssbenchError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise FssbenchError(f"--device {name}: use auto, cpu or cuda") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise FssbenchError(f"--device {name}: this machine has no such GPU that torch can use")
+    return device
+
+
+def loader_processes(workers: int | None, devices: int) -> int:
+    """Return the number of loader processes of each of a machine's processes.
+
+    Args:
+        workers: number that the user gave; None for one less than the share of the machine's cores,
+            at most 8.
+        devices: number of processes.
+    """
+    return max(0, min(8, (os.cpu_count() or 1) // devices - 1)) if workers is None else workers
