@@ -1,24 +1,23 @@
 """Estimate of the time and memory of an evaluation, from one measured chunk.
 
 One chunk is timed, after one episode of warm-up, separately for each step of the pipeline. The
-number of calls of each step is then exact, because the evaluation is simulated: the real cache runs
-over all episodes of the manifest in their order, within the real budget (all sizes divided by the
-same number), with empty tensors in place of features.
+number of calls of each step is then counted with the cache's own eviction, over all episodes of the
+manifest in their order, within the real budget (all sizes divided by the same number).
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from fssbench.data.dataset import Dataset
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
@@ -26,16 +25,24 @@ from fssbench.evaluation.evaluate import prepare
 from fssbench.evaluation.evaluation import Evaluation
 from fssbench.evaluation.evaluator import Evaluator
 from fssbench.inference import cost
-from fssbench.inference.chunk_loader import ChunkData
 from fssbench.inference.feature_cache import FeatureCache
-from fssbench.inference.feature_uses import encoded
+from fssbench.inference.feature_uses import (
+    ImageKey,
+    SupportKey,
+    encoded,
+    image_key,
+    query_key,
+    set_key,
+    support_key,
+    uses_of,
+)
 from fssbench.inference.lookahead_cache import LookaheadCache
 from fssbench.inference.pipeline import Features, Pipeline
 from fssbench.results.record import RECORD_FILE
 
 STEPS = ("encode", "prepare_support", "embed_support", "prepare_query", "segment")
 _UNIT = 1 << 10
-"""Bytes that one byte of a simulated feature represents."""
+"""Bytes of a feature that one byte of the counted cache stands for."""
 _UNLIMITED = 1 << 62
 
 
@@ -145,15 +152,11 @@ def measure_rates(evaluator: Evaluator, manifest: Manifest) -> Rates:
 
 
 def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) -> Estimate:
-    episodes = manifest.episodes
-    request = evaluator.pipeline.request
+    episodes, settings = manifest.episodes, evaluator.settings
     supports = {each for episode in episodes for each in episode.supports()}
     queries = {episode.query for episode in episodes}
-    images = {(query, None) for query in queries} | {encoded(each, request) for each in supports}
-    simulated = _SimulatedPipeline(evaluator.pipeline, rates)
-    if rates is not None:
-        simulated.run(evaluator, manifest)
-    other = 0.0 if rates is None else rates.seconds["other"] * len(episodes)
+    images: set[ImageKey] = {(query, None) for query in queries}
+    images |= {encoded(each, evaluator.pipeline.request) for each in supports}
     sizes: Mapping[str, float] = {} if rates is None else rates.bytes
     every = (
         len(images) * sizes.get("encode", 0)
@@ -161,23 +164,82 @@ def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) ->
         + len(supports) * sizes.get("prepare_support", 0)
         + len({tuple(episode.supports()) for episode in episodes}) * sizes.get("embed_support", 0)
     )
+    seconds, cached = 0.0, 0
+    calls: Mapping[str, int] = Counter()
+    if rates is not None:
+        calls, cached = count_calls(evaluator, manifest, rates)
+        encodings = -(-calls["encode"] // evaluator.pipeline.encode_batch)
+        steps = {**calls, "encode": encodings, "other": len(episodes)}
+        seconds = sum(count * rates.seconds.get(step, 0.0) for step, count in steps.items())
     return Estimate(
-        matcher=evaluator.settings.matcher,
-        backbone=evaluator.settings.backbone,
+        matcher=settings.matcher,
+        backbone=settings.backbone,
         fold=manifest.fold,
         shots=manifest.shots,
         seed=manifest.seed,
         episodes=len(episodes),
         done=rates is None,
-        images=simulated.images,
+        images=calls["encode"],
         distinct_images=len(images),
-        seconds=simulated.seconds() + other,
+        seconds=seconds,
         step_seconds={} if rates is None else rates.seconds,
-        cache_bytes=simulated.peak_bytes * _UNIT,
+        cache_bytes=cached,
         all_bytes=int(every),
-        memory_bytes=int(simulated.peak_bytes * _UNIT + (0 if rates is None else rates.memory)),
-        disk_bytes=int(len(images) * sizes.get("encode", 0)) if evaluator.settings.cache_dir else 0,
+        memory_bytes=int(cached + (0 if rates is None else rates.memory)),
+        disk_bytes=int(len(images) * sizes.get("encode", 0)) if settings.cache_dir else 0,
     )
+
+
+def count_calls(evaluator: Evaluator, manifest: Manifest, rates: Rates) -> tuple[Counter[str], int]:
+    """Count the calls of each step in a run over a manifest.
+
+    Returns:
+        Calls by step (for ``encode``, images), and the peak size of the cache in bytes.
+    """
+    request, size = evaluator.pipeline.request, evaluator.settings.batch_size
+    chunks = chunks_of(manifest.episodes).values()
+    memory = LookaheadCache(evaluator.cache.memory.budget // _UNIT)
+    memory.expect(uses_of([e for chunk in chunks for e in chunk], request, joined=size == 1))
+    calls: Counter[str] = Counter()
+
+    def made(step: str, source: Any = None) -> Any:
+        calls[step] += 1
+        own = torch.empty(round(rates.bytes.get(step, 0) / _UNIT), dtype=torch.uint8)
+        return own, source if step in rates.shares else None
+
+    def cached(key: Hashable, step: str, source: Callable[[], Any] = lambda: None) -> Any:
+        found = memory.get(key)
+        if found is None:
+            found = made(step, source())
+            memory.put(key, found)
+        return found
+
+    def features(image: ImageKey) -> Any:
+        return cached(image_key(image), "encode")
+
+    def support(key: SupportKey) -> Any:
+        image = encoded(key, request)
+        return cached(support_key(key), "prepare_support", lambda: features(image))
+
+    def supports(episode: Episode) -> list[Any]:
+        return [support(key) for key in episode.supports()]
+
+    peak = start = 0
+    for chunk in chunks:
+        for first in range(0, len(chunk), size):
+            batch = chunk[first : first + size]
+            memory.move_to(start + first)
+            if size == 1:
+                cached(set_key(batch[0]), "embed_support", partial(supports, batch[0]))
+            else:
+                made("embed_support", [supports(episode) for episode in batch])
+            for episode in batch:
+                query = episode.query, None
+                cached(query_key(episode), "prepare_query", partial(features, query))
+            calls["segment"] += 1
+            peak = max(peak, memory.bytes)
+        start += len(chunk)
+    return calls, peak * _UNIT
 
 
 class _TimedPipeline(Pipeline):
@@ -248,91 +310,3 @@ class _TimedPipeline(Pipeline):
         self.bytes[step] += own
         if alone.bytes > own:
             self.shares.add(step)
-
-
-class _SimulatedPipeline:
-    """A stub of a pipeline, its geometry and a dataset that counts calls and computes nothing.
-
-    Args:
-        pipeline: pipeline to simulate.
-        rates: measured sizes of its results.
-    """
-
-    def __init__(self, pipeline: Pipeline, rates: Rates | None) -> None:
-        self.request = pipeline.request
-        self.encode_batch = pipeline.encode_batch
-        self.device = torch.device("cpu")
-        self.geometry = self
-        self.calls: Counter[str] = Counter()
-        self.images = 0
-        self.peak_bytes = 0
-        self._rates = rates
-
-    def seconds(self) -> float:
-        """Return the total time of all calls."""
-        rates = {} if self._rates is None else self._rates.seconds
-        return sum(count * rates.get(step, 0.0) for step, count in self.calls.items())
-
-    def run(self, evaluator: Evaluator, manifest: Manifest) -> None:
-        """Run the cache over a manifest as an evaluation does."""
-        size = evaluator.settings.batch_size
-        cache = FeatureCache(
-            cast(Pipeline, self), cast(Dataset, self), evaluator.cache.memory.budget // _UNIT,
-            batch_size=size,
-        )  # fmt: skip
-        for task in cache.plan(chunks_of(manifest.episodes)):
-            count = len(task.episodes)
-            opened = cache.open(
-                ChunkData(
-                    task=task,
-                    images=torch.zeros(len(task.images), 1),
-                    keep=[None] * len(task.images),
-                    support_masks=torch.zeros(count, manifest.shots, 1),
-                    targets=[],
-                )
-            )
-            for start in range(0, count, size):
-                opened.logits(range(start, min(count, start + size)))
-                self.peak_bytes = max(self.peak_bytes, cache.memory.bytes)
-
-    # The interface of a pipeline.
-
-    def encode(self, images: Tensor, keep: object) -> list[Features]:
-        del keep
-        self.calls["encode"] += 1
-        self.images += len(images)
-        return [{"": self._bytes("encode")} for _ in images]
-
-    def prepare_support(self, features: Features, mask: Tensor) -> Any:
-        del mask
-        return self._result("prepare_support", features)
-
-    def embed_support(self, prepared: Sequence[Sequence[Any]]) -> Any:
-        return self._result("embed_support", prepared)
-
-    def prepare_query(self, features: Features) -> Any:
-        return self._result("prepare_query", features)
-
-    def segment(self, queries: Sequence[Any], support: Any) -> Tensor:
-        del support
-        self.calls["segment"] += 1
-        return torch.zeros(len(queries), 1, 1)
-
-    # The interface of a dataset and of a geometry.
-
-    def image(self, image: object) -> Tensor:
-        del image
-        return torch.zeros(1)
-
-    def mask(self, *arguments: object) -> Tensor:
-        del arguments
-        return torch.zeros(1)
-
-    def _result(self, step: str, source: Any) -> Any:
-        self.calls[step] += 1
-        assert self._rates is not None
-        return self._bytes(step), source if step in self._rates.shares else None
-
-    def _bytes(self, step: str) -> Tensor:
-        assert self._rates is not None
-        return torch.empty(round(self._rates.bytes.get(step, 0) / _UNIT), dtype=torch.uint8)
