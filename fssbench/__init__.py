@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from fssbench.results.record import Record
     from fssbench.runtime.device import choose_device
     from fssbench.training.recipe import Recipe
-    from fssbench.training.run import TrainingRun
     from fssbench.training.stage import (
         EpisodeBatch,
         ImageBatch,
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
         StageContext,
     )
     from fssbench.training.train import train
-    from fssbench.training.training import Training
+    from fssbench.training.training import Training, TrainingRun
 
 # Imported when asked for: most of them need torch, and a page of specs must not.
 _LAZY = {
@@ -93,7 +92,7 @@ _LAZY = {
     "StageContext": "fssbench.training.stage",
     "Stage": "fssbench.training.stage",
     "Metric": "fssbench.metrics.metric",
-    "TrainingRun": "fssbench.training.run",
+    "TrainingRun": "fssbench.training.training",
     "FeatureFiles": "fssbench.inference.feature_files",
     "train": "fssbench.training.train",
     "Training": "fssbench.training.training",

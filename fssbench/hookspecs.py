@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         ProtocolSpec,
         SamplerSpec,
     )
-    from fssbench.training.run import TrainingRun
+    from fssbench.training.training import TrainingRun
 
 hookspec = pluggy.HookspecMarker("fssbench")
 hookimpl = pluggy.HookimplMarker("fssbench")

@@ -18,8 +18,8 @@ from fssbench.cli.options import (
 
 if TYPE_CHECKING:
     from fssbench.training.dry_run import DryRun
-    from fssbench.training.run import TrainingRun
     from fssbench.training.train import TrainingResult
+    from fssbench.training.training import TrainingRun
 
 
 @click.command()

@@ -80,7 +80,7 @@ def take_steps(subject: MatcherSubject) -> list[Step]:
             steps.append(_step(plan))
             path = Path(folder) / f"{len(steps)}.safetensors"
             header = {
-                "matcher": plan.job.matcher, "config": {}, "backbone": plan.job.backbone,
+                "matcher": plan.settings.matcher, "config": {}, "backbone": plan.settings.backbone,
                 "stage": stage.name,
             }  # fmt: skip
             write_checkpoint(path, plan.matcher, header)

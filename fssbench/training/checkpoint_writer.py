@@ -1,20 +1,70 @@
-"""Writing of checkpoints with their headers, and of the state for resuming."""
+"""Training directory: its lock, checkpoints with their headers, and the state for resuming."""
 
 from __future__ import annotations
 
+import io
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import cattrs
 import torch
 
+from fssbench.errors import FssbenchError
+from fssbench.files import write_atomically
 from fssbench.matchers.checkpoint import write_checkpoint
 from fssbench.matchers.matcher import config_of
 from fssbench.runtime.environment import environment
-from fssbench.training.directory import BEST_FILE, LAST_FILE, TrainingDirectory
+from fssbench.runtime.locked_folder import LockedFolder
 from fssbench.training.plan import Plan
 from fssbench.training.trainer import Trainer
 from fssbench.training.validation import Validation
+
+STATE_FILE = "state.pt"
+LAST_FILE = "last.safetensors"
+BEST_FILE = "best.safetensors"
+
+
+class TrainingDirectory(LockedFolder):
+    """The directory of one training; a context manager that holds the lock.
+
+    ``state.pt`` contains everything that resuming needs, in one file written by rename, so a killed
+    training can be resumed from its last save. Checkpoints are for evaluation and are not used for
+    resuming. The identity is everything that the weights depend on.
+    """
+
+    identity_file = "training.json"
+    work = "training"
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the state for resuming, by rename."""
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        write_atomically(self.folder / STATE_FILE, buffer.getvalue())
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """Read the state that `TrainingDirectory.save` wrote, to the CPU; None if there is none yet.
+
+    Raises:
+        FssbenchError: the file is damaged.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        return None
+    try:
+        # torch.load does not verify the checksums of the zip archive.
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("a checksum does not fit")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise FssbenchError(
+            f"{path}: this state is damaged; remove it and start again, or choose another --out"
+        ) from error
+    return state
 
 
 class CheckpointWriter:
@@ -42,7 +92,7 @@ class CheckpointWriter:
             return
         folder = self._directory.folder
         if what == "best":
-            self._checkpoint(folder / BEST_FILE, trainer, self._plan.job.select_on)
+            self._checkpoint(folder / BEST_FILE, trainer, self._plan.settings.select_on)
             return
         if what == "kept":
             self._checkpoint(folder / f"step-{trainer.step:07d}.safetensors", trainer, "nothing")
@@ -50,27 +100,27 @@ class CheckpointWriter:
         self._directory.save(trainer.state())
 
     def _checkpoint(self, path: Path, trainer: Trainer, selected_on: str) -> None:
-        plan, job = self._plan, self._plan.job
+        plan, settings = self._plan, self._plan.settings
         validation = None
         if self._validation is not None and trainer.validated == trainer.step:
             validation = {
-                "on": job.select_on,
+                "on": settings.select_on,
                 "digest": self._validation.manifest.digest,
                 "miou": trainer.score,
             }
         header = {
-            "matcher": job.matcher,
+            "matcher": settings.matcher,
             "config": config_of(plan.matcher),
-            "backbone": job.backbone,
+            "backbone": settings.backbone,
             "weights": attrs.asdict(plan.backbone.weights),
             "dataset": plan.dataset.name,
             "fingerprint": plan.dataset.fingerprint("train"),
-            "fold": job.fold,
+            "fold": settings.fold,
             "stage": plan.stage.name,
             "recipe": plan.recipe.name,
             "settings": cattrs.unstructure(plan.recipe),
             "shots": plan.recipe.shots,
-            "seed": job.seed,
+            "seed": settings.seed,
             "train_filter": plan.recipe.train_filter,
             "dropped_images": plan.samples.dropped,
             **({"parts": plan.parts} if plan.parts else {}),
@@ -83,9 +133,9 @@ class CheckpointWriter:
             "validation": validation,
             "environment": {
                 **self._environment,
-                "precision": job.precision,
+                "precision": settings.precision,
                 "processes": trainer.fabric.world_size,
-                "accumulate": job.accumulate,
+                "accumulate": settings.accumulate,
             },
         }
         trained = None

@@ -64,9 +64,9 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     Raises:
         FssbenchError: as `fssbench.train`.
     """
-    job = Training(**changes) if training is None else attrs.evolve(training, **changes)
-    plan = make_plan(job)
-    if job.devices > 1:
+    settings = Training(**changes) if training is None else attrs.evolve(training, **changes)
+    plan = make_plan(settings)
+    if settings.devices > 1:
         raise FssbenchError("--dry-run runs in one process; remove --devices")
     fabric = make_fabric(plan)
     fabric.launch()
@@ -75,14 +75,14 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     trainer = Trainer(plan, fabric, run=run, validation=validation, event=_nothing, save=_nothing)
     portions = portions_of(
         plan.samples.epoch(0),
-        first_step=0, batch=plan.recipe.batch, parts=job.accumulate, rank=0, world=1,
-    )[: job.accumulate]  # fmt: skip
+        first_step=0, batch=plan.recipe.batch, parts=settings.accumulate, rank=0, world=1,
+    )[: settings.accumulate]  # fmt: skip
     set_modes(plan.stage, plan.matcher, plan.backbone)
     started = time.perf_counter()
     # Loaded in advance, so that the operations of the augmentation are not counted.
     batches = list(load_batches(plan.loader, 0, portions, workers=0, pin=False))
     with (
-        memory_advice(len(portions[0].samples), plan.size, job.accumulate),
+        memory_advice(len(portions[0].samples), plan.size, settings.accumulate),
         flop_counter() as operations,
     ):
         losses, _, _ = trainer.take_step(iter(batches))

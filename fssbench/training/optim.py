@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules."""
+"""Optimisers, learning-rate schedules, and the parameters that get a gradient."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
+from fssbench.backbones.backbone import Backbone
 from fssbench.errors import FssbenchError
 from fssbench.training.recipe import Optimiser, Schedule
 from fssbench.training.stage import ParameterGroup
@@ -77,3 +79,30 @@ def set_rates(optimiser: torch.optim.Optimizer, scale: float) -> float:
     for group in optimiser.param_groups:
         group["lr"] = scale * group["initial_lr"]
     return float(optimiser.param_groups[0]["lr"])
+
+
+def parameters_behind(
+    backbone: Backbone, layers: Sequence[str], *, size: int
+) -> list[nn.Parameter]:
+    """Return the parameters that get a gradient from some layers, in the backbone's order.
+
+    Parameters of blocks after the deepest of these layers get none. They are found with a backward
+    pass on a black image; the backbone is in eval mode, so its statistics do not change.
+
+    Args:
+        backbone: encoder.
+        layers: requested layers.
+        size: side of the image, in pixels.
+    """
+    parameters = list(backbone.parameters())
+    if not parameters or not layers:
+        return []
+    before = [parameter.requires_grad for parameter in parameters]
+    backbone.requires_grad_(True)
+    with torch.enable_grad():
+        found = backbone(backbone.mean.new_zeros(1, 3, size, size), layers)
+        total = torch.stack([maps.float().sum() for maps in found.values()]).sum()
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    for parameter, wanted in zip(parameters, before, strict=True):
+        parameter.requires_grad_(wanted)
+    return [p for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None]

@@ -23,10 +23,9 @@ from fssbench.results.method import short_digest
 from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
 from fssbench.training.augment import Augmentation
 from fssbench.training.frozen_features import CACHE_BYTES
-from fssbench.training.heldout import held_out_images
 from fssbench.training.loader import BatchLoader
 from fssbench.training.recipe import Recipe, find_recipe, only_stage
-from fssbench.training.samples import Samples, base_classes, make_samples
+from fssbench.training.samples import Samples, base_classes, held_out_images, make_samples
 from fssbench.training.stage import Stage, StageContext
 from fssbench.training.training import Training
 
@@ -36,7 +35,7 @@ class Plan:
     """The components of a training.
 
     Attributes:
-        job: user's settings, with registered names.
+        settings: user's settings, with registered names.
         recipe: recipe with the changes of the settings.
         dataset: dataset with the training images.
         backbone: frozen encoder.
@@ -50,7 +49,7 @@ class Plan:
         parts: further inputs of the stage; see `Stage.prepare`.
     """
 
-    job: Training
+    settings: Training
     recipe: Recipe
     dataset: Dataset
     backbone: Backbone
@@ -79,26 +78,26 @@ class Plan:
     @property
     def validates(self) -> bool:
         """True if mIoU is measured after each epoch."""
-        return self.stage.validates and self.job.validation_episodes > 0
+        return self.stage.validates and self.settings.validation_episodes > 0
 
     def identity(self) -> dict[str, Any]:
         """Return all inputs that the weights depend on, except for devices and processes."""
-        job = self.job
+        settings = self.settings
         return {
-            "matcher": job.matcher,
+            "matcher": settings.matcher,
             "config": config_of(self.matcher),
-            "backbone": job.backbone,
+            "backbone": settings.backbone,
             "weights": attrs.asdict(self.backbone.weights),
             "stage": self.stage.name,
             "recipe": cattrs.unstructure(self.recipe),
             "init": None if self.init is None else self.init.sha256,
             "dataset": self.dataset.name,
             "fingerprint": self.dataset.fingerprint("train"),
-            "fold": job.fold,
-            "seed": job.seed,
-            "precision": job.precision,
-            "select_on": job.select_on,
-            "validation_episodes": job.validation_episodes,
+            "fold": settings.fold,
+            "seed": settings.seed,
+            "precision": settings.precision,
+            "select_on": settings.select_on,
+            "validation_episodes": settings.validation_episodes,
             **({"parts": self.parts} if self.parts else {}),
         }
 
@@ -106,46 +105,48 @@ class Plan:
         """Return ``dataset/matcher--backbone--stage--settings/fold0-seed0``."""
         identity = self.identity()
         del identity["fold"], identity["seed"]
-        job, digits = self.job, short_digest(identity)
-        method = f"{job.matcher}--{job.backbone}--{self.stage.name}--{digits}".replace("/", "-")
-        return f"{self.dataset.name}/{method}/fold{job.fold}-seed{job.seed}"
+        settings, digits = self.settings, short_digest(identity)
+        method = f"{settings.matcher}--{settings.backbone}--{self.stage.name}--{digits}".replace(
+            "/", "-"
+        )
+        return f"{self.dataset.name}/{method}/fold{settings.fold}-seed{settings.seed}"
 
 
-def make_plan(job: Training) -> Plan:
+def make_plan(settings: Training) -> Plan:
     """Build the components of a training.
 
     Raises:
         FssbenchError: a name, option, file or dataset is invalid.
     """
     known = registry.registry()
-    spec = known.get(MatcherSpec, job.matcher)
-    recipe = recipe_of(job, spec)
-    backbone_name = job.backbone or recipe.backbone
+    spec = known.get(MatcherSpec, settings.matcher)
+    recipe = recipe_of(settings, spec)
+    backbone_name = settings.backbone or recipe.backbone
     if not backbone_name:
         raise FssbenchError(f"recipe {recipe.name} names no backbone; give --backbone NAME")
     known.get(SamplerSpec, recipe.sampler)
-    dataset = build.dataset(job.dataset, job.data_root, **job.data_options)
-    job = attrs.evolve(
-        job,
+    dataset = build.dataset(settings.dataset, settings.data_root, **settings.data_options)
+    settings = attrs.evolve(
+        settings,
         matcher=spec.name,
         stage=recipe.stage,
         backbone=known.get(BackboneSpec, backbone_name).name,
         dataset=dataset.name,
     )
-    classes = base_classes(dataset, job.fold)
-    options = {**recipe.options, **job.options}
+    classes = base_classes(dataset, settings.fold)
+    options = {**recipe.options, **settings.options}
     configure(spec, options)
-    init = None if job.init is None else read_checkpoint(job.init)
+    init = None if settings.init is None else read_checkpoint(settings.init)
     if init is not None:
-        init.check_is("matcher", job.matcher, "--init")
-        init.check_is("backbone", job.backbone, "--init")
-        check_trained_fold(init, job.dataset, [job.fold], option="--init")
-    weights = job.weights if init is None else init.backbone_weights(job.weights)
-    backbone = build.backbone(job.backbone, weights)
+        init.check_is("matcher", settings.matcher, "--init")
+        init.check_is("backbone", settings.backbone, "--init")
+        check_trained_fold(init, settings.dataset, [settings.fold], option="--init")
+    weights = settings.weights if init is None else init.backbone_weights(settings.weights)
+    backbone = build.backbone(settings.backbone, weights)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(job.seed)
-        matcher = build.matcher(job.matcher, backbone, **options)
-        stage = _stage(spec, matcher, job)
+        torch.manual_seed(settings.seed)
+        matcher = build.matcher(settings.matcher, backbone, **options)
+        stage = _stage(spec, matcher, settings)
     if stage.feeds == "labelled" and len(classes) > 254:
         raise FssbenchError(f"{dataset.name}: {len(classes)} base classes; labels hold 254")
     if init is not None:
@@ -153,12 +154,12 @@ def make_plan(job: Training) -> Plan:
     size = recipe.size or matcher.request().size
     if size % backbone.info.multiple:
         raise FssbenchError(
-            f"backbone {job.backbone} takes images whose side is a multiple of "
+            f"backbone {settings.backbone} takes images whose side is a multiple of "
             f"{backbone.info.multiple}, not {size}; set the recipe's size"
         )
-    samples = make_samples(dataset, recipe, stage.feeds, fold=job.fold, seed=job.seed)
+    samples = make_samples(dataset, recipe, stage.feeds, fold=settings.fold, seed=settings.seed)
     loader = _loader(
-        dataset, recipe, matcher, backbone, stage, size, classes, job, len(samples.images)
+        dataset, recipe, matcher, backbone, stage, size, classes, settings, len(samples.images)
     )
     held_out = held_out_images(dataset, stage)
     parts = stage.prepare(
@@ -171,12 +172,12 @@ def make_plan(job: Training) -> Plan:
             images=samples.images,
             held_out=held_out,
             augmented=loader.augmentation.random,
-            weights=_part_weights(stage, job),
+            weights=_part_weights(stage, settings),
             started=init is not None,
         ),
     )
     return Plan(
-        job=job,
+        settings=settings,
         recipe=recipe,
         dataset=dataset,
         backbone=backbone,
@@ -191,49 +192,53 @@ def make_plan(job: Training) -> Plan:
     )
 
 
-def recipe_of(job: Training, spec: MatcherSpec) -> Recipe:
+def recipe_of(settings: Training, spec: MatcherSpec) -> Recipe:
     """Return the recipe with the changes of the settings, which are appended to its name."""
-    stage = job.stage or only_stage(spec, job.recipe)
-    recipe = find_recipe(spec, stage, dataset=job.dataset, wanted=job.recipe)
+    stage = settings.stage or only_stage(spec, settings.recipe)
+    recipe = find_recipe(spec, stage, dataset=settings.dataset, wanted=settings.recipe)
     changes: dict[str, Any] = {}
     changed = []
-    if job.epochs is not None or job.steps is not None:
-        changes |= {"epochs": job.epochs, "steps": job.steps}
-        changed.append(f"epochs={job.epochs}" if job.epochs is not None else f"steps={job.steps}")
-    if job.batch_size is not None:
-        changes["batch"] = job.batch_size
-        changed.append(f"batch={job.batch_size}")
-    if job.lr is not None:
-        changes["optimiser"] = attrs.evolve(recipe.optimiser, lr=job.lr)
-        changed.append(f"lr={job.lr:g}")
-    if job.shots is not None:
-        changes["shots"] = job.shots
+    if settings.epochs is not None or settings.steps is not None:
+        changes |= {"epochs": settings.epochs, "steps": settings.steps}
+        changed.append(
+            f"epochs={settings.epochs}"
+            if settings.epochs is not None
+            else f"steps={settings.steps}"
+        )
+    if settings.batch_size is not None:
+        changes["batch"] = settings.batch_size
+        changed.append(f"batch={settings.batch_size}")
+    if settings.lr is not None:
+        changes["optimiser"] = attrs.evolve(recipe.optimiser, lr=settings.lr)
+        changed.append(f"lr={settings.lr:g}")
+    if settings.shots is not None:
+        changes["shots"] = settings.shots
     return attrs.evolve(recipe, name=" ".join([recipe.name, *changed]), **changes)
 
 
-def _part_weights(stage: Stage, job: Training) -> Mapping[str, str]:
-    for name in job.part_weights:
+def _part_weights(stage: Stage, settings: Training) -> Mapping[str, str]:
+    for name in settings.part_weights:
         if name not in stage.parts:
             raise FssbenchError(
-                f"--weights {name}=…: stage {stage.name} of {job.matcher} has no part {name!r}; "
-                f"{near(name, stage.parts)}it has {', '.join(stage.parts) or 'none'}"
+                f"--weights {name}=…: stage {stage.name} of {settings.matcher} has no part "
+                f"{name!r}; {near(name, stage.parts)}it has {', '.join(stage.parts) or 'none'}"
             )
-    return job.part_weights
+    return settings.part_weights
 
 
-def _stage(spec: MatcherSpec, matcher: Matcher, job: Training) -> Stage:
+def _stage(spec: MatcherSpec, matcher: Matcher, settings: Training) -> Stage:
     stages = {stage.name: stage for stage in registry.load_stages(spec, matcher)}
-    if job.stage not in stages:
+    if settings.stage not in stages:
         raise FssbenchError(
-            f"{job.matcher} has no stage {job.stage!r}; {near(job.stage, stages)}"
+            f"{settings.matcher} has no stage {settings.stage!r}; {near(settings.stage, stages)}"
             f"it has {', '.join(stages) or 'none: its spec names no stages'}"
         )
-    return stages[job.stage]
+    return stages[settings.stage]
 
 
 def _loader(
     dataset: Dataset, recipe: Recipe, matcher: Matcher, backbone: Backbone, stage: Stage,
-    size: int, classes: tuple[int, ...], job: Training, images: int,
+    size: int, classes: tuple[int, ...], settings: Training, images: int,
 ) -> BatchLoader:  # fmt: skip
     red, green, blue = (255 * backbone.mean.flatten()).tolist()
     request = attrs.evolve(matcher.request(), size=size, layers=tuple(stage.layers(matcher)))
@@ -243,14 +248,14 @@ def _loader(
         fill=(red, green, blue),
     )
     still = not (augmentation.random or request.mask_support or stage.trains_backbone)
-    memory = images * feature_bytes(backbone.info, request, job.precision)
+    memory = images * feature_bytes(backbone.info, request, settings.precision)
     return BatchLoader(
         dataset=dataset,
         feed=stage.feeds,
         augmentation=augmentation,
         hide=request.mask_support,
         classes=classes,
-        key=(dataset.name, stage.name, job.seed),
+        key=(dataset.name, stage.name, settings.seed),
         marks=stage.wants_labels,
         caches=still and memory <= CACHE_BYTES,
     )

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fssbench.training.run import TrainingRun
+from fssbench.training.training import TrainingRun
 
 LINES_EVERY = 10.0
 """Seconds between plain lines."""

@@ -16,7 +16,7 @@ from fssbench.episodes.sampler import Pool, Sampler
 from fssbench.errors import FssbenchError
 from fssbench.specs import SamplerSpec
 from fssbench.training.recipe import Recipe
-from fssbench.training.stage import Feed
+from fssbench.training.stage import Feed, Stage
 
 SPLIT = "train"
 
@@ -140,3 +140,22 @@ def _with_enough(
             needed, ", ".join(dataset.classes[c] for c in rare),
         )  # fmt: skip
     return {c: images for c, images in lists.items() if len(images) >= needed}
+
+
+def held_out_images(dataset: Dataset, stage: Stage) -> list[str]:
+    """Return the ids of a stage's held-out images, evenly spread over the split ``val``.
+
+    Raises:
+        FssbenchError: all images of that split are training images.
+    """
+    if not stage.held_out:
+        return []
+    trained = set(dataset.image_ids(SPLIT))
+    left = sorted(image for image in dataset.image_ids("val") if image not in trained)
+    if not left:
+        raise FssbenchError(
+            f"{dataset.name}: stage {stage.name} needs held-out images, but all images of split "
+            "'val' are training images; choose another dataset"
+        )
+    count = min(stage.held_out, len(left))
+    return [left[number * len(left) // count] for number in range(count)]

@@ -18,19 +18,17 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from fssbench import registry
 from fssbench.errors import FssbenchError
 from fssbench.runtime.device import choose_device, loader_processes
-from fssbench.training.checkpoint_writer import CheckpointWriter
-from fssbench.training.directory import (
+from fssbench.training.checkpoint_writer import (
     BEST_FILE,
     LAST_FILE,
+    CheckpointWriter,
     TrainingDirectory,
     read_state,
 )
-from fssbench.training.metrics import MetricsFile
+from fssbench.training.metrics import MetricsFile, TensorBoard
 from fssbench.training.plan import Plan, make_plan
-from fssbench.training.run import TrainingRun
-from fssbench.training.tensorboard import TensorBoard
 from fssbench.training.trainer import Trainer
-from fssbench.training.training import Training
+from fssbench.training.training import Training, TrainingRun
 from fssbench.training.validation import Validation, validation_manifest
 
 log = logging.getLogger(__name__)
@@ -74,20 +72,20 @@ def train(
         FssbenchError: a name, option, file or dataset is invalid, or the training diverged; see
             `fssbench.training.loss_monitor`.
     """
-    job = Training(**changes) if training is None else attrs.evolve(training, **changes)
-    plan = make_plan(job)
+    settings = Training(**changes) if training is None else attrs.evolve(training, **changes)
+    plan = make_plan(settings)
     fabric = make_fabric(plan)
-    folder = job.out / plan.folder_name()
+    folder = settings.out / plan.folder_name()
     validation = make_validation(plan, fabric)
     # Lock and read before other processes start, so that an error is raised in one process only.
     with _directory(plan, folder) as directory:
         state = None if directory is None else read_state(folder)
-        if state is not None and not job.resume:
+        if state is not None and not settings.resume:
             raise FssbenchError(
                 f"{folder}: this folder contains {state['step']} steps of this training; continue "
                 "with --resume, or choose another --out"
             )
-        if directory is not None and state is None and job.resume:
+        if directory is not None and state is None and settings.resume:
             log.warning("%s: no saved state to resume; starting from the first step", folder)
         fabric.launch()
         state = fabric.broadcast(state)
@@ -136,16 +134,16 @@ def _train(
 
 def make_run(plan: Plan, folder: Path, *, done: int) -> TrainingRun:
     """Return the description of a training that hooks receive."""
-    job = plan.job
+    settings = plan.settings
     return TrainingRun(
-        matcher=job.matcher,
-        backbone=job.backbone,
+        matcher=settings.matcher,
+        backbone=settings.backbone,
         stage=plan.stage.name,
         recipe=plan.recipe,
         dataset=plan.dataset,
-        fold=job.fold,
-        seed=job.seed,
-        select_on=job.select_on if plan.validates else "nothing",
+        fold=settings.fold,
+        seed=settings.seed,
+        select_on=settings.select_on if plan.validates else "nothing",
         folder=folder,
         steps=plan.steps,
         epoch_steps=plan.epoch_steps,
@@ -159,9 +157,9 @@ def make_fabric(plan: Plan) -> Fabric:
     Raises:
         FssbenchError: a device does not exist, or a batch cannot be divided evenly.
     """
-    job = plan.job
-    device = choose_device(job.device)
-    devices, nodes = job.devices, 1
+    settings = plan.settings
+    device = choose_device(settings.device)
+    devices, nodes = settings.devices, 1
     if TorchElasticEnvironment.detect():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
@@ -170,11 +168,11 @@ def make_fabric(plan: Plan) -> Fabric:
             f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs that torch "
             "can use"
         )
-    parts = devices * nodes * job.accumulate
+    parts = devices * nodes * settings.accumulate
     if plan.recipe.batch % parts:
         raise FssbenchError(
             f"--batch-size {plan.recipe.batch}: {devices * nodes} processes with --accumulate "
-            f"{job.accumulate} divide a batch evenly; use a multiple of {parts}"
+            f"{settings.accumulate} divide a batch evenly; use a multiple of {parts}"
         )
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     many = devices * nodes > 1
@@ -184,7 +182,7 @@ def make_fabric(plan: Plan) -> Fabric:
         devices=chosen,
         num_nodes=nodes,
         strategy="ddp" if many else "auto",
-        precision="bf16-mixed" if job.precision == "bf16" else "32-true",
+        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
     )
 
 
@@ -192,21 +190,21 @@ def make_validation(plan: Plan, fabric: Fabric) -> Validation | None:
     """Create the validation after each epoch for this process, or None."""
     if not plan.validates:
         return None
-    job = plan.job
+    settings = plan.settings
     return Validation(
         manifest=validation_manifest(
             plan.dataset,
             plan.recipe,
-            fold=job.fold,
-            on=job.select_on,
-            episodes=job.validation_episodes,
+            fold=settings.fold,
+            on=settings.select_on,
+            episodes=settings.validation_episodes,
         ),
         dataset=plan.dataset,
         matcher=plan.matcher,
         backbone=plan.backbone,
         device=fabric.device,
-        precision=job.precision,
-        workers=loader_processes(job.workers, job.devices),
+        precision=settings.precision,
+        workers=loader_processes(settings.workers, settings.devices),
     )
 
 

@@ -15,17 +15,15 @@ from torch import Tensor
 from fssbench.episodes.draw import Draw
 from fssbench.errors import FssbenchError
 from fssbench.runtime.device import loader_processes
-from fssbench.training.heldout import measure_held_out
 from fssbench.training.loader import LoadedBatch, load_batches, portions_of
 from fssbench.training.loss_monitor import LossMonitor, describe, memory_advice
-from fssbench.training.optim import factor, make_optimiser, set_rates
+from fssbench.training.optim import factor, make_optimiser, parameters_behind, set_rates
 from fssbench.training.plan import Plan
-from fssbench.training.reached_parameters import parameters_behind
-from fssbench.training.run import TrainingRun
 from fssbench.training.samples import Sample
 from fssbench.training.stage import ParameterGroup
 from fssbench.training.step import TrainingStep, freeze_the_rest, set_modes
-from fssbench.training.validation import Validation
+from fssbench.training.training import TrainingRun
+from fssbench.training.validation import Validation, measure_held_out
 
 Event = Callable[..., None]
 
@@ -103,17 +101,17 @@ class Trainer:
         Raises:
             FssbenchError: a loss is not finite or exploded, memory ran out, or data cannot be read.
         """
-        job = self.plan.job
+        settings = self.plan.settings
         while self.step < self.run.steps or self._validation_is_due():
             if self._validation_is_due():
                 self._validate()
                 self._save(self, "epoch")
                 continue
             for _ in self._epoch():
-                permanent = job.keep_every is not None and self.step % job.keep_every == 0
+                permanent = settings.keep_every is not None and self.step % settings.keep_every == 0
                 if self._epoch_ends() and self.plan.held_out:
                     self._measure_held_out()
-                if self.step % job.save_every == 0 or permanent or self._epoch_ends():
+                if self.step % settings.save_every == 0 or permanent or self._epoch_ends():
                     self._save(self, "kept" if permanent else "")
 
     def _epoch_ends(self) -> bool:
@@ -125,28 +123,28 @@ class Trainer:
 
     def _epoch(self) -> Iterator[int]:
         """Take the remaining steps of an epoch, and yield after each one."""
-        run, plan, job = self.run, self.plan, self.plan.job
+        run, plan, settings = self.run, self.plan, self.plan.settings
         epoch, done = divmod(self.step, run.epoch_steps)
         end = min(run.steps, (epoch + 1) * run.epoch_steps)
         portions = portions_of(
             plan.samples.epoch(epoch),
             first_step=done,
             batch=plan.recipe.batch,
-            parts=job.accumulate,
+            parts=settings.accumulate,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
-        )[: (end - self.step) * job.accumulate]
+        )[: (end - self.step) * settings.accumulate]
         batches = load_batches(
             plan.loader,
             epoch,
             portions,
-            workers=loader_processes(job.workers, job.devices),
+            workers=loader_processes(settings.workers, settings.devices),
             pin=self.fabric.device.type == "cuda",
         )
         set_modes(plan.stage, plan.matcher, plan.backbone)
         while self.step < end:
             share = len(portions[0].samples)
-            with memory_advice(share, plan.size, job.accumulate):
+            with memory_advice(share, plan.size, settings.accumulate):
                 losses, lr, norm = self.take_step(batches)
             self._event(
                 "fssbench_step_finished", step=self.step, losses=losses, lr=lr, gradient_norm=norm
@@ -156,7 +154,7 @@ class Trainer:
     def take_step(self, batches: Iterator[LoadedBatch]) -> tuple[dict[str, float], float, float]:
         """Take one optimiser step; return losses by name, learning rate and gradient norm."""
         run, plan = self.run, self.plan
-        parts = plan.job.accumulate
+        parts = plan.settings.accumulate
         scale = factor(
             plan.recipe.schedule, self.step, steps=run.steps, epoch_steps=run.epoch_steps
         )

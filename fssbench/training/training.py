@@ -1,4 +1,4 @@
-"""Settings of a training."""
+"""Settings of a training, and a running training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import attrs
 
+from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
 from fssbench.runtime.device import Precision
+from fssbench.training.recipe import Recipe
 
 
 @attrs.frozen(kw_only=True)
@@ -104,3 +106,37 @@ class Training:
             raise FssbenchError(f"--lr must be above 0, not {self.lr}")
         if self.epochs is not None and self.steps is not None:
             raise FssbenchError("give --epochs or --steps, not both")
+
+
+@attrs.frozen(kw_only=True)
+class TrainingRun:
+    """A running training.
+
+    Attributes:
+        matcher: name of the matcher.
+        backbone: name of the backbone.
+        stage: name of the stage.
+        recipe: recipe, including changes on the command line.
+        dataset: training dataset.
+        fold: fold whose classes are novel.
+        seed: seed of all random draws.
+        select_on: classes that the best checkpoint is selected on: ``base``, ``novel`` or
+            ``nothing``.
+        folder: training directory.
+        steps: number of all steps.
+        epoch_steps: steps of an epoch.
+        done: number of steps that an earlier, interrupted training took.
+    """
+
+    matcher: str
+    backbone: str
+    stage: str
+    recipe: Recipe
+    dataset: Dataset
+    fold: int
+    seed: int
+    select_on: str
+    folder: Path
+    steps: int
+    epoch_steps: int
+    done: int

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 import pandas
@@ -26,11 +26,18 @@ from fssbench.matchers.matcher import Matcher
 from fssbench.metrics.iou import IoU
 from fssbench.runtime.device import Precision
 from fssbench.specs import SamplerSpec
-from fssbench.training.recipe import Recipe
+from fssbench.training.recipe import Augment, Recipe
 from fssbench.training.samples import SPLIT, base_classes
+from fssbench.training.step import TrainingStep
+
+if TYPE_CHECKING:
+    from fssbench.training.plan import Plan
 
 SAMPLER = "class-balanced"
-CACHE_BYTES = 256 << 20
+HELD_OUT_BATCH = 8
+"""Batch size of held-out images."""
+
+_CACHE_BYTES = 256 << 20
 """Size limit of the feature cache during validation."""
 
 
@@ -115,7 +122,7 @@ class Validation:
         pipeline = Pipeline(
             self.matcher, self.backbone, device=self.device, precision=self.precision
         )
-        cache = FeatureCache(pipeline, self.dataset, CACHE_BYTES)
+        cache = FeatureCache(pipeline, self.dataset, _CACHE_BYTES)
         every = list(chunks_of(self.manifest.episodes).items())[:chunks]
         mine = dict(every[self.rank :: self.world])
         metric = IoU()
@@ -138,3 +145,30 @@ class Validation:
         shares: list[Sequence[pandas.DataFrame]] = [()] * self.world
         torch.distributed.all_gather_object(shares, rows)
         return [table for share in shares for table in share]
+
+
+def measure_held_out(
+    plan: Plan, module: TrainingStep, *, rank: int, world: int
+) -> Mapping[str, float]:
+    """Return the means of a stage's measures over the held-out images.
+
+    Args:
+        plan: plan of the training.
+        module: matcher and stage, with the matcher in eval mode.
+        rank: rank of this process, which measures its share of the images.
+        world: number of processes.
+    """
+    augmentation = attrs.evolve(plan.loader.augmentation, recipe=Augment(crop="centre"))
+    loader = attrs.evolve(plan.loader, augmentation=augmentation, caches=False)
+    sums: dict[str, float] = {}
+    ids: Sequence[str] = plan.held_out
+    for start in list(range(0, len(ids), HELD_OUT_BATCH))[rank::world]:
+        some = ids[start : start + HELD_OUT_BATCH]
+        for name, value in module.measures(loader.load(0, start, some)).items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(some)
+    shares: list[dict[str, float]] = [sums]
+    if world > 1:
+        shares = [{}] * world
+        torch.distributed.all_gather_object(shares, sums)
+    names = list(dict.fromkeys(name for share in shares for name in share))
+    return {name: sum(s.get(name, 0.0) for s in shares) / len(ids) for name in names}

@@ -16,7 +16,7 @@ from records_for_tests import change_record, digest_of
 from fssbench import FssbenchError, Manifest, Record, backbone, strict
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.results.rows import read_rows, write_rows
-from fssbench.training.directory import STATE_FILE, TrainingDirectory, read_state
+from fssbench.training.checkpoint_writer import STATE_FILE, TrainingDirectory, read_state
 
 FLIPS = 150
 

@@ -13,7 +13,7 @@ from faults_for_tests import flipped, kill_until_it_ends, start
 
 from fssbench import FssbenchError, Training, registry, train
 from fssbench.matchers.checkpoint import read_checkpoint
-from fssbench.training import tensorboard
+from fssbench.training import metrics
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 
@@ -23,7 +23,7 @@ def training(tmp_path, monkeypatch, plugin):
     """Ten steps, the state saved every second one."""
     import methods_for_tests
 
-    monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
     registry.use_plugins([methods_for_tests.__file__, trainable_for_tests.__file__])
     return Training(
         matcher="trainable", stage="meta", data_options={"images_per_split": "60"}, device="cpu",

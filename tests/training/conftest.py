@@ -10,7 +10,7 @@ import trainable_for_tests
 
 from fssbench import Training, registry
 from fssbench.data.shapes import shapes
-from fssbench.training import tensorboard
+from fssbench.training import metrics
 
 SCENE = functools.cache(shapes._scene.__wrapped__)
 PLUGINS = (methods_for_tests.__file__, trainable_for_tests.__file__)
@@ -40,7 +40,7 @@ def plugins():
 def quick(monkeypatch):
     """Cache scenes and write no event files: both take longer than the steps."""
     monkeypatch.setattr(shapes, "_scene", SCENE)
-    monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
 
 
 @pytest.fixture

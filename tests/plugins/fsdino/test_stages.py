@@ -16,7 +16,7 @@ from fssbench import FssbenchError, registry
 from fssbench.cli import _run
 from fssbench.matchers.checkpoint import read_checkpoint
 from fssbench.specs import MatcherSpec
-from fssbench.training import plan, tensorboard
+from fssbench.training import metrics, plan
 from fssbench.training.recipe import find_recipe
 from fssbench_fsdino import teacher
 
@@ -29,7 +29,7 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
 
 
 @pytest.fixture

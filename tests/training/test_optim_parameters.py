@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fssbench import build
-from fssbench.training.reached_parameters import parameters_behind
+from fssbench.training.optim import parameters_behind
 
 
 @pytest.mark.parametrize(
