@@ -18,9 +18,10 @@ from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.model import check_trained_fold, model_source
 from fssbench.results.record import trained_fold
+from fssbench.runtime.code import code_of
 from fssbench.runtime.device import choose_device, loader_processes
 from fssbench.runtime.memory import default_budget
-from fssbench.specs import ProtocolSpec
+from fssbench.specs import ProtocolSpec, SamplerSpec
 
 
 def evaluate(
@@ -99,6 +100,11 @@ def prepare(settings: Evaluation) -> Evaluator:
     pipeline = Pipeline(
         *source.load(), device=device, precision=settings.precision, half=settings.cache_half
     )
+    metrics = tuple(build.metric(name) for name in settings.metrics)
+    sampler = registry.load(registry.registry().get(SamplerSpec, protocol.sampler))
+    code = code_of(
+        [*pipeline.matcher.modules(), *pipeline.backbone.modules(), dataset, *metrics, sampler]
+    )
     return Evaluator(
         settings=settings,
         protocol=protocol,
@@ -107,7 +113,8 @@ def prepare(settings: Evaluation) -> Evaluator:
         pipeline=pipeline,
         checkpoint=source.checkpoint,
         cache=_cache(settings, pipeline, dataset),
-        metrics=tuple(build.metric(name) for name in settings.metrics),
+        metrics=metrics,
+        code=code,
         workers=loader_processes(settings.workers, settings.devices),
     )
 
@@ -121,7 +128,9 @@ def _folds(dataset: Dataset, checkpoint: Checkpoint | None) -> tuple[int, ...]:
 def _cache(settings: Evaluation, pipeline: Pipeline, dataset: Dataset) -> FeatureCache:
     files = None
     if settings.cache_dir is not None:
-        files = FeatureFiles(identity_of(pipeline), settings.cache_dir, settings.cache_limit)
+        files = FeatureFiles(
+            pipeline.backbone, identity_of(pipeline), settings.cache_dir, settings.cache_limit
+        )
     budget = settings.cache_memory
     if budget is None:
         shares = settings.devices if pipeline.device.type == "cpu" else 1

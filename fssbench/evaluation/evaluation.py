@@ -46,6 +46,7 @@ class Evaluation:
         workers: loader processes of each process; None for one less than its cores, at most 8.
         batch_size: episodes that are segmented at once.
         metrics: names of the metrics to measure; ``iou`` is always the first.
+        fresh: True to discard the rows of an earlier run in the same directory.
         save_predictions: True to save the predicted masks in the run directory.
         cache_memory: size limit in bytes of the features and prepared values in memory; None for a
             quarter of the device's memory.
@@ -78,6 +79,7 @@ class Evaluation:
     workers: int | None = None
     batch_size: int = 1
     metrics: tuple[str, ...] = attrs.field(default=("iou",), converter=_with_iou)
+    fresh: bool = False
     save_predictions: bool = False
     cache_memory: int | None = None
     cache_dir: Path | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from fssbench.matchers.matcher import config_of
 from fssbench.metrics.metric import Metric
 from fssbench.results.method import short_digest
 from fssbench.results.record import Record
+from fssbench.runtime.code import Code, identities
 from fssbench.specs import ProtocolSpec
 
 
@@ -68,6 +69,7 @@ class Evaluator:
         checkpoint: trained weights of the matcher, or None.
         cache: feature cache.
         metrics: metrics to measure.
+        code: code of matcher, backbone, dataset, metrics and sampler, by package.
         workers: number of loader processes.
     """
 
@@ -79,6 +81,7 @@ class Evaluator:
     checkpoint: Checkpoint | None
     cache: FeatureCache
     metrics: tuple[Metric, ...]
+    code: Mapping[str, Code]
     workers: int
 
     def manifests(self) -> list[Manifest]:
@@ -111,8 +114,11 @@ class Evaluator:
             f"fold{manifest.fold}-{manifest.shots}shot-seed{manifest.seed}",
         )
         return folder, {
-            **facts, "manifest": manifest.digest, "fingerprint": manifest.fingerprint,
-        }  # fmt: skip
+            **facts,
+            "manifest": manifest.digest,
+            "fingerprint": manifest.fingerprint,
+            "code": identities(self.code),
+        }
 
     def run(
         self,
@@ -133,7 +139,10 @@ class Evaluator:
         group = group or ProcessGroup()
         folder, identity = self.locate(manifest)
         save = self.settings.save_predictions
-        with RunDirectory(folder, identity, manifest, save_predictions=save) as directory:
+        fresh = self.settings.fresh
+        with RunDirectory(
+            folder, identity, manifest, save_predictions=save, fresh=fresh
+        ) as directory:
             finished = directory.finished()
             if finished is not None:
                 return CellOutcome(record=finished, folder=folder, fresh=False)

@@ -41,6 +41,7 @@ class RunDirectory(LockedFolder):
         manifest: episodes of the cell.
         save_predictions: True to save the predicted masks. They are in the same line of the journal
             as their rows.
+        fresh: True to discard the rows of an earlier run.
 
     Raises:
         FssbenchError: another process has locked the directory, it belongs to another run, or it
@@ -49,6 +50,7 @@ class RunDirectory(LockedFolder):
 
     identity_file = "run.json"
     work = "run"
+    remedy = "choose another --out, or start anew with --fresh"
 
     def __init__(
         self,
@@ -57,8 +59,9 @@ class RunDirectory(LockedFolder):
         manifest: Manifest,
         *,
         save_predictions: bool = False,
+        fresh: bool = False,
     ) -> None:
-        super().__init__(folder, identity)
+        super().__init__(folder, identity, fresh=fresh)
         self.manifest = manifest
         self.seconds = 0.0
         self._chunks = chunks_of(manifest.episodes)

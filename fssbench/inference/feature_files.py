@@ -18,10 +18,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fssbench._version import __version__
+from fssbench.backbones.backbone import Backbone
 from fssbench.data.cache import cache_folder
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
 from fssbench.inference.pipeline import Features, Pipeline
+from fssbench.runtime.code import code_of, identities
 
 SUFFIX = ".safetensors"
 _LOCK = ".lock"
@@ -41,8 +43,8 @@ class FeatureFiles:
     recently used files are removed.
 
     Args:
-        identity: everything except the key that the features depend on, as JSON values; see
-            `identity_of`.
+        backbone: encoder of the features; its name, weights and code are part of the identity.
+        identity: everything else, except the key, that the features depend on, as JSON values.
         folder: folder of the files, created if it is missing; None for ``features`` in the cache
             folder.
         limit: total size limit in bytes; None for no limit.
@@ -52,11 +54,16 @@ class FeatureFiles:
     """
 
     def __init__(
-        self, identity: Mapping[str, Any], folder: Path | None = None, limit: int | None = None
+        self,
+        backbone: Backbone,
+        identity: Mapping[str, Any],
+        folder: Path | None = None,
+        limit: int | None = None,
     ) -> None:
         self.folder = folder or cache_folder() / "features"
         self.limit = limit
-        self._identity = json.dumps(identity, sort_keys=True).encode()
+        whole = {**_backbone_identity(backbone), **identity}
+        self._identity = json.dumps(whole, sort_keys=True).encode()
         self._writable = True
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -142,8 +149,19 @@ class FeatureFiles:
 
 
 def identity_of(pipeline: Pipeline) -> dict[str, Any]:
-    """Return everything except the image that features depend on, as JSON values."""
-    backbone, request = pipeline.backbone, pipeline.request
+    """Return everything except encoder and image that features depend on, as JSON values."""
+    request = pipeline.request
+    return {
+        "layers": list(request.layers),
+        "size": request.size,
+        "precision": pipeline.precision,
+        "rounded": pipeline.half,
+        "encoded_at_once": pipeline.encode_batch,
+        "device": pipeline.device.type,
+    }
+
+
+def _backbone_identity(backbone: Backbone) -> dict[str, Any]:
     weights = hashlib.blake2b(digest_size=16)
     # Includes buffers that are in no checkpoint, such as the mean colour of the normalisation.
     for name, tensor in sorted([*backbone.named_parameters(), *backbone.named_buffers()]):
@@ -152,12 +170,7 @@ def identity_of(pipeline: Pipeline) -> dict[str, Any]:
     return {
         "backbone": [backbone.info.name, type(backbone).__qualname__],
         "weights": weights.hexdigest(),
-        "layers": list(request.layers),
-        "size": request.size,
-        "precision": pipeline.precision,
-        "rounded": pipeline.half,
-        "encoded_at_once": pipeline.encode_batch,
-        "device": pipeline.device.type,
+        "code": identities(code_of(backbone.modules())),
         "versions": [__version__, torch.__version__],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ class LockedFolder:
     Args:
         folder: folder to lock, created if it is missing.
         identity: everything that the results in the folder depend on, as JSON values.
+        fresh: True to remove the files of earlier work in the folder.
 
     Raises:
         FssbenchError: another process has locked the folder, its identity differs, or it cannot be
@@ -32,10 +34,13 @@ class LockedFolder:
     """Name of the file that holds the identity."""
     work: ClassVar[str]
     """Noun for error messages: run, training."""
+    remedy: ClassVar[str] = "choose another --out, or remove the folder"
+    """Advice of the error message about another identity."""
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: Mapping[str, Any], *, fresh: bool = False) -> None:
         self.folder = folder
         self.identity = json.loads(json.dumps(identity))
+        self._fresh = fresh
         self._lock = filelock.FileLock(folder / LOCK_FILE, blocking=False)
 
     def __enter__(self) -> Self:
@@ -53,6 +58,8 @@ class LockedFolder:
                 "--out"
             ) from error
         try:
+            if self._fresh:
+                self._clear()
             self._check_identity()
             self.entered()
         except BaseException:
@@ -71,6 +78,15 @@ class LockedFolder:
     def entered(self) -> None:
         """Called once the lock is held and the identity is checked."""
 
+    def _clear(self) -> None:
+        for path in self.folder.iterdir():
+            if path.name == LOCK_FILE:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     def _check_identity(self) -> None:
         path = self.folder / self.identity_file
         if not path.exists():
@@ -83,18 +99,24 @@ class LockedFolder:
                 f"{path}: cannot read the identity of the {self.work} in this folder ({error}); "
                 "choose another --out"
             ) from error
-        differing = sorted(
-            key
-            for key in self.identity.keys() | found.keys()
-            if self.identity.get(key) != found.get(key)
-        )
+        before, now = _flat(found), _flat(self.identity)
+        differing = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
         if differing:
             key = differing[0]
+            values = f"{_short(before.get(key))} in the folder, {_short(now.get(key))} now"
             raise FssbenchError(
                 f"{self.folder}: this folder holds a {self.work} that differs in "
-                f"{', '.join(differing)} ({key}: {_short(found.get(key))} in the folder, "
-                f"{_short(self.identity.get(key))} now); choose another --out or remove the folder"
+                f"{', '.join(differing)} ({key}: {values}); {self.remedy}"
             )
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity with the code of each package as an entry of its own."""
+    code = identity.get("code")
+    if not isinstance(code, dict):
+        return dict(identity)
+    packages = {f"code of {name}": facts for name, facts in code.items()}
+    return {**{key: value for key, value in identity.items() if key != "code"}, **packages}
 
 
 def _short(value: Any) -> str:

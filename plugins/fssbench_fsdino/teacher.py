@@ -57,15 +57,15 @@ class Teacher:
             },
         }
         self.files = FeatureFiles(
+            backbone,
             {
-                **self.identity,
                 "layer": layer,
                 "size": info.image_size,
                 "resize": context.resize,
                 "dataset": context.dataset.name,
                 "fingerprint": context.dataset.fingerprint("train"),
                 "grid": self.grid,
-            }
+            },
         )
 
     def embeddings(self, ids: Sequence[str], device: torch.device) -> Tensor:

@@ -26,6 +26,10 @@ def pipeline_of(name="mixer", backbone="pixels", weights="pretrained", **more):
     return Pipeline(matcher_of(name, encoder), encoder, device=CPU, **more)
 
 
+def files_of(pipeline, folder, limit):
+    return FeatureFiles(pipeline.backbone, identity_of(pipeline), folder, limit)
+
+
 def picture(seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=generator)
@@ -51,10 +55,10 @@ def files_in(folder):
 
 
 def test_what_was_written_is_found_by_another_process(tmp_path):
-    one = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    one = files_of(pipeline_of(), tmp_path, LIMIT)
     assert one.read(pixels_key(picture(), None)) is None
     one.write(pixels_key(picture(), None), features())
-    other = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    other = files_of(pipeline_of(), tmp_path, LIMIT)
     found = other.read(pixels_key(picture(), None))
     same(found, features())
     found["fine"].zero_()  # it is a private copy
@@ -62,7 +66,7 @@ def test_what_was_written_is_found_by_another_process(tmp_path):
 
 
 def test_another_image_mask_request_or_weights_is_another_file(tmp_path):
-    files = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    files = files_of(pipeline_of(), tmp_path, LIMIT)
     files.write(pixels_key(picture(), None), features())
     changed = picture()
     changed[0, 0, 0] ^= 1
@@ -75,23 +79,23 @@ def test_another_image_mask_request_or_weights_is_another_file(tmp_path):
         pipeline_of(encode_batch=2),
     ]  # fmt: skip
     for other in others:
-        assert (
-            FeatureFiles(identity_of(other), tmp_path, LIMIT).read(pixels_key(picture(), None))
-            is None
-        )
+        assert files_of(other, tmp_path, LIMIT).read(pixels_key(picture(), None)) is None
 
 
-def test_one_weight_more_or_less_is_another_identity():
+def test_one_weight_more_or_less_is_another_identity(tmp_path):
+    def path_of(pipeline):
+        return files_of(pipeline, tmp_path, LIMIT).path(b"image")
+
     first, second = (pipeline_of("prototype", "tiny-resnet", "pretrained") for _ in range(2))
-    assert identity_of(first) == identity_of(second)
+    assert path_of(first) == path_of(second)
     with torch.no_grad():
         next(second.backbone.parameters()).view(-1)[0] += 1e-6
-    assert identity_of(first)["weights"] != identity_of(second)["weights"]
+    assert path_of(first) != path_of(second)
 
 
 @pytest.mark.parametrize("place", [0.0, 0.01, 0.5, 0.999])
 def test_a_flipped_bit_is_seen_and_mended(tmp_path, place):
-    files = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    files = files_of(pipeline_of(), tmp_path, LIMIT)
     files.write(pixels_key(picture(), None), features())
     (path,) = files_in(tmp_path)
     content = bytearray(path.read_bytes())
@@ -105,7 +109,7 @@ def test_a_flipped_bit_is_seen_and_mended(tmp_path, place):
 
 @pytest.mark.parametrize("length", [0, 10, 60, 1000])
 def test_a_file_that_was_cut_off_is_no_features(tmp_path, length):
-    files = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    files = files_of(pipeline_of(), tmp_path, LIMIT)
     files.write(pixels_key(picture(), None), features())
     (path,) = files_in(tmp_path)
     path.write_bytes(path.read_bytes()[:length])
@@ -113,10 +117,10 @@ def test_a_file_that_was_cut_off_is_no_features(tmp_path, length):
 
 
 def test_what_was_used_longest_ago_is_removed(tmp_path):
-    files = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    files = files_of(pipeline_of(), tmp_path, LIMIT)
     files.write(pixels_key(picture(0), None), features(0))
     size = files_in(tmp_path)[0].stat().st_size
-    small = FeatureFiles(identity_of(pipeline_of()), tmp_path, 4 * size)
+    small = files_of(pipeline_of(), tmp_path, 4 * size)
     for seed in (1, 2):
         small.write(pixels_key(picture(seed), None), features(seed))
     for seed, age in ((0, 300), (1, 200), (2, 100)):
@@ -132,9 +136,7 @@ def test_what_was_used_longest_ago_is_removed(tmp_path):
 
 
 def test_features_larger_than_the_limit_are_not_written(tmp_path):
-    FeatureFiles(identity_of(pipeline_of()), tmp_path, 100).write(
-        pixels_key(picture(), None), features()
-    )
+    files_of(pipeline_of(), tmp_path, 100).write(pixels_key(picture(), None), features())
     assert files_in(tmp_path) == []
 
 
@@ -144,7 +146,7 @@ def _write_and_read(folder, seeds):
     from fssbench import registry
 
     registry.use_plugins([methods_for_tests.__file__])
-    files = FeatureFiles(identity_of(pipeline_of()), folder, 40_000)
+    files = files_of(pipeline_of(), folder, 40_000)
     for seed in seeds:
         found = files.read(pixels_key(picture(seed), None))
         if found is None:
@@ -171,11 +173,11 @@ def test_processes_that_write_read_and_remove_at_once(tmp_path):
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FssbenchError, match="file.*choose another one .--cache-dir"):
-        FeatureFiles(identity_of(pipeline_of()), tmp_path / "file" / "below", LIMIT)
+        files_of(pipeline_of(), tmp_path / "file" / "below", LIMIT)
 
 
 def test_a_full_disk_costs_a_warning(tmp_path, monkeypatch, caplog):
-    files = FeatureFiles(identity_of(pipeline_of()), tmp_path, LIMIT)
+    files = files_of(pipeline_of(), tmp_path, LIMIT)
 
     def full(path, data, flush):
         raise FssbenchError(f"{path}: cannot write: No space left on device")

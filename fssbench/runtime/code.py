@@ -1,0 +1,163 @@
+"""Identity of the code that computes a row: distributions, versions, commits, source hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+
+_GIT_TIMEOUT = 10.0  # seconds; a repository on a slow disk must not stop an evaluation
+
+
+@attrs.frozen(kw_only=True)
+class Code:
+    """The code of one package or module.
+
+    Attributes:
+        distribution: name of the distribution that installed it; "" for a file of the user.
+        version: version of the distribution; "" without one.
+        commit: git commit of its folder; "" outside of a repository.
+        dirty: True if the folder differs from the commit; None outside of a repository.
+        sha256: hash of its source and data files; "" for a module without a file.
+    """
+
+    distribution: str = ""
+    version: str = ""
+    commit: str = ""
+    dirty: bool | None = None
+    sha256: str = ""
+
+
+def code_of(things: Iterable[object]) -> dict[str, Code]:
+    """Return the code of objects, by the name of the top-level package or module.
+
+    The code of an object is that of its class, of the class's bases, and of everything that a file
+    outside of the environment (one of the user's) refers to. Imports inside of functions are not
+    followed.
+
+    Args:
+        things: functions, classes and instances.
+    """
+    found: dict[str, Code] = {}
+    waiting = [name for thing in things for name in _modules_of(thing)]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        top = name.partition(".")[0]
+        if name in seen or top in sys.stdlib_module_names or top in _NOT_FOLLOWED:
+            continue
+        seen.add(name)
+        path = _location(sys.modules.get(top))
+        if top not in found:
+            found[top] = _describe(top, path)
+        if path is not None and top != "fssbench" and not _is_installed(path):
+            waiting += _references(sys.modules.get(name))
+    return dict(sorted(found.items()))
+
+
+def identities(code: Mapping[str, Code]) -> dict[str, dict[str, str]]:
+    """Return the facts of each package that decide whether it computes the same values."""
+    return {name: {"version": c.version, "sha256": c.sha256} for name, c in code.items()}
+
+
+_NOT_FOLLOWED = {"torch", "numpy", "attr", "attrs", "typing_extensions", "builtins"}
+"""Packages whose versions are in a run's identity already, or that compute nothing."""
+
+
+def _modules_of(thing: object) -> Iterator[str]:
+    if isinstance(thing, functools.partial):
+        thing = thing.func
+    kind = thing if inspect.isclass(thing) else type(thing)
+    if inspect.isroutine(thing):
+        yield thing.__module__ or ""
+        return
+    for base in kind.__mro__:
+        yield base.__module__
+
+
+def _references(module: ModuleType | None) -> Iterator[str]:
+    for value in list(vars(module).values()) if module is not None else ():
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
+        if isinstance(name, str) and name in sys.modules:
+            yield name
+
+
+def _describe(top: str, path: Path | None) -> Code:
+    distribution, version = _distribution(top)
+    if path is None:
+        return Code(distribution=distribution, version=version)
+    commit, dirty = _commit(path)
+    return Code(
+        distribution=distribution, version=version, commit=commit, dirty=dirty, sha256=_hash(path)
+    )
+
+
+@functools.cache
+def _distribution(top: str) -> tuple[str, str]:
+    """Return name and version of the distribution of a package, ("", "") without one."""
+    # The bundled plugins are in fssbench's own distribution. A map of all packages takes a second
+    # to read, so a distribution of the package's own name is tried first.
+    for name in (top, "fssbench" if top.startswith("fssbench_") else ""):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
+            return name, importlib.metadata.version(name)
+    for name in importlib.metadata.packages_distributions().get(top, ()):
+        return name, importlib.metadata.version(name)
+    return "", ""
+
+
+def _is_installed(path: Path) -> bool:
+    folders = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    return any(path.is_relative_to(Path(folder).resolve()) for folder in folders)
+
+
+def _location(module: ModuleType | None) -> Path | None:
+    file = getattr(module, "__file__", None)
+    if not file:
+        return None
+    path = Path(file).resolve()
+    return path.parent if path.name == "__init__.py" else path
+
+
+def _hash(path: Path) -> str:
+    """Return the sha256 (hex) of a file, or of all source and data files of a package."""
+    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if _counts(each))
+    total = hashlib.sha256()
+    for each in files:
+        name = "" if each == path else each.relative_to(path).as_posix()
+        total.update(f"{name}\0{hashlib.sha256(each.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _counts(path: Path) -> bool:
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in path.parts[-4:])
+    return path.is_file() and not hidden and path.suffix not in (".pyc", ".md")
+
+
+def _commit(path: Path) -> tuple[str, bool | None]:
+    folder = path.parent if path.is_file() else path
+    head = _git(folder, "rev-parse", "HEAD")
+    if head is None:
+        return "", None
+    return head, bool(_git(folder, "status", "--porcelain", "--", str(path)))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        found: Any = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True, text=True, timeout=_GIT_TIMEOUT, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return str(found.stdout).strip()
