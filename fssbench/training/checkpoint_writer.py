@@ -137,6 +137,7 @@ class CheckpointWriter:
                 "processes": trainer.fabric.world_size,
                 "accumulate": settings.accumulate,
             },
+            "code": {name: attrs.asdict(code) for name, code in plan.code.items()},
         }
         trained = None
         # A backbone trained by an earlier stage exists only in checkpoints, so it is saved again.

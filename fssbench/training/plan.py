@@ -20,6 +20,7 @@ from fssbench.matchers.matcher import Matcher, config_of
 from fssbench.model import check_trained_fold
 from fssbench.options import configure
 from fssbench.results.method import short_digest
+from fssbench.runtime.code import Code, code_of, identities
 from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
 from fssbench.training.augment import Augmentation
 from fssbench.training.frozen_features import CACHE_BYTES
@@ -47,6 +48,7 @@ class Plan:
         init: checkpoint with the initial weights, or None.
         held_out: ids of the images to measure after each epoch.
         parts: further inputs of the stage; see `Stage.prepare`.
+        code: code of matcher, backbone, stage, dataset and sampler, by package.
     """
 
     settings: Training
@@ -61,6 +63,7 @@ class Plan:
     init: Checkpoint | None
     held_out: Sequence[str]
     parts: Mapping[str, Any]
+    code: Mapping[str, Code]
 
     @property
     def epoch_steps(self) -> int:
@@ -99,12 +102,14 @@ class Plan:
             "select_on": settings.select_on,
             "validation_episodes": settings.validation_episodes,
             **({"parts": self.parts} if self.parts else {}),
+            "code": identities(self.code),
         }
 
     def folder_name(self) -> str:
         """Return ``dataset/matcher--backbone--stage--settings/fold0-seed0``."""
         identity = self.identity()
-        del identity["fold"], identity["seed"]
+        for name in ("fold", "seed", "code"):
+            del identity[name]
         settings, digits = self.settings, short_digest(identity)
         method = f"{settings.matcher}--{settings.backbone}--{self.stage.name}--{digits}".replace(
             "/", "-"
@@ -124,7 +129,7 @@ def make_plan(settings: Training) -> Plan:
     backbone_name = settings.backbone or recipe.backbone
     if not backbone_name:
         raise FssbenchError(f"recipe {recipe.name} names no backbone; give --backbone NAME")
-    known.get(SamplerSpec, recipe.sampler)
+    sampler = known.get(SamplerSpec, recipe.sampler)
     dataset = build.dataset(settings.dataset, settings.data_root, **settings.data_options)
     settings = attrs.evolve(
         settings,
@@ -189,6 +194,16 @@ def make_plan(settings: Training) -> Plan:
         init=init,
         held_out=held_out,
         parts=parts,
+        code=code_of(
+            [
+                *matcher.modules(),
+                *backbone.modules(),
+                *(module for extra in stage.modules() for module in extra.modules()),
+                stage,
+                dataset,
+                registry.load(sampler),
+            ]
+        ),
     )
 
 
