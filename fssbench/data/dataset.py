@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
@@ -73,6 +75,17 @@ class Dataset(ABC):
     @abstractmethod
     def fingerprint(self, split: str = "val") -> str:
         """Hash (hex) of a split's annotations: the same for the same lists and masks anywhere."""
+
+    def image_path(self, image_id: str) -> Path | None:
+        """Return the file of an image; None, the default, if there is none."""
+        del image_id
+        return None
+
+    def image_digest(self, image_id: str) -> str:
+        """Return a hash (hex) of the content of an image without a file: of its pixels."""
+        image = self.image(image_id)
+        shape = "x".join(map(str, image.shape))
+        return hashlib.sha256(shape.encode() + image.numpy().tobytes()).hexdigest()
 
     def prepare(self, split: str) -> None:
         """Do slow one-time work for a split (an index, say) before `class_pixels` is asked."""

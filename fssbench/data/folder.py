@@ -93,6 +93,10 @@ class ClassFolders(IndexedDataset):
         mask = self._own_mask(image_id)
         return mask if self._class_id(image_id) == class_id else torch.zeros_like(mask)
 
+    def image_path(self, image_id: str) -> Path:
+        """Return the file of an image."""
+        return self._pair(image_id).image
+
     def mask_path(self, image_id: str) -> Path:
         """The mask file of an image."""
         return self._pair(image_id).mask

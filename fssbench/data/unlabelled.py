@@ -80,6 +80,10 @@ class PlainImages(Dataset):
         """The picture, uint8 (3, H, W)."""
         return read_image(self.root / image_id)
 
+    def image_path(self, image_id: str) -> Path:
+        """Return the file of an image."""
+        return self.root / image_id
+
     def mask(self, image_id: str, class_id: int) -> Tensor:
         """Zeros."""
         del class_id

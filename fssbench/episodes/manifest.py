@@ -73,6 +73,10 @@ class Manifest:
         """Name of one of `classes`."""
         return dict(self.classes)[class_id]
 
+    def image_ids(self) -> set[str]:
+        """Return the ids of all queries and supports."""
+        return {image for e in self.episodes for image in (e.query, *e.support)}
+
     def check_annotations(self, dataset: Dataset) -> None:
         """Raise an `FssbenchError` unless the episodes were drawn from these annotations."""
         found = dataset.fingerprint(self.split)

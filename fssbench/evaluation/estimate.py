@@ -111,7 +111,7 @@ def estimate(evaluations: Sequence[Evaluation]) -> list[Estimate]:
     for settings in evaluations:
         evaluator = prepare(settings)
         for manifest in evaluator.manifests():
-            folder, _ = evaluator.locate(manifest)
+            folder = evaluator.folder(manifest)
             model = attrs.evolve(
                 evaluator.settings, checkpoint=None, folds=None, seeds=(0,), shots=(manifest.shots,)
             )

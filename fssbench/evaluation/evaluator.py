@@ -13,6 +13,7 @@ import torch
 
 from fssbench import registry
 from fssbench.data.dataset import Dataset
+from fssbench.data.image_digest import images_digest
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.manifest import Manifest
 from fssbench.episodes.protocol import build_manifest
@@ -101,24 +102,31 @@ class Evaluator:
             for seed in self.settings.seeds
         ]
 
-    def locate(self, manifest: Manifest) -> tuple[Path, dict[str, Any]]:
-        """Return a cell's run directory, and its identity: everything that its rows depend on.
+    def folder(self, manifest: Manifest) -> Path:
+        """Return a cell's run directory.
 
-        The directory is ``OUT/protocol/matcher--backbone--digits/fold0-1shot-seed0``.
+        It is ``OUT/protocol/matcher--backbone--digits/fold0-1shot-seed0``.
         """
-        facts = self._facts()
-        digits = short_digest([facts, manifest.fingerprint, manifest.limit])
-        folder = self.settings.out.joinpath(
+        digits = short_digest([self._facts(), manifest.fingerprint, manifest.limit])
+        return self.settings.out.joinpath(
             re.sub(r"[^\w.+-]", "-", manifest.protocol),
             f"{self.settings.matcher}--{self.settings.backbone}--{digits}",
             f"fold{manifest.fold}-{manifest.shots}shot-seed{manifest.seed}",
         )
-        return folder, {
-            **facts,
+
+    def identity(self, manifest: Manifest) -> dict[str, Any]:
+        """Return everything that the rows of a cell depend on, as JSON values."""
+        return {
+            **self._facts(),
             "manifest": manifest.digest,
             "fingerprint": manifest.fingerprint,
+            "images": self.images(manifest),
             "code": identities(self.code),
         }
+
+    def images(self, manifest: Manifest) -> str:
+        """Return the digest of the content of a manifest's images."""
+        return images_digest(self.dataset, manifest.image_ids())
 
     def run(
         self,
@@ -137,7 +145,7 @@ class Evaluator:
                 evaluator.
         """
         group = group or ProcessGroup()
-        folder, identity = self.locate(manifest)
+        folder, identity = self.folder(manifest), self.identity(manifest)
         save = self.settings.save_predictions
         fresh = self.settings.fresh
         with RunDirectory(
@@ -209,8 +217,7 @@ class Evaluator:
 
     def assist(self, manifest: Manifest, group: ProcessGroup) -> None:
         """Measure chunks of a cell for the first process of a group."""
-        folder, _ = self.locate(manifest)
-        group.help_with(folder, chunks_of(manifest.episodes), self.measure)
+        group.help_with(self.folder(manifest), chunks_of(manifest.episodes), self.measure)
 
     def measure(self, chunks: Chunks, queue: ChunkQueue | None = None) -> Iterator[ChunkResult]:
         """Measure chunks of episodes, in their order.

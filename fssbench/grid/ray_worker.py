@@ -79,7 +79,7 @@ def cells(model: Model) -> list[CellInfo] | Failure:
         evaluator = _evaluator(model)
         infos = []
         for manifest in evaluator.manifests():
-            folder, identity = evaluator.locate(manifest)
+            folder, identity = evaluator.folder(manifest), evaluator.identity(manifest)
             infos.append(CellInfo(manifest=manifest, folder=folder, identity=identity))
         return infos
 

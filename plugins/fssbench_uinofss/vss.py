@@ -147,5 +147,5 @@ class CrossScan(nn.Module):
 
 def _diagonal(blocks: Tensor) -> Tensor:
     """Build a block-diagonal matrix: (4, a, b) to (4 a, 4 b)."""
-    matrix: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    matrix: Tensor = torch.block_diag(*blocks)
     return matrix

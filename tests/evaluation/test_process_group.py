@@ -229,7 +229,7 @@ def test_parts_that_a_killed_run_left_are_taken(job, straight):
 
     evaluator = prepare(job)
     (manifest,) = evaluator.manifests()
-    folder, _ = evaluator.locate(manifest)
+    folder = evaluator.folder(manifest)
     (number, some), *_ = chunks_of(manifest.episodes).items()
     queue = ChunkQueue(folder)
     assert queue.claim(number)

@@ -105,6 +105,12 @@ class Shapes(Dataset):
         where = (self.config.seed, *self._locate(image_id))
         return torch.from_numpy(paint(_bits(*where, _PAINT), _scene(*where)))
 
+    def image_digest(self, image_id: str) -> str:
+        """Return a hash of what an image follows from: the generator's version, seed and id."""
+        self._locate(image_id)
+        text = f"shapes generator={GENERATOR} seed={self.config.seed} image={image_id}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def mask(self, image_id: str, class_id: int) -> Tensor:
         """Where a class is visible: uint8 (160, 160) of 0 and 1."""
         if not 0 <= class_id < len(self.classes):
