@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import functools
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+from torch import Tensor, nn
 
 from fssbench import build, registry
 from fssbench.backbones.backbone import Backbone
@@ -113,3 +117,64 @@ def check_trained_fold(
                 f"{option} {checkpoint.name}: it was trained for fold {trained}, so it has seen "
                 f"the classes of fold {fold}{remedy.format(trained=trained)}"
             )
+
+
+def unaccounted_parameters(
+    matcher: Matcher, backbone: Backbone, checkpoint: Checkpoint | None
+) -> tuple[str, ...]:
+    """Return the parameters whose values come from no declared source, each group as a text.
+
+    Declared sources are the checkpoint and the encoder's weights. Modules in plain attributes of
+    the matcher, which no checkpoint holds, and in variables of functions there are found too; those
+    that only a module's global variables hold are not.
+
+    Args:
+        matcher: matcher, after the checkpoint was loaded.
+        backbone: its encoder.
+        checkpoint: trained weights, or None.
+    """
+    found = []
+    own = sum(p.numel() for p in matcher.parameters())
+    if own and checkpoint is None:
+        found.append(f"{own:,} parameters of the matcher, without a checkpoint")
+    if backbone.weights.source == "none" and (
+        count := sum(p.numel() for p in backbone.parameters())
+    ):
+        found.append(f"{count:,} parameters of the backbone, which declares no weights")
+    seen = {id(module) for module in (*matcher.modules(), *backbone.modules())}
+    for path, module in list(matcher.named_modules()):
+        for name, value in vars(module).items():
+            if name in ("_modules", "_parameters", "_buffers"):
+                continue
+            for hidden in _modules_in(value, seen):
+                count = sum(p.numel() for p in hidden.parameters())
+                if count:
+                    where = ".".join(filter(None, (path, name)))
+                    found.append(f"{count:,} parameters of {type(hidden).__name__} in {where}")
+    return tuple(found)
+
+
+def _modules_in(value: Any, seen: set[int], depth: int = 8) -> Iterator[nn.Module]:
+    """Yield the modules in nested values that were not seen before."""
+    if id(value) in seen or not depth or isinstance(value, str | bytes | Tensor | type):
+        return
+    seen.add(id(value))
+    if isinstance(value, nn.Module):
+        seen.update(id(module) for module in value.modules())
+        yield value
+    elif isinstance(value, Mapping):
+        for each in list(value.values()):
+            yield from _modules_in(each, seen, depth - 1)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for each in list(value):
+            yield from _modules_in(each, seen, depth - 1)
+    elif isinstance(value, types.MethodType):
+        yield from _modules_in(value.__self__, seen, depth - 1)
+    elif isinstance(value, types.FunctionType):
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty cell
+                yield from _modules_in(cell.cell_contents, seen, depth - 1)
+    elif isinstance(value, functools.partial):
+        yield from _modules_in((value.func, value.args, value.keywords), seen, depth - 1)
+    elif hasattr(value, "__dict__"):
+        yield from _modules_in(vars(value), seen, depth - 1)

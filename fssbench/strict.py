@@ -1,4 +1,4 @@
-"""From JSON values to attrs objects: a value of another type is an error, never converted."""
+"""Strict conversion of JSON values to attrs objects: a value of a wrong type is an error."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ T = TypeVar("T")
 
 
 def structure(value: Any, kind: type[T]) -> T:
-    """Make an object of JSON values.
+    """Convert JSON values to an object.
 
-    cattrs alone would make 1 of ``"1"``, of ``1.9`` and of ``true``, and ``("a", "b")`` of
-    ``"ab"``, so that a file could be read as something else than it says.
+    cattrs alone would convert ``"1"``, ``1.9`` and ``true`` to 1, and ``"ab"`` to ``("a", "b")``.
 
     Args:
-        value: what a parser of JSON gave.
-        kind: an attrs class.
+        value: result of a JSON parser.
+        kind: attrs class of the object.
 
     Raises:
         cattrs.BaseValidationError: a field is missing or of another type, or a number is not
@@ -29,7 +28,7 @@ def structure(value: Any, kind: type[T]) -> T:
 
 
 def reasons(error: Exception) -> str:
-    """What `structure` found wrong, on one line."""
+    """Return the problems that `structure` found, on one line."""
     return " ".join("; ".join(cattrs.transform_error(error)).split())
 
 

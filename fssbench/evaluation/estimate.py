@@ -72,7 +72,7 @@ class Estimate:
     Attributes:
         matcher, backbone, fold, shots, seed: coordinates of the cell.
         episodes: number of episodes.
-        done: whether the record exists already, so that the cost is zero.
+        done: True if the record exists already, so that the cost is zero.
         images: number of images that will be encoded.
         distinct_images: number of images that an unlimited cache would encode.
         seconds: wall time.

@@ -52,7 +52,7 @@ class ProcessGroup:
         local_rank: rank among the processes of this machine, and index of its GPU.
         local_count: number of processes on this machine.
         group: unique identifier of the group.
-        starts: whether the first process starts the others itself.
+        starts: True if the first process starts the others itself.
         parent: process id of the parent of this process.
     """
 

@@ -37,7 +37,7 @@ class Difference:
         columns: (stored, new) values of each column that differs.
         pixels: largest difference of a pixel count.
         allowed: largest difference that the tolerance allows.
-        within: whether the difference is within the tolerance.
+        within: True if the difference is within the tolerance.
     """
 
     index: int

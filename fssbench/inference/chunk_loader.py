@@ -164,7 +164,7 @@ def load_chunks(
         score_size: ``original`` or ``input``, see `ProtocolSpec`.
         workers: number of loader processes; 0 loads in this process.
         void: ``ignore`` or ``background``, see `ProtocolSpec`.
-        pin: whether tensors are in pinned memory.
+        pin: True if tensors are in pinned memory.
 
     Raises:
         FssbenchError: an image or mask cannot be read, or a loader process died.

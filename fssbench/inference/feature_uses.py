@@ -52,7 +52,7 @@ def uses_of(
     Args:
         episodes: episodes in the order of evaluation.
         request: feature request of the matcher.
-        joined: whether joined support sets are cached.
+        joined: True if joined support sets are cached.
     """
     uses: dict[Hashable, list[int]] = defaultdict(list)
     seen: set[Hashable] = set()

@@ -132,7 +132,7 @@ def plan_jobs(query: Path, out: Path, keep: Sequence[Path], *, force: bool) -> l
         query: image file, or folder of image files.
         out: output folder.
         keep: input files, which are never overwritten.
-        force: whether existing files may be replaced.
+        force: True if existing files may be replaced.
 
     Raises:
         FssbenchError: there is no image, or an output file exists.

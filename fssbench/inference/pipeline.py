@@ -28,7 +28,7 @@ class Pipeline:
         device: device of both.
         precision: ``bf16`` runs both under autocast; logits are float32 either way. ``fp32`` is
             full float32 on a GPU too, not TF32.
-        half: whether features are rounded to float16, which takes half the memory of float32.
+        half: True if features are rounded to float16, which takes half the memory of float32.
         encode_batch: images encoded at once. None is 1 on a CPU, so that an image's features do not
             depend on its neighbours in a batch, and 16 on a GPU.
 

@@ -25,7 +25,7 @@ class FeatureRequest:
         resize: resizing of other shapes to that square: ``squash`` (each side separately, as in
             HSNet, DCAMA and HDMNet) or ``letterbox`` (same aspect ratio, padded with black below or
             to the right, where the mask is 255).
-        mask_support: whether the background of support images is set to the encoder's mean before
+        mask_support: True if the background of support images is set to the encoder's mean before
             encoding (as in HDMNet), which makes a support's features depend on its class.
     """
 

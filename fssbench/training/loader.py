@@ -60,11 +60,11 @@ class BatchLoader:
         dataset: dataset to load from.
         feed: kind of samples.
         augmentation: augmentation of each image.
-        hide: whether the background of supports is hidden before encoding.
+        hide: True if the background of supports is hidden before encoding.
         classes: base classes, ascending; the n-th is n + 1 in labels.
         key: key of the augmentation's random stream, in addition to epoch and sample.
-        marks: whether queries of episodes are loaded with labels of all base classes.
-        caches: whether features are cached, because images are not augmented at random.
+        marks: True if queries of episodes are loaded with labels of all base classes.
+        caches: True if features are cached, because images are not augmented at random.
     """
 
     dataset: Dataset
@@ -182,7 +182,7 @@ def load_batches(
         epoch: number of the epoch.
         portions: samples to load.
         workers: number of loader processes; 0 loads in this process.
-        pin: whether tensors are in pinned memory.
+        pin: True if tensors are in pinned memory.
 
     Raises:
         FssbenchError: an image or mask cannot be read, or a loader process died.

@@ -44,7 +44,7 @@ class Optimiser:
         lr: learning rate of a group whose scale is 1.
         weight_decay: weight decay of groups without one of their own.
         momentum: momentum of ``sgd``.
-        nesterov: whether the momentum of ``sgd`` is Nesterov's.
+        nesterov: True if the momentum of ``sgd`` is Nesterov's.
         betas: coefficients of the running averages of ``adam`` and ``adamw``.
         lr_scales: factors of learning rates by the name of the parameter group.
     """

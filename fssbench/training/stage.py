@@ -95,9 +95,9 @@ class StageContext:
         resize: resizing of images to that square; see `FeatureRequest`.
         images: ids of the training images, sorted.
         held_out: ids of the images to measure after each epoch, sorted.
-        augmented: whether augmentation is random, so that an image differs between epochs.
+        augmented: True if augmentation is random, so that an image differs between epochs.
         weights: values of ``--weights PART=VALUE`` for the stage's `parts`, by part.
-        started: whether the matcher starts from a checkpoint (``--init``).
+        started: True if the matcher starts from a checkpoint (``--init``).
     """
 
     dataset: Dataset
@@ -149,13 +149,13 @@ class Stage(ABC):
         summary: description in one line.
         feeds: kind of batches: ``episodes`` (`EpisodeBatch`), ``labelled`` (`LabelledBatch`) or
             ``images`` (`ImageBatch`).
-        trains_backbone: whether the backbone is trained too, as the group ``backbone``. The
+        trains_backbone: True if the backbone is trained too, as the group ``backbone``. The
             checkpoint then holds it, and so do those of later stages that start from it.
         updates_batch_norm: with `trains_backbone`, whether the backbone's batch norms normalise by
             the batch (of one process and micro-batch) and update their statistics.
-        validates: whether mIoU is measured after each epoch; False for a stage after which the
+        validates: True if mIoU is measured after each epoch; False for a stage after which the
             matcher cannot segment yet, so that there is no best checkpoint.
-        wants_labels: whether episodes bring `EpisodeBatch.query_labels`.
+        wants_labels: True if episodes bring `EpisodeBatch.query_labels`.
         inherits: prefixes, by the name of another stage, of the names of the matcher's tensors to
             load from its checkpoints (``--init``). Other tensors are initialised, so they may
             differ in shape. Of a stage not named here, all tensors are loaded.

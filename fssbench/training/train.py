@@ -47,7 +47,7 @@ class TrainingResult:
         best: checkpoint of the highest validation mIoU; None without validation.
         steps: number of all steps taken.
         miou: mIoU of the best checkpoint, in percent; None without validation.
-        first: whether this is the first process, which writes the files.
+        first: True if this is the first process, which writes the files.
     """
 
     folder: Path

@@ -50,7 +50,7 @@ class Training:
             checkpoint.
         save_every: steps between two saves; the end of each epoch is always saved.
         keep_every: steps between permanent checkpoints, ``step-….safetensors``; None for none.
-        resume: whether to continue from the last save of an interrupted training, if there is one.
+        resume: True if to continue from the last save of an interrupted training, if there is one.
         out: folder for training directories.
 
     Raises:

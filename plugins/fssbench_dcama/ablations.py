@@ -68,7 +68,7 @@ class DcamaAblations(Dcama):
         """Return the supports of N images, for ``scl`` each with itself as a query.
 
         Args:
-            features: for each requested layer (N, C, h, w).
+            features: features by requested layer, (N, C, h, w).
             masks: uint8 (N, H, W).
         """
         supports = super().prepare_support(features, masks)

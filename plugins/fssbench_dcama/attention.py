@@ -28,7 +28,7 @@ class MaskAggregation(nn.Module):
         channels: C of the features.
         heads: attention heads; they divide C among them.
         pixels: h · w of the largest feature map.
-        dropout: of the features with their positions added, and of attention weights, in training.
+        dropout: dropout rate of the features with their positions added, and of attention weights.
         gain: factor of the initial weights of the projections.
     """
 
@@ -74,8 +74,8 @@ class MaskAggregation(nn.Module):
         """Aggregate support masks for each query pixel.
 
         Args:
-            features: of the query, (B, C, h, w).
-            keys: as in `aggregate`.
+            features: features of the query, (B, C, h, w).
+            keys: result of `keys`.
             values: same.
 
         Returns:
@@ -88,8 +88,8 @@ class MaskAggregation(nn.Module):
         """Aggregate support masks for projected queries.
 
         Args:
-            queries: of Q query pixels, as `queries` gives them, (B, heads, Q, C / heads).
-            keys: of S support pixels, (B, heads, S, C / heads).
+            queries: result of `queries` for Q query pixels, (B, heads, Q, C / heads).
+            keys: result of `keys` for S support pixels, (B, heads, S, C / heads).
             values: mask values of these pixels in [0, 1], (B, S).
 
         Returns:
@@ -123,7 +123,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, dropout: float = 0.
         queries: scaled, (N, Q, d).
         keys: (N, S, d).
         values: (N, S).
-        dropout: of attention weights.
+        dropout: dropout rate of attention weights.
 
     Returns:
         (N, Q).

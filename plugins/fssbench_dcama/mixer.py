@@ -60,7 +60,7 @@ class Mixer(nn.ModuleList):
         """Mix masks with skip connections.
 
         Args:
-            masks: of the cascade, (B, 128, h, w).
+            masks: output of the cascade, (B, 128, h, w).
             skipped: results of `skipped`; None without skip connections.
 
         Returns:

@@ -84,7 +84,7 @@ class Dcama(Matcher):
         """Project keys and resize masks of N images (section 3.3).
 
         Args:
-            features: for each requested layer (N, C, h, w).
+            features: features by requested layer, (N, C, h, w).
             masks: uint8 (N, H, W); 255 counts as background.
 
         Returns:
@@ -119,7 +119,7 @@ class Dcama(Matcher):
 
         Args:
             stride: stride of the scale.
-            features: for each requested layer (N, C, h, w).
+            features: features by requested layer, (N, C, h, w).
             masks: float (N, 1, h, w) in [0, 1].
         """
         keys = {
@@ -134,7 +134,7 @@ class Dcama(Matcher):
         """Project the pixels of N queries and mix their skip connections.
 
         Args:
-            features: for each requested layer (N, C, h, w).
+            features: features by requested layer, (N, C, h, w).
         """
         projected = {
             name: self._attention(stride, name).queries(features[name])

@@ -79,7 +79,7 @@ class Segmenter(Matcher):
 
     @property
     def prompting(self) -> list[nn.Module]:
-        """The modules that compute prompts: neither distilled nor from SAM."""
+        """Return the modules that compute prompts, which are neither distilled nor from SAM."""
         taught = (self.adapter, self.positions, self.downscaling, self.decoder)
         return [module for module in self.children() if module not in taught]
 

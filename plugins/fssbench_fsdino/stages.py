@@ -89,7 +89,7 @@ class Meta(Stage):
         return groups
 
     def decoder_groups(self, matcher: Segmenter) -> list[ParameterGroup]:
-        """What is trained of SAM's parts."""
+        """Return the trained parameters of SAM's modules."""
         used = [
             *matcher.decoder.used(),
             *matcher.downscaling.parameters(),

@@ -14,7 +14,7 @@ _REWEIGHTING = 2  # hidden channels of the K-shot reweighting
 
 
 def gram(features: Tensor) -> Tensor:
-    """Cosines between channels: (B, C, h, w) to (B, C, C), in [-1, 1]."""
+    """Return the cosines between channels: (B, C, h, w) to (B, C, C), in [-1, 1]."""
     channels = functional.normalize(features.flatten(2), dim=2)
     return channels @ channels.transpose(1, 2)
 
@@ -22,13 +22,13 @@ def gram(features: Tensor) -> Tensor:
 class Ensemble(nn.Module):
     """Merges the meta learner's probabilities with those of the base learner.
 
-    Both merges have two weights and no bias, and start as (1, 0): at first the meta learner is all
-    that counts. What comes out is merged *probabilities*; the authors' code takes the cross entropy
-    of them as if they were logits, and so does the stage `meta`.
+    Both merges have two weights and no bias, and are initialised to (1, 0), so that the output is
+    first that of the meta learner. The output is merged *probabilities*; the authors' code takes
+    their cross entropy as if they were logits, and so does the stage `meta`.
 
     Args:
-        shots: K that the model is trained for. From 2 on there is a reweighting of the shots'
-            differences, which the authors put into no optimiser group: it keeps its initial values.
+        shots: K that the model is trained for. For 2 or more there is a reweighting of the shots'
+            differences, which is in no optimiser group of the authors and is never trained.
     """
 
     def __init__(self, *, shots: int) -> None:
@@ -47,16 +47,15 @@ class Ensemble(nn.Module):
             ).requires_grad_(False)
 
     def difference(self, query: Tensor, supports: Tensor) -> Tensor:
-        """How much the scenes differ: the adjustment factor psi of BAM (equation 8).
+        """Return the difference of the scenes, the adjustment factor psi of BAM (equation 8).
 
-        For K shots the weights are made of the differences in ascending order, and the authors'
-        code, which means to bring them back into the order of the shots, leaves them as they are:
-        it is the differences in the order of the shots that they weigh. Supports of other than the
-        `shots` that the model is made for are weighed equally.
+        For K shots the weights are computed from the differences in ascending order. The authors'
+        code does not restore the order of the shots before it applies them, and neither does this.
+        Supports of another number than `shots` have equal weights.
 
         Args:
-            query: of `gram`, (B, C, C).
-            supports: (B, K, C, C).
+            query: result of `gram`, (B, C, C).
+            supports: results of `gram`, (B, K, C, C).
 
         Returns:
             (B, 1, 1, 1), in [0, 2].
@@ -76,7 +75,7 @@ class Ensemble(nn.Module):
         Args:
             meta: probabilities of background and foreground, (B, 2, h, w).
             base: probability of any base class (in training, but the episode's), (B, 1, h, w).
-            difference: of `difference`.
+            difference: result of `difference`.
 
         Returns:
             (B, 2, h, w); foreground where the second is larger.

@@ -103,7 +103,7 @@ class HdmNet(Matcher):
         training, the background's pixels are dropped, which have no effect.
 
         Args:
-            features: for each requested layer (N, C, h, w), of masked images.
+            features: features by requested layer, (N, C, h, w), of masked images.
             masks: uint8 (N, H, W); 255 counts as background.
 
         Returns:
@@ -165,7 +165,7 @@ class HdmNet(Matcher):
         """Reduce features, embed them for the base learner, find their directions.
 
         Args:
-            features: for each requested layer (N, C, h, w).
+            features: features by requested layer, (N, C, h, w).
         """
         middle, upper = self._on_grid(features)
         embedding = self._embedding(features)
@@ -204,7 +204,7 @@ class HdmNet(Matcher):
         """Return all outputs of the network; see `Outputs`.
 
         Args:
-            queries: as in `segment`.
+            queries: B values of `prepare_query`.
             support: result of `embed_support`.
             left_out: int64 (B,), channel of the base learner to leave out: in training it
                 is the episode's class, which is a base class.
@@ -252,7 +252,7 @@ class HdmNet(Matcher):
         """Return correlation maps of all stages, as in figures 7, 12 and 13: (B, h, w) by caption.
 
         Args:
-            query: as in `segment`.
+            query: B values of `prepare_query`.
             support: result of `embed_support`.
         """
         found = self.outputs(query, support).correlations

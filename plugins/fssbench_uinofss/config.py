@@ -21,7 +21,7 @@ class UinoFssConfig(SegmenterConfig):
             stands for no point, one learned token) or ``none`` (empty).
         dense: dense prompt (table V): ``volume`` (from 4D correlations), or ``prototype`` (PCS, the
             similarity map of the compact models, which has no parameters).
-        hypercorrelation: what refines the volumes (tables V and VI): ``mamba`` (MHCM), ``cp4d``
+        hypercorrelation: refinement of the volumes (tables V and VI): ``mamba`` (MHCM), ``cp4d``
             (HSNet's centre-pivot 4D convolutions instead) or ``none`` (they stay as they are).
         contrast: contrastive enhancement (CE, equation 7): the background's correlations are
             subtracted; without it, volumes are those of the foreground.
@@ -29,18 +29,18 @@ class UinoFssConfig(SegmenterConfig):
         channels: l', of a refined volume.
         query_block: kq, side of a 4D block over query places.
         support_block: ks, the same over support places.
-        states: of the selective scan.
+        states: states of the selective scan.
         query_places: side of the grid that query features are averaged to before volumes are made;
             None for all their places, as in the paper.
         support_places: the same of support features.
         pool: weights of support places in the averages of equation 10: ``all``, the same for each,
             as printed, or ``foreground``, the mask's, so that a small object is as loud as a large
             one.
-        prior: what of the prior mask goes into SAM's mask downscaling: ``probability`` (equation
+        prior: values of the prior mask for SAM's mask downscaling: ``probability`` (equation
             11) or ``logits``, what SAM itself is given.
-        adapter: whether the stage ``meta`` trains the adapter: ``frozen``, or ``trained``, which is
+        adapter: training of the adapter in the stage ``meta``: ``frozen``, or ``trained``, which is
             table VII's model without distillation when no distilled adapter is given.
-        decoder: whether the stage ``meta`` trains SAM's decoder: ``trained`` or ``frozen``.
+        decoder: training of SAM's decoder in the stage ``meta``: ``trained`` or ``frozen``.
         teacher: backbone whose last layer distillation teaches the adapter: ``sam-vit-h`` (the
             paper's), ``sam-vit-l``, ``sam-vit-b`` or any other that gives `width` channels.
         width: channels of SAM's embedding, of prompts and of the decoder; SAM's checkpoints need

@@ -88,7 +88,7 @@ class UinoFss(Segmenter):
         """Compute the prototypes of N images.
 
         Args:
-            features: for each requested layer (N, C, h, w).
+            features: features by requested layer, (N, C, h, w).
             masks: uint8 (N, H, W); 255 counts as background.
         """
         maps = features[self.last]
@@ -129,7 +129,7 @@ class UinoFss(Segmenter):
         """Return the adapter's embedding of N queries, and their last layers.
 
         Args:
-            features: for each requested layer (N, C, h, w).
+            features: features by requested layer, (N, C, h, w).
         """
         query = Query(
             embedding=self.adapter(features[self.layer]),
