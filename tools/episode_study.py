@@ -9,7 +9,7 @@ protocol of n episodes would ask, so one evaluation for each seed serves all n. 
 
 With ``--images 2000 20000`` it also asks of a split of many images, as COCO-20i has; that takes
 hours on a slow machine. What is in the folder already is not evaluated again (an interrupted study
-goes on). It prints the table and draws ``docs/images/episode-count.png``.
+continues). It prints the table and draws ``docs/images/episode-count.png``.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Line:
     Attributes:
         episodes: n.
         images: different query images, the mean.
-        mean, spread, span: of class mIoU: mean, standard deviation, highest minus lowest.
-        width: of the 95 % interval, the mean.
+        mean, spread, span: mean, standard deviation and range of the class mIoU.
+        width: mean width of the 95 % interval.
     """
 
     episodes: int

@@ -2,7 +2,7 @@
 """Fuzz the parsers of untrusted files with Atheris: ``python tools/fuzz.py [PARSER …]``.
 
 Needs the extras ``test`` and ``fuzz``. Each parser gets a process of its own for ``--seconds``, and
-starts from a valid file; what it finds interesting is kept in ``--corpus`` and used again. A crash
+starts from a valid file; interesting inputs are stored in ``--corpus`` and used again. A crash
 is anything but a value or an ``FssbenchError`` of one line; the input that causes it is written to
 the corpus folder, and the exit code is 1.
 """

@@ -73,11 +73,11 @@ class Plan:
     Attributes:
         minutes: Wall-clock budget; the learning rate falls to zero at its end.
         rate: Peak learning rate of AdamW.
-        seed: Of the silhouettes, the scenes and the initial weights.
-        silhouettes: How many training classes.
+        seed: seed of the silhouettes, the scenes and the initial weights.
+        silhouettes: number of training classes.
         batch: Images of a step and process.
         classes: Training classes that the images of one batch are made of.
-        processes: How many, of one thread each, share a step.
+        processes: number of processes, of one thread each, that share a step.
     """
 
     minutes: float
@@ -249,7 +249,7 @@ class Losses(nn.Module):
         self.match_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
     def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The losses by name.
+        """Return the losses by name.
 
         Args:
             features: (B, C, h, w).
@@ -292,7 +292,7 @@ class Following(nn.Module):
         self.guess = nn.Linear(channels, taught)
 
     def forward(self, features: Tensor, teacher: Tensor) -> Tensor:
-        """One minus the mean cosine.
+        """Return one minus the mean cosine.
 
         Args:
             features: (B, C, 2 h, 2 w).
@@ -440,7 +440,7 @@ def _train_rank(
 
 
 def _flat(labels: Tensor) -> Tensor:
-    """The scenes in flat colours and without clutter, which training starts with.
+    """Return the scenes in flat colours and without clutter, for the start of training.
 
     Args:
         labels: int16 (B, H, W).
@@ -502,9 +502,9 @@ def evaluate(model: nn.Module, layers: Sequence[str], *, images: int, episodes: 
 
     Args:
         model: The encoder, in eval mode.
-        layers: Which layers to try, each by itself.
-        images: How many scenes the episodes are made of.
-        episodes: How many episodes a class.
+        layers: layers to try, each separately.
+        images: number of scenes of the episodes.
+        episodes: number of episodes of each class.
     """
     shapes = Shapes()
     ids = shapes.image_ids("val")[:images]

@@ -6,7 +6,7 @@ from fssbench.specs import DatasetSpec
 
 
 def fssbench_datasets() -> list[DatasetSpec]:
-    """The datasets that fssbench brings."""
+    """Return the datasets that fssbench brings."""
     return [
         DatasetSpec(
             name="pascal5i",

@@ -1,4 +1,4 @@
-"""The cache folder: what can be made again, made once among all processes, and never half."""
+"""Cache folder: reproducible files, each built by one process and written atomically."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = dict[str, Array]
 
 VERSION = 1
-"""Raised whenever masks are read in another way, so that old files are not found any more."""
+"""Increased whenever masks are read in another way, so that old files are not used."""
 
 
 class Saved(Protocol):
-    """An object that can be written as arrays."""
+    """An object that can be converted to arrays."""
 
     def arrays(self) -> Arrays:
-        """The object as arrays of numbers."""
+        """Return the object as arrays of numbers."""
         ...
 
 
@@ -37,7 +37,7 @@ S = TypeVar("S", bound=Saved)
 
 
 def cache_folder() -> Path:
-    """``FSSBENCH_CACHE``, or else the system's cache folder for a user; it may not exist yet."""
+    """Return ``FSSBENCH_CACHE``, or else the user's cache folder; it may not exist yet."""
     chosen = os.environ.get("FSSBENCH_CACHE")
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("fssbench")
 
@@ -45,17 +45,17 @@ def cache_folder() -> Path:
 def saved_or_built(
     name: str, build: Callable[[], S], load: Callable[[Arrays], S]
 ) -> tuple[S, bool]:
-    """Load an object from the cache folder, or build and save it; one process builds, others wait.
+    """Load an object from the cache folder, or build and save it; other processes wait.
 
-    A damaged file is built anew. A folder that cannot be written costs a warning, no more.
+    A damaged file is built anew. If the folder is not writable, a warning is logged.
 
     Args:
-        name: names the file; it must change with whatever the object is made from.
-        build: makes the object.
-        load: makes the object from its arrays; it raises anything for arrays that make no sense.
+        name: name of the file, which must change with everything that the object depends on.
+        build: function that builds the object.
+        load: function from arrays to the object; it raises an error for invalid arrays.
 
     Returns:
-        The object, and whether it lies in the cache folder.
+        The object, and True if it is in the cache folder.
     """
     file = cache_folder() / f"indexes-{VERSION}" / f"{name}.npz"
     found = _load(file, load)
@@ -93,12 +93,12 @@ def saved_or_built(
 
 
 def pack_names(names: Iterable[str]) -> Array:
-    """Names as an array of bytes, which `unpack_names` reads; none may hold a zero byte."""
+    """Return names as an array of bytes, which `unpack_names` reads; none may hold a zero byte."""
     return np.frombuffer("\0".join(names).encode("utf-8", "surrogateescape"), np.uint8)
 
 
 def unpack_names(packed: Array) -> list[str]:
-    """The names in an array that `pack_names` made."""
+    """Return the names in an array that `pack_names` made."""
     text = packed.tobytes().decode("utf-8", "surrogateescape")
     return text.split("\0") if text else []
 

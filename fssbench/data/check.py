@@ -1,4 +1,4 @@
-"""Is a dataset on the disk what it should be?"""
+"""Check of a dataset on the disk against its official counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fssbench.data.official_counts import Known, known
 from fssbench.errors import FssbenchError
 
 NAMED = 12
-"""Classes that a line names at the most."""
+"""Largest number of classes named in a line."""
 
 
 @attrs.frozen(kw_only=True)
@@ -19,12 +19,12 @@ class ClassCount:
     """One class in a split.
 
     Attributes:
-        fold: whose novel class it is, or None.
-        name: of the class.
-        images: that hold it.
-        pixels: of it, over all images.
-        counted: images that hold enough of it to be compared with `official`.
-        official: how many such images the whole dataset has, or None where nobody knows.
+        fold: fold in which the class is novel, or None.
+        name: name of the class.
+        images: number of images that contain the class.
+        pixels: pixels of the class in all images.
+        counted: images with enough pixels of the class to count for `official`.
+        official: number of such images in the whole dataset, or None if it is unknown.
     """
 
     fold: int | None
@@ -40,11 +40,11 @@ class FoldCount:
     """The novel classes of a fold in a split.
 
     Attributes:
-        fold: which.
-        classes: how many of them have an image.
-        images: different images that hold at least one of them.
-        pairs: (image, class) pairs that are compared with `official`.
-        official: how many such pairs the whole dataset has, or None.
+        fold: number of the fold.
+        classes: number of novel classes with an image.
+        images: number of images with at least one novel class.
+        pairs: number of (image, class) pairs that count for `official`.
+        official: number of such pairs in the whole dataset, or None.
     """
 
     fold: int
@@ -56,15 +56,15 @@ class FoldCount:
 
 @attrs.frozen(kw_only=True)
 class SplitCount:
-    """What a split holds beside what the whole dataset holds.
+    """Counts of a split and of the whole dataset.
 
     Attributes:
-        images: in the split.
-        official: images of the whole dataset's split, or None.
-        official_pixels: what an image must have of a class to be in `ClassCount.counted`.
-        classes: by class.
-        folds: by fold.
-        missing: what is missing for the whole dataset, one line each.
+        images: number of images in the split.
+        official: number of images in the whole dataset's split, or None.
+        official_pixels: smallest number of pixels of a class that counts in `ClassCount.counted`.
+        classes: counts of each class.
+        folds: counts of each fold.
+        missing: parts missing from the whole dataset, one line each.
     """
 
     images: int
@@ -75,12 +75,12 @@ class SplitCount:
     missing: tuple[str, ...]
 
     def to_fields(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the counts as JSON values."""
         return attrs.asdict(self)
 
 
 def check_image(dataset: Dataset, image_id: str) -> list[str]:
-    """What is wrong with an image and the masks of its classes: one line each, or nothing."""
+    """Return the problems of an image and of the masks of its classes, one line each."""
     try:
         size = dataset.image(image_id).shape[-2:]
         pixels = dataset.class_pixels(image_id)

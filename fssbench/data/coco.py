@@ -26,7 +26,7 @@ class CocoConfig:
     """Options of `Coco`.
 
     Attributes:
-        year: which annotation files to read, ``instances_{train,val}2014.json`` or ``…2017.json``;
+        year: year of the annotation files, ``instances_{train,val}2014.json`` or ``…2017.json``;
             ``auto`` takes 2014 where it is there, else 2017, else ``instances.json``.
     """
 
@@ -36,18 +36,18 @@ class CocoConfig:
 class Coco(Dataset):
     """COCO instances as class masks; fold i has the classes i, i + 4, …, i + 76 (HSNet, PFENet).
 
-    The mask of a class is the union of its instances. Where classes overlap, each keeps its pixels.
+    The mask of a class is the union of its instances. Overlapping classes have the common pixels each.
     A crowd region of the class is 255 where no instance is; crowds of other classes stay 0, because
     they are known to be something else.
 
     Layouts below the root:
 
     * ``annotations/instances_val2014.json`` with ``val2014/COCO_val2014_000000000042.jpg``, and so
-      for ``train2014``, ``val2017`` and ``train2017``; image folders may lie in ``images/``;
+      for ``train2014``, ``val2017`` and ``train2017``; image folders may be in ``images/``;
     * ``annotations/instances.json`` with ``images/``: both splits then hold every image.
 
     An image id is the official number with twelve digits, ``000000000042``. A split's annotations
-    are read once and kept in the cache folder as one compressed mask for each image and class.
+    are read once and stored in the cache folder as a compressed mask for each image and class.
 
     Args:
         root: the folder that holds ``annotations/`` and the images.
@@ -75,7 +75,7 @@ class Coco(Dataset):
         self._unsaved: set[str] = set()
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """The twenty novel classes of a fold."""
+        """Return the twenty novel classes of a fold."""
         self.check_fold(fold)
         return tuple(range(fold, len(self.classes), self.folds))
 
@@ -85,15 +85,15 @@ class Coco(Dataset):
         return self._masks[split].image_ids
 
     def class_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Pixels of each class's mask."""
+        """Return the pixels of each class's mask."""
         return self._masks[self._split_of(image_id)].class_pixels(image_id)
 
     def image(self, image_id: str) -> Tensor:
-        """The photograph, uint8 (3, H, W)."""
+        """Return the photograph, uint8 (3, H, W)."""
         return read_image(self.image_path(image_id), missing=_LISTED)
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Where a class is: uint8 (H, W), 1; 255 in crowd regions of this class."""
+        """Return the mask of a class: uint8 (H, W), 1; 255 in crowd regions of this class."""
         split = self._split_of(image_id)
         mask = torch.from_numpy(self._masks[split].decode(image_id, class_id))
         path = self.image_path(image_id)
@@ -101,12 +101,12 @@ class Coco(Dataset):
         return mask
 
     def image_path(self, image_id: str) -> Path:
-        """The file of an image."""
+        """Return the file of an image."""
         split = self._split_of(image_id)
         return self._images(split) / self._masks[split].file_name(image_id)
 
     def fingerprint(self, split: str = "val") -> str:
-        """SHA-256 (hex) of the split's name, its annotation file and the names of the classes.
+        """Return the sha256 (hex) of a split: its name, annotation file and names of classes.
 
         Raises:
             FssbenchError: there is no such split, or its annotation file is missing.
@@ -166,7 +166,7 @@ _LISTED = "no such image; the annotations list it, so put it there"
 
 
 def _year(root: Path, wanted: str) -> str:
-    """The year of the annotation files, or "" for the single file ``instances.json``."""
+    """Return the year of the annotation files, or "" for the single file ``instances.json``."""
     folder = root / "annotations"
     years = YEARS if wanted == "auto" else (wanted,)
     for year in years:

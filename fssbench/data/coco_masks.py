@@ -71,7 +71,7 @@ class CocoMasks:
         runs: uint8, all masks, as pycocotools compresses them.
 
     Raises:
-        ValueError: the arrays do not belong together.
+        ValueError: the arrays do not fit each other.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class CocoMasks:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> CocoMasks:
-        """The masks whose `arrays` these are."""
+        """Build the masks from the result of `arrays`."""
         numeric = {key: array for key, array in arrays.items() if key != "file_names"}
         return cls(file_names=unpack_names(arrays["file_names"]), **numeric)
 
     def arrays(self) -> Arrays:
-        """The masks as arrays, to be written."""
+        """Return the masks as arrays, for writing."""
         return {
             "numbers": self._numbers,
             "file_names": pack_names(self._file_names),
@@ -119,13 +119,13 @@ class CocoMasks:
         return self._file_names[self._rows[image_id]]
 
     def class_pixels(self, image_id: str) -> dict[int, int]:
-        """Pixels of each class that has any."""
+        """Return the pixels of each class that has any."""
         entries = self._entries(image_id)
         counts = zip(self._class_ids[entries].tolist(), self._pixels[entries].tolist(), strict=True)
         return {class_id: pixels for class_id, pixels in counts if pixels}
 
     def decode(self, image_id: str, class_id: int) -> Array:
-        """The mask of a class, uint8 (H, W): 1 in its instances, 255 in its crowds, else 0."""
+        """Return the mask of a class, uint8 (H, W): 1 in instances, 255 in crowds, else 0."""
         size = self._sizes[self._rows[image_id]].tolist()
         entries = self._entries(image_id)
         mask = np.zeros(size, np.uint8)
@@ -217,10 +217,10 @@ def _draw(content: Mapping[str, Any], path: Path) -> CocoMasks:
 
 
 def _images(listed: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-    """The images by number.
+    """Return the images by number.
 
     Raises:
-        TypeError, ValueError: one makes no sense, or its file lies outside of the folder of images.
+        TypeError, ValueError: an invalid entry, or a file outside of the folder of images.
     """
     found: dict[int, Mapping[str, Any]] = {}
     for image in listed:
@@ -240,7 +240,7 @@ def _images(listed: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a path leads to something below the folder that it is looked up in."""
+    """Return True if a relative path stays inside of its folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     os.fsencode(name)  # raises for text that cannot be a file name
     drive = ":" in path.parts[0] if path.parts else True
@@ -276,7 +276,7 @@ def _by_image_and_class(
 def _union(
     annotations: Iterable[Mapping[str, Any]], size: list[int], path: Path
 ) -> tuple[Rle, int]:
-    """The union of some annotations' masks, and how many polygons of theirs were left out."""
+    """Return the union of annotations' masks, and the number of polygons left out."""
     polygons: list[Array] = []
     masks: list[Rle] = []
     left_out = 0
@@ -314,15 +314,15 @@ def _polygon(points: Any) -> Array | None:
 
 
 def run_lengths(segmentation: Any, size: list[int]) -> Rle:
-    """A mask of run lengths for pycocotools, after the checks that it leaves out.
+    """Return a mask of run lengths for pycocotools, after checks that pycocotools omits.
 
     Args:
         segmentation: ``{"size": [H, W], "counts": …}``, compressed or not.
-        size: what its size must be.
+        size: expected (height, width).
 
     Raises:
-        TypeError: it is none.
-        ValueError: it is of another size, or its run lengths do not add up to it.
+        TypeError: the value is no mask of run lengths.
+        ValueError: another size, or run lengths that do not add up to it.
     """
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise TypeError("is neither polygons nor run lengths")

@@ -1,4 +1,4 @@
-"""The interface that every dataset fulfils."""
+"""The interface of datasets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from fssbench.errors import FssbenchError
 
 IGNORE = 255
-"""Mask value of pixels that no count takes in."""
+"""Mask value of pixels that no score counts."""
 
 
 class Dataset(ABC):
-    """Images with class masks, cut into folds of classes and splits of images.
+    """Images with class masks, divided into folds of classes and splits of images.
 
     Objects must be picklable: loader processes hold copies of them.
 
@@ -35,30 +35,30 @@ class Dataset(ABC):
 
     @abstractmethod
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """Class ids that are novel in `fold`, ascending; all others are base classes.
+        """Return the class ids that are novel in `fold`, ascending; all others are base classes.
 
         Raises:
-            FssbenchError: there is no such fold (use `check_fold`).
+            FssbenchError: no such fold (use `check_fold`).
         """
 
     @abstractmethod
     def image_ids(self, split: str) -> Sequence[str]:
-        """The dataset's own names of a split's images, in a fixed order.
+        """Return the dataset's own names of a split's images, in a fixed order.
 
         Raises:
-            FssbenchError: there is no such split (use `check_split`), or its list is not there.
+            FssbenchError: no such split (use `check_split`), or its list is missing.
         """
 
     @abstractmethod
     def class_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Pixels of each class in an image's annotation, at its original size.
+        """Return the pixels of each class in an image's annotation, at its original size.
 
-        Only classes with at least one pixel; ignored pixels (255) belong to none.
+        Only classes with at least one pixel are returned; ignored pixels (255) count for none.
         """
 
     @abstractmethod
     def image(self, image_id: str) -> Tensor:
-        """The image as uint8 (3, H, W), RGB, at its original size.
+        """Return the image as uint8 (3, H, W), RGB, at its original size.
 
         Raises:
             FssbenchError: the file is missing or cannot be decoded.
@@ -66,7 +66,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Where a class is in an image: uint8 (H, W) of 0, 1 and 255 (ignore).
+        """Return the mask of a class in an image: uint8 (H, W) of 0, 1 and 255 (ignore).
 
         Raises:
             FssbenchError: the file is missing or cannot be decoded, or its size is not the image's.
@@ -74,7 +74,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def fingerprint(self, split: str = "val") -> str:
-        """Hash (hex) of a split's annotations: the same for the same lists and masks anywhere."""
+        """Return a hash (hex) of a split's lists and masks, independent of their location."""
 
     def image_path(self, image_id: str) -> Path | None:
         """Return the file of an image; None, the default, if there is none."""
@@ -88,7 +88,7 @@ class Dataset(ABC):
         return hashlib.sha256(shape.encode() + image.numpy().tobytes()).hexdigest()
 
     def prepare(self, split: str) -> None:
-        """Do slow one-time work for a split (an index, say) before `class_pixels` is asked."""
+        """Do slow one-time work for a split, e.g. build its index, before `class_pixels`."""
 
     def check_fold(self, fold: int) -> None:
         """Raise an `FssbenchError` unless the dataset has this fold."""

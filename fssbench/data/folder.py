@@ -61,22 +61,22 @@ class ClassFolders(IndexedDataset):
         self._pairs: dict[str, dict[str, Pair]] = {}
 
     def split_classes(self, split: str) -> Sequence[str]:
-        """Names of the classes whose images a split has: all of them."""
+        """Return the names of the classes whose images a split has: all of them."""
         self.check_split(split)
         return self.classes
 
     @abstractmethod
     def foreground(self, path: Path) -> Tensor:
-        """What a mask file marks: uint8 (H, W) of 0 and 1."""
+        """Return the foreground of a mask file: uint8 (H, W) of 0 and 1."""
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """The classes of the test split."""
+        """Return the classes of the test split."""
         self.check_fold(fold)
         novel = set(self.split_classes("test"))
         return tuple(c for c, name in enumerate(self.classes) if name in novel)
 
     def image_ids(self, split: str) -> Sequence[str]:
-        """Ids ``class/name`` of the split's images.
+        """Return the ids ``class/name`` of the split's images.
 
         Raises:
             FssbenchError: there is no such split, or an image has no mask.
@@ -85,11 +85,11 @@ class ClassFolders(IndexedDataset):
         return [f"{name}/{stem}" for name in classes for stem in self._of_class(name)]
 
     def image(self, image_id: str) -> Tensor:
-        """The image, uint8 (3, H, W)."""
+        """Return the image, uint8 (3, H, W)."""
         return read_image(self._pair(image_id).image)
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """The image's mask as uint8 (H, W) of 0 and 1; zeros for another class than its own."""
+        """Return the mask of an image, uint8 (H, W) of 0 and 1; zeros for other classes."""
         mask = self._own_mask(image_id)
         return mask if self._class_id(image_id) == class_id else torch.zeros_like(mask)
 
@@ -98,7 +98,7 @@ class ClassFolders(IndexedDataset):
         return self._pair(image_id).image
 
     def mask_path(self, image_id: str) -> Path:
-        """The mask file of an image."""
+        """Return the mask file of an image."""
         return self._pair(image_id).mask
 
     def count_pixels(self, image_id: str) -> Mapping[int, int]:
@@ -107,7 +107,7 @@ class ClassFolders(IndexedDataset):
         return {self._class_id(image_id): pixels} if pixels else {}
 
     def listed_in(self, split: str) -> str:
-        """The root."""
+        """Return the root folder."""
         return str(self.root)
 
     def __getstate__(self) -> dict[str, object]:
@@ -159,22 +159,22 @@ class Folder(ClassFolders):
         super().__init__(root=root)
 
     def foreground(self, path: Path) -> Tensor:
-        """What a mask of zeros and ones, or of dark and bright values, marks."""
+        """Return the foreground of a mask of zeros and ones, or of dark and bright values."""
         return read_marked(path)
 
 
 def read_marked(path: Path, *, missing: str = MISSING, upright: bool = False) -> Tensor:
-    """What a mask file marks: uint8 (H, W) of 0 and 1.
+    """Return the foreground of a mask file: uint8 (H, W) of 0 and 1.
 
     If it holds nothing above 1, then 1 is marked; otherwise values of 128 and more are.
 
     Args:
-        path: the file; errors show it as it is given.
-        missing: what an error says when there is no such file.
-        upright: turn it as its EXIF orientation says.
+        path: file, named in errors as given.
+        missing: text of the error about a missing file.
+        upright: True to apply the EXIF orientation.
 
     Raises:
-        FssbenchError: it cannot be read, or is dark all over but not of zeros and ones.
+        FssbenchError: the file cannot be read, or all its values are dark but not only 0 and 1.
     """
     grey = read_grey(path, missing=missing, upright=upright)
     brightest = int(grey.max())

@@ -64,7 +64,7 @@ class Fss1000(ClassFolders):
             self._listed = self._read_lists(self.lists)
 
     def split_classes(self, split: str) -> Sequence[str]:
-        """The classes on the split's list, sorted; without lists, all of them.
+        """Return the classes on the split's list, sorted; without lists, all of them.
 
         Raises:
             FssbenchError: there is no such split, or it has no list.
@@ -79,7 +79,7 @@ class Fss1000(ClassFolders):
         return self._listed[split]
 
     def foreground(self, path: Path) -> Tensor:
-        """Where a mask is bright."""
+        """Return the bright part of a mask."""
         return (read_grey(path) >= HALF).to(torch.uint8)
 
     def _read_lists(self, folder: Path) -> dict[str, tuple[str, ...]]:

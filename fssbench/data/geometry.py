@@ -18,8 +18,8 @@ class Geometry:
 
     Attributes:
         size: side of the square.
-        resize: ``squash`` stretches each side on its own; ``letterbox`` keeps the aspect and pads
-            below or to the right, images with black, masks with 255.
+        resize: ``squash`` resizes each side separately; ``letterbox`` preserves the aspect ratio
+            and pads below or to the right, images with black, masks with 255.
     """
 
     size: int

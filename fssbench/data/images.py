@@ -23,20 +23,19 @@ MOST_PIXELS = 89_478_485
 """A picture of more is an error, as in Pillow, which only warns before twice as many."""
 
 MISSING = "no such file; check --data-root"
-"""What an error says of a missing file when the caller knows nothing better."""
+"""Default text of the error about a missing file."""
 
 
 def read_image(path: Path, *, missing: str = MISSING, upright: bool = False) -> Tensor:
-    """The picture as uint8 (3, H, W), RGB.
+    """Read an image as uint8 (3, H, W), RGB.
 
     Grey, palette and CMYK pictures are converted; transparency is dropped. The EXIF orientation is
-    not applied unless asked for, because masks of datasets are drawn on the pixels as they are
-    stored.
+    applied only with `upright`, because masks of datasets refer to the stored pixels.
 
     Args:
-        path: the file; errors show it as it is given.
-        missing: what an error says when there is no such file.
-        upright: turn the picture as its EXIF orientation says, as viewers show it.
+        path: file, named in errors as given.
+        missing: text of the error about a missing file.
+        upright: True to apply the EXIF orientation, as image viewers do.
 
     Raises:
         FssbenchError: the file is missing, cut off, too large, or of more than 8 bits a channel.
@@ -50,10 +49,10 @@ def read_image(path: Path, *, missing: str = MISSING, upright: bool = False) -> 
 
 
 def read_labels(path: Path, *, missing: str = MISSING) -> Tensor:
-    """The class numbers in a label map, a grey or palette file, as uint8 (H, W).
+    """Read the class numbers of a label map, a grey or palette file, as uint8 (H, W).
 
     Raises:
-        FssbenchError: as `read_image`; or the file is in colour, so that it holds no class numbers.
+        FssbenchError: as `read_image`, or the file is in colour and holds no class numbers.
     """
 
     def labels(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -67,12 +66,12 @@ def read_labels(path: Path, *, missing: str = MISSING) -> Tensor:
 
 
 def read_grey(path: Path, *, missing: str = MISSING, upright: bool = False) -> Tensor:
-    """A picture turned to grey as uint8 (H, W), 0 to 255; palette colours count, not their numbers.
+    """Return an image in grey, uint8 (H, W); palette images by their colours.
 
     Args:
-        path: the file; errors show it as it is given.
-        missing: what an error says when there is no such file.
-        upright: turn it as its EXIF orientation says.
+        path: file, named in errors as given.
+        missing: text of the error about a missing file.
+        upright: True to apply the EXIF orientation.
 
     Raises:
         FssbenchError: as `read_image`.
@@ -101,10 +100,10 @@ def check_same_size(
     """Raise an `FssbenchError` unless a mask (H, W) has the size of its image.
 
     Args:
-        mask: what was read.
-        mask_path: where it is from.
+        mask: mask to check.
+        mask_path: file of the mask.
         image_path: the image; only its header is read.
-        missing: what an error says when there is no such image.
+        missing: text of the error about a missing image.
     """
     height, width = mask.shape
     image_height, image_width = image_size(image_path, missing=missing)

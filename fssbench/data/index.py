@@ -1,4 +1,4 @@
-"""Which image holds how many pixels of which class: counted once, then kept in the cache folder."""
+"""Index of the pixels of each class in each image, stored in the cache folder."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = min(8, os.cpu_count() or 1)
-"""Files read at once; decoding and hashing let other threads run."""
+"""Number of files read at once; decoding and hashing release the interpreter lock."""
 
 SETTLED_SECONDS = 2.0
-"""A file that changed later than this may change again without a new time stamp."""
+"""Age in seconds below which a file may change again without a new time stamp."""
 
 
 class ClassIndex:
@@ -52,7 +52,7 @@ class ClassIndex:
         pixels: int (E,), its number of pixels, at least 1.
 
     Raises:
-        ValueError: the arrays do not belong together.
+        ValueError: the arrays do not fit each other.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ClassIndex:
 
     @classmethod
     def of(cls, counts: Mapping[str, Mapping[int, int]]) -> ClassIndex:
-        """The index of pixel counts by image id and class id."""
+        """Return the index of pixel counts by image id and class id."""
         entries = [sorted(of_image.items()) for of_image in counts.values()]
         flat = np.array([entry for of_image in entries for entry in of_image], np.int64)
         class_ids, pixels = flat.reshape(-1, 2).T
@@ -74,12 +74,12 @@ class ClassIndex:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> ClassIndex:
-        """The index whose `arrays` these are."""
+        """Build an index from the result of `arrays`."""
         ids = unpack_names(arrays["image_ids"])
         return cls(ids, arrays["starts"], arrays["class_ids"], arrays["pixels"])
 
     def arrays(self) -> Arrays:
-        """The index as arrays, to be written."""
+        """Return the index as arrays, for writing."""
         return {
             "image_ids": pack_names(self._rows),
             "starts": self._starts,
@@ -94,7 +94,7 @@ class ClassIndex:
         return image_id in self._rows
 
     def __getitem__(self, image_id: str) -> dict[int, int]:
-        """Pixels by class id of an image.
+        """Return the pixels by class id of an image.
 
         Raises:
             KeyError: the index does not hold this image.
@@ -109,8 +109,8 @@ class ClassIndex:
 class IndexedDataset(Dataset):
     """A dataset with a mask file for each image, whose pixels are counted once.
 
-    A subclass says where the mask of an image is and counts the classes in it; fingerprint and
-    index are made here. Pickling leaves behind what lies in the cache folder.
+    A subclass defines the path of an image's mask and counts the pixels of classes in it; this
+    class builds fingerprint and index. Indexes that are in the cache folder are not pickled.
     """
 
     def __init__(self) -> None:
@@ -120,11 +120,11 @@ class IndexedDataset(Dataset):
 
     @abstractmethod
     def mask_path(self, image_id: str) -> Path:
-        """The file that holds an image's mask."""
+        """Return the file that holds an image's mask."""
 
     @abstractmethod
     def count_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Pixels of each class in an image, counted in its mask file; classes without any left out.
+        """Return the pixels of each class in an image's mask file, without absent classes.
 
         Raises:
             FssbenchError: the mask is missing or wrong.
@@ -132,10 +132,10 @@ class IndexedDataset(Dataset):
 
     @abstractmethod
     def listed_in(self, split: str) -> str:
-        """What names the images of a split, for messages: a list file, say."""
+        """Return the source of a split's image ids for messages, e.g. a list file."""
 
     def fingerprint(self, split: str = "val") -> str:
-        """SHA-256 (hex) of a split's image ids and mask files, and of the names of the classes.
+        """Return the sha256 (hex) of a split's image ids, mask files and names of classes.
 
         Raises:
             FssbenchError: there is no such split, or a mask is missing.
@@ -168,7 +168,7 @@ class IndexedDataset(Dataset):
             self._unsaved.add(split)
 
     def class_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Pixels of each class in an image; the first call may build its split's index.
+        """Return the pixels of each class in an image; the first call may build its split's index.
 
         Raises:
             FssbenchError: no split has this image.
@@ -188,21 +188,21 @@ class IndexedDataset(Dataset):
 
 
 def likely_first(splits: Sequence[str], used: Iterable[str]) -> list[str]:
-    """Splits in the order to look for an image in: those in use, then test or val before train."""
+    """Return splits in the order of search: those in use, then test or val before train."""
     return sorted(splits, key=lambda split: (split not in used, -splits.index(split)))
 
 
 def fingerprint(name: str, classes: Sequence[str], files: Mapping[str, Path], missing: str) -> str:
-    """SHA-256 (hex) of annotations: equal for equal ids, bytes and classes, wherever they lie.
+    """Return the sha256 (hex) of annotations, independent of their location.
 
-    Reading every file takes long, so the answer is remembered in the cache folder under a stamp of
-    the files' paths, sizes and times.
+    Reading every file takes long, so the result is stored in the cache folder under a stamp of the
+    files' paths, sizes and times.
 
     Args:
-        name: the dataset's name.
-        classes: the names of its classes, in order.
-        files: the annotation file of each id.
-        missing: what an error says of a file that is not there.
+        name: name of the dataset.
+        classes: names of its classes, in order.
+        files: annotation file of each id.
+        missing: text of the error about a missing file.
 
     Raises:
         FssbenchError: a file is missing or cannot be read.
@@ -229,7 +229,7 @@ def fingerprint(name: str, classes: Sequence[str], files: Mapping[str, Path], mi
 def in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], title: str
 ) -> list[Result]:
-    """Results of a function for each item, in order; the first error ends it."""
+    """Return the results of a function for each item, in order; the first error ends it."""
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             return list(with_progress(pool.map(function, items), title, len(items)))
@@ -239,7 +239,7 @@ def in_threads(
 
 
 def with_progress(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
-    """The items, with a bar on a terminal (stderr), or else one line of log at the start."""
+    """Yield the items, with a bar on a terminal (stderr), or else one line of log at the start."""
     if sys.stderr.isatty():
         console = Console(stderr=True)
         yield from track(items, title, total=total, console=console, transient=True)

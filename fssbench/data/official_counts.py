@@ -32,9 +32,9 @@ class Known:
     """A split of the whole dataset.
 
     Attributes:
-        images: how many it has; None where only `each` is known.
-        classes: for each class id, images with at least `pixels` of its pixels; () if unknown.
-        pixels: what an image must have of a class to be counted for it.
+        images: number of images; None where only `each` is known.
+        classes: number of images with at least `pixels` of its pixels, by class id; () if unknown.
+        pixels: smallest number of pixels of a class in an image that counts for it.
         each: images of each class, where all have the same number.
     """
 
@@ -63,7 +63,7 @@ _KNOWN = {
 
 
 def known(dataset: Dataset, split: str) -> Known | None:
-    """What is known of a split; None of datasets that have no official extent."""
+    """Return the official counts of a split; None for datasets without any."""
     kinds = {
         "pascal5i": getattr(dataset, "labels", ""),
         "coco20i": getattr(dataset, "year", ""),

@@ -75,12 +75,12 @@ class Pascal(IndexedDataset):
         self._ids: dict[str, tuple[str, ...]] = {}
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """The five novel classes of a fold."""
+        """Return the five novel classes of a fold."""
         self.check_fold(fold)
         return tuple(range(5 * fold, 5 * fold + 5))
 
     def image_ids(self, split: str) -> Sequence[str]:
-        """The images of the split's list, sorted.
+        """Return the images of the split's list, sorted.
 
         A line of a list is an image id, or the paths of image and mask.
 
@@ -98,25 +98,25 @@ class Pascal(IndexedDataset):
         return self._ids[split]
 
     def image(self, image_id: str) -> Tensor:
-        """The photograph, uint8 (3, H, W)."""
+        """Return the photograph, uint8 (3, H, W)."""
         return read_image(self.image_path(image_id), missing=_missing("image"))
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Where a class is: uint8 (H, W), 1; 255 on VOC's void borders, whatever the class."""
+        """Return the mask of a class, uint8 (H, W): 1, and 255 on VOC's void borders."""
         labels = self._labels(image_id).numpy()
         void = (labels == IGNORE).astype(np.uint8) * np.uint8(IGNORE)
         return torch.from_numpy((labels == class_id + 1) | void)
 
     def image_path(self, image_id: str) -> Path:
-        """The file of an image."""
+        """Return the file of an image."""
         return self.folder / "JPEGImages" / f"{image_id}.jpg"
 
     def mask_path(self, image_id: str) -> Path:
-        """The label map of an image."""
+        """Return the label map of an image."""
         return self.folder / self.labels / f"{image_id}.png"
 
     def count_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Pixels of each class in an image's label map."""
+        """Return the pixels of each class in an image's label map."""
         counts = torch.bincount(self._labels(image_id).flatten(), minlength=IGNORE + 1).tolist()
         return {c: counts[c + 1] for c in range(len(CLASSES)) if counts[c + 1]}
 

@@ -62,12 +62,12 @@ class PlainImages(Dataset):
         }
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """None: nothing is novel."""
+        """Return (): no class is novel."""
         self.check_fold(fold)
         return ()
 
     def image_ids(self, split: str) -> Sequence[str]:
-        """Paths below the root, sorted."""
+        """Return paths below the root, sorted."""
         self.check_split(split)
         return self._ids[split]
 
@@ -77,7 +77,7 @@ class PlainImages(Dataset):
         return {}
 
     def image(self, image_id: str) -> Tensor:
-        """The picture, uint8 (3, H, W)."""
+        """Return the picture, uint8 (3, H, W)."""
         return read_image(self.root / image_id)
 
     def image_path(self, image_id: str) -> Path:
@@ -85,12 +85,12 @@ class PlainImages(Dataset):
         return self.root / image_id
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Zeros."""
+        """Return zeros."""
         del class_id
         return torch.zeros(self.image(image_id).shape[-2:], dtype=torch.uint8)
 
     def fingerprint(self, split: str = "val") -> str:
-        """Hash of the split's names and file sizes; nothing is annotated."""
+        """Return a hash of the split's names and file sizes; nothing is annotated."""
         digest = hashlib.sha256()
         for image in self.image_ids(split):
             digest.update(f"{image}\0{(self.root / image).stat().st_size}\n".encode())

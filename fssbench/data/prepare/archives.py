@@ -17,15 +17,15 @@ class Archive:
     """One archive.
 
     Attributes:
-        key: what it is called here, e.g. ``sbd``.
-        file: its official file name.
-        url: where it is.
-        holds: how the names of its members must begin for an archive to be this one; "" stands for
-            "has folders of numbered pictures".
-        size: bytes of the official file, or None where nobody publishes it.
+        key: short name, e.g. ``sbd``.
+        file: official file name.
+        url: address of the file.
+        holds: prefix of the names of its members, which identifies the archive; "" for an archive
+            of folders of numbered images.
+        size: published size of the file in bytes, or None.
         sha256, md5: published digests (hex), or "".
-        most_bytes: what its members may come to, unpacked; about twice what they do.
-        most_members: how many it may have.
+        most_bytes: limit of the unpacked size; about twice the real size.
+        most_members: limit of the number of members.
     """
 
     key: str

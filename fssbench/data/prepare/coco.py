@@ -31,7 +31,7 @@ unpack_annotations = unpack_matching(_ANNOTATIONS)
 
 
 def unpack_images(name: str) -> Callable[[Iterator[Member], Path], Iterator[str]]:
-    """The images of ``train2014``, ``val2014``, ``train2017`` or ``val2017``."""
+    """Return the images of ``train2014``, ``val2014``, ``train2017`` or ``val2017``."""
     file = rf"COCO_{name}_\d{{12}}" if name.endswith("2014") else r"\d{12}"
     return unpack_matching(re.compile(rf"{name}/{file}\.jpg"))
 

@@ -43,7 +43,7 @@ def check_writable(folder: Path) -> None:
 
 
 def put(path: Path, data: bytes) -> bool:
-    """Write a file by rename, unless one of that size is there; says whether it was written.
+    """Write a file by rename unless one of that size exists; return True if it was written.
 
     Not flushed to the disk one by one, which would take hours for COCO: a kill loses nothing that
     was renamed, and after a power cut a file of another size is written anew. `settle` flushes.

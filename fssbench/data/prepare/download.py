@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped."""
+"""Downloads that resume after an interruption."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Progress = Callable[[int, int | None], None]
 
 
 class _BrokenOffError(Exception):
-    """The connection broke; what came is kept."""
+    """A broken connection; the received bytes stay on the disk."""
 
 
 def download(archive: Archive, folder: Path, progress: Progress = lambda done, total: None) -> Path:
     """Bring an archive into a folder; what an earlier call left there is gone on with.
 
-    The file lies under its official name once it is whole and, where a digest is published, has
-    it. Until then it is ``NAME.part``; what the server says of its version is in ``NAME.part.tag``.
+    The file gets its official name when it is complete and, where a digest is published, matches
+    it. Until then it is ``NAME.part``; the server's version tag is in ``NAME.part.tag``.
 
     Raises:
         FssbenchError: the server cannot be reached, does not have it, sends something else or
@@ -168,7 +168,7 @@ def _check_digest(archive: Archive, part: Path) -> None:
 
 
 def _version(answer: http.client.HTTPResponse) -> str | None:
-    """What the server says of the file's version; a weak tag does not do for ranges."""
+    """Return the server's version tag of a file; weak tags do not support ranges."""
     tag = answer.headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
 

@@ -19,7 +19,7 @@ PICTURE = re.compile(r"(?:.*/)?(?P<class>[^/.\\][^/\\:]*)/(?P<n>[1-9]\d?)\.(?P<k
 
 
 def unpack(found: Iterator[Member], folder: Path) -> Iterator[str]:
-    """Pictures ``<class>/<n>.jpg`` and masks ``<class>/<n>.png``, whatever they lie in.
+    """Unpack images ``<class>/<n>.jpg`` and masks ``<class>/<n>.png`` from any parent folder.
 
     Yields:
         The name of each file that is there.

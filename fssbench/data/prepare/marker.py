@@ -18,10 +18,10 @@ class Source:
     """An archive that was used.
 
     Attributes:
-        file: its name.
-        size: its bytes.
-        sha256: its digest (hex).
-        official: whether its digest is a published one; None where none is published.
+        file: file name.
+        size: size in bytes.
+        sha256: sha256 (hex) of the file.
+        official: True if the digest equals the published one; None where none is published.
     """
 
     file: str
@@ -38,7 +38,7 @@ class Marker:
         dataset: name, for COCO with the year.
         complete: all steps were done.
         begun: the archives that files were taken of, by key.
-        sources: those of them that are unpacked whole.
+        sources: archives that are completely unpacked.
         counts: files by folder, and lines by list, when it was complete.
     """
 
@@ -50,7 +50,7 @@ class Marker:
 
     @staticmethod
     def path(folder: Path, dataset: str) -> Path:
-        """Where the marker of a dataset is."""
+        """Return the path of the marker of a dataset."""
         return folder / f"prepared-{dataset}.json"
 
     def write(self, folder: Path) -> None:
@@ -60,10 +60,10 @@ class Marker:
 
     @classmethod
     def read(cls, folder: Path, dataset: str) -> Marker | None:
-        """The marker, or None where there is none.
+        """Return the marker, or None if it does not exist.
 
         Raises:
-            FssbenchError: it cannot be read or was damaged.
+            FssbenchError: the marker cannot be read or is damaged.
         """
         path = cls.path(folder, dataset)
         try:

@@ -34,9 +34,9 @@ class Member:
     """A file in an archive.
 
     Attributes:
-        name: its path, with ``/``.
-        size: its bytes, unpacked, as the archive says.
-        read: its content.
+        name: path in the archive, with ``/``.
+        size: unpacked size in bytes, according to the archive.
+        read: function that returns the content.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Member:
 
 
 def members(path: Path, archive: Archive) -> Iterator[Member]:
-    """The files of a tar (also compressed) or zip archive, in its order.
+    """Yield the files of a tar (also compressed) or zip archive, in its order.
 
-    Folders are left out, and so are links and devices: nothing here ever makes one.
+    Folders, links and devices are skipped, so that none is ever created.
 
     Raises:
-        FssbenchError: it cannot be read, is neither, is damaged, holds a path that leads out of
-            it, or comes to more than the archive may.
+        FssbenchError: the file cannot be read, is no archive or a damaged one, contains a path that
+            leads out of its folder, or exceeds the archive's limits.
     """
     guard = _Guard(path, archive)
     with _errors(path):
@@ -59,7 +59,7 @@ def members(path: Path, archive: Archive) -> Iterator[Member]:
 
 
 def first_names(path: Path, count: int = 200) -> list[str]:
-    """Names of the first files, to see what archive it is.
+    """Return the names of the first files, which identify the archive.
 
     Raises:
         FssbenchError: as `members`.

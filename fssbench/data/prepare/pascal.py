@@ -105,10 +105,10 @@ def finish(folder: Path) -> Mapping[str, int]:
 
 
 def read_mat(member: Member) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The class map of an SBD file: ``GTcls.Segmentation``, uint8 (H, W) of 0 to 20.
+    """Return the class map of an SBD file: ``GTcls.Segmentation``, uint8 (H, W) of 0 to 20.
 
     Raises:
-        FssbenchError: it is no such file.
+        FssbenchError: the file has another format.
     """
     if member.size > MOST_MAT:
         raise FssbenchError(f"{member.name}: is too large ({member.size:,} bytes) for SBD")

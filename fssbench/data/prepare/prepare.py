@@ -27,7 +27,7 @@ Unpack = Callable[[Iterator[Member], Path], Iterator[str]]
 
 
 class Told:
-    """What a caller is told while it waits; the base class says nothing."""
+    """Observer of the progress of `prepare`; the base class does nothing."""
 
     def downloading(self, name: str, done: int, total: int | None) -> None:
         """So many bytes of an archive are there."""
@@ -42,9 +42,9 @@ class Recipe:
 
     Attributes:
         name: dataset, for COCO with the year.
-        unpack: for each archive, in order: its key, and what writes its files.
-        finish: what remains to be done; returns counts.
-        made: folders that are made, to see whether somebody else's are there.
+        unpack: (key, function that writes its files) for each archive, in order.
+        finish: function of the remaining steps; returns counts.
+        made: folders that are created, to detect existing ones of another source.
         root: folder to give as ``--data-root``, below ``--to``.
         official: the counts of the whole dataset.
     """
@@ -58,7 +58,7 @@ class Recipe:
 
     @property
     def archives(self) -> tuple[Archive, ...]:
-        """The official archives."""
+        """Return the official archives."""
         return ARCHIVES[self.name]
 
 
@@ -67,9 +67,9 @@ class Prepared:
     """What was prepared.
 
     Attributes:
-        recipe: how.
-        marker: of which archives, and what is there now.
-        already: it was complete before.
+        recipe: recipe of the dataset.
+        marker: archives and counts.
+        already: True if the dataset was complete before.
         data_root: folder to give as ``--data-root``.
         downloads: archives that were downloaded and may be removed now.
     """
@@ -123,7 +123,7 @@ RECIPES = {
 
 
 def find_recipe(dataset: str, year: str = "2014") -> Recipe:
-    """The recipe of a dataset.
+    """Return the recipe of a dataset.
 
     Raises:
         FssbenchError: there is none.
@@ -150,15 +150,15 @@ def prepare(
     """Lay a dataset out in a folder as fssbench reads it.
 
     May be killed at any moment and called again: whole archives are not unpacked twice, whole files
-    are not written twice, and a download goes on where it stopped. A second call that finds
+    are not written twice, and a download resumes. A second call that finds
     everything done changes nothing.
 
     Args:
-        recipe: of which dataset.
+        recipe: recipe of the dataset.
         to: the folder.
         given: archives that are there already, in any order, under any name.
         fetch: download the archives that are not given, into ``to/downloads``.
-        told: is told the progress.
+        told: observer of the progress.
 
     Raises:
         FssbenchError: an archive is missing, wrong, damaged or hostile; there is no room or no
@@ -248,7 +248,7 @@ def _downloaded(recipe: Recipe, to: Path) -> dict[str, Path]:
 
 
 def _recognised(recipe: Recipe, given: Sequence[Path]) -> dict[str, Path]:
-    """Which of the archives each file is, seen by what it holds, not by its name."""
+    """Identify the archive of each file by its content, not by its name."""
     found: dict[str, Path] = {}
     for path in given:
         if not path.is_file():
@@ -304,7 +304,7 @@ def _source(path: Path, archive: Archive) -> Source:
 
 
 def _check_same(before: Source | None, now: Source, to: Path) -> None:
-    """Files of two versions of an archive must not lie side by side."""
+    """Raise an error if files of two versions of an archive would be mixed."""
     if before is not None and before.sha256 != now.sha256:
         raise FssbenchError(
             f"{to}: was made of another {before.file} (sha256 {before.sha256[:12]}…, not "

@@ -28,19 +28,19 @@ class Bits:
         return self._words.pop()
 
     def below(self, bound: int) -> int:
-        """An integer in [0, bound), for bound <= 2**32."""
+        """Return an integer in [0, bound), for bound <= 2**32."""
         return ((self.word() >> 32) * bound) >> 32
 
     def integer(self, low: int, high: int) -> int:
-        """An integer in [low, high]."""
+        """Return an integer in [low, high]."""
         return low + self.below(high - low + 1)
 
     def between(self, low: float, high: float) -> float:
-        """A float64 in [low, high)."""
+        """Return a float64 in [low, high)."""
         return low + (high - low) * ((self.word() >> 11) / (1 << 53))
 
     def bytes(self, height: int, width: int) -> IntArray:
-        """An array of integers in [0, 255], int32 (height, width)."""
+        """Return an array of integers in [0, 255], int32 (height, width)."""
         count = height * width
         words = self._philox.random_raw(-(-count // 8)).astype("<u8")
         return words.view(np.uint8)[:count].reshape(height, width).astype(np.int32)

@@ -1,6 +1,6 @@
-"""Scenes: silhouettes laid out in an image, and painted so that only the outline tells the class.
+"""Scenes: silhouettes in an image, painted so that only the outline depends on the class.
 
-A scene is made in two steps, so that a label map can be had without painting it: `lay_out` places
+A scene has two steps, so that a label map needs no painting: `lay_out` places
 objects and clutter, `paint` gives each of them, and the background, a colour and texture that are
 drawn without looking at the class.
 
@@ -82,11 +82,11 @@ class Scene:
 
 
 def fragments(*, seed: int, count: int = 48) -> tuple[Template, ...]:
-    """Templates of clutter: shards and pebbles that belong to no class.
+    """Return templates of clutter: shards and pebbles of no class.
 
     Args:
-        seed: Which fragments; 0 <= seed < 2**64.
-        count: How many.
+        seed: seed of the fragments; 0 <= seed < 2**64.
+        count: number of fragments.
 
     Returns:
         `count` bool arrays (256, 256).
@@ -116,7 +116,7 @@ def lay_out(bits: Bits, templates: Sequence[Template], clutter: Sequence[Templat
     it is dropped, but never one of the first two.
 
     Args:
-        bits: Where the randomness comes from.
+        bits: source of randomness.
         templates: Templates of the classes, bool (256, 256) each; at least 4.
         clutter: Templates of the fragments.
 
@@ -150,8 +150,8 @@ def paint(bits: Bits, scene: Scene) -> NDArray[np.uint8]:
     """Colour a scene.
 
     Args:
-        bits: Where the randomness comes from; another stream than the layout's.
-        scene: What `lay_out` returned.
+        bits: source of randomness; another stream than the layout's.
+        scene: result of `lay_out`.
 
     Returns:
         uint8 (3, 160, 160), RGB.
@@ -226,7 +226,7 @@ def _place(
 
 
 def _fits(labels: NDArray[np.int16], areas: dict[int, float], layer: Layer) -> bool:
-    """Whether every object, the new one included, keeps enough visible area."""
+    """Return True if every object, the new one included, keeps enough visible area."""
     covered = layer.coverage >= 2
     if layer.label and int(np.count_nonzero(covered)) < MIN_VISIBLE * layer.area:
         return False
@@ -248,7 +248,7 @@ def _colour(bits: Bits) -> list[int]:
 
 
 def _unlike(bits: Bits, ground: Sequence[int]) -> list[int]:
-    """A colour that can be told from the background's."""
+    """Return a colour that is distinct from the background's."""
     while True:
         colour = _colour(bits)
         if sum(abs(a - b) for a, b in zip(colour, ground, strict=True)) >= _CONTRAST:
@@ -256,7 +256,7 @@ def _unlike(bits: Bits, ground: Sequence[int]) -> list[int]:
 
 
 def _light(bits: Bits) -> IntArray:
-    """A gentle gradient of brightness in 1/256, int32 (160, 160)."""
+    """Return a gentle gradient of brightness in 1/256, int32 (160, 160)."""
     ramp = np.arange(SIZE, dtype=np.int32) - SIZE // 2
     across, down = bits.integer(-40, 40), bits.integer(-40, 40)
     return 256 - bits.below(32) + (across * ramp) // SIZE + ((down * ramp) // SIZE)[:, None]

@@ -2,7 +2,7 @@
 
 Each image holds 2 to 4 objects of different classes among clutter. Colours and textures are drawn
 without looking at the class, so an object is known by its outline alone, and a matcher that ignores
-the support mask cannot tell which object is meant, unless it finds the only class that support and
+the support mask cannot identify the object, unless it finds the only class that support and
 query have in common (which the sampler ``shared-class`` rules out).
 """
 
@@ -61,10 +61,10 @@ class Shapes(Dataset):
     splits = _SPLITS
 
     def __init__(self, config: ShapesConfig | None = None, root: Path | None = None) -> None:
-        """Choose the scenes; nothing is computed until an image is asked for.
+        """Choose the scenes; each is computed when its image or mask is requested.
 
         Args:
-            config: Which scenes.
+            config: options of the scenes.
             root: Ignored: there are no files.
         """
         self.config = config or ShapesConfig()
@@ -101,7 +101,7 @@ class Shapes(Dataset):
         self._indexes[split], _ = saved_or_built(name, count, ClassIndex.from_arrays)
 
     def image(self, image_id: str) -> Tensor:
-        """The painted scene, uint8 (3, 160, 160), RGB."""
+        """Return the painted scene, uint8 (3, 160, 160), RGB."""
         where = (self.config.seed, *self._locate(image_id))
         return torch.from_numpy(paint(_bits(*where, _PAINT), _scene(*where)))
 
@@ -112,14 +112,14 @@ class Shapes(Dataset):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Where a class is visible: uint8 (160, 160) of 0 and 1."""
+        """Return the visible mask of a class: uint8 (160, 160) of 0 and 1."""
         if not 0 <= class_id < len(self.classes):
             raise FssbenchError(f"shapes has no class {class_id}; it has classes 0 to 19")
         labels = _labels(self.config.seed, *self._locate(image_id))
         return torch.from_numpy((labels == class_id + 1).astype(np.uint8))
 
     def fingerprint(self, split: str = "val") -> str:
-        """SHA-256 of what decides the masks: generator version, seed, number of images, split."""
+        """Return the sha256 of the inputs of the masks: generator version, seed, images, split."""
         self.check_split(split)
         images = self.config.images_per_split
         text = f"shapes generator={GENERATOR} seed={self.config.seed} images={images} split={split}"
@@ -144,7 +144,7 @@ def _bits(seed: int, split: str, index: int, stream: int) -> Bits:
 
 @cache
 def _templates() -> tuple[tuple[Template, ...], tuple[Template, ...]]:
-    """Templates of the classes and of the clutter."""
+    """Return templates of the classes and of the clutter."""
     return tuple(silhouette(name) for name in SILHOUETTES), fragments(seed=0)
 
 

@@ -23,7 +23,7 @@ _X, _Y = _AXIS[None, :], _AXIS[:, None]
 
 @cache
 def silhouette(name: str) -> Template:
-    """The template of one `shapes` class.
+    """Return the template of one `shapes` class.
 
     Args:
         name: A key of `SILHOUETTES`.
@@ -79,7 +79,7 @@ def _disc(cx: float, cy: float, r: float) -> Template:
 def _bar(
     cx: float, cy: float, half_length: float, half_width: float, ux: float, uy: float
 ) -> Template:
-    """A rectangle whose long axis points along the unit vector (ux, uy)."""
+    """Return a rectangle whose long axis points along the unit vector (ux, uy)."""
     dx, dy = _X - cx, _Y - cy
     along, across = dx * ux + dy * uy, dy * ux - dx * uy
     return (along * along < half_length * half_length) & (across * across < half_width * half_width)

@@ -13,10 +13,10 @@ _SWING = 64  # how far apart the two colours of a texture may be, per channel
 
 
 def textured(bits: Bits, height: int, width: int, colour: Sequence[int]) -> IntArray:
-    """A random texture around a colour.
+    """Return a random texture around a colour.
 
     Args:
-        bits: Where the randomness comes from.
+        bits: source of randomness.
         height: In pixels.
         width: In pixels.
         colour: Three integers in [0, 255].
