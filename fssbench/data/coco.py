@@ -36,9 +36,9 @@ class CocoConfig:
 class Coco(Dataset):
     """COCO instances as class masks; fold i has the classes i, i + 4, …, i + 76 (HSNet, PFENet).
 
-    The mask of a class is the union of its instances. Overlapping classes have the common pixels each.
-    A crowd region of the class is 255 where no instance is; crowds of other classes stay 0, because
-    they are known to be something else.
+    The mask of a class is the union of its instances; classes that overlap share pixels. A crowd
+    region of the class is 255 where no instance is; crowds of other classes are 0, because they are
+    known to be something else.
 
     Layouts below the root:
 

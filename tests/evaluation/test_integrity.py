@@ -1,0 +1,181 @@
+"""Runs are not continued or reused when their code or their images have changed."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+
+import attrs
+import methods_for_tests
+import numpy as np
+import pytest
+from PIL import Image
+
+from fssbench import Evaluation, FssbenchError, registry
+from fssbench.data import image_digest
+from fssbench.data.image_digest import images_digest
+from fssbench.evaluation.evaluate import evaluate
+
+METHOD = """
+import fssbench, helper_of_edited
+from fssbench.errors import FssbenchError
+
+def fssbench_matchers():
+    return [fssbench.MatcherSpec(name="edited", summary="tests", factory="edited:Edited")]
+
+class Edited(fssbench.Matcher):
+    calls = 0
+
+    def request(self):
+        return fssbench.FeatureRequest(layers=("cells4",), size=64)
+
+    def embed_support(self, support):
+        return None
+
+    def segment(self, query, support):
+        Edited.calls += 1
+        if Edited.calls > {stop}:
+            raise FssbenchError("stopped")
+        return query["cells4"].mean(1) * 0 + {sign} * helper_of_edited.ONE
+"""
+HELPER = "ONE = {one}\n"
+ENCODER = """
+import methods_for_tests as base
+import fssbench
+
+def fssbench_backbones():
+    return [fssbench.BackboneSpec(name="edited-pixels", summary="tests", factory="encoder:Edited")]
+
+class Edited(base.Pixels):
+    def forward(self, images, layers):
+        return {{name: maps * {factor} for name, maps in super().forward(images, layers).items()}}
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write plugin files, and load them anew, as another process would."""
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ("edited", "helper_of_edited", "encoder")
+
+    def forget():
+        for name in names:
+            sys.modules.pop(name, None)
+
+    def write(*, sign=1, stop=10_000, one=1.0, factor=1.0):
+        forget()
+        (tmp_path / "edited.py").write_text(METHOD.format(sign=sign, stop=stop))
+        (tmp_path / "helper_of_edited.py").write_text(HELPER.format(one=one))
+        (tmp_path / "encoder.py").write_text(ENCODER.format(factor=factor))
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        registry.use_plugins(
+            [str(tmp_path / "edited.py"), str(tmp_path / "encoder.py"), methods_for_tests.__file__]
+        )
+
+    yield write
+    forget()
+    registry.use_plugins([methods_for_tests.__file__])
+
+
+def score(job):
+    (outcome,) = evaluate(job)
+    return outcome.record.scores["miou"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({"sign": -1}, "code of edited"), ({"one": -1.0}, "code of helper_of_edited")],
+)
+def test_a_finished_run_of_other_code_is_refused(job, write, changed, named):
+    job = attrs.evolve(job, matcher="edited")
+    write()
+    first = score(job)
+    assert score(job) == first  # the same code: the record is read
+    write(**changed)
+    with pytest.raises(FssbenchError, match=f"differs in {named}.*start anew with --fresh"):
+        evaluate(job)
+    assert score(attrs.evolve(job, fresh=True)) == 0.0 < first
+
+
+def test_a_run_is_not_resumed_with_other_code(job, write):
+    job = attrs.evolve(job, matcher="edited")
+    write(stop=30)  # within the second chunk
+    with pytest.raises(FssbenchError, match="stopped"):
+        evaluate(job)
+    write(sign=-1)
+    with pytest.raises(FssbenchError, match="differs in code of edited"):
+        evaluate(job)
+    assert score(attrs.evolve(job, fresh=True)) == 0.0
+
+
+def test_features_on_disk_of_an_edited_encoder_are_not_used(job, write, tmp_path):
+    job = attrs.evolve(job, backbone="edited-pixels", cache_dir=tmp_path / "cache")
+    write(factor=1.0)
+    before = score(job)
+    write(factor=0.3)
+    cached = score(attrs.evolve(job, out=tmp_path / "other"))
+    alone = score(attrs.evolve(job, out=tmp_path / "alone", cache_dir=None))
+    assert cached == alone != before
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two datasets of the same names and masks: clear images, and noise."""
+    for root in ("clear", "noise"):
+        for name, colour in (("mug", (250, 20, 20)), ("key", (20, 20, 250))):
+            (tmp_path / root / name).mkdir(parents=True)
+            for number in range(6):
+                generator = np.random.default_rng(number)
+                mask = np.zeros((96, 96), np.uint8)
+                y, x = generator.integers(0, 60, 2)
+                mask[y : y + 36, x : x + 36] = 255
+                image = generator.integers(0, 100, (96, 96, 3), dtype=np.uint8)
+                image[mask > 0] = colour
+                if root == "noise":
+                    image = generator.integers(0, 255, (96, 96, 3), dtype=np.uint8)
+                Image.fromarray(image).save(tmp_path / root / name / f"{number}.jpg")
+                Image.fromarray(mask).save(tmp_path / root / name / f"{number}.png")
+    return tmp_path / "clear", tmp_path / "noise"
+
+
+def test_other_images_of_the_same_names_are_refused(folders, tmp_path):
+    clear, noise = folders
+    job = Evaluation(
+        protocol="folder/v1", data_root=clear, out=tmp_path / "runs", backbone="filterbank"
+    )
+    first = score(job)
+    with pytest.raises(FssbenchError, match="differs in images .*--fresh"):
+        evaluate(attrs.evolve(job, data_root=noise))
+    alone = score(attrs.evolve(job, data_root=noise, out=tmp_path / "alone"))
+    assert alone != first
+    # Replaced in place, too.
+    shutil.copytree(noise, clear, dirs_exist_ok=True)
+    with pytest.raises(FssbenchError, match="differs in images"):
+        evaluate(job)
+    assert score(attrs.evolve(job, fresh=True)) == alone
+
+
+def test_an_unchanged_file_is_hashed_once(folders, monkeypatch):
+    from fssbench import build
+
+    clear, noise = folders
+    read = []
+    original = image_digest.sha256
+    monkeypatch.setattr(image_digest, "sha256", lambda path: read.append(path) or original(path))
+    monkeypatch.setattr(image_digest, "SETTLED_SECONDS", 0.0)
+    time.sleep(0.05)
+    dataset = build.dataset("folder", clear)
+    ids = dataset.image_ids("test")
+    digest = images_digest(dataset, ids)
+    assert len(read) == len(ids) == 12
+    assert images_digest(build.dataset("folder", clear), reversed(ids)) == digest
+    assert len(read) == 12
+    time.sleep(0.05)
+    shutil.copyfile(noise / "mug" / "0.jpg", clear / "mug" / "0.jpg")
+    assert images_digest(build.dataset("folder", clear), ids) != digest
+    assert len(read) == 13
+    assert images_digest(build.dataset("shapes"), ["val-000001"]) != images_digest(
+        build.dataset("shapes"), ["val-000002"]
+    )
+    assert len(read) == 13
