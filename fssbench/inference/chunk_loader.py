@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
 import attrs
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from fssbench.data.dataset import IGNORE, Dataset
 from fssbench.data.geometry import Geometry
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError, lacks_memory
-
-T = TypeVar("T")
+from fssbench.runtime.loading import load_ahead
 
 MASK_BYTES = 64 << 20
 """Bytes of support masks that each loader process caches."""
@@ -88,8 +84,8 @@ def target_of(
     return target if score_size == "original" else geometry.mask(target)
 
 
-class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
-    """A torch dataset that is indexed by tasks, so that tasks can be created lazily."""
+class _ChunkLoader:
+    """The loading of a chunk, with a cache of support masks in each process."""
 
     def __init__(
         self,
@@ -104,19 +100,16 @@ class _Chunks(TorchDataset["ChunkData | FssbenchError"]):
         self.void = void
         self._masks: dict[tuple[str, int], Tensor] = {}
 
-    def __getitem__(self, task: ChunkTask) -> ChunkData | FssbenchError:
+    def __call__(self, task: ChunkTask) -> ChunkData:
         try:
             return self._load(task)
-        except FssbenchError as error:
-            # A raised error would reach the user as a worker's traceback.
-            return error
         except (MemoryError, RuntimeError) as error:
             if not lacks_memory(error):
                 raise
-            return FssbenchError(
+            raise FssbenchError(
                 f"out of memory while loading episode {task.episodes[0].index} and the following "
                 "ones; run the same command again with fewer --workers to resume"
-            )
+            ) from error
 
     def _load(self, task: ChunkTask) -> ChunkData:
         geometry, dataset = self.geometry, self.dataset
@@ -169,35 +162,10 @@ def load_chunks(
     Raises:
         FssbenchError: an image or mask cannot be read, or a loader process died.
     """
-    loader = DataLoader(
-        _Chunks(dataset, geometry, score_size, void),
-        batch_size=None,
-        sampler=tasks,
-        num_workers=workers,
-        pin_memory=pin,
+    yield from load_ahead(
+        _ChunkLoader(dataset, geometry, score_size, void),
+        tasks,
+        workers=workers,
+        pin=pin,
+        advice="run the same command again to resume",
     )
-    yield from raise_errors(loader, advice="run the same command again to resume")
-
-
-def raise_errors(loader: Iterable[T | FssbenchError], *, advice: str) -> Iterator[T]:
-    """Yield the items of a loader whose processes return errors as values, and raise the errors.
-
-    Args:
-        loader: torch ``DataLoader`` of such items.
-        advice: instruction for the user in case a loader process dies.
-
-    Raises:
-        FssbenchError: a loader process returned an error, or died.
-    """
-    try:
-        for data in loader:
-            if isinstance(data, FssbenchError):
-                raise data
-            yield data
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        reason = str(error).splitlines()[0]
-        raise FssbenchError(
-            f"a loader process died ({reason}); {advice}, with fewer --workers if memory is short"
-        ) from error

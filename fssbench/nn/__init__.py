@@ -2,7 +2,7 @@
 
 from fssbench.nn.conv4d import CenterPivotConv4d
 from fssbench.nn.correlation import correlation, cosine_map
-from fssbench.nn.nested import separate, tensors, together
+from fssbench.nn.nested import map_tensors, separate, tensors, together
 from fssbench.nn.pooling import masked_average, masks_at
 from fssbench.nn.resize import resize
 from fssbench.nn.selective_scan import scan_in_use, selective_scan
@@ -11,6 +11,7 @@ __all__ = [
     "CenterPivotConv4d",
     "correlation",
     "cosine_map",
+    "map_tensors",
     "masked_average",
     "masks_at",
     "resize",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -65,17 +66,34 @@ def separate(value: Any, count: int) -> list[Any]:
     Returns:
         N values of the same structure, their tensors (1, …) and views of the given ones.
     """
-    return [value] if count == 1 else [_element(value, n) for n in range(count)]
+    if count == 1:
+        return [value]
+    return [map_tensors(value, functools.partial(_element, n)) for n in range(count)]
 
 
-def _element(value: Any, n: int) -> Any:
-    if isinstance(value, Tensor):
-        return value[n : n + 1]
-    if attrs.has(type(value)):
-        names = [field.name for field in attrs.fields(type(value))]
-        return type(value)(**{name: _element(getattr(value, name), n) for name in names})
-    if isinstance(value, Mapping):
-        return {key: _element(part, n) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_element(part, n) for part in value)
-    return value
+def _element(n: int, tensor: Tensor) -> Tensor:
+    return tensor[n : n + 1]
+
+
+def map_tensors(value: Any, function: Callable[[Any], Any], *, kind: type = Tensor) -> Any:
+    """Return nested attrs classes, mappings, lists and tuples with each tensor replaced.
+
+    Args:
+        value: structure with tensors.
+        function: function from a tensor to its replacement.
+        kind: type of the values to replace, if they are no tensors.
+    """
+
+    def mapped(part: Any) -> Any:
+        if isinstance(part, kind):
+            return function(part)
+        if attrs.has(type(part)):
+            names = [field.name for field in attrs.fields(type(part))]
+            return attrs.evolve(part, **{name: mapped(getattr(part, name)) for name in names})
+        if isinstance(part, Mapping):
+            return {key: mapped(each) for key, each in part.items()}
+        if isinstance(part, list | tuple):
+            return type(part)(mapped(each) for each in part)
+        return part
+
+    return mapped(value)

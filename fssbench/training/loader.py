@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import attrs
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from fssbench.data.dataset import IGNORE, Dataset
 from fssbench.episodes.draw import Draw
 from fssbench.episodes.episode import Episode
-from fssbench.errors import FssbenchError
-from fssbench.inference.chunk_loader import raise_errors
+from fssbench.runtime.loading import load_ahead
 from fssbench.training.augment import Augmentation
 from fssbench.training.samples import Sample
 from fssbench.training.stage import Feed
@@ -154,24 +152,6 @@ class Portion:
     samples: Sequence[Sample]
 
 
-class _Portions(TorchDataset["LoadedBatch | FssbenchError"]):
-    def __init__(self, loader: BatchLoader, epoch: int, portions: Sequence[Portion]) -> None:
-        self.loader = loader
-        self.epoch = epoch
-        self.portions = portions
-
-    def __len__(self) -> int:
-        return len(self.portions)
-
-    def __getitem__(self, position: int) -> LoadedBatch | FssbenchError:
-        portion = self.portions[position]
-        try:
-            return self.loader.load(self.epoch, portion.first, portion.samples)
-        except FssbenchError as error:
-            # A raised error would reach the user as a worker's traceback.
-            return error
-
-
 def load_batches(
     loader: BatchLoader, epoch: int, portions: Sequence[Portion], *, workers: int, pin: bool
 ) -> Iterator[LoadedBatch]:
@@ -187,13 +167,17 @@ def load_batches(
     Raises:
         FssbenchError: an image or mask cannot be read, or a loader process died.
     """
-    source = DataLoader(
-        _Portions(loader, epoch, portions),
-        batch_size=None,
-        num_workers=min(workers, len(portions)),
-        pin_memory=pin,
+    yield from load_ahead(
+        functools.partial(_load, loader, epoch),
+        portions,
+        workers=min(workers, len(portions)),
+        pin=pin,
+        advice="continue with --resume",
     )
-    yield from raise_errors(source, advice="continue with --resume")
+
+
+def _load(loader: BatchLoader, epoch: int, portion: Portion) -> LoadedBatch:
+    return loader.load(epoch, portion.first, portion.samples)
 
 
 def portions_of(
