@@ -14,7 +14,7 @@ import torch
 
 from fssbench.backbones import fssbench_backbones
 from fssbench.backbones.backbone import Backbone
-from fssbench.backbones.describe import describe
+from fssbench.build import describe
 from fssbench.errors import FssbenchError
 from fssbench.registry import load
 

@@ -11,7 +11,7 @@ import torch
 
 import fssbench
 from fssbench import FssbenchError, registry
-from fssbench.backbones.describe import describe, parameters
+from fssbench.build import describe, parameters
 from fssbench.specs import BackboneSpec
 
 GOLDEN = Path(__file__).parent / "sam_encoder.npz"

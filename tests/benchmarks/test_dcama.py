@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fssbench
-from fssbench.backbones.describe import describe
+from fssbench.build import describe
 from fssbench.registry import registry
 from fssbench.specs import BackboneSpec
 from fssbench_dcama.prepared import Query, Support

@@ -9,7 +9,7 @@ import torch
 
 import fssbench
 from fssbench import BackboneInfo, BackboneSpec, EpisodeBatch, FssbenchError, LayerInfo
-from fssbench.backbones.describe import parameters
+from fssbench.build import parameters
 from fssbench.registry import registry
 from fssbench_fsdino.losses import bce_loss, dice_loss
 from fssbench_uinofss import model as module
