@@ -122,5 +122,5 @@ def test_too_few_images_and_a_query_without_a_class(hdmnet, tmp_path, make_pasca
     with pytest.raises(FssbenchError, match="12 images of 0; 12-shot needs 13"):
         build_manifest(hdmnet, make_pascal(IMAGES), fold=0, shots=12, lists=tmp_path)
     empty = make_pascal({**IMAGES, "2008_000000": {7: 100}})
-    with pytest.raises(FssbenchError, match="image 2008_000000, which holds no class of the fold"):
+    with pytest.raises(FssbenchError, match="image 2008_000000, which has no class of the fold"):
         build_manifest(hdmnet, empty, fold=0, shots=1, lists=tmp_path)

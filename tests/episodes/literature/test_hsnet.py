@@ -275,7 +275,7 @@ def test_a_coco_list_without_a_class(tmp_path, make_coco):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("bus\nbüs\n", "line 2: 'büs' is no test class there"), ("bus\n\nbus\n", "line 3: lists bus")],
+    [("bus\nbüs\n", "line 2: 'büs' is no test class"), ("bus\n\nbus\n", "line 3: lists bus")],
 )
 def test_wrong_classes_of_fss(tmp_path, make_fss, text, message):
     write_fss(tmp_path, text)
@@ -290,7 +290,7 @@ def test_a_drawn_order_needs_a_number_of_episodes(tmp_path, make_coco):
     paths = [f"val2014/COCO_val2014_{i}.jpg" for i in ids]
     write_coco(tmp_path, dict.fromkeys(range(0, 80, 4), paths))
     endless = attrs.evolve(protocol("coco20i/hsnet-1k"), episodes=None)
-    with pytest.raises(FssbenchError, match="hsnet-class-uniform has no end"):
+    with pytest.raises(FssbenchError, match="hsnet-class-uniform needs a protocol"):
         build_manifest(endless, make_coco(ids), fold=0, shots=1, lists=tmp_path)
 
 
@@ -366,8 +366,8 @@ def test_wrong_lists_end_with_one_line(small_fss, capsys, monkeypatch):
     for verb in (["episodes", "build"], ["evaluate", "--backbone", "filterbank"]):
         assert _run([*verb, *data]) == 2
         told = capsys.readouterr().err.strip().splitlines()
-        assert "say where they are with --lists FOLDER" in told[-1]
+        assert "give their folder: --lists FOLDER" in told[-1]
         assert _run([*verb, *data, "--lists", "nowhere"]) == 2
         assert "--lists nowhere: no such folder" in capsys.readouterr().err
         assert _run([*verb, "--lists", "splits"]) == 2
-        assert "leave --lists away" in capsys.readouterr().err
+        assert "leave out --lists" in capsys.readouterr().err

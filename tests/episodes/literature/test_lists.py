@@ -92,7 +92,7 @@ def test_lines_keep_their_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"\n \n", "lists nothing"), (b"\xff\xfe\x00", "is no text")]
+    ("content", "message"), [(b"\n \n", "lists nothing"), (b"\xff\xfe\x00", "not a text file")]
 )
 def test_lists_without_lines(tmp_path, content, message):
     (tmp_path / "list.txt").write_bytes(content)
@@ -132,5 +132,5 @@ def test_a_protocol_of_the_literature_asks_for_its_lists(name, tmp_path, make_pa
 
 def test_a_house_protocol_refuses_lists(make_pascal):
     protocol = registry.registry().get(ProtocolSpec, "pascal5i/v1-1k")
-    with pytest.raises(FssbenchError, match="makes its lists of the dataset; leave --lists away"):
+    with pytest.raises(FssbenchError, match="lists the images of the dataset; leave out --lists"):
         build_manifest(protocol, make_pascal([]), fold=0, shots=1, lists=Path("lists"))
