@@ -52,9 +52,9 @@ def fssbench_protocols() -> list[ProtocolSpec]:
     Never change one: register the changed one under a new name. The protocols of the literature
     replay published numbers from authors' list files; new protocols draw from the dataset.
     """
-    rare = {"note": "; for subsets: drops rare classes", "rare": "drop"}
+    rare: dict[str, Any] = {"note": "; for subsets: drops rare classes", "rare": "drop"}
     # The images of `shapes` have 160 pixels a side, so its objects are small.
-    shapes = {"min_pixels": 400}
+    shapes: dict[str, Any] = {"min_pixels": 400}
     control = {**shapes, "draw_key": "shapes/v1-1k"}
     wrong_mask = "; a control: supports show another class's mask"
     shared_class = "; a control: supports hold a second class of the query"

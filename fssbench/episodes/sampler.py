@@ -120,8 +120,8 @@ def shared_class(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) ->
     made = []
     reduced = attrs.evolve(pool, lists=lists)
     for episode in class_balanced(reduced, episodes=episodes, shots=shots, draw=draw):
-        groups = [g for other, g in both[episode.class_id].items() if other in held[episode.query]]
-        support = draw.distinct(groups[draw.below(len(groups))], shots, but=episode.query)
+        fit = [g for other, g in both[episode.class_id].items() if other in held[episode.query]]
+        support = draw.distinct(fit[draw.below(len(fit))], shots, but=episode.query)
         made.append(attrs.evolve(episode, support=tuple(support)))
     return made
 

@@ -26,13 +26,12 @@ from fssbench.backbones.timm_models import (
 )
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-RESNET50 = {"name": "resnet50", "tag": "resnet50.tv_in1k", "image_size": 384}
-VGG16 = {"name": "vgg16", "tag": "vgg16.tv_in1k", "image_size": 384}
-DINOV2_S = {"name": "dinov2-s", "tag": "vit_small_patch14_dinov2.lvd142m", "image_size": 518}
+RESNET50 = {"name": "resnet50", "tag": "resnet50.tv_in1k"}
+VGG16 = {"name": "vgg16", "tag": "vgg16.tv_in1k"}
+DINOV2_S = {"name": "dinov2-s", "tag": "vit_small_patch14_dinov2.lvd142m"}
 SWIN_B = {
     "name": "swin-b",
     "tag": "swin_base_patch4_window12_384.ms_in22k_ft_in1k",
-    "image_size": 384,
 }
 
 

@@ -123,7 +123,7 @@ def test_the_authors_swin_file(tmp_path: Path) -> None:
 
 
 def test_the_authors_dinov2_file(tmp_path: Path) -> None:
-    options = {"name": "dinov2-s", "tag": "vit_small_patch14_dinov2.lvd142m", "image_size": 518}
+    options = {"name": "dinov2-s", "tag": "vit_small_patch14_dinov2.lvd142m"}
     random = timm_models.dinov2(weights="random", **options)
     theirs = dict(random.model.state_dict()) | {"mask_token": torch.zeros(1, 384)}
     torch.save(theirs, tmp_path / "dinov2.pth")
@@ -241,7 +241,7 @@ def test_shipped_weights(
     assert torch.equal(backbone.mean, torch.full((3, 1, 1), 0.5))
 
 
-RESNET18 = {"name": "resnet18", "tag": "resnet18.tv_in1k", "image_size": 224}
+RESNET18 = {"name": "resnet18", "tag": "resnet18.tv_in1k"}
 
 
 @pytest.fixture

@@ -163,7 +163,9 @@ def _value(manifest: Manifest, field: str) -> Any:
 
 
 def _json(episode: Episode | None) -> dict[str, Any] | None:
-    return episode and attrs.asdict(episode, filter=lambda field, _: field.name != "index")
+    if episode is None:
+        return None
+    return attrs.asdict(episode, filter=lambda field, _: field.name != "index")
 
 
 def _shares(a: Manifest, b: Manifest) -> tuple[ShareDifference, ...]:
