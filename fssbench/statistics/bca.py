@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy
 from scipy.special import ndtr, ndtri
 
@@ -27,6 +29,21 @@ def bca_interval(
     shifted = bias + (bias + tails) / (1 - acceleration * (bias + tails))
     low, high = numpy.quantile(replicates, ndtr(shifted))
     return float(low), float(high)
+
+
+def mean_over_folds(
+    replicates: Sequence[Floats], left_out: Sequence[Floats]
+) -> tuple[Floats, Floats]:
+    """Return replicates and influences of the mean of a statistic over folds.
+
+    Args:
+        replicates: (R,) replicates of each fold.
+        left_out: leave-one-out values of each fold.
+    """
+    folds = len(replicates)
+    mean: Floats = numpy.add.reduce(replicates) / folds
+    # The influence of a unit on the mean is 1 / folds of that on its own fold.
+    return mean, numpy.concatenate([(each.mean() - each) / folds for each in left_out])
 
 
 def bca_p_value(replicates: Floats, point: float, influence: Floats) -> float:

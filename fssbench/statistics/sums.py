@@ -32,27 +32,17 @@ class Sums:
     @classmethod
     def by_query(cls, table: pandas.DataFrame) -> Sums:
         """Return the sums of each query image's rows; query images by ascending id."""
-        rows = pandas.DataFrame(
-            {
-                "query": table["query"],
-                "class_id": table["class_id"],
-                "inter": table["intersection_fg"],
-                "union": table["union_fg"],
-                "asked": 1,
-                "back_inter": table["intersection_bg"],
-                "back_union": table["union_bg"],
-                "iou": (table["intersection_fg"] / table["union_fg"]).fillna(1.0),
-            }
-        )
-        wide = rows.groupby(["query", "class_id"])[["inter", "union", "asked"]].sum()
-        wide = wide.unstack(fill_value=0)
-        rest = rows.groupby("query")[["back_inter", "back_union", "iou", "asked"]].sum()
+        ious = (table["intersection_fg"] / table["union_fg"]).fillna(1.0)
+        rows = table.assign(asked=1, iou=ious)
+        by_class = rows.groupby(["query", "class_id"])[["intersection_fg", "union_fg", "asked"]]
+        wide = by_class.sum().unstack(fill_value=0).astype(numpy.float64)
+        rest = rows.groupby("query")[["intersection_bg", "union_bg", "iou", "asked"]].sum()
         return cls(
-            inter=wide["inter"].to_numpy(dtype=numpy.float64),
-            union=wide["union"].to_numpy(dtype=numpy.float64),
-            asked=wide["asked"].to_numpy(dtype=numpy.float64),
-            back=rest[["back_inter", "back_union"]].to_numpy(dtype=numpy.float64),
-            ious=rest[["iou", "asked"]].to_numpy(dtype=numpy.float64),
+            inter=wide["intersection_fg"].to_numpy(),
+            union=wide["union_fg"].to_numpy(),
+            asked=wide["asked"].to_numpy(),
+            back=rest[["intersection_bg", "union_bg"]].to_numpy(dtype=numpy.float64),
+            ious=rest[["iou", "asked"]].to_numpy(),
         )
 
     def total(self) -> Sums:
