@@ -67,13 +67,13 @@ def _numpy(path: Path) -> dict[str, Tensor]:
         _check(path, sum(member.file_size for member in archive.infolist()))
         for member in archive.infolist():
             with archive.open(member) as file:
-                if _claimed(file) > member.file_size - file.tell():
+                if _declared(file) > member.file_size - file.tell():
                     raise ValueError(f"{member.filename[:40]!a} is shorter than its header says")
     with np.load(path, allow_pickle=False) as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
-def _claimed(file: Any) -> int:
+def _declared(file: Any) -> int:
     """Return the array size in bytes from a NumPy header; NumPy would allocate all of it."""
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     version = npy.read_magic(file)

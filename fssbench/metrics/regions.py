@@ -27,7 +27,7 @@ class Regions:
 
         ROM = tanh( |G_O| |P_O| / (|G| |P|) · sum over G_O of (related predicted regions - 1) ),
 
-    and RUM is the same with the parts of target and prediction exchanged. Both lie in [0, 1); both
+    and RUM is the same with the parts of target and prediction exchanged. Both are in [0, 1); both
     are 0 where there is no target region or no predicted one. An episode's values are averaged over
     all episodes.
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy
 from scipy.special import ndtr, ndtri
@@ -32,18 +33,19 @@ def bca_interval(
 
 
 def mean_over_folds(
-    replicates: Sequence[Floats], left_out: Sequence[Floats]
+    key: Any, replicates: Sequence[Mapping[Any, Floats]], left_out: Sequence[Mapping[Any, Floats]]
 ) -> tuple[Floats, Floats]:
     """Return replicates and influences of the mean of a statistic over folds.
 
     Args:
-        replicates: (R,) replicates of each fold.
-        left_out: leave-one-out values of each fold.
+        key: key of the statistic.
+        replicates: (R,) replicates of the statistics of each fold.
+        left_out: leave-one-out values of the statistics of each fold.
     """
     folds = len(replicates)
-    mean: Floats = numpy.add.reduce(replicates) / folds
+    mean: Floats = numpy.add.reduce([each[key] for each in replicates]) / folds
     # The influence of a unit on the mean is 1 / folds of that on its own fold.
-    return mean, numpy.concatenate([(each.mean() - each) / folds for each in left_out])
+    return mean, numpy.concatenate([(x[key].mean() - x[key]) / folds for x in left_out])
 
 
 def bca_p_value(replicates: Floats, point: float, influence: Floats) -> float:

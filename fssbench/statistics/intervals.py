@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy
 import pandas
@@ -48,9 +49,7 @@ def score_intervals(
     intervals = {}
     for name in points[0]:
         point = sum(float(scores[name]) for scores in points) / len(points)
-        mean, influence = mean_over_folds(
-            [scores[name] for scores in replicates], [scores[name] for scores in left_out]
-        )
+        mean, influence = mean_over_folds(name, replicates, left_out)
         intervals[name] = bca_interval(mean, point, influence, level)
     return intervals
 
@@ -61,10 +60,9 @@ def multiplicities(
     """Yield multiplicities of images in replicates, in blocks of up to (BLOCK, images)."""
     for start in range(0, resamples, BLOCK):
         count = min(BLOCK, resamples - start)
-        drawn = generator.multinomial(images, numpy.full(images, 1 / images), count)
-        yield drawn.astype(numpy.float64)
+        yield generator.multinomial(images, numpy.full(images, 1 / images), count).astype(float)
 
 
-def joined(blocks: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
-    """Concatenate the scores of blocks of replicates."""
+def joined(blocks: Sequence[Mapping[Any, Floats]]) -> dict[Any, Floats]:
+    """Concatenate the values of blocks of replicates."""
     return {name: numpy.concatenate([block[name] for block in blocks]) for name in blocks[0]}

@@ -44,9 +44,8 @@ def resampled_intervals(
     point = summarise(rows)
     if queries == 1:
         return {name: (float(value), float(value)) for name, value in point.items()}
-    generator = numpy.random.default_rng(seed)
     replicates = []
-    for block in multiplicities(queries, generator, resamples):
+    for block in multiplicities(queries, numpy.random.default_rng(seed), resamples):
         for times in block.astype(int):
             drawn = numpy.repeat(numpy.arange(len(rows)), times[codes])
             replicates.append(summarise(rows.iloc[drawn]))

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[numpy.float64]
 
+SCORES = ("miou", "fb_iou", "episode_miou")
+"""Names of the scores, in order."""
+
 
 @attrs.frozen(kw_only=True)
 class Sums:
@@ -67,15 +70,13 @@ class Sums:
 
     def scores(self) -> dict[str, Floats]:
         """Return the scores of `fssbench.metrics.iou.IoU`, in percent."""
-        present = self.asked > 0  # a class without episodes in a replicate is left out of its mean
-        classes = _ratio(self.inter, self.union).sum(-1) / numpy.maximum(present.sum(-1), 1)
+        # A class without episodes in a replicate is left out of the mean.
+        classes = _ratio(self.inter, self.union).sum(-1) / (self.asked > 0).sum(-1).clip(1)
         foreground = _ratio(self.inter.sum(-1), self.union.sum(-1))
         background = _ratio(self.back[..., 0], self.back[..., 1])
-        return {
-            "miou": 100.0 * classes,
-            "fb_iou": 50.0 * (foreground + background),
-            "episode_miou": 100.0 * _ratio(self.ious[..., 0], self.ious[..., 1]),
-        }
+        episodes = _ratio(self.ious[..., 0], self.ious[..., 1])
+        values = (100.0 * classes, 50.0 * (foreground + background), 100.0 * episodes)
+        return dict(zip(SCORES, values, strict=True))
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -27,7 +27,7 @@ from fssbench.episodes.sampler import Pool
 from fssbench.errors import FssbenchError
 
 FOLDERS = {"pascal5i": "pascal", "coco20i": "coco"}
-"""The authors' folder of each dataset, by its name."""
+"""The authors' folder of a dataset, by its name; others are named like the dataset."""
 
 
 def read_lists(folder: Path, dataset: Dataset, fold: int) -> Listed:
@@ -45,8 +45,9 @@ def read_lists(folder: Path, dataset: Dataset, fold: int) -> Listed:
     Raises:
         FssbenchError: a file is missing or malformed, or a class of the fold has no image.
     """
+    parent = f"{FOLDERS.get(dataset.name, dataset.name)}/fss_list/val"
     images, classes = (
-        find_list(folder, "lists", f"{FOLDERS[dataset.name]}/fss_list/val/{stem}_{fold}.txt")
+        find_list(folder, "lists", f"{parent}/{stem}_{fold}.txt")
         for stem in ("data_list", "sub_class_file_list")
     )
     queries: list[tuple[int | None, str]] = []
