@@ -1,4 +1,4 @@
-"""Weights: the hub, files of every kind, random ones, and everything that goes wrong."""
+"""Weights from the hub, from files and at random, and their errors."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_the_authors_dinov2_file(tmp_path: Path) -> None:
 
 
 class Harmful:
-    """Would create a file if it were unpickled."""
+    """An object whose unpickling would create a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""The selective scan against the recurrence, step by step in float64."""
+"""The selective scan, compared with the recurrence step by step in float64."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.nn import functional
 
 from fssbench.nn import scan_in_use, selective_scan, torch_scan
 
-# Not by attribute: the package has a function of that name.
+# Imported by name, since the package has a function of the same name.
 module = importlib.import_module("fssbench.nn.selective_scan")
 GRADIENTS = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 
 
 def recurrence(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=False):
-    """What the formula says, one step after the other."""
+    """Compute the recurrence by its formula, step by step."""
     channels = u.shape[1]
     if delta_bias is not None:
         delta = delta + delta_bias[:, None]
@@ -209,7 +209,7 @@ def test_says_which_scan_is_in_use(monkeypatch):
 
 
 def test_the_kernel_gets_what_it_wants():
-    """One type for what changes over time, float32 for what does not; no GPU needed for that."""
+    """Time-dependent arguments have one type, the others are float32."""
     seen = {}
 
     def kernel(u, delta, A, B, C, D, *, delta_bias, delta_softplus):

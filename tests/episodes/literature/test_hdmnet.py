@@ -1,4 +1,4 @@
-"""HDMNet's lists and the law of its episodes."""
+"""HDMNet's lists and the distribution of its episodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fssbench.episodes.protocol import build_manifest
 from fssbench.errors import FssbenchError
 from fssbench.specs import ProtocolSpec
 
-# Image n holds class n % 5, and every third the next class too, a few pixels of it only.
+# Image n has class n % 5, and every third image also a few pixels of the next class.
 IMAGES = {
     f"2008_{n:06d}": {n % 5: 5000} | ({(n + 1) % 5: 3} if n % 3 == 0 else {}) for n in range(60)
 }
