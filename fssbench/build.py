@@ -1,13 +1,14 @@
-"""Names to objects: how the command line and people's own scripts get their parts."""
+"""Datasets, backbones, matchers and metrics by registered name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from fssbench import registry
 from fssbench.backbones.backbone import Backbone, BackboneInfo
-from fssbench.backbones.describe import describe
 from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
 from fssbench.matchers.matcher import Matcher
@@ -19,15 +20,15 @@ T = TypeVar("T")
 
 
 def dataset(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
-    """A dataset.
+    """Return a dataset.
 
     Args:
-        name: e.g. ``pascal5i``.
-        root: the folder that its files lie in; ``shapes`` needs none.
-        options: the dataset's own, see ``fssbench show dataset NAME``.
+        name: registered name, e.g. ``pascal5i``.
+        root: folder of its files; ``shapes`` needs none.
+        options: options of the dataset, see ``fssbench show dataset NAME``.
 
     Raises:
-        FssbenchError: unknown name or option, or the folder is not laid out as expected.
+        FssbenchError: the name or an option is unknown, or the folder lacks expected files.
     """
     spec = registry.registry().get(DatasetSpec, name)
     config = configure(spec, options)
@@ -38,33 +39,48 @@ def dataset(name: str, root: str | Path | None = None, **options: Any) -> Datase
 
 
 def backbone(name: str, weights: str | Path = "pretrained") -> Backbone:
-    """A frozen encoder.
+    """Return a frozen encoder.
 
     Args:
-        name: e.g. ``resnet50``.
+        name: registered name, e.g. ``resnet50``.
         weights: ``pretrained``, ``random``, or a weight file.
 
     Raises:
-        FssbenchError: unknown name, or the weights cannot be had or do not fit.
+        FssbenchError: the name is unknown, or the weights cannot be read or do not fit.
     """
     spec = registry.registry().get(BackboneSpec, name)
-    if str(weights) == "none":  # what `describe` asks a factory for: shapes without numbers
+    if str(weights) == "none":  # reserved for `describe`: shapes without values
         raise FssbenchError("--weights none: give pretrained, random or a file")
     return _checked(
         registry.load(spec)(weights=str(weights), **spec.arguments), Backbone, spec.name
     )
 
 
-def matcher(name: str, backbone: str | Backbone | BackboneInfo, **options: Any) -> Matcher:
-    """A method for a backbone, in eval mode, with untrained weights if it has any.
-
-    Args:
-        name: e.g. ``prototype``.
-        backbone: its name, or the object; only names and shapes of its features are used.
-        options: the matcher's own, see ``fssbench show matcher NAME``.
+def describe(spec: BackboneSpec) -> BackboneInfo:
+    """Return names and shapes of a backbone's layers, without reading or drawing weights.
 
     Raises:
-        FssbenchError: unknown name or option, or the backbone lacks what the matcher needs.
+        FssbenchError: the factory cannot be imported.
+    """
+    return _without_weights(spec).info
+
+
+def parameters(spec: BackboneSpec) -> int:
+    """Return the number of parameters of a backbone, without reading or drawing weights."""
+    return sum(parameter.numel() for parameter in _without_weights(spec).parameters())
+
+
+def matcher(name: str, backbone: str | Backbone | BackboneInfo, **options: Any) -> Matcher:
+    """Return a matcher in eval mode, with untrained weights if it has any.
+
+    Args:
+        name: registered name, e.g. ``prototype``.
+        backbone: name, object or description of the backbone; only names and shapes of its layers
+            are used.
+        options: options of the matcher, see ``fssbench show matcher NAME``.
+
+    Raises:
+        FssbenchError: the name or an option is unknown, or the backbone lacks a required layer.
     """
     spec = registry.registry().get(MatcherSpec, name)
     config = configure(spec, options)
@@ -77,13 +93,20 @@ def matcher(name: str, backbone: str | Backbone | BackboneInfo, **options: Any) 
 
 
 def metric(name: str) -> Metric:
-    """A metric.
+    """Return a metric.
 
     Raises:
-        FssbenchError: unknown name.
+        FssbenchError: the name is unknown.
     """
     spec = registry.registry().get(MetricSpec, name)
     return _checked(registry.load(spec)(**spec.arguments), Metric, spec.name)
+
+
+def _without_weights(spec: BackboneSpec) -> Backbone:
+    """Call a backbone's factory on the meta device, where tensors have shapes and no values."""
+    with torch.device("meta"):
+        made: Backbone = registry.load(spec)(weights="none", **spec.arguments)
+    return made
 
 
 def _checked(made: object, wanted: type[T], name: str) -> T:

@@ -14,12 +14,12 @@ from fssbench.errors import FssbenchError, near
 
 @attrs.frozen
 class LayerInfo:
-    """What a layer gives.
+    """Shape of the output of a layer.
 
     Attributes:
-        channels: C of its (B, C, h, w) output.
-        stride: input pixels per output position, along each side.
-        relu: the layer ends in a ReLU, so that ``name:pre`` (the output before it) exists too.
+        channels: channels C of the output (B, C, h, w).
+        stride: stride of the output, in input pixels.
+        relu: true if the layer ends in a ReLU, so that ``name:pre`` (the output before it) exists.
     """
 
     channels: int
@@ -29,13 +29,13 @@ class LayerInfo:
 
 @attrs.frozen(kw_only=True)
 class BackboneInfo:
-    """What a matcher may know of its backbone: everything but the weights.
+    """Description of a backbone for matchers: everything but the weights.
 
     Attributes:
-        name: the registered name.
-        layers: every addressable layer, shallow to deep.
+        name: registered name.
+        layers: addressable layers by name, shallow to deep.
         image_size: input side, in pixels, that the encoder was made for.
-        multiple: input sides must be multiples of this.
+        multiple: divisor of the input sides.
     """
 
     name: str
@@ -49,7 +49,7 @@ class BackboneInfo:
         return list(self.layers)[-1]
 
     def layer(self, name: str) -> LayerInfo:
-        """What the layer `name` gives; ``name:pre`` (before its last ReLU) has the same shape.
+        """Return the shape of the output `name` or ``name:pre`` (before the last ReLU).
 
         Raises:
             FssbenchError: the backbone has no such layer.
@@ -63,10 +63,10 @@ class BackboneInfo:
         return self.layers[plain]
 
     def check(self, images: Tensor, layers: Sequence[str]) -> None:
-        """Tell whether a backbone can compute `layers` of `images`, for use in `Backbone.forward`.
+        """Check the arguments of `Backbone.forward`.
 
         Raises:
-            FssbenchError: there is no such layer, or a side of the images is not a multiple of
+            FssbenchError: a layer does not exist, or a side of the images is not a multiple of
                 `multiple`.
         """
         for name in layers:
@@ -86,11 +86,11 @@ class BackboneInfo:
 
 @attrs.frozen(kw_only=True)
 class WeightsInfo:
-    """Where weights come from, as the record tells it.
+    """Origin of the weights, for the record.
 
     Attributes:
         source: ``pretrained``, ``random``, ``file`` or ``none`` (the encoder has no weights).
-        name: tag or file name (never a path).
+        name: tag, or name of the file without its folder.
         sha256: hash of the weight file; "" for ``random`` and ``none``.
     """
 
@@ -100,13 +100,13 @@ class WeightsInfo:
 
 
 class Backbone(nn.Module, ABC):
-    """A frozen encoder in eval mode, which owns its mean and standard deviation.
+    """A frozen encoder in eval mode that normalises its input itself.
 
     Attributes:
-        info: names and shapes of what it gives.
-        weights: where its weights come from.
-        mean: float (3, 1, 1), the colour in [0, 1] that the encoder sees as zero.
-        std: float (3, 1, 1), by which colours are divided after that.
+        info: names and shapes of the layers.
+        weights: origin of the weights.
+        mean: mean colour in [0, 1] that is subtracted, float (3, 1, 1).
+        std: standard deviation of colours that they are divided by, float (3, 1, 1).
     """
 
     info: BackboneInfo
@@ -116,32 +116,33 @@ class Backbone(nn.Module, ABC):
 
     @property
     def layers(self) -> Mapping[str, LayerInfo]:
-        """Every addressable layer, shallow to deep."""
+        """Addressable layers by name, shallow to deep."""
         return self.info.layers
 
     @abstractmethod
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Features of some layers.
+        """Compute the features of some layers.
 
         Args:
-            images: float (B, 3, H, W), RGB in [0, 1]; H and W multiples of ``info.multiple``.
-            layers: names from `layers`; ``name:pre`` is the output before the block's last ReLU,
-                for blocks that end in one.
+            images: images, float (B, 3, H, W), RGB in [0, 1]; H and W are multiples of
+                ``info.multiple``.
+            layers: names from `layers`, or ``name:pre`` for the output before the last ReLU of a
+                layer that ends in one.
 
         Returns:
-            For each name a float (B, C, H / stride, W / stride) tensor, rounded up or down by the
-            encoder's own rule where `info.multiple` allows sides that do not divide.
+            Float (B, C, H / stride, W / stride) by name; sides that the stride does not divide are
+            rounded up or down, depending on the encoder.
 
         Raises:
-            FssbenchError: there is no such layer.
+            FssbenchError: a layer does not exist, or a side of the images does not fit.
         """
 
     def freeze(self) -> Self:
-        """Switch gradients off and eval mode on, for good."""
+        """Switch to eval mode without gradients, permanently."""
         self.requires_grad_(False)
         return self.train(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode, whatever module this one is part of."""
+        """Stay in eval mode, also as part of another module in training mode."""
         del mode
         return super().train(False)

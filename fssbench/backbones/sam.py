@@ -1,7 +1,7 @@
 """SAM's image encoders (Kirillov et al., Segment Anything, ICCV 2023), from `timm`.
 
-Layers are ``blocks.N``, a block's output, and ``neck``, the 256-channel embedding that SAM's mask
-decoder is given. Files in the authors' format (``image_encoder.…`` among others) fit.
+Layers are ``blocks.N``, a block's output, and ``neck``, the 256-channel input of the mask decoder.
+Files in the authors' format (``image_encoder.…`` and other tensors) fit.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from torch import Tensor, nn
 
 from fssbench.backbones import weights as weight_files
 from fssbench.backbones.backbone import Backbone
-from fssbench.backbones.timm_models import Step, TimmBackbone, headless
+from fssbench.backbones.timm_models import Step, TimmBackbone, assemble, headless
 from fssbench.errors import FssbenchError
 
 _PREFIX = "image_encoder."
-# timm's default is 1e-5.
+# The epsilon of the authors' code; timm's default is 1e-5.
 _NORM: Any = partial(nn.LayerNorm, eps=1e-6)
 
 
 class SamBackbone(TimmBackbone):
     """A ``timm.models.vision_transformer_sam.VisionTransformerSAM`` with a neck.
 
-    Images of other sizes than SAM's 1024 pixels get interpolated positions.
+    Position embeddings are interpolated for images of other sizes than SAM's 1024 pixels.
     """
 
     def steps(self) -> Iterator[Step]:
-        """Embedding, the blocks, and the neck."""
+        """Yield the embedding, the blocks, and the neck."""
         model = self.model
         stride = model.patch_embed.patch_size[0]
         yield Step(self._embed)
@@ -41,15 +41,15 @@ class SamBackbone(TimmBackbone):
         yield Step(self._neck, "neck", model.num_features, stride)
 
     def to_map(self, x: Tensor, images: Tensor) -> Tensor:
-        """(B, h, w, C) to (B, C, h, w)."""
+        """Convert (B, h, w, C) to (B, C, h, w)."""
         del images
         return x.permute(0, 3, 1, 2).contiguous()
 
     def _embed(self, x: Tensor) -> Tensor:
         model = self.model
         patches: Tensor = model.patch_embed(x)
-        places: Tensor = resample_abs_pos_embed_nhwc(model.pos_embed, list(patches.shape[1:3]))
-        return patches + places
+        positions: Tensor = resample_abs_pos_embed_nhwc(model.pos_embed, list(patches.shape[1:3]))
+        return patches + positions
 
     def _neck(self, x: Tensor) -> Tensor:
         embedding: Tensor = self.model.neck(x.permute(0, 3, 1, 2))
@@ -57,61 +57,53 @@ class SamBackbone(TimmBackbone):
 
 
 def sam(*, weights: str, name: str, tag: str) -> Backbone:
-    """One of SAM's encoders, for images of 1024 pixels.
-
-    Args:
-        weights: as for all backbones; a file may be the authors' ``sam_vit_….pth``.
-        name: the registered name.
-        tag: timm's name of the pretrained weights.
-    """
+    """Return one of SAM's encoders, for images of 1024 pixels; the authors' files fit."""
     source = weight_files.resolve(weights, backbone=name, tag=tag)
-    return _made(
-        lambda: timm.create_model(tag, pretrained=False, norm_layer=_NORM), source, name, 1024
-    )
+    make = partial(timm.create_model, tag, pretrained=False, norm_layer=_NORM)
+    return _sam(make, source, name, 1024)
 
 
 def tiny_sam(*, weights: str) -> Backbone:
-    """SAM's architecture at a size for tests: 4 blocks of 96 channels, 160 pixels.
+    """Return SAM's architecture at a size for tests: 4 blocks of 96 channels, 160 pixels.
 
     Raises:
-        FssbenchError: pretrained weights were asked for; there are none.
+        FssbenchError: `weights` is ``pretrained``; there are no trained weights.
     """
     name = "tiny-sam"
     if weights == weight_files.PRETRAINED:
         raise FssbenchError(f"{name} was never trained: give --weights random, or a file")
     source = weight_files.resolve(weights, backbone=name)
-    return _made(
-        lambda: VisionTransformerSAM(
-            img_size=160, patch_size=16, embed_dim=96, depth=4, num_heads=3, num_classes=0,
-            use_rel_pos=True, window_size=5, global_attn_indexes=(1, 3), norm_layer=_NORM,
-        ),
-        source, name, 160,
+    make = partial(
+        VisionTransformerSAM, img_size=160, patch_size=16, embed_dim=96, depth=4, num_heads=3,
+        num_classes=0, use_rel_pos=True, window_size=5, global_attn_indexes=(1, 3),
+        norm_layer=_NORM,
     )  # fmt: skip
+    return _sam(make, source, name, 160)
 
 
-def without_decoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's tensors by timm's names, of a file of the authors or of timm."""
-    own = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
-    return {
-        name.replace("mlp.lin", "mlp.fc"): value for name, value in (own or dict(state)).items()
-    }
-
-
-def _made(
+def _sam(
     make: Callable[[], nn.Module], source: weight_files.Source, name: str, size: int
 ) -> Backbone:
-    model = weight_files.build(
-        lambda: _scattered(headless(make())), source, backbone=name, rename=without_decoder
+    return assemble(
+        SamBackbone,
+        lambda: _with_random_positions(headless(make())),
+        source,
+        name=name,
+        tag="samvit_base_patch16.sa1b",  # all sizes have the same mean and standard deviation
+        rename=_without_decoder,
+        image_size=size,
+        multiple=16,
     )
-    known = weight_files.hub_entry("samvit_base_patch16.sa1b")
-    return SamBackbone(
-        model, name=name, image_size=size, multiple=16, mean=known.mean, std=known.std,
-        weights=source.info,
-    ).freeze()  # fmt: skip
 
 
-def _scattered(model: nn.Module) -> nn.Module:
-    """Draw the positions, which timm leaves at zero, so that random weights tell places apart."""
+def _without_decoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the encoder's tensors of an authors' or timm's file by timm's names."""
+    own = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
+    return {k.replace("mlp.lin", "mlp.fc"): v for k, v in (own or state).items()}
+
+
+def _with_random_positions(model: nn.Module) -> nn.Module:
+    """Draw the position embeddings, which timm leaves at zero."""
     for name, parameter in model.named_parameters():
         if name == "pos_embed" or "rel_pos" in name:
             nn.init.normal_(parameter, std=0.02)

@@ -24,6 +24,7 @@ from timm.models.swin_transformer import SwinTransformerBlock, window_partition,
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fssbench.backbones import tiny
 from fssbench.backbones import weights as weight_files
 from fssbench.backbones.backbone import Backbone, BackboneInfo, LayerInfo, WeightsInfo
 
@@ -209,45 +210,72 @@ def _swin_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     return mixed
 
 
-def resnet(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
+def resnet(*, weights: str, name: str, tag: str) -> Backbone:
     """Return a ResNet with ImageNet weights; files in torchvision's format fit."""
-    return _from_timm(ResNetBackbone, weights, name, tag, image_size, multiple=32)
+    return _from_timm(ResNetBackbone, weights, name, tag, multiple=32)
 
 
-def vgg(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
+def vgg(*, weights: str, name: str, tag: str) -> Backbone:
     """Return a VGG with ImageNet weights; files in torchvision's format fit."""
     # The classifier is discarded: do not draw its hundred million weights first.
-    return _from_timm(VggBackbone, weights, name, tag, image_size, multiple=16, mlp_ratio=1 / 4096)
+    return _from_timm(VggBackbone, weights, name, tag, multiple=16, mlp_ratio=1 / 4096)
 
 
-def swin(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
+def swin(*, weights: str, name: str, tag: str) -> Backbone:
     """Return a Swin transformer; the authors' files fit."""
-    options = {"strict_img_size": False}
     return _from_timm(
-        SwinBackbone, weights, name, tag, image_size, multiple=32, rename=_swin_names, **options
+        SwinBackbone, weights, name, tag, multiple=32, rename=_swin_names, strict_img_size=False
     )
 
 
-def dinov2(*, weights: str, name: str, tag: str, image_size: int) -> Backbone:
+def dinov2(*, weights: str, name: str, tag: str) -> Backbone:
     """Return a DINOv2 vision transformer without registers; the authors' files fit."""
-    options = {"dynamic_img_size": True}
     return _from_timm(
-        VitBackbone, weights, name, tag, image_size, multiple=14, rename=_dinov2_names, **options
-    )
+        VitBackbone, weights, name, tag, multiple=14, rename=_dinov2_names, image_size=518,
+        dynamic_img_size=True,
+    )  # fmt: skip
 
 
 def tiny_resnet(*, weights: str) -> Backbone:
     """Return the small ResNet whose weights ship with fssbench."""
-    from fssbench.backbones import tiny
-
     return _shipped(ResNetBackbone, tiny.tiny_resnet, weights, "tiny-resnet", multiple=32)
 
 
 def tiny_vit(*, weights: str) -> Backbone:
     """Return the small vision transformer whose weights ship with fssbench."""
-    from fssbench.backbones import tiny
-
     return _shipped(VitBackbone, tiny.tiny_vit, weights, "tiny-vit", multiple=8)
+
+
+def assemble(
+    family: type[TimmBackbone],
+    make: Callable[[], nn.Module],
+    source: weight_files.Source,
+    *,
+    name: str,
+    tag: str = "",
+    rename: weight_files.Rename = dict,
+    **info: int,
+) -> Backbone:
+    """Make a frozen backbone.
+
+    Args:
+        family: class of the backbone.
+        make: function that builds the encoder with random weights, without a head.
+        source: the weights.
+        name: the registered name.
+        tag: tag of timm's weights, whose mean and standard deviation are used; 0.5 without a tag.
+        rename: function that maps the names in authors' own files to the names of the module.
+        info: ``image_size`` and ``multiple`` of the backbone.
+    """
+    colours = weight_files.hub_entry(tag) if tag else None
+    return family(
+        weight_files.build(make, source, backbone=name, rename=rename),
+        name=name,
+        mean=colours.mean if colours else (0.5, 0.5, 0.5),
+        std=colours.std if colours else (0.5, 0.5, 0.5),
+        weights=source.info,
+        **info,
+    ).freeze()
 
 
 def headless(model: nn.Module) -> nn.Module:
@@ -259,67 +287,37 @@ def headless(model: nn.Module) -> nn.Module:
 
 
 def _from_timm(
-    family: type[TimmBackbone],
-    weights: str,
-    name: str,
-    tag: str,
-    image_size: int,
-    *,
-    multiple: int,
-    rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
-    **options: Any,
-) -> Backbone:
-    source = weight_files.resolve(weights, backbone=name, tag=tag)
-    model = weight_files.build(
+    family: type[TimmBackbone], weights: str, name: str, tag: str, *, multiple: int,
+    rename: weight_files.Rename = dict, image_size: int = 384, **options: Any,
+) -> Backbone:  # fmt: skip
+    return assemble(
+        family,
         lambda: headless(timm.create_model(tag, pretrained=False, **options)),
-        source,
-        backbone=name,
-        rename=rename,
-    )
-    known = weight_files.hub_entry(tag)
-    return family(
-        model,
-        name=name,
-        image_size=image_size,
-        multiple=multiple,
-        mean=known.mean,
-        std=known.std,
-        weights=source.info,
-    ).freeze()
+        weight_files.resolve(weights, backbone=name, tag=tag),
+        name=name, tag=tag, rename=rename, image_size=image_size, multiple=multiple,
+    )  # fmt: skip
 
 
 def _shipped(
-    family: type[TimmBackbone],
-    make: Callable[[], nn.Module],
-    weights: str,
-    name: str,
-    *,
+    family: type[TimmBackbone], make: Callable[[], nn.Module], weights: str, name: str, *,
     multiple: int,
-) -> Backbone:
+) -> Backbone:  # fmt: skip
     source = weight_files.resolve(weights, backbone=name, shipped=SHIPPED / f"{name}.safetensors")
-    return family(
-        weight_files.build(make, source, backbone=name),
-        name=name,
-        image_size=160,
-        multiple=multiple,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        weights=source.info,
-    ).freeze()
+    return assemble(family, make, source, name=name, image_size=160, multiple=multiple)
 
 
 def _swin_names(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     # The authors merge patches at the end of a stage, timm at the start of the next one.
     moved = "layers.0.downsample.reduction.weight" in state
     return {
-        re.sub(r"^layers\.(\d)\.downsample", _next_stage, name) if moved else name: value
+        re.sub(r"(?<=^layers\.)\d(?=\.downsample)", _next, name) if moved else name: value
         for name, value in state.items()
         if not name.endswith(("relative_position_index", "attn_mask"))
     }
 
 
-def _next_stage(match: re.Match[str]) -> str:
-    return f"layers.{int(match[1]) + 1}.downsample"
+def _next(match: re.Match[str]) -> str:
+    return str(int(match[0]) + 1)
 
 
 def _dinov2_names(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Two small encoders whose weights ship with fssbench, so that everything runs without a download.
+"""Two small encoders whose weights ship with fssbench, for use without a download.
 
 Both expect images normalised with mean 0.5 and standard deviation 0.5. They were trained by
 `tools/train_tiny_backbones.py` on procedural silhouettes that the `shapes` benchmark does not
@@ -22,11 +22,11 @@ def tiny_resnet() -> nn.Module:
         A `timm` ResNet with random weights. `layer1` to `layer4` have 32, 64, 112 and 128 channels
         at strides 4, 8, 16 and 32, in 2, 3, 3 and 2 basic blocks.
     """
-    block: Any = BasicBlock  # timm annotates the class as an instance
+    block: Any = BasicBlock  # timm's annotation is wrong
     model: Any = ResNet(
         block, (2, 3, 3, 2), num_classes=0, global_pool="", channels=(32, 64, 112, 128)
     )
-    # A stem of 32 channels, not 64, halves the time of a pass.
+    # A stem of 32 instead of 64 channels halves the time of a pass.
     model.conv1 = nn.Conv2d(3, 32, 7, stride=2, padding=3, bias=False)
     model.bn1 = nn.BatchNorm2d(32)
     model.layer1[0].conv1 = nn.Conv2d(32, 32, 3, padding=1, bias=False)
@@ -40,7 +40,7 @@ def tiny_vit() -> nn.Module:
     """Build a hybrid vision transformer of 1.3 M parameters, without a head.
 
     Its patches are embedded by the first half of `tiny_resnet` (Dosovitskiy et al., "An Image is
-    Worth 16x16 Words", ICLR 2021, section 3.1), which learns far faster than a linear embedding.
+    Worth 16x16 Words", ICLR 2021, section 3.1), which trains far faster than a linear embedding.
 
     Returns:
         A `timm` VisionTransformer with random weights: `blocks.0` to `blocks.4` and `norm` give

@@ -18,11 +18,11 @@ from fssbench.files import MIB
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 ROOM = 256 * MIB
-"""What the smallest file may unpack to."""
+"""Unpacked size in bytes that is allowed for any file."""
 GROWTH = 16
-"""How many times its own size a larger one may unpack to; trained weights hardly shrink at all."""
+"""Allowed ratio of unpacked size to file size; trained weights hardly compress."""
 _ZIP = b"PK\x03\x04"
-_ARRAY = b"\nbytearray\n"  # in a pickle: the name of the type that `bytearray(10**12)` calls
+_ARRAY = b"\nbytearray\n"  # the name in a pickle that calls `bytearray(10**12)`
 
 
 def parse(path: Path) -> Any:
@@ -42,7 +42,7 @@ def parse(path: Path) -> Any:
 
 
 def check_size(path: Path, tensors: Iterable[Tensor]) -> None:
-    """Raise a `ValueError` for tensors that are no plain ones, or together too large for the file.
+    """Raise a `ValueError` for sparse or meta tensors, or if they are too large for the file.
 
     A pickle can define a tensor of any shape that repeats a single number, or has no data.
     """
@@ -67,28 +67,28 @@ def _numpy(path: Path) -> dict[str, Tensor]:
         _check(path, sum(member.file_size for member in archive.infolist()))
         for member in archive.infolist():
             with archive.open(member) as file:
-                if _claimed(file) > member.file_size - file.tell():
+                if _declared(file) > member.file_size - file.tell():
                     raise ValueError(f"{member.filename[:40]!a} is shorter than its header says")
     with np.load(path, allow_pickle=False) as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
-def _claimed(file: Any) -> int:
+def _declared(file: Any) -> int:
     """Return the array size in bytes from a NumPy header; NumPy would allocate all of it."""
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     version = npy.read_magic(file)
     if version not in readers:
-        raise ValueError(f"an array of version {version}, which no plain numbers need")
+        raise ValueError(f"an array of version {version}, which plain numbers do not need")
     shape, _, dtype = readers[version](file)
     size: int = dtype.itemsize
-    for length in shape:  # of any number of digits, so not by NumPy
+    for length in shape:  # not with NumPy, whose integers overflow
         size *= length
     return size
 
 
 def _torch(path: Path) -> Any:
     with path.open("rb") as file:
-        if file.read(4) != _ZIP:  # as torch wrote before 1.6: some pickles, then the numbers
+        if file.read(4) != _ZIP:  # format before torch 1.6: pickles, then the numbers
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 _refuse_arrays(data.find(_ARRAY) >= 0)
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -108,4 +108,4 @@ def _torch(path: Path) -> Any:
 
 def _refuse_arrays(found: bool) -> None:
     if found:
-        raise ValueError("a bytearray, of which a few bytes can ask for any size")
+        raise ValueError("a bytearray, which can allocate any size")

@@ -27,7 +27,9 @@ RANDOM_SEED = 0
 BACKBONE_PREFIX = "backbone."
 HUB_FILE = "model.safetensors"
 _HEADS = re.compile(r"(fc|head|classifier|pre_logits)\.")
-_PATIENCE = 8.0  # seconds until the hub counts as out of reach
+_PATIENCE = 8.0  # seconds until the hub counts as unreachable
+
+Rename = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 _log = logging.getLogger(__name__)
 
@@ -147,7 +149,7 @@ def build(
     source: Source,
     *,
     backbone: str,
-    rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
+    rename: Rename = dict,
 ) -> nn.Module:
     """Make an encoder and fill in its weights.
 
@@ -257,7 +259,7 @@ def _from_hub(tag: str, backbone: str) -> Path:
     raise FssbenchError(
         f"pretrained weights of {backbone} cannot be downloaded ({reason}): fetch {HUB_FILE} of "
         f"{repository} from the Hugging Face hub on a machine with a network and give --weights "
-        "FILE, or copy that machine's Hugging Face cache, or try things out with --weights random"
+        "FILE, or copy that machine's Hugging Face cache, or use --weights random for a trial"
     )
 
 

@@ -87,14 +87,13 @@ def _default(field: attrs.Attribute[Any]) -> str:
 def _parameters(spec: MatcherSpec, backbone: str, options: dict[str, str]) -> dict[str, Any]:
     """Return parameter counts of the matcher and its backbone; nothing for a method without any."""
     from fssbench import build
-    from fssbench.backbones.describe import describe, parameters
     from fssbench.training.recipe import first_backbone
 
     backbone = backbone or first_backbone(spec)
     if not backbone:
         return {}
     encoder = registry.registry().get(BackboneSpec, backbone)
-    matcher = build.matcher(spec.name, describe(encoder), **options)
+    matcher = build.matcher(spec.name, build.describe(encoder), **options)
     parts = {
         name: sum(parameter.numel() for parameter in module.parameters())
         for name, module in matcher.named_children()
@@ -104,12 +103,12 @@ def _parameters(spec: MatcherSpec, backbone: str, options: dict[str, str]) -> di
         return {}
     rest = whole - sum(parts.values())
     counts = {**parts, **({"(others)": rest} if rest else {}), "all": whole}
-    counts[f"backbone {encoder.name}"] = parameters(encoder)
+    counts[f"backbone {encoder.name}"] = build.parameters(encoder)
     return {"parameters": {name: f"{number:,}" for name, number in counts.items() if number}}
 
 
 def _layers(spec: BackboneSpec) -> dict[str, str]:
-    from fssbench.backbones.describe import describe
+    from fssbench.build import describe
 
     info = describe(spec)
     return {

@@ -1,4 +1,4 @@
-"""Chunks of a manifest: the unit of work, of the journal, of resuming and of sharding."""
+"""Chunks of a manifest: the unit of measuring, of the journal, of resuming and of sharding."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from collections.abc import Sequence
 from fssbench.episodes.episode import Episode
 
 CHUNK = 20
-"""Episodes of a chunk."""
+"""Number of episodes in a chunk."""
 
 
 def visiting_order(episodes: Sequence[Episode]) -> list[Episode]:
-    """Episodes in the order in which they are measured.
+    """Return the episodes in the order in which they are measured.
 
-    Classes one after the other, for supports come back in their own class only; within a class the
-    queries, so that each is looked at in all its episodes before the next one. It depends on the
-    episodes alone: not on memory, processes or what is measured already.
+    They are sorted by class, since supports recur only within their class, and then by query, so
+    that the episodes of a query follow each other. The order depends on the episodes alone: not on
+    memory, processes or the episodes measured before.
     """
     return sorted(episodes, key=lambda e: (e.class_id, e.query, e.support, e.index))
 
 
 def chunks_of(episodes: Sequence[Episode]) -> dict[int, Sequence[Episode]]:
-    """A manifest's episodes cut into chunks, by number, in the order of visiting."""
+    """Return the chunks of a manifest by number, in visiting order."""
     ordered = visiting_order(episodes)
-    return {
-        start // CHUNK: ordered[start : start + CHUNK] for start in range(0, len(ordered), CHUNK)
-    }
+    starts = range(0, len(ordered), CHUNK)
+    return {number: ordered[start : start + CHUNK] for number, start in enumerate(starts)}

@@ -1,4 +1,4 @@
-"""Random draws that are the same for ever, on every machine."""
+"""Random draws that are reproducible on every machine and with every release of NumPy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _WORD = 1 << 64
 
 
 class Draw:
-    """A stream of draws keyed by what it is for; it touches no global generator.
+    """A keyed stream of random draws, independent of the global generators.
 
-    NumPy promises the raw stream of a bit generator for ever, but not the distributions that its
-    ``Generator`` makes of it, so the few that episodes need are made here.
+    NumPy guarantees the raw stream of a bit generator across releases, but not the distributions of
+    its ``Generator``, so the few distributions that episodes need are implemented here.
 
     Args:
-        key: what the draws are for, e.g. protocol id, fold, shots, seed.
+        key: purpose of the draws, e.g. protocol id, fold, shots and seed.
     """
 
     def __init__(self, *key: str | int) -> None:
@@ -30,17 +30,17 @@ class Draw:
         self._buffer: list[int] = []
 
     def below(self, n: int) -> int:
-        """A uniform integer in [0, n)."""
+        """Return a uniform integer in [0, n)."""
         limit = _WORD - _WORD % n
         while True:
             if not self._buffer:
                 self._buffer = self._bits.random_raw(1024).tolist()
             word = self._buffer.pop()
-            if word < limit:  # the words above would make the first residues likelier
+            if word < limit:  # higher words would make small residues more likely
                 return word % n
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
-        """The items in a uniformly drawn order (Fisher and Yates)."""
+        """Return the items in a uniformly drawn order (Fisher and Yates)."""
         order = list(items)
         for last in range(len(order) - 1, 0, -1):
             other = self.below(last + 1)
@@ -48,9 +48,9 @@ class Draw:
         return order
 
     def distinct(self, items: Sequence[T], count: int, *, but: T | None = None) -> list[T]:
-        """`count` different positions of `items`, never one that equals `but`, in drawn order.
+        """Return the items at `count` different positions, in drawn order, none equal to `but`.
 
-        `items` must hold enough of them.
+        There must be enough such positions.
         """
         taken: list[int] = []
         while len(taken) < count:

@@ -1,4 +1,4 @@
-"""One question of a benchmark: which query, of which class, told by which supports."""
+"""An episode: a query, a class, and the supports that show the class."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Episode:
-    """Segment `class_id` in `query`, given the class's mask in each image of `support`.
+    """The task to segment `class_id` in `query`, given its mask in each image of `support`.
 
     Attributes:
         index: position in the manifest, from 0.
-        class_id: the class that is asked for.
-        query: image id.
-        support: image ids, K of them.
-        support_classes: class ids whose masks the supports carry. Empty in every ordinary protocol:
-            the supports show `class_id`. Control protocols show another class on purpose, to find
-            out whether a method heeds its support at all.
+        class_id: id of the novel class to segment.
+        query: image id of the query.
+        support: image ids of the K supports.
+        support_classes: class ids of the supports' masks; empty if all are masks of `class_id`.
+            Control protocols show another class, to test the use of the support by a method.
     """
 
     index: int
@@ -26,6 +25,6 @@ class Episode:
     support_classes: tuple[int, ...] = ()
 
     def supports(self) -> list[tuple[str, int]]:
-        """(image id, class id of the mask) of each support."""
+        """Return image id and class id of the mask of each support."""
         shown = self.support_classes or (self.class_id,) * len(self.support)
         return list(zip(self.support, shown, strict=True))

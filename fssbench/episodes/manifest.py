@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MOST_BYTES = 64 * MIB
-"""No manifest is larger, unpacked: 10,000 episodes take about two."""
+"""Limit of the unpacked size of a manifest; 10,000 episodes take about 2 MiB."""
 
 
 @attrs.frozen(kw_only=True)
 class Manifest:
-    """What an evaluation reads; the runner itself never samples.
+    """The episodes of an evaluation, which itself draws nothing.
 
     Attributes:
         protocol: protocol id.
         dataset: dataset name.
-        split: the images' split.
+        split: split of the images.
         fingerprint: hash of the annotations that the episodes were drawn from. It is not part of
-            the digest: the digest says which questions were asked, the fingerprint of which data.
-        fold: fold.
-        shots: K.
-        seed: seed.
-        limit: the manifest was cut to its first so many episodes, or None.
-        classes: (class id, name) of the classes asked for, ascending.
-        dropped: (class id, name) of the fold's classes that have too few images and are left out.
-        episodes: the episodes; ``episodes[i].index == i``.
+            the digest: the digest identifies the episodes, the fingerprint the data.
+        fold: index of the fold.
+        shots: number of supports K.
+        seed: seed of the draws.
+        limit: number of episodes that the manifest was cut to, or None.
+        classes: (class id, name) of the novel classes of the episodes, ascending.
+        dropped: (class id, name) of the fold's classes that are left out for too few images.
+        episodes: episodes in order; ``episodes[i].index == i``.
     """
 
     protocol: str
@@ -58,19 +58,18 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Sha256 (hex) of the canonical content: all of it but the fingerprint."""
+        """SHA-256 (hex) of the canonical content, which is all but the fingerprint."""
         header = self._header()
         del header["fingerprint"]
-        lines = [_canonical(header), *(_canonical(_episode_fields(e)) for e in self.episodes)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return hashlib.sha256(self._text(header).encode()).hexdigest()
 
     @property
     def class_ids(self) -> tuple[int, ...]:
-        """Ids of the classes that at least one episode asks for, ascending."""
+        """Ids of the classes with at least one episode, ascending."""
         return tuple(sorted({episode.class_id for episode in self.episodes}))
 
     def class_name(self, class_id: int) -> str:
-        """Name of one of `classes`."""
+        """Return the name of one of `classes`."""
         return dict(self.classes)[class_id]
 
     def image_ids(self) -> set[str]:
@@ -87,28 +86,27 @@ class Manifest:
             )
 
     def limited(self, count: int) -> Manifest:
-        """The first `count` episodes, under a digest of their own."""
+        """Return a manifest of the first `count` episodes, with its own digest."""
         if count >= len(self.episodes):
             return self
         return attrs.evolve(self, limit=count, episodes=self.episodes[:count])
 
     def write(self, path: Path) -> None:
-        """Write JSON lines (gzip when the name ends in ``.gz``), header first, by rename.
+        """Write header and episodes as JSON lines, atomically; gzipped for the suffix ``.gz``.
 
-        The same manifest gives the same bytes.
+        Equal manifests give equal bytes.
         """
         header = {"fssbench_manifest": FORMAT, "digest": self.digest, **self._header()}
-        lines = [_canonical(header), *(_canonical(_episode_fields(e)) for e in self.episodes)]
-        data = ("\n".join(lines) + "\n").encode()
+        data = (self._text(header) + "\n").encode()
         write_atomically(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Read what `write` wrote.
+        """Read a file of `write`.
 
         Raises:
-            FssbenchError: there is no such file, it is not a manifest, it is too large, its digest
-                is wrong, or its episodes make no sense.
+            FssbenchError: the file is missing, too large or no manifest, its digest is wrong, or
+                its episodes are inconsistent with its header.
         """
         try:
             text = read_within(path, MOST_BYTES, packed=path.suffix == ".gz").decode()
@@ -116,37 +114,31 @@ class Manifest:
             if header.pop("fssbench_manifest") != FORMAT:
                 raise ValueError("another format")
             digest, count = header.pop("digest"), header.pop("episodes")
-            episodes = [
-                strict.structure({**line, "index": index}, Episode)
-                for index, line in enumerate(lines)
-            ]
-            manifest = strict.structure({**header, "episodes": ()}, cls)
-            manifest = attrs.evolve(manifest, episodes=tuple(episodes))
+            episodes = [{**line, "index": index} for index, line in enumerate(lines)]
+            manifest = strict.structure({**header, "episodes": episodes}, cls)
         except OSError as error:
             reason = error.strerror or str(error)
             raise FssbenchError(f"{path}: cannot read this manifest: {reason}") from error
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error,
                 RecursionError, cattrs.BaseValidationError) as error:  # fmt: skip
-            raise FssbenchError(f"{path}: this is no manifest of fssbench, or cut off") from error
+            raise FssbenchError(f"{path}: not a manifest of fssbench, or damaged") from error
         if len(episodes) != count or manifest.digest != digest:
             raise FssbenchError(f"{path}: the content does not fit its digest; it was changed")
-        wrong = manifest._senseless()
-        if wrong:
-            raise FssbenchError(f"{path}: this manifest makes no sense: {wrong}")
+        if wrong := manifest._inconsistency():
+            raise FssbenchError(f"{path}: inconsistent manifest: {wrong}; build it again")
         return manifest
 
-    def _senseless(self) -> str:
-        """Why no protocol makes such a manifest, or ""."""
+    def _inconsistency(self) -> str:
+        """Return a description of values that no protocol produces, or ""."""
         if self.fold < 0 or self.shots < 1 or self.seed < 0:
             return f"fold {self.fold}, shots {self.shots}, seed {self.seed}"
         known = dict(self.classes)
         for episode in self.episodes:
             if episode.class_id not in known:
-                return f"episode {episode.index} asks for a class that is not listed"
-            if len(episode.support) != self.shots:
-                return f"episode {episode.index} has {len(episode.support)} supports"
-            if len(episode.support_classes) not in (0, self.shots):
-                return f"episode {episode.index} has {len(episode.support_classes)} support classes"
+                return f"the class of episode {episode.index} is not in the header"
+            supports, shown = len(episode.support), len(episode.support_classes)
+            if supports != self.shots or shown not in (0, self.shots):
+                return f"episode {episode.index} has {supports} supports of {shown} classes"
         return ""
 
     def _header(self) -> dict[str, Any]:
@@ -154,15 +146,11 @@ class Manifest:
         fields["episodes"] = len(self.episodes)
         return fields
 
-
-def _episode_fields(episode: Episode) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "class_id": episode.class_id, "query": episode.query, "support": episode.support,
-    }  # fmt: skip
-    if episode.support_classes:
-        fields["support_classes"] = episode.support_classes
-    return fields
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    def _text(self, header: dict[str, Any]) -> str:
+        """Return canonical JSON, one line for the header and each episode."""
+        lines = [header]
+        for e in self.episodes:
+            lines.append({"class_id": e.class_id, "query": e.query, "support": e.support})
+            if e.support_classes:
+                lines[-1]["support_classes"] = e.support_classes
+        return "\n".join(json.dumps(v, sort_keys=True, separators=(",", ":")) for v in lines)

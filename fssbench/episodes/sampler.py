@@ -1,13 +1,14 @@
-"""The samplers that come with fssbench.
+"""The samplers of fssbench.
 
-A sampler is a function ``sampler(pool, *, episodes, shots, draw) -> list[Episode]``. It may use no
-randomness but `draw` (one that replays an authors' code: a private generator seeded with
-`Pool.seed`), and nothing of the dataset but annotations.
+A sampler is a function ``sampler(pool, *, episodes, shots, draw) -> list[Episode]``. It reads only
+annotations of the dataset, and its only source of randomness is `draw` (or, to replay an authors'
+code, a private generator seeded with `Pool.seed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import attrs
 
@@ -19,15 +20,14 @@ from fssbench.errors import FssbenchError
 
 @attrs.frozen(kw_only=True)
 class Pool:
-    """What a sampler draws from.
+    """The images that a sampler draws from.
 
     Attributes:
-        lists: for each class of the fold the ids of its images, sorted; every list holds at least
-            K+1 images. Of a protocol with authors' list files: in the files' order, as many as they
-            have.
-        dataset: for what else a sampler wants to know of annotations.
-        queries: of a protocol with list files, the order in which they ask, see `Listed`.
-        seed: the manifest's. Only for replaying an authors' own generator; `Draw` is keyed by it.
+        lists: ids of the images of each class of the fold, sorted, at least K+1 of each. For a
+            protocol with authors' list files: the ids in the order of the files, of any number.
+        dataset: source of other annotations.
+        queries: queries in the order of the authors' list files, see `Listed`; empty without files.
+        seed: seed of the manifest, for authors' own generators only; `Draw` is keyed by it already.
     """
 
     lists: Mapping[int, Sequence[str]]
@@ -40,39 +40,37 @@ Sampler = Callable[..., list[Episode]]
 
 
 def class_balanced(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
-    """The house sampler: every class equally often, no query twice before each was asked once.
+    """Draw every class equally often, and no query twice before each was drawn once.
 
-    Consecutive blocks of as many episodes as there are classes hold each class once, so any prefix
-    of a manifest is balanced too. Supports are distinct and never the query.
+    Each block of as many episodes as there are classes has each class once, so any prefix of a
+    manifest is balanced too. Supports are distinct and never the query.
 
     Args:
         pool: class lists.
-        episodes: how many; None for one episode for each (class, image) of the lists.
-        shots: K.
-        draw: the only source of randomness.
+        episodes: number of episodes; None for one for each (class, image) of the lists.
+        shots: number of supports K.
+        draw: source of randomness.
     """
+    queries: Iterable[tuple[int, str]]
     if episodes is None:
-        pairs = [(c, image) for c in sorted(pool.lists) for image in pool.lists[c]]
-        questions: Iterator[tuple[int, str]] = iter(draw.shuffled(pairs))
-        episodes = len(pairs)
+        queries = draw.shuffled([(c, image) for c in sorted(pool.lists) for image in pool.lists[c]])
     else:
-        questions = _balanced_questions(pool.lists, draw)
+        queries = islice(_balanced_queries(pool.lists, draw), episodes)
     made = []
-    for index in range(episodes):
-        class_id, query = next(questions)
+    for index, (class_id, query) in enumerate(queries):
         support = draw.distinct(pool.lists[class_id], shots, but=query)
         made.append(Episode(index=index, class_id=class_id, query=query, support=tuple(support)))
     return made
 
 
 def wrong_mask(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
-    """A control: the episodes of `class_balanced`, but each support shows another class's mask.
+    """Draw the episodes of `class_balanced`, whose supports show the mask of another class.
 
-    The other class is drawn uniformly from those that the support image holds. A method that heeds
-    its support must fail here; one that segments whatever stands out does not notice.
+    The other class is drawn uniformly from those of the support image. In this control, a method
+    that uses its support must fail, and one that segments any salient object does not.
 
     Raises:
-        FssbenchError: a support image holds no other class.
+        FssbenchError: a support image has no other class.
     """
     made = []
     for episode in class_balanced(pool, episodes=episodes, shots=shots, draw=draw):
@@ -82,7 +80,7 @@ def wrong_mask(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> l
             if not others:
                 raise FssbenchError(
                     f"sampler wrong-mask: image {image} holds one class only; "
-                    "use it with datasets whose images all hold several"
+                    "use a dataset whose images all hold several"
                 )
             shown.append(others[draw.below(len(others))])
         made.append(attrs.evolve(episode, support_classes=tuple(shown)))
@@ -90,21 +88,21 @@ def wrong_mask(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> l
 
 
 def shared_class(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
-    """A control: what supports and query have in common is never one class only.
+    """Draw episodes whose query and supports have at least two classes in common.
 
-    The queries of `class_balanced`, but for images whose other classes are in fewer than K other
-    images of the asked class. For each query one of its other classes is drawn uniformly, and the
-    supports from the images of both. So only masks say which of the two is meant; a method that
-    segments whatever comes back does not know.
+    Queries are those of `class_balanced`, without images whose other classes are in fewer than K
+    other images of the class. For each query one of its other classes is drawn uniformly, and the
+    supports from the images of both classes. In this control only masks determine the class; a
+    method that segments any recurring object fails.
 
     Raises:
-        FssbenchError: a class has no K + 1 images that hold the same second class.
+        FssbenchError: a class has no K + 1 images with the same second class.
     """
     held = {
         image: frozenset(pool.dataset.class_pixels(image))
-        for image in sorted({image for images in pool.lists.values() for image in images})
+        for image in sorted(set[str]().union(*pool.lists.values()))
     }
-    # By asked class and other class, the images of both: enough for a query and its supports.
+    # Images of a class and another one, by both; at least K + 1, for a query and its supports.
     both: dict[int, dict[int, list[str]]] = {}
     for asked, images in pool.lists.items():
         others = sorted(frozenset().union(*(held[image] for image in images)) - {asked})
@@ -113,26 +111,22 @@ def shared_class(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) ->
         if not both[asked]:
             raise FssbenchError(
                 f"sampler shared-class: no {shots + 1} images of class {asked} hold the same "
-                "second class; use it with datasets whose images hold several"
+                "second class; use a dataset whose images hold several"
             )
     lists = {
         asked: [image for image in images if held[image] & both[asked].keys()]
         for asked, images in pool.lists.items()
     }
     made = []
-    ordinary = attrs.evolve(pool, lists=lists)
-    for episode in class_balanced(ordinary, episodes=episodes, shots=shots, draw=draw):
-        groups = both[episode.class_id]
-        others = [other for other in groups if other in held[episode.query]]
-        group = groups[others[draw.below(len(others))]]
-        support = draw.distinct(group, shots, but=episode.query)
+    reduced = attrs.evolve(pool, lists=lists)
+    for episode in class_balanced(reduced, episodes=episodes, shots=shots, draw=draw):
+        fit = [g for other, g in both[episode.class_id].items() if other in held[episode.query]]
+        support = draw.distinct(fit[draw.below(len(fit))], shots, but=episode.query)
         made.append(attrs.evolve(episode, support=tuple(support)))
     return made
 
 
-def _balanced_questions(
-    lists: Mapping[int, Sequence[str]], draw: Draw
-) -> Iterator[tuple[int, str]]:
+def _balanced_queries(lists: Mapping[int, Sequence[str]], draw: Draw) -> Iterator[tuple[int, str]]:
     waiting: dict[int, list[str]] = {class_id: [] for class_id in sorted(lists)}
     while True:
         for class_id in draw.shuffled(list(waiting)):

@@ -9,26 +9,22 @@ def fssbench_metrics() -> list[MetricSpec]:
     """Return the metrics of intersections over unions, regions and boundaries."""
     return [
         MetricSpec(
-            name="iou",
-            summary="class mIoU (accumulated per class), FB-IoU, episode mIoU; from pixel counts",
+            name="iou", aliases=("miou", "fb-iou", "episode-miou"),
             factory="fssbench.metrics.iou:IoU",
-            aliases=("miou", "fb-iou", "episode-miou"),
+            summary="class mIoU (accumulated per class), FB-IoU, episode mIoU; from pixel counts",
             paper="Shaban et al., One-Shot Learning for Semantic Segmentation, BMVC 2017",
         ),
         MetricSpec(
-            name="regions",
+            name="regions", aliases=("rom", "rum"), factory="fssbench.metrics.regions:Regions",
             summary="ROM and RUM: over- and under-segmentation of regions, per episode",
-            factory="fssbench.metrics.regions:Regions",
-            aliases=("rom", "rum"),
             paper="Zhang, Mehta, Caspi, Rethinking Semantic Segmentation Evaluation for "
             "Explainability and Model Selection, arXiv 2101.08418",
         ),
         MetricSpec(
-            name="boundary",
-            summary="J&F of DAVIS: region similarity J and boundary accuracy F",
+            name="boundary", aliases=("j-and-f", "davis"),
             factory="fssbench.metrics.boundary:Boundary",
-            aliases=("j-and-f", "davis"),
+            summary="J&F of DAVIS: region similarity J and boundary accuracy F",
             paper="Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object "
             "Segmentation, CVPR 2016",
         ),
-    ]
+    ]  # fmt: skip

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas
 import scipy.ndimage
-import torch
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
-from fssbench.metrics.metric import check_classes
+from fssbench.metrics.metric import check_classes, measure_each
 
 TOLERANCE = 0.008
 """Tolerance of boundary pixels in image diagonals, rounded up to whole pixels."""
@@ -48,15 +47,7 @@ class Boundary:
         Returns:
             float64 (B,) in [0, 1] for each of `columns`.
         """
-        values = np.zeros((len(target), 2))
-        planes = zip(target.cpu().numpy(), prediction.cpu().numpy(), strict=True)
-        for row, (truth, marked) in zip(values, planes, strict=True):
-            height, width = _content(truth != IGNORE)
-            truth, marked = truth[:height, :width], marked[:height, :width]
-            found, true = marked & (truth != IGNORE), truth == 1
-            row[:] = region_similarity(found, true), boundary_accuracy(found, true)
-        both = torch.from_numpy(values).to(prediction.device)
-        return {"region_j": both[:, 0], "boundary_f": both[:, 1]}
+        return measure_each(_accuracies, self.columns, prediction, target)
 
     def summarise(
         self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
@@ -66,6 +57,16 @@ class Boundary:
         means = 100.0 * rows.groupby("class_id")[list(self.columns)].mean().mean()
         j, f = float(means["region_j"]), float(means["boundary_f"])
         return {"j": j, "f": f, "j_and_f": (j + f) / 2}
+
+
+def _accuracies(prediction: Plane, target: Plane) -> tuple[float, float]:
+    valid = target != IGNORE
+    rows, columns = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
+    if len(rows):  # without the padding of a batch
+        inside = slice(rows[-1] + 1), slice(columns[-1] + 1)
+        prediction, target, valid = prediction[inside], target[inside], valid[inside]
+    found, true = prediction & valid, target == 1
+    return region_similarity(found, true), boundary_accuracy(found, true)
 
 
 def region_similarity(prediction: Plane, target: Plane) -> float:
@@ -84,10 +85,9 @@ def boundary_accuracy(prediction: Plane, target: Plane) -> float:
     if not found.any() or not true.any():
         return float(found.any() == true.any())
     radius = math.ceil(TOLERANCE * math.hypot(*target.shape))
-    precision = np.count_nonzero(found & _near(true, radius)) / np.count_nonzero(found)
-    recall = np.count_nonzero(true & _near(found, radius)) / np.count_nonzero(true)
+    precision, recall = _share_near(found, true, radius), _share_near(true, found, radius)
     total = precision + recall
-    return float(2 * precision * recall / total) if total else 0.0
+    return 2 * precision * recall / total if total else 0.0
 
 
 def outline(mask: Plane) -> Plane:
@@ -96,20 +96,13 @@ def outline(mask: Plane) -> Plane:
     In the last row and column only the neighbour inside the image counts.
     """
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
-    right, below, both = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    edge: Plane = (mask != right) | (mask != below) | (mask != both)
+    edge: Plane = (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
     return edge
 
 
-def _near(boundary: Plane, radius: int) -> Plane:
+def _share_near(pixels: Plane, boundary: Plane, radius: int) -> float:
+    """Return the share of pixels within the radius of a boundary."""
     morphology: Any = scipy.ndimage  # its type stubs lack its functions
-    distance = morphology.distance_transform_edt(~boundary)
+    distance = morphology.distance_transform_edt(~boundary)[pixels]
     # Squared distances are whole numbers; adding a half makes the comparison safe from rounding.
-    within: Plane = np.square(distance) < radius**2 + 0.5
-    return within
-
-
-def _content(valid: Plane) -> tuple[int, int]:
-    """Return height and width of the image inside a padded plane; at least 1."""
-    rows, columns = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
-    return (int(rows[-1]) + 1, int(columns[-1]) + 1) if len(rows) else (1, 1)
+    return float(np.mean(np.square(distance) < radius**2 + 0.5))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas
-import torch
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
@@ -38,10 +37,8 @@ class IoU:
         valid = target != IGNORE
         truth = target == 1
         marked = prediction & valid
-        in_valid, in_truth, in_marked, in_both = (
-            torch.count_nonzero(plane, dim=(1, 2))
-            for plane in (valid, truth, marked, marked & truth)
-        )
+        planes = (valid, truth, marked, marked & truth)
+        in_valid, in_truth, in_marked, in_both = (p.count_nonzero(dim=(1, 2)) for p in planes)
         return {
             "intersection_fg": in_both,
             "union_fg": in_truth + in_marked - in_both,
@@ -55,12 +52,12 @@ class IoU:
         """Return ``miou``, ``fb_iou`` and ``episode_miou`` in percent; see `Metric.summarise`."""
         per_class = self.per_class(rows, classes)
         totals = rows[list(self.columns)].sum()
-        foreground = _ratio(totals["intersection_fg"], totals["union_fg"])
-        background = _ratio(totals["intersection_bg"], totals["union_bg"])
+        foreground = totals["intersection_fg"] / max(totals["union_fg"], 1)
+        background = totals["intersection_bg"] / max(totals["union_bg"], 1)
         episode = (rows["intersection_fg"] / rows["union_fg"]).fillna(1.0)
         return {
             "miou": float(per_class["iou"].mean()),
-            "fb_iou": 50.0 * (foreground + background),
+            "fb_iou": 50.0 * float(foreground + background),
             "episode_miou": 100.0 * float(episode.mean()),
         }
 
@@ -78,14 +75,8 @@ class IoU:
         grouped = rows.groupby("class_id")[list(self.columns)]
         sums = grouped.sum()
         check_classes(sums.index, classes)
-        return pandas.DataFrame(
-            {
-                "episodes": grouped.size(),
-                "iou": 100.0 * sums["intersection_fg"] / sums["union_fg"].clip(lower=1),
-                "background_iou": 100.0 * sums["intersection_bg"] / sums["union_bg"].clip(lower=1),
-            }
-        )
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part) / float(whole) if whole else 0.0
+        table = pandas.DataFrame({"episodes": grouped.size()})
+        for name, side in (("iou", "fg"), ("background_iou", "bg")):
+            union = sums[f"union_{side}"].clip(lower=1)
+            table[name] = 100.0 * sums[f"intersection_{side}"] / union
+        return table

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas
 import scipy.ndimage
-import torch
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
-from fssbench.metrics.metric import check_classes
+from fssbench.metrics.metric import check_classes, measure_each
+
+_MORPHOLOGY: Any = scipy.ndimage  # its type stubs lack its functions
 
 
 class Regions:
@@ -26,7 +27,7 @@ class Regions:
 
         ROM = tanh( |G_O| |P_O| / (|G| |P|) · sum over G_O of (related predicted regions - 1) ),
 
-    and RUM is the same with the parts of target and prediction exchanged. Both lie in [0, 1); both
+    and RUM is the same with the parts of target and prediction exchanged. Both are in [0, 1); both
     are 0 where there is no target region or no predicted one. An episode's values are averaged over
     all episodes.
     """
@@ -43,14 +44,7 @@ class Regions:
         Returns:
             float64 (B,) for each of `columns`.
         """
-        marked = (prediction & (target != IGNORE)).cpu().numpy()
-        truth = (target == 1).cpu().numpy()
-        values = np.zeros((len(marked), 2))
-        for row, one, other in zip(values, truth, marked, strict=True):
-            related = relations(one, other)
-            row[:] = over_segmentation(related), over_segmentation(related.T)
-        both = torch.from_numpy(values).to(prediction.device)
-        return {"rom": both[:, 0], "rum": both[:, 1]}
+        return measure_each(_segmentation, self.columns, prediction, target)
 
     def summarise(
         self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
@@ -58,6 +52,11 @@ class Regions:
         """Return ``rom`` and ``rum``, means over the episodes in [0, 1); see `Metric.summarise`."""
         check_classes(rows["class_id"], classes)
         return {name: float(rows[name].mean()) for name in self.columns}
+
+
+def _segmentation(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    related = relations(target == 1, prediction & (target != IGNORE))
+    return over_segmentation(related), over_segmentation(related.T)
 
 
 def relations(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -70,7 +69,9 @@ def relations(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     Returns:
         bool (regions of the target, regions of the prediction).
     """
-    true_regions, found_regions = _labelled(target), _labelled(prediction)
+    true_regions, found_regions = (
+        _MORPHOLOGY.label(plane, structure=np.ones((3, 3)))[0] for plane in (target, prediction)
+    )
     related = np.zeros((true_regions.max() + 1, found_regions.max() + 1), dtype=bool)
     related[true_regions, found_regions] = True
     return related[1:, 1:]  # number 0 is the background
@@ -82,12 +83,5 @@ def over_segmentation(related: np.ndarray) -> float:
         return 0.0
     parts = related.sum(1)
     divided = parts > 1
-    dividing = related[divided].any(0)
-    ratio = divided.sum() * dividing.sum() / related.size
+    ratio = divided.sum() * related[divided].any(0).sum() / related.size
     return math.tanh(ratio * (parts[divided] - 1).sum())
-
-
-def _labelled(plane: np.ndarray) -> np.ndarray:
-    morphology: Any = scipy.ndimage  # its type stubs lack its functions
-    labels: np.ndarray = morphology.label(plane, structure=np.ones((3, 3)))[0]
-    return labels

@@ -33,11 +33,9 @@ class CenterPivotConv4d(nn.Module):
         padding: Sides = (0, 0, 0, 0), bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.conv1 = nn.Conv2d(
-            channels, out, kernel[:2], stride=stride[:2], padding=padding[:2], bias=bias
-        )
-        self.conv2 = nn.Conv2d(
-            channels, out, kernel[2:], stride=stride[2:], padding=padding[2:], bias=bias
+        self.conv1, self.conv2 = (
+            nn.Conv2d(channels, out, kernel[s], stride[s], padding[s], bias=bias)
+            for s in (slice(2), slice(2, 4))
         )
         self._kernel, self._stride, self._padding = kernel[2:], stride[2:], padding[2:]
 
@@ -52,9 +50,9 @@ class CenterPivotConv4d(nn.Module):
         """
         rows, columns = self._stride
         batch, _, hq, wq, hs, ws = volume.shape
-        kept = volume[..., ::rows, ::columns]
-        query = self.conv1(kept.permute(0, 4, 5, 1, 2, 3).flatten(0, 2))  # (B·hs'·ws', …)
-        query = query.unflatten(0, (batch, *kept.shape[-2:])).permute(0, 3, 4, 5, 1, 2)
+        strided = volume[..., ::rows, ::columns]
+        query = self.conv1(strided.permute(0, 4, 5, 1, 2, 3).flatten(0, 2))  # (B·hs'·ws', …)
+        query = query.unflatten(0, (batch, *strided.shape[-2:])).permute(0, 3, 4, 5, 1, 2)
         support = self.conv2(volume.permute(0, 2, 3, 1, 4, 5).flatten(0, 2))  # (B·hq·wq, …)
         support = support.unflatten(0, (batch, hq, wq)).permute(0, 3, 1, 2, 4, 5)
         if self._kernel == (hs, ws) and self._padding == (0, 0):

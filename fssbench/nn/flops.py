@@ -5,14 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import (
-    FlopCounterMode,
-    sdpa_backward_flop_count,
-    sdpa_flop_count,
-)
+from torch.utils import flop_counter as flops
 
 
-def flop_counter() -> FlopCounterMode:
+def flop_counter() -> flops.FlopCounterMode:
     """Return a context manager that counts operations, two per multiply-add.
 
     Matrix products, convolutions and attention are counted; element-wise operations and custom
@@ -20,7 +16,7 @@ def flop_counter() -> FlopCounterMode:
     on the device and on the release of torch.
     """
     aten = torch.ops.aten
-    return FlopCounterMode(
+    return flops.FlopCounterMode(
         display=False,
         custom_mapping={
             aten._scaled_dot_product_flash_attention_for_cpu: _attention,
@@ -30,9 +26,9 @@ def flop_counter() -> FlopCounterMode:
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call, unused-ignore]
+    return int(flops.sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    count = sdpa_backward_flop_count(gradient, query, key, value)  # type: ignore[no-untyped-call, unused-ignore]
+    count = flops.sdpa_backward_flop_count(gradient, query, key, value)  # type: ignore[no-untyped-call, unused-ignore]
     return int(count)

@@ -16,11 +16,9 @@ def tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif attrs.has(type(value)):
-        for field in attrs.fields(type(value)):
-            yield from tensors(getattr(value, field.name))
+        yield from tensors(attrs.astuple(value, recurse=False))
     elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from tensors(part)
+        yield from tensors(list(value.values()))
     elif isinstance(value, list | tuple):
         for part in value:
             yield from tensors(part)
@@ -44,9 +42,7 @@ def together(values: Sequence[Any]) -> Any:
     if isinstance(first, Tensor):
         return torch.cat(list(values))
     if attrs.has(type(first)):
-        names = [field.name for field in attrs.fields(type(first))]
-        joined = {name: together([getattr(v, name) for v in values]) for name in names}
-        return type(first)(**joined)
+        return type(first)(**together([attrs.asdict(value, recurse=False) for value in values]))
     if isinstance(first, Mapping):
         return {key: together([value[key] for value in values]) for key in first}
     if isinstance(first, list | tuple):

@@ -53,10 +53,12 @@ def selective_scan(
     Raises:
         ValueError: the shapes are not consistent.
     """
-    _check(u, delta, A, B, C, D, delta_bias)
-    if u.is_cuda and _kernel()[0] is not None and torch.float64 not in (u.dtype, delta.dtype):
-        return _by_kernel(u, delta, A, B, C, D, delta_bias, delta_softplus)
-    return torch_scan(u, delta, A, B, C, D, delta_bias, delta_softplus)
+    arguments = (u, delta, A, B, C, D, delta_bias)
+    _check(*arguments)
+    kernel = _kernel()[0] if u.is_cuda else None
+    if kernel and torch.float64 not in (u.dtype, delta.dtype):
+        return _by_kernel(kernel, *arguments, delta_softplus)
+    return torch_scan(*arguments, delta_softplus)
 
 
 def scan_in_use() -> str:
@@ -102,18 +104,14 @@ def _kernel() -> tuple[Callable[..., Any] | None, str]:
 
 
 def _by_kernel(
-    u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None,
-    bias: Tensor | None, softplus: bool,
+    kernel: Callable[..., Tensor], u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor,
+    d: Tensor | None, bias: Tensor | None, softplus: bool,
 ) -> Tensor:  # fmt: skip
     # The kernel needs one type for time-dependent arguments, and float32 for the others.
-    changing = [u, delta, b, c]
-    if len({tensor.dtype for tensor in changing}) > 1:
-        changing = [tensor.float() for tensor in changing]
-    steady = [None if tensor is None else tensor.float() for tensor in (d, bias)]
-    function = _kernel()[0]
-    assert function is not None
-    scanned: Tensor = function(
-        changing[0], changing[1], a.float(), changing[2], changing[3], steady[0],
-        delta_bias=steady[1], delta_softplus=softplus,
+    kind = u.dtype if u.dtype == delta.dtype == b.dtype == c.dtype else torch.float32
+    d, bias = (None if tensor is None else tensor.float() for tensor in (d, bias))
+    scanned = kernel(
+        u.to(kind), delta.to(kind), a.float(), b.to(kind), c.to(kind), d,
+        delta_bias=bias, delta_softplus=softplus,
     )  # fmt: skip
     return scanned.to(u.dtype)

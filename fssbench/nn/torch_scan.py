@@ -14,13 +14,10 @@ from torch.nn import functional
 _AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
 
 
-def torch_scan(
-    u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None,
-    bias: Tensor | None, softplus: bool,
-) -> Tensor:  # fmt: skip
-    """Run the scan on any device; `fssbench.nn.selective_scan` describes the arguments."""
+def torch_scan(u: Tensor, *others: Tensor | bool | None) -> Tensor:
+    """Run the scan on any device; the arguments are those of `fssbench.nn.selective_scan`."""
     with torch.autocast(u.device.type, enabled=False):
-        scanned: Tensor = _Scan.apply(u, delta, a, b, c, d, bias, softplus)
+        scanned: Tensor = _Scan.apply(u, *others)
     return scanned
 
 
@@ -38,26 +35,17 @@ class _Scan(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(u, delta, a, b, c, d, bias)
         ctx.softplus = softplus
-        batch, channels, length = u.shape
-        groups = b.shape[1]
-        portions = list(_portions(u, groups))
-        whole = (length, batch, groups, channels // groups)
-        out = u.new_empty(whole) if len(portions) > 1 else None
-        for where in portions:
+        (batch, channels, length), groups = u.shape, b.shape[1]
+        out = u.new_empty(length, batch, groups, channels // groups)
+        for where in _portions(u, groups):
             part = _Portion(where, u, delta, a, b, c, bias, softplus)
-            total = None if d is None else part.u * part.of_channels(d)
+            total = torch.zeros_like(part.u) if d is None else part.u * part.of_channels(d)
             for some in part.some_states():
+                h, c_t = part.states(some), part.c[:, some]
                 # In sequence, so that the sum does not depend on the number of states in a pass.
-                for state, c_t in zip(
-                    part.states(some).unbind(1), part.c[:, some].unbind(1), strict=True
-                ):
-                    total = state * c_t if total is None else total.addcmul_(state, c_t)
-            assert total is not None
-            if out is None:
-                out = total.to(u.dtype)
-            else:
-                out[:, *where] = total.to(u.dtype)
-        assert out is not None
+                for state in range(h.shape[1]):
+                    total.addcmul_(h[:, state], c_t[:, state])
+            out[:, *where] = total
         return out.reshape(length, batch, channels).permute(1, 2, 0)
 
     @staticmethod

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy
 from scipy.special import ndtr, ndtri
 
@@ -27,6 +30,22 @@ def bca_interval(
     shifted = bias + (bias + tails) / (1 - acceleration * (bias + tails))
     low, high = numpy.quantile(replicates, ndtr(shifted))
     return float(low), float(high)
+
+
+def mean_over_folds(
+    key: Any, replicates: Sequence[Mapping[Any, Floats]], left_out: Sequence[Mapping[Any, Floats]]
+) -> tuple[Floats, Floats]:
+    """Return replicates and influences of the mean of a statistic over folds.
+
+    Args:
+        key: key of the statistic.
+        replicates: (R,) replicates of the statistics of each fold.
+        left_out: leave-one-out values of the statistics of each fold.
+    """
+    folds = len(replicates)
+    mean: Floats = numpy.add.reduce([each[key] for each in replicates]) / folds
+    # The influence of a unit on the mean is 1 / folds of that on its own fold.
+    return mean, numpy.concatenate([(x[key].mean() - x[key]) / folds for x in left_out])
 
 
 def bca_p_value(replicates: Floats, point: float, influence: Floats) -> float:

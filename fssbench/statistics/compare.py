@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 import numpy
@@ -11,13 +12,13 @@ from numpy.typing import NDArray
 
 from fssbench.errors import FssbenchError
 from fssbench.metrics.iou import IoU
-from fssbench.statistics.bca import bca_interval, bca_p_value
-from fssbench.statistics.sums import Floats, Sums
+from fssbench.statistics.bca import bca_interval, bca_p_value, mean_over_folds
+from fssbench.statistics.intervals import BLOCK, joined
+from fssbench.statistics.sums import SCORES, Floats, Sums
 
 _KEYS = ("index", "class_id", "query")
 
-BLOCK = 200
-"""Replicates made at once, which bounds the memory for manifests of many queries."""
+_Values = Mapping[Any, Floats]  # by name of a score, or column of a class
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +41,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes zero."""
+        """True if the interval excludes zero."""
         return not self.low <= 0.0 <= self.high
 
 
@@ -115,11 +116,11 @@ def compare(
     generator = numpy.random.default_rng(seed)
     for number, (a, b) in enumerate(pairs):
         _check_same_episodes(a, b, f"pair {number}: " if len(pairs) > 1 else "")
-    folds = [_Fold.of(a, b, generator, resamples) for a, b in pairs]
+    folds = [_fold(a, b, generator, resamples) for a, b in pairs]
     outcome = numpy.concatenate([_outcomes(a, b) for a, b in pairs])
     return Comparison(
-        scores={name: _mean(folds, name, level) for name in folds[0].points},
-        folds=tuple({name: _mean([fold], name, level) for name in fold.points} for fold in folds),
+        scores=_scores(folds, level),
+        folds=tuple(_scores([fold], level) for fold in folds),
         classes=tuple(
             line
             for table, (fold, (a, _)) in enumerate(zip(folds, pairs, strict=True))
@@ -134,89 +135,78 @@ def compare(
 
 @attrs.frozen(kw_only=True)
 class _Fold:
-    """Scores of both methods, and their differences.
+    """Scores of one fold, and the IoU of each class.
 
     Attributes:
-        images: Q, query images.
-        points: (a, b) by score.
-        replicates: (R,) differences by score.
-        left: (Q,) differences with each query image left out, by score.
-        class_points: (2, C) class IoU of a and b.
-        class_replicates: (R, C) differences; NaN where the replicate missed the class.
-        class_left: (Q, C) differences with each query image left out.
+        images: number of query images.
+        a, b: values of each method.
+        replicates: (R,) differences b - a of the replicates.
+        left_out: (images,) differences with each query image left out.
     """
 
     images: int
-    points: Mapping[str, tuple[float, float]]
-    replicates: Mapping[str, Floats]
-    left: Mapping[str, Floats]
-    class_points: Floats
-    class_replicates: Floats
-    class_left: Floats
-
-    @classmethod
-    def of(
-        cls,
-        a: pandas.DataFrame,
-        b: pandas.DataFrame,
-        generator: numpy.random.Generator,
-        resamples: int,
-    ) -> _Fold:
-        both = Sums.by_query(a), Sums.by_query(b)
-        images = len(both[0].inter)
-        scores, ious = [], []
-        for start in range(0, resamples, BLOCK):
-            weights = _draw(images, min(BLOCK, resamples - start), generator)
-            one, other = (sums.weighted(weights) for sums in both)
-            scores.append(_minus(other, one))
-            ious.append(other.class_ious() - one.class_ious())
-        total_a, total_b = (sums.total() for sums in both)
-        left_a, left_b = (sums.without_each() for sums in both)
-        score_a, score_b = total_a.scores(), total_b.scores()
-        return cls(
-            images=images,
-            points={name: (float(score_a[name]), float(score_b[name])) for name in score_a},
-            replicates={
-                name: numpy.concatenate([block[name] for block in scores]) for name in score_a
-            },
-            left=_minus(left_b, left_a),
-            class_points=numpy.stack([total_a.class_ious(), total_b.class_ious()]),
-            class_replicates=numpy.concatenate(ious),
-            class_left=left_b.class_ious() - left_a.class_ious(),
-        )
+    a: _Values
+    b: _Values
+    replicates: _Values
+    left_out: _Values
 
 
-def _draw(images: int, count: int, generator: numpy.random.Generator) -> Floats:
-    """Draw the multiplicity of each image in each of `count` replicates: (count, images).
-
-    This is many times faster than `Generator.multinomial`, and has the same distribution.
-    """
-    drawn = generator.integers(images, size=(count, images))
-    return numpy.stack([numpy.bincount(line, minlength=images) for line in drawn]).astype(float)
-
-
-def _minus(b: Sums, a: Sums) -> dict[str, Floats]:
-    of_a = a.scores()
-    return {name: values - of_a[name] for name, values in b.scores().items()}
-
-
-def _mean(folds: Sequence[_Fold], name: str, level: float) -> Difference:
-    """Return the mean over folds, as in `fssbench.statistics.intervals.score_intervals`."""
-    count = len(folds)
-    a, b = (sum(fold.points[name][side] for fold in folds) / count for side in (0, 1))
-    replicates: Floats = numpy.add.reduce([fold.replicates[name] for fold in folds]) / count
-    influence = numpy.concatenate(
-        [(fold.left[name].mean() - fold.left[name]) / count for fold in folds]
+def _fold(
+    a: pandas.DataFrame, b: pandas.DataFrame, generator: numpy.random.Generator, resamples: int
+) -> _Fold:
+    of_a, of_b = Sums.by_query(a), Sums.by_query(b)
+    images = len(of_a.inter)
+    drawn = _draw(images, resamples, generator)
+    return _Fold(
+        images=images,
+        a=_values(of_a.total()),
+        b=_values(of_b.total()),
+        replicates=joined([_minus(of_b.weighted(w), of_a.weighted(w)) for w in drawn]),
+        left_out=_minus(of_b.without_each(), of_a.without_each()),
     )
+
+
+def _draw(images: int, resamples: int, generator: numpy.random.Generator) -> Iterator[Floats]:
+    """Yield multiplicities of images in replicates, in blocks of up to (BLOCK, images).
+
+    This is many times faster than `multiplicities`, and has the same distribution.
+    """
+    for start in range(0, resamples, BLOCK):
+        drawn = generator.integers(images, size=(min(BLOCK, resamples - start), images))
+        yield numpy.stack([numpy.bincount(line, minlength=images) for line in drawn]).astype(float)
+
+
+def _values(sums: Sums) -> _Values:
+    return {**sums.scores(), **dict(enumerate(numpy.moveaxis(sums.class_ious(), -1, 0)))}
+
+
+def _minus(b: Sums, a: Sums) -> _Values:
+    of_a = _values(a)
+    return {key: values - of_a[key] for key, values in _values(b).items()}
+
+
+def _scores(folds: Sequence[_Fold], level: float) -> dict[str, Difference]:
     lone = any(fold.images == 1 for fold in folds)
-    return _difference(a, b, replicates, influence, level, lone=lone)
+    return {name: _mean(folds, name, level, lone=lone) for name in SCORES}
 
 
-def _difference(
-    a: float, b: float, replicates: Floats, influence: Floats, level: float, *, lone: bool
-) -> Difference:
+def _mean(folds: Sequence[_Fold], key: str | int, level: float, *, lone: bool) -> Difference:
+    """Return the mean over folds, as in `fssbench.statistics.intervals.score_intervals`.
+
+    Args:
+        folds: folds.
+        key: name of a score, or column of a class.
+        level: coverage.
+        lone: true if a fold or class has a single query image, which allows no interval.
+    """
+    a = sum(float(fold.a[key]) for fold in folds) / len(folds)
+    b = sum(float(fold.b[key]) for fold in folds) / len(folds)
     if lone:
         return Difference(a=a, b=b, difference=b - a, low=-100.0, high=100.0, p_value=1.0)
+    replicates, influence = mean_over_folds(
+        key, [fold.replicates for fold in folds], [fold.left_out for fold in folds]
+    )
+    replicates = replicates[~numpy.isnan(replicates)]  # those without the class
     low, high = bca_interval(replicates, b - a, influence, level)
     p_value = bca_p_value(replicates, b - a, influence)
     return Difference(a=a, b=b, difference=b - a, low=low, high=high, p_value=p_value)
@@ -226,54 +216,44 @@ def _classes(
     table: int, fold: _Fold, rows: pandas.DataFrame, level: float
 ) -> list[ClassDifference]:
     counts = rows.groupby("class_id")["query"].agg(["size", "nunique"]).reset_index()
-    lines = []
-    for column, (class_id, episodes, images) in enumerate(counts.to_numpy("int64").tolist()):
-        a, b = fold.class_points[:, column].tolist()
-        replicates, left = fold.class_replicates[:, column], fold.class_left[:, column]
-        there = replicates[~numpy.isnan(replicates)]
-        iou = _difference(a, b, there, left.mean() - left, level, lone=images == 1)
-        lines.append(
-            ClassDifference(
-                table=table, class_id=class_id, episodes=episodes, images=images, iou=iou
-            )
+    return [
+        ClassDifference(
+            table=table, class_id=class_id, episodes=episodes, images=images,
+            iou=_mean([fold], column, level, lone=images == 1),
         )
-    return lines
+        for column, (class_id, episodes, images) in enumerate(counts.to_numpy("int64").tolist())
+    ]  # fmt: skip
 
 
 def _outcomes(a: pandas.DataFrame, b: pandas.DataFrame) -> NDArray[numpy.int64]:
     """Return the sign of the difference of each episode's IoU, in exact integer arithmetic."""
-    (part_a, whole_a), (part_b, whole_b) = (_own_iou(rows) for rows in (a, b))
-    return numpy.sign(part_b * whole_a - part_a * whole_b)
-
-
-def _own_iou(rows: pandas.DataFrame) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
-    """Return numerator and denominator; the IoU of an episode without any foreground is 1."""
-    part, whole = (rows[name].to_numpy("int64") for name in ("intersection_fg", "union_fg"))
-    empty = whole == 0
-    return numpy.where(empty, 1, part), numpy.where(empty, 1, whole)
+    # The IoU of an episode without any foreground is 1, here 1 / 1.
+    part_a, part_b = (r["intersection_fg"].where(r["union_fg"] > 0, 1).to_numpy() for r in (a, b))
+    whole_a, whole_b = (r["union_fg"].clip(lower=1).to_numpy() for r in (a, b))
+    difference: NDArray[numpy.int64] = part_b * whole_a - part_a * whole_b
+    return numpy.sign(difference)
 
 
 def _check_same_episodes(a: pandas.DataFrame, b: pandas.DataFrame, where: str) -> None:
     for name, rows in (("first", a), ("second", b)):
-        missing = [column for column in (*_KEYS, *IoU.columns) if column not in rows.columns]
-        if missing:
+        if missing := [c for c in (*_KEYS, *IoU.columns) if c not in rows.columns]:
+            names = ", ".join(missing)
             raise FssbenchError(
-                f"{where}the {name} table lacks the column {', '.join(missing)}; evaluate again, "
-                "with the metric iou"
+                f"{where}the {name} table lacks the column {names}; evaluate with the metric iou"
             )
-    if len(a) != len(b):
-        raise FssbenchError(
-            f"{where}{len(a)} rows and {len(b)} rows: not the same episodes; evaluate both on one "
-            "manifest"
-        )
+    if reason := _first_difference(a, b):
+        raise FssbenchError(f"{where}{reason}: not the same episodes; evaluate on one manifest")
     if not len(a):
         raise FssbenchError(f"{where}there are no rows to compare")
-    for column in _KEYS:
-        differ = a[column].to_numpy() != b[column].to_numpy()
-        if differ.any():
+
+
+def _first_difference(a: pandas.DataFrame, b: pandas.DataFrame) -> str:
+    """Return a description of the first difference of the episodes, or ""."""
+    if len(a) != len(b):
+        return f"{len(a)} rows and {len(b)} rows"
+    for name in _KEYS:
+        one, other = a[name].to_numpy(), b[name].to_numpy()
+        if (differ := one != other).any():
             row = int(differ.argmax())
-            raise FssbenchError(
-                f"{where}row {row} is of {column} {a[column].iloc[row]} in the first table and "
-                f"{b[column].iloc[row]} in the second: not the same episodes; evaluate both on one "
-                "manifest"
-            )
+            return f"row {row} is of {name} {one[row]} in one table and {other[row]} in the other"
+    return ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy
 import pandas
 
-from fssbench.statistics.bca import bca_interval
+from fssbench.statistics.bca import bca_interval, mean_over_folds
 from fssbench.statistics.sums import Floats, Sums
 
 BLOCK = 200
@@ -38,29 +39,30 @@ def score_intervals(
         (low, high) in percent by score. Both are the score itself if nothing varies.
     """
     generator = numpy.random.default_rng(seed)
-    folds = [_fold(Sums.by_query(table), generator, resamples) for table in tables]
-    count = len(tables)
+    folds = [Sums.by_query(table) for table in tables]
+    points = [sums.total().scores() for sums in folds]
+    left_out = [sums.without_each().scores() for sums in folds]
+    replicates = []
+    for sums in folds:
+        weights = multiplicities(len(sums.inter), generator, resamples)
+        replicates.append(joined([sums.weighted(block).scores() for block in weights]))
     intervals = {}
-    for name in folds[0][0]:
-        point = sum(float(points[name]) for points, _, _ in folds) / count
-        replicates: Floats = numpy.add.reduce([many[name] for _, many, _ in folds]) / count
-        # The influence of a query image on the mean is 1 / count of that on its own fold.
-        influence = numpy.concatenate(
-            [(left[name].mean() - left[name]) / count for _, _, left in folds]
-        )
-        intervals[name] = bca_interval(replicates, point, influence, level)
+    for name in points[0]:
+        point = sum(float(scores[name]) for scores in points) / len(points)
+        mean, influence = mean_over_folds(name, replicates, left_out)
+        intervals[name] = bca_interval(mean, point, influence, level)
     return intervals
 
 
-def _fold(
-    sums: Sums, generator: numpy.random.Generator, resamples: int
-) -> tuple[Mapping[str, Floats], Mapping[str, Floats], Mapping[str, Floats]]:
-    """Return the scores of the rows, of each replicate, and with each query image left out."""
-    queries = len(sums.inter)
-    blocks = []
+def multiplicities(
+    images: int, generator: numpy.random.Generator, resamples: int
+) -> Iterator[Floats]:
+    """Yield multiplicities of images in replicates, in blocks of up to (BLOCK, images)."""
     for start in range(0, resamples, BLOCK):
         count = min(BLOCK, resamples - start)
-        weights = generator.multinomial(queries, numpy.full(queries, 1 / queries), count)
-        blocks.append(sums.weighted(weights.astype(numpy.float64)).scores())
-    replicates = {name: numpy.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    return sums.total().scores(), replicates, sums.without_each().scores()
+        yield generator.multinomial(images, numpy.full(images, 1 / images), count).astype(float)
+
+
+def joined(blocks: Sequence[Mapping[Any, Floats]]) -> dict[Any, Floats]:
+    """Concatenate the values of blocks of replicates."""
+    return {name: numpy.concatenate([block[name] for block in blocks]) for name in blocks[0]}

@@ -8,7 +8,7 @@ import numpy
 import pandas
 
 from fssbench.statistics.bca import bca_interval
-from fssbench.statistics.intervals import BLOCK
+from fssbench.statistics.intervals import multiplicities
 
 Summarise = Callable[[pandas.DataFrame], Mapping[str, float]]
 
@@ -44,12 +44,9 @@ def resampled_intervals(
     point = summarise(rows)
     if queries == 1:
         return {name: (float(value), float(value)) for name, value in point.items()}
-    generator = numpy.random.default_rng(seed)
     replicates = []
-    for start in range(0, resamples, BLOCK):
-        count = min(BLOCK, resamples - start)
-        weights = generator.multinomial(queries, numpy.full(queries, 1 / queries), count)
-        for times in weights:
+    for block in multiplicities(queries, numpy.random.default_rng(seed), resamples):
+        for times in block.astype(int):
             drawn = numpy.repeat(numpy.arange(len(rows)), times[codes])
             replicates.append(summarise(rows.iloc[drawn]))
     left_out = [summarise(rows[codes != code]) for code in range(queries)]
@@ -60,6 +57,5 @@ def resampled_intervals(
             for tables in (replicates, left_out)
         )
         if numpy.isfinite(many).all() and numpy.isfinite(without).all():
-            influence = without.mean() - without
-            intervals[name] = bca_interval(many, float(value), influence, level)
+            intervals[name] = bca_interval(many, float(value), without.mean() - without, level)
     return intervals

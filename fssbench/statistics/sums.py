@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[numpy.float64]
 
+SCORES = ("miou", "fb_iou", "episode_miou")
+"""Names of the scores, in order."""
+
 
 @attrs.frozen(kw_only=True)
 class Sums:
@@ -32,27 +35,17 @@ class Sums:
     @classmethod
     def by_query(cls, table: pandas.DataFrame) -> Sums:
         """Return the sums of each query image's rows; query images by ascending id."""
-        rows = pandas.DataFrame(
-            {
-                "query": table["query"],
-                "class_id": table["class_id"],
-                "inter": table["intersection_fg"],
-                "union": table["union_fg"],
-                "asked": 1,
-                "back_inter": table["intersection_bg"],
-                "back_union": table["union_bg"],
-                "iou": (table["intersection_fg"] / table["union_fg"]).fillna(1.0),
-            }
-        )
-        wide = rows.groupby(["query", "class_id"])[["inter", "union", "asked"]].sum()
-        wide = wide.unstack(fill_value=0)
-        rest = rows.groupby("query")[["back_inter", "back_union", "iou", "asked"]].sum()
+        ious = (table["intersection_fg"] / table["union_fg"]).fillna(1.0)
+        rows = table.assign(asked=1, iou=ious)
+        by_class = rows.groupby(["query", "class_id"])[["intersection_fg", "union_fg", "asked"]]
+        wide = by_class.sum().unstack(fill_value=0).astype(numpy.float64)
+        rest = rows.groupby("query")[["intersection_bg", "union_bg", "iou", "asked"]].sum()
         return cls(
-            inter=wide["inter"].to_numpy(dtype=numpy.float64),
-            union=wide["union"].to_numpy(dtype=numpy.float64),
-            asked=wide["asked"].to_numpy(dtype=numpy.float64),
-            back=rest[["back_inter", "back_union"]].to_numpy(dtype=numpy.float64),
-            ious=rest[["iou", "asked"]].to_numpy(dtype=numpy.float64),
+            inter=wide["intersection_fg"].to_numpy(),
+            union=wide["union_fg"].to_numpy(),
+            asked=wide["asked"].to_numpy(),
+            back=rest[["intersection_bg", "union_bg"]].to_numpy(dtype=numpy.float64),
+            ious=rest[["iou", "asked"]].to_numpy(),
         )
 
     def total(self) -> Sums:
@@ -77,15 +70,13 @@ class Sums:
 
     def scores(self) -> dict[str, Floats]:
         """Return the scores of `fssbench.metrics.iou.IoU`, in percent."""
-        present = self.asked > 0  # a class without episodes in a replicate is left out of its mean
-        classes = _ratio(self.inter, self.union).sum(-1) / numpy.maximum(present.sum(-1), 1)
+        # A class without episodes in a replicate is left out of the mean.
+        classes = _ratio(self.inter, self.union).sum(-1) / (self.asked > 0).sum(-1).clip(1)
         foreground = _ratio(self.inter.sum(-1), self.union.sum(-1))
         background = _ratio(self.back[..., 0], self.back[..., 1])
-        return {
-            "miou": 100.0 * classes,
-            "fb_iou": 50.0 * (foreground + background),
-            "episode_miou": 100.0 * _ratio(self.ious[..., 0], self.ious[..., 1]),
-        }
+        episodes = _ratio(self.ious[..., 0], self.ious[..., 1])
+        values = (100.0 * classes, 50.0 * (foreground + background), 100.0 * episodes)
+        return dict(zip(SCORES, values, strict=True))
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

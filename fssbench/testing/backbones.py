@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fssbench import build, registry
 from fssbench.backbones.backbone import Backbone
-from fssbench.backbones.describe import describe
+from fssbench.build import describe
 from fssbench.errors import FssbenchError, one_line
 from fssbench.specs import BackboneSpec
 from fssbench.testing.check import Checks, expect

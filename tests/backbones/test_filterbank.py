@@ -1,4 +1,4 @@
-"""The filter bank: what its channels see."""
+"""The channels of the filter bank."""
 
 from __future__ import annotations
 

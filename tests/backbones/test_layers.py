@@ -1,4 +1,4 @@
-"""Every registered backbone: names, shapes, strides, sizes, and that it stays frozen."""
+"""Names, shapes, strides, sizes and freezing of every registered backbone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from fssbench.backbones import fssbench_backbones
 from fssbench.backbones.backbone import Backbone
-from fssbench.backbones.describe import describe
+from fssbench.build import describe
 from fssbench.errors import FssbenchError
 from fssbench.registry import load
 
@@ -44,7 +44,7 @@ COUNTS = {
 
 
 def unit(backbone: Backbone) -> int:
-    """A side of images that every stride divides."""
+    """Return an image side that every stride divides."""
     return max(backbone.info.multiple, *(layer.stride for layer in backbone.layers.values()))
 
 

@@ -1,4 +1,4 @@
-"""MobileNetV2, and TensorFlow's 8-bit network in it."""
+"""MobileNetV2, also with TensorFlow's 8-bit weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def quantised() -> dict[str, np.ndarray]:
 
 @functools.cache
 def _quantised() -> dict[str, np.ndarray]:
-    """A file in the 8-bit format with random values, made from the float encoder's shapes."""
+    """Return a file in the 8-bit format with random values of the float encoder's shapes."""
     state = mobilenetv2(weights="random").model.state_dict()
     generator = np.random.default_rng(0)
     names = ["features.0", "features.1.depthwise", "features.1.project"]

@@ -1,4 +1,4 @@
-"""The encoders of the PSPNet line: against the authors' numbers, and every kind of file."""
+"""The encoders of the PSPNet line: the authors' numbers, and all kinds of files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZE = 473
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """`resnet50-psp` from a file as the authors save theirs: the complete model, wrapped."""
+    """Return `resnet50-psp` from a file like the authors': the complete model, wrapped."""
     listing = GOLDEN / "weights_hdmnet_resnet50_1shot.tsv"
     if not listing.is_file():
         pytest.skip("no numbers of the authors' code beside the checkout (../shared/golden)")
@@ -86,7 +86,7 @@ def test_dilation_reaches_the_first_block() -> None:
 
 
 def stem_names(names: dict[str, str], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names of a file whose stem is not a list."""
+    """Return tensors with other names of the stem, such as those of PSPNet or timm."""
     pattern = re.compile(r"layer0\.(\d+)")
     return {pattern.sub(lambda m: names[m[1]], name): value for name, value in state.items()}
 

@@ -11,7 +11,7 @@ import torch
 
 import fssbench
 from fssbench import FssbenchError, registry
-from fssbench.backbones.describe import describe, parameters
+from fssbench.build import describe, parameters
 from fssbench.specs import BackboneSpec
 
 GOLDEN = Path(__file__).parent / "sam_encoder.npz"
@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parent / "sam_encoder.npz"
 
 @pytest.fixture(scope="module")
 def sam_file(tmp_path_factory):
-    """A file as SAM's authors save theirs: the decoder is in it too."""
+    """Return a file like those of SAM's authors, which include the decoder."""
     path = tmp_path_factory.mktemp("sam") / "sam_vit_tiny.pth"
     state = sam_for_tests.golden_encoder(GOLDEN)
     torch.save({**state, "mask_decoder.iou_token.weight": torch.zeros(1, 256)}, path)

@@ -1,4 +1,4 @@
-"""The walk through timm's encoders, against torchvision and against timm's own forward passes."""
+"""Encoders of timm run step by step, compared with torchvision and timm's own forward."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ from fssbench.backbones.timm_models import (
 )
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-RESNET50 = {"name": "resnet50", "tag": "resnet50.tv_in1k", "image_size": 384}
-VGG16 = {"name": "vgg16", "tag": "vgg16.tv_in1k", "image_size": 384}
-DINOV2_S = {"name": "dinov2-s", "tag": "vit_small_patch14_dinov2.lvd142m", "image_size": 518}
+RESNET50 = {"name": "resnet50", "tag": "resnet50.tv_in1k"}
+VGG16 = {"name": "vgg16", "tag": "vgg16.tv_in1k"}
+DINOV2_S = {"name": "dinov2-s", "tag": "vit_small_patch14_dinov2.lvd142m"}
 SWIN_B = {
     "name": "swin-b",
     "tag": "swin_base_patch4_window12_384.ms_in22k_ft_in1k",
-    "image_size": 384,
 }
 
 
@@ -64,7 +63,7 @@ def small_swin(size: int = 64) -> SwinTransformer:
 
 
 def stir(model: nn.Module) -> nn.Module:
-    """Give batch norms statistics that matter, and residual branches weights that are not 0."""
+    """Draw statistics of batch norms, and non-zero weights of residual branches."""
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -81,7 +80,7 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def outputs(model: nn.Module, names: list[str], images: Tensor) -> dict[str, Tensor]:
-    """What a plain forward pass gives at some modules."""
+    """Return the outputs of some modules in a plain forward pass."""
     found: dict[str, Tensor] = {}
     for name in names:
         model.get_submodule(name).register_forward_hook(
@@ -160,7 +159,7 @@ def test_before_the_last_relu(name: str) -> None:
     both = backbone(images, [f"{name}:pre", name])
     assert (both[f"{name}:pre"] < 0).any()
     assert torch.equal(both[f"{name}:pre"].relu(), both[name])
-    # What is asked for beside it, or deeper, changes nothing: no ReLU works in place on it.
+    # Other or deeper layers change nothing: no ReLU works in place on the feature.
     assert torch.equal(backbone(images, [f"{name}:pre"])[f"{name}:pre"], both[f"{name}:pre"])
     everything = backbone(images, [*backbone.layers, f"{name}:pre"])
     assert torch.equal(everything[f"{name}:pre"], both[f"{name}:pre"])
@@ -249,7 +248,7 @@ def test_swin_windows_do_not_cross_the_seam_of_padded_maps() -> None:
     changed[:, :, :4, :4] = 1 - changed[:, :, :4, :4]  # the token in the corner
     name = "layers.0.blocks.1"
     difference = (backbone(images, [name])[name] - backbone(changed, [name])[name]).abs().sum(1)[0]
-    # Plain windows carry it to 4 x 4 tokens, shifted ones to 6 x 6; the far side never sees it.
+    # Plain windows carry it to 4 x 4 tokens, shifted ones to 6 x 6; the far side is unaffected.
     assert (difference[:6, :6] > 0).all()
     assert (difference[6:] == 0).all()
     assert (difference[:, 6:] == 0).all()

@@ -1,4 +1,4 @@
-"""The shipped encoders: small, of the promised strides, and really shipped."""
+"""The shipped encoders: sizes, strides and weight files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_weights_are_shipped_and_fit(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_shipped_weights_see_more_than_random_ones(name: str) -> None:
-    """Features of an image differ from place to place and are finite."""
+    """Features of an image are finite and differ between positions."""
     model = BUILDERS[name]()
     model.load_state_dict(load_file(SHIPPED / f"{name}.safetensors"))
     image = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -1,4 +1,4 @@
-"""Small weight files that claim to be huge: one line of error, and no memory is taken."""
+"""Small weight files that declare huge arrays: an error of one line, without allocation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HUGE = 8 << 30
 
 
 def refused(path: Path, reason: str) -> None:
-    """A file is refused for a reason, and nothing of what it claims is taken."""
+    """Check that a file is refused with a reason, without allocating the declared size."""
     before = peak()
     with pytest.raises(FssbenchError) as error:
         read_tensors(path)
@@ -35,14 +35,14 @@ def refused(path: Path, reason: str) -> None:
 
 
 def array(shape: tuple[int, ...], values: bytes = b"") -> bytes:
-    """NumPy's file of an array, whatever its values are."""
+    """Return a NumPy file of an array header with other data."""
     file = io.BytesIO()
     npy.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": "<f4"})
     return file.getvalue() + values
 
 
 def rezipped(source: Path, target: Path, **options: object) -> None:
-    """An archive of torch again, with other members or other compression."""
+    """Rewrite an archive of torch with other members or another compression."""
     change = options.pop("change", lambda name, data: data)
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", **options) as new:
         for name in old.namelist():
@@ -111,7 +111,7 @@ def test_a_compressed_archive(saved: Path, tmp_path: Path) -> None:
 
 
 def test_members_that_share_their_bytes(saved: Path, tmp_path: Path) -> None:
-    """A directory may list the same place of the file under any number of names."""
+    """A directory may list the same bytes of the file under any number of names."""
     path = tmp_path / "bomb.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data/0", bytes(100_000))
@@ -141,7 +141,7 @@ def test_storages_of_old_files_that_claim_more(count: int, tmp_path: Path) -> No
 def test_a_pickle_that_asks_for_a_block_of_memory(
     module: bytes, saved: Path, tmp_path: Path
 ) -> None:
-    # {"a": bytearray(2147483647)}, which torch lets pass.
+    # {"a": bytearray(2147483647)}, which torch accepts.
     asking = b"\x80\x02}X\x01\x00\x00\x00ac" + module + b"\nbytearray\nJ\xff\xff\xff\x7f\x85Rs."
     path = tmp_path / "asks.pth"
     rezipped(saved, path, change=lambda name, data: asking if name.endswith(".pkl") else data)
@@ -167,7 +167,7 @@ def test_tensors_of_any_shape_that_hold_nothing(tensor: torch.Tensor, tmp_path: 
 
 
 def test_a_flipped_bit(saved: Path) -> None:
-    """Torch reads an archive without a look at its checksums."""
+    """Checksums of an archive, which torch does not verify, are checked."""
     data = bytearray(saved.read_bytes())
     data[data.index(torch.arange(1000.0).numpy().tobytes()) + 2001] ^= 1
     saved.write_bytes(data)

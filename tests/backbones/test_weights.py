@@ -1,4 +1,4 @@
-"""Weights: the hub, files of every kind, random ones, and everything that goes wrong."""
+"""Weights from the hub, from files and at random, and their errors."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_the_authors_swin_file(tmp_path: Path) -> None:
 
 
 def test_the_authors_dinov2_file(tmp_path: Path) -> None:
-    options = {"name": "dinov2-s", "tag": "vit_small_patch14_dinov2.lvd142m", "image_size": 518}
+    options = {"name": "dinov2-s", "tag": "vit_small_patch14_dinov2.lvd142m"}
     random = timm_models.dinov2(weights="random", **options)
     theirs = dict(random.model.state_dict()) | {"mask_token": torch.zeros(1, 384)}
     torch.save(theirs, tmp_path / "dinov2.pth")
@@ -136,7 +136,7 @@ def test_the_authors_dinov2_file(tmp_path: Path) -> None:
 
 
 class Harmful:
-    """Would create a file if it were unpickled."""
+    """An object whose unpickling would create a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -241,7 +241,7 @@ def test_shipped_weights(
     assert torch.equal(backbone.mean, torch.full((3, 1, 1), 0.5))
 
 
-RESNET18 = {"name": "resnet18", "tag": "resnet18.tv_in1k", "image_size": 224}
+RESNET18 = {"name": "resnet18", "tag": "resnet18.tv_in1k"}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 
 import fssbench
 from fssbench import embed_episodes
-from fssbench.backbones.describe import describe
+from fssbench.build import describe
 from fssbench.registry import registry
 from fssbench.specs import BackboneSpec
 from fssbench_dcama.cascade import cascade

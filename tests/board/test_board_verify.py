@@ -433,6 +433,6 @@ def test_wrong_options(made, fails, tmp_path):
     assert "--episodes must be at least 1" in fails(made(), "--episodes", 0)
     assert "--seed must be at least 0" in fails(made(), "--seed", -1)
     assert "'--tolerance'" in fails(made(), "--tolerance", 2)
-    assert "leave --lists away" in fails(made(), "--lists", tmp_path)
+    assert "leave out --lists" in fails(made(), "--lists", tmp_path)
     assert "name a record.json, or the run directory" in fails(tmp_path / "none")
     assert "name one of the 1 below it" in fails(made().parent)

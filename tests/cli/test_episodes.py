@@ -87,7 +87,7 @@ def test_wrong_manifests(fails, told, message):
 
 def test_a_changed_manifest_and_a_folder_without_one(fails, manifests, tmp_path):
     (tmp_path / "text.jsonl").write_text("no manifest")
-    assert "this is no manifest" in fails("episodes", "diff", tmp_path / "text.jsonl", manifests[0])
+    assert "not a manifest" in fails("episodes", "diff", tmp_path / "text.jsonl", manifests[0])
     assert "cannot read this manifest" in fails("episodes", "stats", tmp_path)
 
 

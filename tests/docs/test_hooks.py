@@ -160,7 +160,7 @@ def test_fssbench_protocols(folder, capsys):
     told = json.loads(capsys.readouterr().out)
     assert (told["protocol"], told["episodes"]) == ("shapes/large-v1", 500)
     lists = ["--protocol", "shapes/large-v1", "--lists", "somewhere", *small]
-    assert "leave --lists away" in error(_run(["episodes", "build", *lists]), capsys)
+    assert "leave out --lists" in error(_run(["episodes", "build", *lists]), capsys)
 
 
 def test_fssbench_backbones(capsys):

@@ -12,7 +12,7 @@ from docs_pages import DOCS, page, sections, table
 
 import fssbench
 from fssbench import registry
-from fssbench.backbones.describe import parameters as backbone_parameters
+from fssbench.build import parameters as backbone_parameters
 from fssbench.options import configure, options_class
 from fssbench.plugins import Plugins
 from fssbench.specs import BackboneSpec, MatcherSpec

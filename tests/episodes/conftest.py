@@ -12,7 +12,7 @@ from fssbench.data.dataset import Dataset
 
 
 class Fake(Dataset):
-    """`images` maps image ids to {class id: pixels}; two folds of half the classes each."""
+    """A dataset of images by id, as {class id: pixels}; each fold has half the classes."""
 
     name = "fake"
     folds = 2
@@ -45,7 +45,7 @@ class Fake(Dataset):
 
 @pytest.fixture
 def fake():
-    """40 images; image i holds class i % 8 with 5000 pixels and class (i + 1) % 8 with 3000."""
+    """40 images; image i has 5000 pixels of class i % 8 and 3000 of class (i + 1) % 8."""
     images = {f"im{i:03d}": {i % 8: 5000, (i + 1) % 8: 3000} for i in range(40)}
     return Fake(images, 8)
 
@@ -56,7 +56,7 @@ def make_fake():
 
 
 class Named(Fake):
-    """A dataset under a registered name; `folds_of` has the novel classes of each fold."""
+    """A dataset of a registered name; `folds_of` has the novel classes of each fold."""
 
     splits = ("train", "val", "test")
 
@@ -72,7 +72,7 @@ class Named(Fake):
 
 @pytest.fixture
 def make_pascal():
-    """PASCAL-5i with these images (``{id: {class id: pixels}}`` or ids alone)."""
+    """Return a function that makes PASCAL-5i of images, ``{id: {class id: pixels}}`` or ids."""
 
     def make(images):
         folds = [range(5 * fold, 5 * fold + 5) for fold in range(4)]
@@ -83,7 +83,7 @@ def make_pascal():
 
 @pytest.fixture
 def make_coco():
-    """COCO-20i with these images."""
+    """Return a function that makes COCO-20i of images."""
 
     def make(images):
         folds = [range(fold, 80, 4) for fold in range(4)]
@@ -94,7 +94,7 @@ def make_coco():
 
 @pytest.fixture
 def make_fss():
-    """FSS-1000 with these classes of ten images."""
+    """Return a function that makes FSS-1000 of classes of ten images."""
 
     def make(classes):
         images = [f"{name}/{n}" for name in classes for n in range(1, 11)]

@@ -1,4 +1,4 @@
-"""Draws are fair, and the same for ever."""
+"""Random draws: uniformity and reproducibility."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fssbench.episodes.draw import Draw
 
 
 def test_the_stream_is_the_same_for_ever():
-    # Written down from NumPy 2.4 on x86-64; Philox's raw stream is promised never to change.
+    # Numbers of NumPy 2.4 on x86-64; NumPy guarantees the raw stream of Philox.
     draw = Draw("shapes/v1-1k", 0, 1, 0)
     assert [draw.below(1000) for _ in range(8)] == EXPECTED
     assert Draw("a", 1).shuffled(range(6)) == EXPECTED_ORDER

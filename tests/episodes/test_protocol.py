@@ -1,4 +1,4 @@
-"""From a protocol to a manifest."""
+"""Building manifests of protocols."""
 
 from __future__ import annotations
 

@@ -218,14 +218,14 @@ def test_the_place_of_an_episode_is_its_line(tmp_path):
     ("change", "message"),
     [
         ({"shots": 3}, "episode 0 has 2 supports"),
-        ({"classes": ((0, "cat"),)}, "episode 1 asks for a class that is not listed"),
+        ({"classes": ((0, "cat"),)}, "the class of episode 1 is not in the header"),
         ({"fold": -1}, "fold -1"),
         ({"shots": 0}, "shots 0"),
     ],
 )
 def test_manifests_of_no_protocol(tmp_path, change, message):
     attrs.evolve(MANIFEST, **change).write(tmp_path / "m.jsonl")
-    with pytest.raises(FssbenchError, match=f"this manifest makes no sense: .*{message}"):
+    with pytest.raises(FssbenchError, match=f"inconsistent manifest: .*{message}"):
         Manifest.read(tmp_path / "m.jsonl")
 
 

@@ -29,7 +29,7 @@ def measured(prediction, target):
 
 
 def davis_outline(mask):
-    """The definition pixel by pixel."""
+    """Compute the outline by its definition, pixel by pixel."""
     height, width = mask.shape
     found = np.zeros_like(mask)
     for i in range(height):
@@ -44,7 +44,7 @@ def davis_outline(mask):
 
 
 def davis_f(prediction, target):
-    """Precision and recall after dilation with a disk."""
+    """Compute F from precision and recall after dilation with a disk."""
     found, true = davis_outline(prediction), davis_outline(target)
     radius = math.ceil(0.008 * np.linalg.norm(target.shape))
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]

@@ -1,4 +1,4 @@
-"""IoU against hand-made cases, and against numbers of the authors' own evaluators."""
+"""IoU of hand-made cases, and of the authors' own evaluators."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="numbers of the authors' codes are not here")
 @pytest.mark.parametrize("name", ["eval_pascal_fold2_first100", "eval_coco_fold1_first100"])
 def test_rows_give_the_authors_numbers(name):
-    """HSNet's and DCAMA's Evaluator and AverageMeter, and HDMNet's accumulation."""
+    """Compare with Evaluator and AverageMeter of HSNet and DCAMA, and HDMNet's accumulation."""
     golden = np.load(GOLDEN / f"{name}.npz")
     height, width = golden["size"]
 

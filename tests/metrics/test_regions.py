@@ -12,7 +12,7 @@ from fssbench import FssbenchError, metric
 
 
 def picture(*rows):
-    """Rows of text: # is foreground, ? is ignored."""
+    """Return a mask from rows of text: # is foreground, ? is ignored."""
     values = {"#": 1, "?": 255, ".": 0}
     return torch.tensor([[values[c] for c in row] for row in rows], dtype=torch.uint8)[None]
 
@@ -64,7 +64,7 @@ def test_both_at_once():
 
 def test_corners_connect_and_ignored_pixels_do_not():
     assert rom_rum(picture("#.", ".#"), picture("##", "##")) == (0.0, 0.0)
-    # What is ignored divides target and prediction alike.
+    # Ignored pixels divide regions of target and prediction alike.
     assert rom_rum(picture("#####"), picture("##?##")) == (0.0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Centre-pivot 4D convolution: against a plain 4D convolution, and against HSNet's own numbers."""
+"""Centre-pivot 4D convolution, compared with a plain 4D convolution and HSNet's numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def golden_folder():
 
 
 def fill(module):
-    """The fixtures' weight rule, by the names of the module's own parameters."""
+    """Set the weights by the rule of the fixtures and the names of the parameters."""
     module.load_state_dict({n: draw(n, tuple(t.shape)) for n, t in module.state_dict().items()})
 
 
@@ -72,7 +72,7 @@ def test_against_the_authors_layer(golden_folder, name):
 
 
 class Squeeze(nn.Sequential):
-    """HSNet's squeezing block: convolution, group norm, ReLU, three times; any strides."""
+    """HSNet's squeezing block: three times convolution, group norm and ReLU, of any strides."""
 
     def __init__(self, channels, widths, kernels, strides):
         layers = []
@@ -90,7 +90,7 @@ class Squeeze(nn.Sequential):
 
 
 def upsampled(volume, sides):
-    """Query places at another size, bilinear; support places as they are."""
+    """Resize the query dimensions bilinearly; support dimensions are unchanged."""
     batch, _, _, _, hs, ws = volume.shape
     maps = volume.permute(0, 4, 5, 1, 2, 3).flatten(0, 2)
     maps = nn.functional.interpolate(maps, sides, mode="bilinear", align_corners=True)

@@ -1,4 +1,4 @@
-"""float32 on a GPU is float32."""
+"""Exact float32 products on a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fssbench.nn.exact import exact_float32
 
 
 def switches():
-    """What torch rounds to: (of convolutions, of matrix products)."""
+    """Return the precision of (convolutions, matrix products)."""
     if hasattr(torch.backends.cudnn, "conv"):
         return (
             torch.backends.cudnn.conv.fp32_precision,

@@ -16,7 +16,7 @@ from fssbench.statistics.intervals import score_intervals
 def simulated(
     generator, queries, *, gap=0.03, classes=5, repeats=1, noise=0.05, union=1000
 ) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    """Two methods on the same episodes; an image's difficulty is common to both."""
+    """Return rows of two methods with a common difficulty of each image."""
     query = np.repeat(np.arange(queries), repeats)
     hard = generator.uniform(-0.25, 0.25, size=queries)[query]
     tables = []
@@ -28,7 +28,7 @@ def simulated(
 
 
 def rows(class_id, query, inter, union) -> pandas.DataFrame:
-    """Rows of images of 5000 pixels."""
+    """Return rows of images of 5000 pixels."""
     table = pandas.DataFrame({"class_id": class_id, "query": query})
     table = table.assign(intersection_fg=inter, union_fg=union)
     table = table.assign(
@@ -88,7 +88,7 @@ def test_p_is_below_five_percent_exactly_when_the_interval_excludes_zero():
     for _ in range(40):
         a, b = simulated(generator, 80, gap=0.008, noise=0.04)
         for value in compare([(a, b)], resamples=1000).scores.values():
-            # Between two neighbouring replicates both answers are right.
+            # Both answers are correct between two neighbouring replicates.
             if abs(value.p_value - 0.05) > 0.002:
                 assert value.significant == (value.p_value < 0.05)
                 significant += value.significant
@@ -192,7 +192,7 @@ def test_a_class_without_any_foreground_counts_as_zero_as_in_the_metric():
 
 
 def test_ten_thousand_episodes():
-    """As many as the largest protocol; what it finds is the truth, to half a point."""
+    """The interval of 10,000 episodes contains the truth and is narrower than half a point."""
     a, b = simulated(np.random.default_rng(13), 7000, classes=20, gap=0.03)
     value = compare([(a, b)]).scores["miou"]
     assert value.low < 3.0 < value.high

@@ -1,4 +1,4 @@
-"""Intervals of differences hold the truth as often as they say; see tools/coverage_study.py."""
+"""Coverage of the intervals of differences; see tools/coverage_study.py."""
 
 import importlib.util
 import sys
@@ -32,7 +32,7 @@ def test_what_the_study_calls_true_is_what_very_many_episodes_score(study):
 
 
 def test_coverage_in_short(study):
-    """The bounds hold the noise of 150 simulations."""
+    """Coverage is within the noise of 150 simulations."""
     design = study.DESIGNS["clustered, up to 6 episodes an image"]
     held = study.coverage(design, 150, resamples=500, seed=1)
     assert set(held) == set(SCORES)
@@ -48,7 +48,7 @@ def test_the_interval_of_a_difference_holds_the_truth_in_93_to_97_percent(study,
 
 @pytest.mark.slow
 def test_intervals_that_take_episodes_for_independent_are_too_narrow(study):
-    """The study can tell: with an id of its own for each episode, clustered data are missed."""
+    """With a different query id for each episode, the coverage of clustered data is too low."""
     design = study.DESIGNS["clustered, up to 6 episodes an image"]
     generator = np.random.default_rng(0)
     true = study.truth(study.B)["miou"] - study.truth(study.A)["miou"]

@@ -15,7 +15,7 @@ def miou_interval(tables, **more):
 
 
 def simulated(generator, queries, classes=5, repeats=1, truth=0.6):
-    """Episodes whose expected class IoU is `truth`; each query image returns `repeats` times."""
+    """Return episodes of expected class IoU `truth`, with each query image `repeats` times."""
     rows = []
     for query in range(queries):
         quality = generator.beta(6 * truth, 6 * (1 - truth))

@@ -1,4 +1,4 @@
-"""Intervals of any score; those of the IoU scores are known from elsewhere."""
+"""Intervals of any score, compared with `score_intervals` for the IoU scores."""
 
 import numpy
 import pandas
@@ -36,7 +36,7 @@ def test_those_of_the_iou_scores_are_the_same():
 
 
 def test_query_images_are_drawn_not_episodes():
-    """Each image ten times over says no more than once."""
+    """Ten copies of each image give the interval of one."""
     once = pandas.DataFrame({"query": list("abcdefgh"), "class_id": 0, "x": range(8)})
     often = pandas.concat([once] * 10, ignore_index=True)
     one, ten = (

@@ -1,1 +1,1 @@
-"""Comparison and statistics of manifests."""
+"""Comparison, statistics and plots of manifests."""

@@ -1,8 +1,9 @@
-"""What two manifests have in common, and where they differ."""
+"""Comparison of two manifests."""
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import zip_longest
 from typing import Any
 
 import attrs
@@ -14,7 +15,7 @@ HEADER = (
     "protocol", "dataset", "split", "fold", "shots", "seed", "limit", "fingerprint", "classes",
     "dropped",
 )  # fmt: skip
-"""Fields of the header that are compared, in the order in which they are told."""
+"""Fields of the header that are compared, in order of the report."""
 
 
 @attrs.frozen(kw_only=True)
@@ -22,8 +23,8 @@ class FieldPair:
     """One field of both headers.
 
     Attributes:
-        name: one of `HEADER`.
-        a, b: its values; ``classes`` and ``dropped`` as names.
+        name: name of the field, one of `HEADER`.
+        a, b: values in the manifests; names for ``classes`` and ``dropped``.
     """
 
     name: str
@@ -32,17 +33,17 @@ class FieldPair:
 
     @property
     def same(self) -> bool:
-        """Whether both manifests say the same."""
+        """True if both values are equal."""
         return bool(self.a == self.b)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class FirstDifference:
-    """The first place at which the manifests ask different questions.
+    """The first pair of different episodes.
 
     Attributes:
-        index: the place.
-        a, b: what is asked there; None where a manifest is at its end.
+        index: index of the episodes.
+        a, b: episodes of the manifests; None past the end of a manifest.
     """
 
     index: int
@@ -50,14 +51,14 @@ class FirstDifference:
     b: Episode | None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class ShareDifference:
-    """A class that is asked for more often in one manifest, relative to its length.
+    """A class with different shares of the episodes.
 
     Attributes:
-        name: the class.
-        a, b: episodes that ask for it.
-        share_a, share_b: the same in percent of the manifest's episodes.
+        name: name of the class.
+        a, b: numbers of its episodes.
+        share_a, share_b: percentages of its episodes.
     """
 
     name: str
@@ -72,15 +73,15 @@ class ManifestDiff:
     """The comparison of two manifests.
 
     Attributes:
-        digest_a, digest_b: their digests.
-        fields: all fields of the header.
-        episodes_a, episodes_b: their lengths.
-        common: episodes (class, query and supports) that both ask, wherever they stand; one that
-            is asked n times in the one and m times in the other counts min(n, m) times.
-        in_place: episodes that both ask at the same place.
-        common_queries: (query, class) pairs that both ask about, each counted once.
-        first: the first place at which they differ, or None.
-        shares: classes whose shares differ, the largest difference first.
+        digest_a, digest_b: digests.
+        fields: fields of the headers.
+        episodes_a, episodes_b: numbers of episodes.
+        common: number of common episodes (class, query and supports) at any index; one that occurs
+            n times in `a` and m times in `b` counts min(n, m) times.
+        in_place: number of common episodes at the same index.
+        common_queries: number of different (query, class) pairs in common.
+        first: first difference of the episodes, or None.
+        shares: classes whose shares differ, by falling difference.
     """
 
     digest_a: str
@@ -96,16 +97,14 @@ class ManifestDiff:
 
     @property
     def equal(self) -> bool:
-        """Same digest and same annotations: rows on the one are rows on the other."""
+        """True if digests and headers are equal, so that rows of one are rows of the other."""
         return self.digest_a == self.digest_b and all(field.same for field in self.fields)
 
     def to_fields(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the comparison as JSON values."""
         first = self.first and {
-            "index": self.first.index,
-            "a": self.first.a and _question(self.first.a),
-            "b": self.first.b and _question(self.first.b),
-        }
+            "index": self.first.index, "a": _json(self.first.a), "b": _json(self.first.b),
+        }  # fmt: skip
         return {
             "equal": self.equal,
             "digest": {"a": self.digest_a, "b": self.digest_b},
@@ -123,83 +122,59 @@ class ManifestDiff:
 
 
 def diff(a: Manifest, b: Manifest) -> ManifestDiff:
-    """Compare two manifests, of whatever protocols.
+    """Compare two manifests of any protocols.
 
-    Episodes are equal when class, query and supports (with the classes that they show) are; class
-    ids of different datasets are told apart by the class names.
+    Episodes are equal if class, query and supports, with the classes of the supports' masks, are
+    equal. Classes are compared by name, since datasets may use the same class ids.
     """
     asked_a, asked_b = _asked(a), _asked(b)
-    both = list(zip(asked_a, asked_b, strict=False))
-    first = next((i for i, (one, other) in enumerate(both) if one != other), len(both))
-    differ = first < max(len(asked_a), len(asked_b))
+    same = [one == other for one, other in zip_longest(asked_a, asked_b)]
+    first = None
+    if not all(same):
+        index = same.index(False)
+        first = FirstDifference(index, *list(zip_longest(a.episodes, b.episodes))[index])
     return ManifestDiff(
         digest_a=a.digest,
         digest_b=b.digest,
-        fields=tuple(FieldPair(name=n, a=_told(a, n), b=_told(b, n)) for n in HEADER),
+        fields=tuple(FieldPair(name=n, a=_value(a, n), b=_value(b, n)) for n in HEADER),
         episodes_a=len(asked_a),
         episodes_b=len(asked_b),
         common=(Counter(asked_a) & Counter(asked_b)).total(),
-        in_place=sum(one == other for one, other in both),
+        in_place=sum(same),
         common_queries=len({q[:2] for q in asked_a} & {q[:2] for q in asked_b}),
-        first=FirstDifference(index=first, a=_at(a, first), b=_at(b, first)) if differ else None,
+        first=first,
         shares=_shares(a, b),
     )
 
 
-_Asked = tuple[str, str, tuple[tuple[str, str], ...]]
-
-
-def _asked(manifest: Manifest) -> list[_Asked]:
-    """(class, query, supports with the class they show) of each episode."""
+def _asked(manifest: Manifest) -> list[tuple[str, str, tuple[tuple[str, str], ...]]]:
+    """Return (class, query, supports with the class of their masks) of each episode."""
     names = dict(manifest.classes)
-
-    def name(class_id: int) -> str:
-        # A control's supports may show a class that the manifest does not list.
-        return names.get(class_id, f"#{class_id}")
-
+    # The supports of a control may show a class that the manifest does not list.
     return [
-        (
-            name(episode.class_id),
-            episode.query,
-            tuple((image, name(shown)) for image, shown in episode.supports()),
-        )
-        for episode in manifest.episodes
+        (names[e.class_id], e.query, tuple((s, names.get(c, f"#{c}")) for s, c in e.supports()))
+        for e in manifest.episodes
     ]
 
 
-def _told(manifest: Manifest, field: str) -> Any:
+def _value(manifest: Manifest, field: str) -> Any:
     value = getattr(manifest, field)
     return [name for _, name in value] if field in ("classes", "dropped") else value
 
 
-def _at(manifest: Manifest, index: int) -> Episode | None:
-    return manifest.episodes[index] if index < len(manifest.episodes) else None
-
-
-def _question(episode: Episode) -> dict[str, Any]:
-    return {
-        "class_id": episode.class_id,
-        "query": episode.query,
-        "support": list(episode.support),
-        "support_classes": list(episode.support_classes),
-    }
+def _json(episode: Episode | None) -> dict[str, Any] | None:
+    if episode is None:
+        return None
+    return attrs.asdict(episode, filter=lambda field, _: field.name != "index")
 
 
 def _shares(a: Manifest, b: Manifest) -> tuple[ShareDifference, ...]:
-    counts_a, counts_b = (
-        Counter(m.class_name(episode.class_id) for episode in m.episodes) for m in (a, b)
-    )
+    counts_a, counts_b = (Counter(m.class_name(e.class_id) for e in m.episodes) for m in (a, b))
     total_a, total_b = max(counts_a.total(), 1), max(counts_b.total(), 1)
     names = dict.fromkeys(name for m in (a, b) for _, name in m.classes)
     found = [
-        ShareDifference(
-            name=name,
-            a=counts_a[name],
-            b=counts_b[name],
-            share_a=100 * counts_a[name] / total_a,
-            share_b=100 * counts_b[name] / total_b,
-        )
-        for name in names
-        if counts_a[name] * total_b != counts_b[name] * total_a
+        ShareDifference(name, of_a, of_b, 100 * of_a / total_a, 100 * of_b / total_b)
+        for name, of_a, of_b in ((name, counts_a[name], counts_b[name]) for name in names)
+        if of_a * total_b != of_b * total_a
     ]
     return tuple(sorted(found, key=lambda share: -abs(share.share_a - share.share_b)))

@@ -1,4 +1,4 @@
-"""A manifest's statistics as a picture."""
+"""Plots of the statistics of a manifest."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fssbench.files import write_atomically
 
 
 def draw_stats(title: str, stats: EpisodeStats, found: Sequence[Width], path: Path) -> None:
-    """Draw the class shares and the width of the interval, or the images, by episode count.
+    """Draw class shares, and interval widths (or images without rows) by number of episodes.
 
-    The file's suffix says its format; matplotlib must be installed.
+    The format is that of the file's suffix; matplotlib must be installed.
 
     Raises:
         FssbenchError: the file cannot be written.
@@ -31,11 +31,12 @@ def draw_stats(title: str, stats: EpisodeStats, found: Sequence[Width], path: Pa
     left.invert_yaxis()
     left.set(xlabel="episodes (%)", title="class shares")
     left.grid(axis="x", alpha=0.3)
-    if any(width.width is not None for width in found):
-        _draw_widths(right, found)
-    else:
-        _draw_images(right, found)
-    right.set(xscale="log", xlabel="episodes")
+    heading, curves = _curves(found)
+    right.set(xscale="log", xlabel="episodes", title=heading)
+    for style, label, points in curves:
+        right.plot(*zip(*points, strict=True), style, label=label)
+    right.set_ylim(bottom=0)
+    right.legend(fontsize=8)
     shown = [width.episodes for width in found]
     right.set_xticks(shown, [f"{n:,}" for n in shown], fontsize=8, rotation=30)
     right.minorticks_off()
@@ -46,29 +47,17 @@ def draw_stats(title: str, stats: EpisodeStats, found: Sequence[Width], path: Pa
     write_atomically(path, data.getvalue())
 
 
-def _draw_widths(axes: Any, found: Sequence[Width]) -> None:
-    measured = [w for w in found if w.stretches and w.width is not None]
-    further = [*measured[-1:], *(w for w in found if not w.stretches)]
-    for lines, style, label in (
-        (measured, "o-", "measured"),
-        (further, "o--", "expected, if images are new"),
-    ):
-        if len(lines) > 1 or label == "measured":
-            axes.plot(
-                [w.episodes for w in lines], [w.width for w in lines], style, markersize=4,
-                color="C0", alpha=1.0 if label == "measured" else 0.5, label=label,
-            )  # fmt: skip
-    axes.set(ylabel="points", title="width of the 95 % interval of mIoU")
-    axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8)
-
-
-def _draw_images(axes: Any, found: Sequence[Width]) -> None:
-    counted = [w for w in found if w.stretches]
-    axes.plot([w.episodes for w in counted], [w.images for w in counted], "o-", label="different")
-    axes.plot(
-        [w.episodes for w in counted], [w.effective for w in counted], "o--", label="effective"
-    )
-    axes.set(title="query images")
-    axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8)
+def _curves(found: Sequence[Width]) -> tuple[str, list[tuple[str, str, list[Any]]]]:
+    """Return a title, and style, label and (episodes, value) points of each curve."""
+    measured = [w for w in found if w.stretches]
+    if any(w.width is not None for w in measured):
+        widths = [(w.episodes, w.width) for w in measured]
+        further = [(w.episodes, w.width) for w in found if not w.stretches]
+        curves = [("C0o-", "measured", widths)]
+        if further:
+            curves.append(("C0o--", "expected, if images are new", [widths[-1], *further]))
+        return "width of the 95 % interval of mIoU (points)", curves
+    return "query images", [
+        ("o-", "different", [(w.episodes, w.images) for w in measured]),
+        ("o--", "effective", [(w.episodes, w.effective) for w in measured]),
+    ]

@@ -1,4 +1,4 @@
-"""What a manifest asks for, how often, and how exactly its scores can be known."""
+"""Statistics of a manifest: class shares, repeated images, and expected interval widths."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import pandas
 
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
+from fssbench.metrics.iou import IoU
 from fssbench.statistics.intervals import score_intervals
 from fssbench.statistics.sums import Sums
 
 COUNTS = (250, 500, 1000, 2000, 5000, 10_000)
-"""Numbers of episodes that widths are told for."""
+"""Numbers of episodes that widths are reported for."""
 
 SLICES = 8
-"""At most so many stretches of n episodes are measured; their mean width is told."""
+"""Maximum of the stretches of n episodes that a mean width is measured on."""
 
 
 @attrs.frozen(kw_only=True)
 class ClassShare:
-    """How often a class is asked for.
+    """Counts of one class.
 
     Attributes:
-        class_id, name: the class.
-        episodes: how many ask for it.
-        share: the same in percent of all.
-        queries: different query images among them.
-        supports: different support images among them.
+        class_id, name: id and name of the class.
+        episodes: number of its episodes.
+        share: percentage of its episodes.
+        queries: number of different query images in them.
+        supports: number of different support images in them.
     """
 
     class_id: int
@@ -43,12 +44,12 @@ class ClassShare:
 
 @attrs.frozen(kw_only=True)
 class Repeats:
-    """How often something returns.
+    """Counts of repeated items.
 
     Attributes:
-        uses: how often it is used in all.
-        distinct: how many different ones there are.
-        most: how often the most used one is used.
+        uses: number of items.
+        distinct: number of different items.
+        most: count of the most frequent item.
     """
 
     uses: int
@@ -56,25 +57,25 @@ class Repeats:
     most: int
 
     @classmethod
-    def of(cls, things: Iterable[Hashable]) -> Repeats:
-        """Count them."""
-        counts = Counter(things)
+    def of(cls, items: Iterable[Hashable]) -> Repeats:
+        """Count items."""
+        counts = Counter(items)
         return cls(uses=counts.total(), distinct=len(counts), most=max(counts.values(), default=0))
 
 
 @attrs.frozen(kw_only=True)
 class Width:
-    """How exactly a score is known after so many episodes.
+    """The precision of a score from n episodes.
 
     Attributes:
-        episodes: n.
-        images: different query images among them; the mean over the stretches. None if unknown.
-        effective: images that would count as much if each were asked equally often (Kish):
-            (sum of m)² / sum of m², with m episodes of an image. None if unknown.
-        width: of the 95 % interval of class mIoU, high - low, in percentage points; the mean over
-            the stretches. None without rows.
-        stretches: of n consecutive episodes, that were measured; 0 where the width follows from
-            the longest measured one by 1 / sqrt(n).
+        episodes: number of episodes n.
+        images: number of different query images, mean over the stretches; None if unknown.
+        effective: effective number of query images, mean over the stretches, see
+            `effective_images`; None if unknown.
+        width: width of the 95 % interval of class mIoU, high - low, in percentage points, mean over
+            the stretches; None without rows.
+        stretches: number of measured stretches of n consecutive episodes; 0 if the width follows
+            from the longest measured one by 1 / sqrt(n).
     """
 
     episodes: int
@@ -86,15 +87,15 @@ class Width:
 
 @attrs.frozen(kw_only=True)
 class EpisodeStats:
-    """What a manifest asks for.
+    """Statistics of the episodes of a manifest.
 
     Attributes:
-        classes: shares by class, in the manifest's order.
-        queries: query images.
-        supports: support images, each position of each episode counted.
-        pairs: (query image, support image) pairs of a class.
-        whole: whole episodes: class, query and supports.
-        twice: episodes that hold one support image more than once.
+        classes: counts of each class, in the manifest's order.
+        queries: repeats of query images.
+        supports: repeats of support images over all shots.
+        pairs: repeats of (class, query image, support image).
+        whole: repeats of whole episodes: class, query and supports.
+        twice: number of episodes with a support image more than once.
     """
 
     classes: tuple[ClassShare, ...]
@@ -105,7 +106,7 @@ class EpisodeStats:
     twice: int
 
     def to_fields(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the statistics as JSON values."""
         return attrs.asdict(self)
 
 
@@ -123,19 +124,15 @@ def episode_stats(manifest: Manifest) -> EpisodeStats:
 
 
 def check_rows(rows: pandas.DataFrame, manifest: Manifest) -> None:
-    """Raise an `FssbenchError` unless each row is of the manifest's episode at its place."""
+    """Raise an `FssbenchError` unless the rows are those of the manifest's episodes, in order."""
+    reason = ""
     if len(rows) != len(manifest.episodes):
-        raise FssbenchError(
-            f"{len(rows)} rows, but the manifest has {len(manifest.episodes)} episodes; give the "
-            "run that was made with this very manifest"
-        )
-    told = zip(rows["class_id"], rows["query"], strict=True)
-    for (class_id, query), episode in zip(told, manifest.episodes, strict=True):
-        if (class_id, query) != (episode.class_id, episode.query):
-            raise FssbenchError(
-                f"row {episode.index} is of {query}, the manifest asks about {episode.query}; give "
-                "the run that was made with this very manifest"
-            )
+        reason = f"{len(rows)} rows, but the manifest has {len(manifest.episodes)} episodes"
+    for class_id, query, e in zip(rows["class_id"], rows["query"], manifest.episodes, strict=False):
+        if not reason and (class_id, query) != (e.class_id, e.query):
+            reason = f"row {e.index} is of {query}, but its episode in the manifest of {e.query}"
+    if reason:
+        raise FssbenchError(f"{reason}; give the run of this manifest")
 
 
 def widths(
@@ -145,48 +142,49 @@ def widths(
     counts: Sequence[int] = COUNTS,
     resamples: int = 1000,
 ) -> tuple[Width, ...]:
-    """Expected width of the interval of class mIoU by number of episodes.
+    """Return the expected width of the interval of class mIoU by number of episodes.
 
-    The manifest is cut into stretches of n consecutive episodes (each of them is what a balanced
-    protocol of n episodes would ask), and `fssbench.statistics.intervals.score_intervals`, the
-    bootstrap clustered by query image, measures each of up to `SLICES` of them. Beyond the
-    manifest's length the width is that of the longest n, times sqrt(longest / n): what further
-    episodes of *other* images would give. Where the images run out it is wider, because episodes
-    that return to an image say little new about other images.
+    The manifest is cut into stretches of n consecutive episodes, each like the manifest of a
+    balanced protocol of n episodes. Up to `SLICES` of them are measured with
+    `fssbench.statistics.intervals.score_intervals`, the bootstrap clustered by query image. Beyond
+    the length of the manifest, the width is that of all its episodes times sqrt(length / n), as for
+    further episodes of *other* images. If there are no other images, the interval is wider, because
+    repeated images add little information.
 
     Args:
-        manifest: the episodes.
-        rows: of an evaluation of it, in its order; None tells images only.
+        manifest: manifest to cut.
+        rows: rows of an evaluation of the manifest, in order; None for counts of images only.
         counts: numbers of episodes.
-        resamples: bootstrap replicates of each interval.
+        resamples: number of bootstrap replicates of each interval.
 
     Raises:
         FssbenchError: the rows are not of this manifest, or lack the IoU columns.
     """
     if rows is not None:
         check_rows(rows, manifest)
-        _check_columns(rows)
+        if missing := [name for name in IoU.columns if name not in rows.columns]:
+            raise FssbenchError(f"these rows lack the column {', '.join(missing)}; evaluate again")
     total = len(manifest.episodes)
-    wanted = sorted({*(n for n in counts if n >= 1), *({total} if total else ())})
-    found = [_measured(manifest, rows, n, resamples) for n in wanted if n <= total]
-    longest = found[-1] if found else None
-    for n in wanted:
-        if n > total:
-            width = longest and longest.width
-            scaled = None if width is None else width * (total / n) ** 0.5
-            found.append(Width(episodes=n, images=None, effective=None, width=scaled, stretches=0))
+    found = [
+        _measured(manifest, rows, n, resamples)
+        for n in sorted({n for n in (*counts, total) if 1 <= n <= total})
+    ]
+    longest = found[-1].width if found else None
+    for n in sorted({n for n in counts if n > total}):
+        width = None if longest is None else longest * (total / n) ** 0.5
+        found.append(Width(episodes=n, images=None, effective=None, width=width, stretches=0))
     return tuple(found)
 
 
 def stretches(total: int, n: int) -> list[slice]:
-    """Up to `SLICES` stretches of n places, spread evenly over `total`, none touching another."""
+    """Return up to `SLICES` slices of length n, spread evenly over `total`, without overlap."""
     fitting = total // n
     count = min(fitting, SLICES)
     return [slice(k * fitting // count * n, (k * fitting // count + 1) * n) for k in range(count)]
 
 
 def effective_images(queries: Iterable[str]) -> float:
-    """Kish's effective number of clusters: (sum of m)² / sum of m²."""
+    """Return Kish's effective number of images: (sum of m)² / sum of m², for m uses of each."""
     counts = Counter(queries)
     squares = sum(m * m for m in counts.values())
     return counts.total() ** 2 / squares if squares else 0.0
@@ -195,31 +193,24 @@ def effective_images(queries: Iterable[str]) -> float:
 def _measured(manifest: Manifest, rows: pandas.DataFrame | None, n: int, resamples: int) -> Width:
     parts = stretches(len(manifest.episodes), n)
     asked = [[e.query for e in manifest.episodes[part]] for part in parts]
-    measured = None
+    width = None
     if rows is not None:
         ends = [
             score_intervals([rows.iloc[part]], resamples=resamples, seed=number)["miou"]
             for number, part in enumerate(parts)
         ]
-        measured = sum(high - low for low, high in ends) / len(ends)
+        width = sum(high - low for low, high in ends) / len(parts)
     return Width(
         episodes=n,
         images=sum(len(set(queries)) for queries in asked) / len(parts),
         effective=sum(map(effective_images, asked)) / len(parts),
-        width=measured,
+        width=width,
         stretches=len(parts),
     )
 
 
-def _check_columns(rows: pandas.DataFrame) -> None:
-    wanted = ("intersection_fg", "union_fg", "intersection_bg", "union_bg")
-    missing = [name for name in wanted if name not in rows.columns]
-    if missing:
-        raise FssbenchError(f"these rows lack the column {', '.join(missing)}; evaluate again")
-
-
 def miou(rows: pandas.DataFrame) -> float:
-    """Class mIoU of a table of rows, in percent."""
+    """Return the class mIoU of a table of rows, in percent."""
     return float(Sums.by_query(rows).total().scores()["miou"])
 
 

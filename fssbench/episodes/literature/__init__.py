@@ -1,1 +1,1 @@
-"""Readers of the literature's episode lists."""
+"""List files and samplers of the literature."""

@@ -11,7 +11,7 @@ from fssbench.episodes.manifest import Manifest
 
 
 def manifest(asked, **header) -> Manifest:
-    """Of (class id, query, supports) triples."""
+    """Return a manifest of (class id, query, supports) triples."""
     fields = {
         "protocol": "fake/v1", "dataset": "fake", "split": "val", "fingerprint": "f" * 64,
         "fold": 0, "shots": 1, "seed": 0, "limit": None,

@@ -1,4 +1,4 @@
-"""The oracle that sees no masks."""
+"""The oracle without masks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def manifest(dataset, *asked) -> Manifest:
 
 @pytest.fixture
 def painted(make_fake):
-    """Images of 10 x 10 pixels from (class, columns) pairs; columns may overlap, 255 as told."""
+    """Images of 10 x 10 pixels from (class, columns) pairs; columns may overlap."""
 
     def make(plans, ignored=()):
         masks = {}

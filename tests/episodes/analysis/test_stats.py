@@ -32,14 +32,14 @@ def manifest(asked) -> Manifest:
 
 
 def drawn(count: int, images: int, seed: int = 0) -> Manifest:
-    """Two classes in turn, each query image as often as all others."""
+    """Return a manifest of two alternating classes and query images of equal counts."""
     generator = numpy.random.default_rng(seed)
     queries = [f"q{n % images}" for n in generator.permutation(count)]
     return manifest([(n % 2, query, ("s1", "s2")) for n, query in enumerate(queries)])
 
 
 def rows_of(asked: Manifest, *, own: float, seed: int = 0) -> pandas.DataFrame:
-    """Rows whose IoU is that of the query image by the share `own`, the rest is the episode's."""
+    """Return rows whose IoU variance is the query image's by the share `own`."""
     generator = numpy.random.default_rng(seed)
     hardness = {e.query: generator.normal() for e in asked.episodes}
     union = 1000
@@ -119,7 +119,7 @@ def test_with_new_images_widths_fall_with_the_root_of_the_count():
 
 
 def test_more_episodes_of_the_same_images_say_little():
-    """Ten times the episodes of 200 images: the interval stays as wide as 200 images are."""
+    """Ten times the episodes of the same 200 images hardly narrow the interval."""
     asked = drawn(2000, 200)
     found = {w.episodes: w for w in widths(asked, rows_of(asked, own=0.95), counts=(200, 2000))}
     assert found[2000].images == 200

@@ -1,4 +1,4 @@
-"""HDMNet's lists and the law of its episodes."""
+"""HDMNet's lists and the distribution of its episodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fssbench.episodes.protocol import build_manifest
 from fssbench.errors import FssbenchError
 from fssbench.specs import ProtocolSpec
 
-# Image n holds class n % 5, and every third the next class too, a few pixels of it only.
+# Image n has class n % 5, and every third image also a few pixels of the next class.
 IMAGES = {
     f"2008_{n:06d}": {n % 5: 5000} | ({(n + 1) % 5: 3} if n % 3 == 0 else {}) for n in range(60)
 }
@@ -122,5 +122,5 @@ def test_too_few_images_and_a_query_without_a_class(hdmnet, tmp_path, make_pasca
     with pytest.raises(FssbenchError, match="12 images of 0; 12-shot needs 13"):
         build_manifest(hdmnet, make_pascal(IMAGES), fold=0, shots=12, lists=tmp_path)
     empty = make_pascal({**IMAGES, "2008_000000": {7: 100}})
-    with pytest.raises(FssbenchError, match="image 2008_000000, which holds no class of the fold"):
+    with pytest.raises(FssbenchError, match="image 2008_000000, which has no class of the fold"):
         build_manifest(hdmnet, empty, fold=0, shots=1, lists=tmp_path)

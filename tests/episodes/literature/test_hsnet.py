@@ -1,4 +1,4 @@
-"""HSNet's lists and episodes, against those that its own code drew."""
+"""HSNet's lists and episodes, compared with those of its own code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def protocol(name):
 
 @pytest.fixture
 def golden():
-    """Reads the lines (class id, query, supports) that HSNet's code drew for fold 0."""
+    """Return (class id, query, supports) of the episodes of HSNet's code for fold 0."""
     folder = REPOSITORY.parent / "shared" / "golden"
     if not folder.is_dir():
         pytest.skip("no numbers of the authors' code beside the checkout (../shared/golden)")
@@ -57,7 +57,7 @@ def golden():
 
 @pytest.fixture
 def splits():
-    """HSNet's own ``data/splits``, where a person has it."""
+    """Return HSNet's own ``data/splits``, if the environment names it."""
     folder = os.environ.get("FSSBENCH_HSNET_LISTS")
     if not folder:
         pytest.skip("FSSBENCH_HSNET_LISTS does not name HSNet's data/splits")
@@ -97,7 +97,7 @@ def write_fss(folder, text):
 
 @pytest.mark.parametrize("shots", [1, 5])
 def test_pascal_episodes_are_those_of_the_authors_code(golden, shots, tmp_path, make_pascal):
-    """Queries walk the list, so the list itself is their first pass."""
+    """Queries are in list order, so the first ones are the list itself."""
     wanted = golden("pascal", shots)
     queries = [(c, query) for c, query, *_ in wanted]
     length = queries.index(queries[0], 1)
@@ -146,7 +146,7 @@ def test_episodes_from_the_authors_own_files(golden, splits, request, dataset, s
     name = {"pascal": "pascal5i", "coco": "coco20i"}[dataset]
     wanted = golden(dataset, shots)
     wanted = of_coco(wanted) if dataset == "coco" else wanted
-    # A list of every image is what a full dataset has.
+    # The full dataset has all listed images.
     if dataset == "coco":
         listed = pickle.loads((splits / "coco" / "val" / "fold0.pkl").read_bytes())
         images = {i[-16:-4] for images in listed.values() for i in images}
@@ -160,7 +160,7 @@ def test_episodes_from_the_authors_own_files(golden, splits, request, dataset, s
 
 @pytest.mark.parametrize("shots", [1, 5])
 def test_fss_episodes_are_those_of_the_authors_calls(shots, tmp_path, make_fss):
-    """The calls of HSNet's FSS-1000 loader, on its paths."""
+    """Repeat the calls of HSNet's FSS-1000 loader on its paths."""
     classes = ["abe's_flyingfish", "ak47", "bus", "zebra"]
     write_fss(tmp_path, "zebra\r\nbus\r\nak47\r\n")
     manifest = build_manifest(
@@ -275,7 +275,7 @@ def test_a_coco_list_without_a_class(tmp_path, make_coco):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("bus\nbüs\n", "line 2: 'büs' is no test class there"), ("bus\n\nbus\n", "line 3: lists bus")],
+    [("bus\nbüs\n", "line 2: 'büs' is no test class"), ("bus\n\nbus\n", "line 3: lists bus")],
 )
 def test_wrong_classes_of_fss(tmp_path, make_fss, text, message):
     write_fss(tmp_path, text)
@@ -290,7 +290,7 @@ def test_a_drawn_order_needs_a_number_of_episodes(tmp_path, make_coco):
     paths = [f"val2014/COCO_val2014_{i}.jpg" for i in ids]
     write_coco(tmp_path, dict.fromkeys(range(0, 80, 4), paths))
     endless = attrs.evolve(protocol("coco20i/hsnet-1k"), episodes=None)
-    with pytest.raises(FssbenchError, match="hsnet-class-uniform has no end"):
+    with pytest.raises(FssbenchError, match="hsnet-class-uniform needs a protocol"):
         build_manifest(endless, make_coco(ids), fold=0, shots=1, lists=tmp_path)
 
 
@@ -331,7 +331,7 @@ def test_void_pixels_of_the_target(fake, monkeypatch, void, value, score_size, s
 
 @pytest.fixture
 def small_fss(tmp_path):
-    """Two classes of ten pictures with a bright disc, and HSNet's list of one of them."""
+    """Write two classes of ten pictures with a bright disc, and HSNet's list of one class."""
     generator = np.random.default_rng(0)
     for name in ("bus", "coin"):
         (tmp_path / "data" / name).mkdir(parents=True)
@@ -366,8 +366,8 @@ def test_wrong_lists_end_with_one_line(small_fss, capsys, monkeypatch):
     for verb in (["episodes", "build"], ["evaluate", "--backbone", "filterbank"]):
         assert _run([*verb, *data]) == 2
         told = capsys.readouterr().err.strip().splitlines()
-        assert "say where they are with --lists FOLDER" in told[-1]
+        assert "give their folder: --lists FOLDER" in told[-1]
         assert _run([*verb, *data, "--lists", "nowhere"]) == 2
         assert "--lists nowhere: no such folder" in capsys.readouterr().err
         assert _run([*verb, "--lists", "splits"]) == 2
-        assert "leave --lists away" in capsys.readouterr().err
+        assert "leave out --lists" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Authors' list files: what is read, and what is refused."""
+"""Reading authors' list files, and errors for wrong ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_harmless_classes_and_outside_objects_are_refused_too(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps({0: ["a"]})[:-3], b"\x80\x04"])
-def test_a_broken_pickle_is_told_in_one_line(tmp_path, content):
+def test_a_broken_pickle_is_an_error_of_one_line(tmp_path, content):
     (tmp_path / "fold0.pkl").write_bytes(content)
     with pytest.raises(FssbenchError, match=r"fold0\.pkl: is no pickle, or a broken one") as error:
         read_pickle(tmp_path / "fold0.pkl")
@@ -92,7 +92,7 @@ def test_lines_keep_their_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"\n \n", "lists nothing"), (b"\xff\xfe\x00", "is no text")]
+    ("content", "message"), [(b"\n \n", "lists nothing"), (b"\xff\xfe\x00", "not a text file")]
 )
 def test_lists_without_lines(tmp_path, content, message):
     (tmp_path / "list.txt").write_bytes(content)
@@ -130,7 +130,7 @@ def test_a_protocol_of_the_literature_asks_for_its_lists(name, tmp_path, make_pa
         build_manifest(protocol, make_pascal([]), fold=0, shots=1, lists=tmp_path)
 
 
-def test_a_house_protocol_refuses_lists(make_pascal):
+def test_a_protocol_of_fssbench_refuses_lists(make_pascal):
     protocol = registry.registry().get(ProtocolSpec, "pascal5i/v1-1k")
-    with pytest.raises(FssbenchError, match="makes its lists of the dataset; leave --lists away"):
+    with pytest.raises(FssbenchError, match="lists the images of the dataset; leave out --lists"):
         build_manifest(protocol, make_pascal([]), fold=0, shots=1, lists=Path("lists"))

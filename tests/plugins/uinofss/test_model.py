@@ -16,7 +16,7 @@ from fssbench import (
     LayerInfo,
     embed_episodes,
 )
-from fssbench.backbones.describe import parameters
+from fssbench.build import parameters
 from fssbench.nn import together
 from fssbench.registry import registry
 from fssbench_fsdino.losses import bce_loss, dice_loss
