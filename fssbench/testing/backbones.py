@@ -263,7 +263,7 @@ def generators(subject: BackboneSubject) -> str:
     expect(
         not watch.moved(),
         "random, numpy.random and torch stay where they are; draw weights in torch.random.fork_rng",
-        f"{watch.moved()} moved",
+        f"{watch.moved()} changed",
     )
     return "random, numpy.random and torch stay where they are"
 

@@ -252,7 +252,7 @@ def determinism(subject: DatasetSubject) -> str:
         for class_id in _asked(first, image_id):
             first.mask(image_id, class_id)
     expect(not watch.moved(), "generators of the process stay where they are",
-           f"{watch.moved()} moved")  # fmt: skip
+           f"{watch.moved()} changed")  # fmt: skip
     for image_id in subject.opened:
         place_generators(1)
         image = first.image(image_id)

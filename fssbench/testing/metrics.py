@@ -175,7 +175,7 @@ def purity(subject: MetricSubject) -> str:
     subject.metric.measure(prediction, target)
     subject.metric.summarise(rows)
     expect(not watch.moved(), "generators of the process stay where they are",
-           f"{watch.moved()} moved")  # fmt: skip
+           f"{watch.moved()} changed")  # fmt: skip
     expect(
         torch.equal(prediction, subject.planes[0]) and torch.equal(target, subject.planes[1]),
         "prediction and target stay as they are",

@@ -205,7 +205,7 @@ def generators(subject: SamplerSubject) -> str:
     expect(
         not watch.moved(),
         "random, numpy.random and torch stay where they are",
-        f"{watch.moved()} moved",
+        f"{watch.moved()} changed",
     )
     return "random, numpy.random and torch stay where they are"
 

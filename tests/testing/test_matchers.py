@@ -30,7 +30,7 @@ BROKEN = [
     ("prepared", "doubled", "of the largest"),
     ("determinism", "restless", "they differ by up to"),
     ("determinism", "unseeded", "base differs"),
-    ("generators", "drawing", "torch moved"),
+    ("generators", "drawing", "torch changed"),
     ("generators", "seeding", "numpy.random"),
     ("stages", "diverging", "infinite"),
     ("stages", "unwritten", "has none"),
@@ -39,7 +39,7 @@ BROKEN = [
     ("gradients", "meddling", "base got a gradient or changed"),
     ("gradients", "losing", "1 trained parameters belong to neither"),
     ("state_dict", "forgetful", "neither parameter nor buffer"),
-    ("devices", "rooted", "Rooted.grey is no buffer"),
+    ("devices", "rooted", "Rooted.grey is not a buffer"),
     ("parameter_counts", "miscounted", "74"),
 ]
 
@@ -84,7 +84,7 @@ def test_a_failure_says_what_and_where(plugins):
     with pytest.raises(NonconformityError) as caught:
         CHECKS["shots"].run(MatcherSubject(name="oneshot"))
     expected, seen, look = str(caught.value).splitlines()
-    assert expected == "expected: One shot and five give finite logits (B, h, w)."
+    assert expected == "expected: One and five shots give finite logits (B, h, w)."
     assert seen == "seen:     ValueError: too many values to unpack (expected 1)"
     assert look.startswith("look at:  embed_support, ")
     assert look.endswith(": (masks,) = masks.unbind(1)")
