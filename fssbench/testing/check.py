@@ -5,25 +5,41 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import attrs
 
+from fssbench import registry
 from fssbench.errors import one_line
+from fssbench.specs import Spec
 from fssbench.testing.random_state import kept_generators
 
 CheckResult = Literal["passed", "failed", "skipped"]
 S = TypeVar("S", bound="Subject")
 
 
-class Subject(Protocol):
-    """A plugin object to check, with everything that its checks need."""
+@attrs.frozen(kw_only=True, eq=False, slots=False)
+class Subject:
+    """Base of a registered object to check, with everything that its checks need.
 
-    @property
+    Attributes:
+        name: the registered name.
+    """
+
+    spec_class: ClassVar[type[Spec]]
+    name: str
+
+    @cached_property
+    def spec(self) -> Any:
+        """Spec of the object."""
+        return registry.registry().get(self.spec_class, self.name)
+
+    @cached_property
     def thing(self) -> Any:
-        """Class or function whose location is given in messages."""
-        ...
+        """Class or function that creates the object; messages give its location."""
+        return registry.load(self.spec)
 
 
 class NonconformityError(AssertionError):

@@ -16,9 +16,12 @@ from fssbench.errors import FssbenchError
 from fssbench.inference.pipeline import Features, Pipeline
 from fssbench.matchers.matcher import Matcher
 from fssbench.specs import BackboneSpec, MatcherSpec
+from fssbench.testing.check import Subject
 from fssbench.testing.synthetic import Picture, picture
-from fssbench.testing.training_step import EMBEDDED_DATASET, Step, take_steps
 from fssbench.training.recipe import Recipe, find_recipe, first_backbone, recipe_names
+
+EMBEDDED_DATASET = "shapes"
+"""Dataset that needs no files; its recipes configure small matchers."""
 
 
 @attrs.frozen(eq=False)
@@ -30,11 +33,10 @@ class Case:
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
-class MatcherSubject:
+class MatcherSubject(Subject):
     """A registered matcher on an encoder.
 
     Attributes:
-        name: the registered name.
         backbone_name: encoder; "" for that of the matcher's last recipe for `shapes`, of its first
             recipe, or ``tiny-resnet``.
         weights: encoder weights; "" for random ones, or pretrained ones if it has no random ones.
@@ -44,23 +46,13 @@ class MatcherSubject:
         part_weights: values of ``--weights PART=…``, by stage; other stages use random weights.
     """
 
-    name: str
+    spec_class = MatcherSpec
     backbone_name: str = ""
     weights: str = ""
     given: Mapping[str, Any] = attrs.field(factory=dict)
     counts: Mapping[str, int] | None = None
     recipes: Mapping[str, str] = attrs.field(factory=dict)
     part_weights: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
-
-    @cached_property
-    def spec(self) -> MatcherSpec:
-        """Spec of the matcher."""
-        return registry.registry().get(MatcherSpec, self.name)
-
-    @cached_property
-    def thing(self) -> Any:
-        """Class of the matcher, or the function that creates it."""
-        return registry.load(self.spec)
 
     @cached_property
     def shapes_recipe(self) -> Recipe | None:
@@ -116,11 +108,6 @@ class MatcherSubject:
     def pipeline(self, matcher: Matcher) -> Pipeline:
         """Return the pipeline of a matcher and the encoder, on the CPU."""
         return Pipeline(matcher, self.backbone, device=torch.device("cpu"))
-
-    @cached_property
-    def steps(self) -> list[Step]:
-        """One training step of each stage; see `take_steps`."""
-        return take_steps(self)
 
     @cached_property
     def _encoded(self) -> dict[object, Features]:

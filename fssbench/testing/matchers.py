@@ -19,6 +19,7 @@ from fssbench.testing.check import Checks, NotCheckedError, expect, locations
 from fssbench.testing.matcher_subject import Case, MatcherSubject
 from fssbench.testing.random_state import Watch, place_generators
 from fssbench.testing.synthetic import picture
+from fssbench.testing.training_step import take_steps
 
 TOLERANCE = 1e-3
 """Tolerance for the order of summation, relative to the largest logit."""
@@ -269,7 +270,7 @@ def generators(subject: MatcherSubject) -> str:
 def stages(subject: MatcherSubject) -> str:
     """Every stage has a recipe, and a step has finite losses and changes trained parameters."""
     notes = []
-    for step in subject.steps:
+    for step in take_steps(subject):
         name, stage = step.stage.name, type(step.stage)
         expect(
             bool(step.moved),
@@ -286,7 +287,7 @@ def stages(subject: MatcherSubject) -> str:
 def gradients(subject: MatcherSubject) -> str:
     """All parameters of a stage get a gradient, and no others get one or change."""
     notes = []
-    for step in subject.steps:
+    for step in take_steps(subject):
         name, stage = step.stage.name, type(step.stage)
         expect(
             not step.silent,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from torch import nn
@@ -14,6 +15,7 @@ from fssbench import registry
 from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import write_checkpoint
 from fssbench.testing.check import NonconformityError, NotCheckedError, locations
+from fssbench.testing.matcher_subject import EMBEDDED_DATASET, MatcherSubject
 from fssbench.training.loader import load_batches, portions_of
 from fssbench.training.plan import Plan, make_plan
 from fssbench.training.recipe import Schedule, find_recipe, recipe_names
@@ -22,12 +24,6 @@ from fssbench.training.step import set_modes
 from fssbench.training.train import make_fabric, make_run
 from fssbench.training.trainer import Trainer
 from fssbench.training.training import Training
-
-if TYPE_CHECKING:
-    from fssbench.testing.matcher_subject import MatcherSubject
-
-EMBEDDED_DATASET = "shapes"
-"""Dataset that needs no files; its recipes configure small matchers."""
 
 IMAGES = 60
 """Images of `shapes` in each split; with fewer, some base classes have less than two."""
@@ -58,6 +54,7 @@ class Step:
     strayed: list[str]
 
 
+@functools.lru_cache(maxsize=1)  # several checks examine the same steps
 def take_steps(subject: MatcherSubject) -> list[Step]:
     """Return the effects of a training step of each stage, in order.
 
