@@ -65,8 +65,8 @@ def test_a_bad_plugin_is_told_what_where_and_ends_with_1(run):
     assert code == 1
     details = out[out.index("metric overlap, columns:") :].splitlines()
     assert details[1] == "  expected: column intersection_fg: int64 or float64 (6,)"
-    assert details[2] == "  seen:     torch.int32 (6,)"
-    assert details[3].startswith("  look at:  Loud.measure, checked.py:")
+    assert details[2] == "  observed: torch.int32 (6,)"
+    assert details[3].startswith("  location: Loud.measure, checked.py:")
     assert details[-1] == "7 passed, 1 failed"
 
 

@@ -85,8 +85,8 @@ def test_a_failure_says_what_and_where(plugins):
         CHECKS["shots"].run(MatcherSubject(name="oneshot"))
     expected, seen, look = str(caught.value).splitlines()
     assert expected == "expected: One and five shots give finite logits (B, h, w)."
-    assert seen == "seen:     ValueError: too many values to unpack (expected 1)"
-    assert look.startswith("look at:  embed_support, ")
+    assert seen == "observed: ValueError: too many values to unpack (expected 1)"
+    assert look.startswith("location: embed_support, ")
     assert look.endswith(": (masks,) = masks.unbind(1)")
     assert isinstance(caught.value.__cause__, ValueError)
 
