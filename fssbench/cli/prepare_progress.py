@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -37,26 +35,21 @@ class Bars(Told):
     def __enter__(self) -> Bars:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._run(None)
 
     def downloading(self, name: str, done: int, total: int | None) -> None:
-        """Show the downloaded bytes of an archive."""
+        """Display the number of downloaded bytes of an archive."""
         self._run(self._downloads)
         self._downloads.update(self._task(self._downloads, name), completed=done, total=total)
 
     def unpacking(self, name: str, files: int) -> None:
-        """Show the unpacked files of an archive."""
+        """Display the number of unpacked files of an archive."""
         self._run(self._files)
         self._files.update(self._task(self._files, f"unpacking {name}"), completed=files)
 
     def _run(self, wanted: Progress | None) -> None:
-        """Show only one of the two bars at a time."""
+        """Display one of the two progress bars, or none."""
         if self._running is not wanted:
             if self._running:
                 self._running.stop()

@@ -192,7 +192,8 @@ def class_pixels(subject: DatasetSubject) -> str:
 @CHECKS.add("image")
 def unknown_image(subject: DatasetSubject) -> str:
     """An unknown image is an FssbenchError."""
-    return expect_error(lambda: subject.dataset.image("no such image"), "image('no such image')")
+    dataset = subject.dataset
+    return expect_error(lambda: dataset.image("no such image"), "image('no such image')")
 
 
 @CHECKS.add("fingerprint")

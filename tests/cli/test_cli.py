@@ -170,7 +170,7 @@ def test_doctor(run, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "timm", None)
     code, out, _ = run("doctor")
     assert code == 1
-    assert "torchvision must be built for the very torch that is installed" in out
+    assert "torchvision must be built for the installed torch" in out
 
 
 def test_plugin_brings_a_verb(run, tmp_path):

@@ -140,7 +140,7 @@ def test_all_ways_to_name_a_plugin(folder):
                  "'dcama'? loaded: fssbench.data, "),
         ("no.such.module", "no plugin, module, .py file or distribution is called"),
         ("nowhere.py", "plugin nowhere.py: there is no such file"),
-        ("json", "json has no function that is a hook of fssbench"),
+        ("json", "json is not a plugin: it has no hook function"),
         ("miou", "miou is a metric of the plugin fssbench.metrics: fssbench plugin check "
                  "fssbench.metrics"),
     ],

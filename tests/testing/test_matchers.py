@@ -113,7 +113,7 @@ def test_the_class_wants_a_name():
     class Nothing(MatcherConformance):
         pass
 
-    with pytest.raises(FssbenchError, match="Nothing: say what is tested, matcher = "):
+    with pytest.raises(FssbenchError, match="Nothing: set the attribute matcher to "):
         Nothing().test_shots()
 
 
