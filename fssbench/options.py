@@ -44,7 +44,7 @@ def configure(spec: Spec, options: Mapping[str, Any]) -> Any:
             values[name] = structure(value, hints[name])
         except Exception as error:
             raise FssbenchError(
-                f"option {key}={value} of {spec.name}: expected {_spell(hints[name])}"
+                f"option {key}={value} of {spec.name}: expected {spell(hints[name])}"
             ) from error
     try:
         return config_class(**values)
@@ -98,7 +98,8 @@ def _first_that_fits(text: str, hints: Sequence[Any]) -> Any:
     raise ValueError(text)
 
 
-def _spell(hint: Any) -> str:
+def spell(hint: Any) -> str:
+    """Return a type as text for people: ``float``, ``tuple[int, ...]``, ``one of a, b``."""
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import logging
 import os
@@ -141,21 +142,10 @@ def _fail(message: str) -> int:
 
 def _split_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Remove ``-p NAME`` from the arguments first, because a plugin may define the subcommand."""
-    rest: list[str] = []
-    plugins: list[str] = []
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument == "--":
-            rest += [argument, *remaining]
-        elif argument in ("-p", "--plugin"):
-            name = next(remaining, None)
-            if name is None:
-                raise click.UsageError(f"{argument} needs the name of a module or a .py file")
-            plugins.append(name)
-        elif argument.startswith("--plugin="):
-            plugins.append(argument.partition("=")[2])
-        elif argument.startswith("-p") and not argument.startswith("--"):
-            plugins.append(argument[2:])
-        else:
-            rest.append(argument)
-    return rest, plugins
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-p", "--plugin", action="append", default=[])
+    try:
+        known, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise click.UsageError("-p needs the name of a module or a .py file") from error
+    return rest, known.plugin

@@ -9,7 +9,7 @@ import click
 
 from fssbench.cli.board_verify import verify
 from fssbench.cli.options import PATH, json_option, numbers
-from fssbench.cli.output import make_table, plain_console, print_json
+from fssbench.cli.output import make_table, plain_console, print_json, report_problems
 
 if TYPE_CHECKING:
     from fssbench.board.compare import Paired
@@ -44,11 +44,7 @@ def check(folder: Path) -> int:
     """
     from fssbench.board.check import check_boards
 
-    problems = check_boards(folder)
-    for problem in problems:
-        click.echo(problem, err=True)
-    click.echo("fine" if not problems else f"{len(problems)} problems", err=bool(problems))
-    return 1 if problems else 0
+    return report_problems(check_boards(folder))
 
 
 @board.command()

@@ -10,7 +10,7 @@ import attrs
 import click
 
 from fssbench.cli.options import PATH, data_options, json_option
-from fssbench.cli.output import print_json
+from fssbench.cli.output import print_json, report_problems
 
 if TYPE_CHECKING:
     from fssbench.data.check import SplitCount
@@ -47,7 +47,7 @@ def check(
 
     made = build.dataset(dataset, data_root, **data_options)
     there, missing = _splits(made, split, made.image_ids)
-    report: dict[str, SplitCount | None] = {}
+    splits: dict[str, object] = {}
     problems: list[str] = []
     for name in there:
         ids = track(
@@ -55,23 +55,17 @@ def check(
         )
         wrong = [problem for image_id in ids for problem in check_image(made, image_id)]
         problems += wrong
-        report[name] = None if wrong else count_split(made, name)
+        found = None if wrong else count_split(made, name)
+        splits[name] = found.to_fields() if found else "has problems"
+        if found and not as_json:
+            _print_split(name, found)
     if as_json:
-        splits: dict[str, object] = {
-            name: found.to_fields() if found else "has problems" for name, found in report.items()
-        }
         splits |= {name: {"not_there": str(reason)} for name, reason in missing.items()}
         print_json({"splits": splits, "problems": problems})
         return 1 if problems else 0
-    for name, found in report.items():
-        if found:
-            _print_split(name, found)
     for name, reason in missing.items():
         click.echo(f"{name}: not there: {reason}")
-    for problem in problems:
-        click.echo(problem, err=True)
-    click.echo("fine" if not problems else f"{len(problems)} problems", err=bool(problems))
-    return 1 if problems else 0
+    return report_problems(problems)
 
 
 def _splits(
@@ -102,15 +96,13 @@ def _print_split(name: str, found: SplitCount) -> None:
     official = "" if found.official is None else f" of {found.official:,}"
     click.echo(f"{name}: {found.images:,}{official} images")
     for line in found.classes:
-        images = f"{line.images}"
-        beside = ""
+        of = beside = ""
         if line.official is not None and found.official_pixels == 1:
-            images += f" of {line.official}"
+            of = f" of {line.official}"
         elif line.official is not None:
             beside = f"; {line.counted} of {line.official} with {found.official_pixels} pixels"
-        click.echo(
-            f"  fold {line.fold}  {line.name}: {images} images, {line.pixels:,} pixels{beside}"
-        )
+        images = f"{line.images}{of} images, {line.pixels:,} pixels{beside}"
+        click.echo(f"  fold {line.fold}  {line.name}: {images}")
     for fold in found.folds if len(found.folds) > 1 else ():
         beside = "" if fold.official is None else f" of {fold.official:,}"
         click.echo(
@@ -157,20 +149,18 @@ def prepare(
     After an interruption, the same command resumes.
     """
     from fssbench.cli.prepare_progress import Bars
-    from fssbench.data.prepare.prepare import find_recipe
-    from fssbench.data.prepare.prepare import prepare as make
+    from fssbench.data.prepare import prepare as preparing
 
-    recipe = find_recipe(dataset, year)
+    recipe = preparing.find_recipe(dataset, year)
     with Bars() as bars:
-        made = make(recipe, to, given=given, fetch=download, told=bars)
+        made = preparing.prepare(recipe, to, given=given, fetch=download, told=bars)
     if as_json:
-        about = {
+        print_json({
             "dataset": recipe.name, "data_root": str(made.data_root), "already": made.already,
             "counts": dict(made.marker.counts), "official": dict(recipe.official),
             "archives": {key: attrs.asdict(s) for key, s in made.marker.sources.items()},
             "downloads": [str(path) for path in made.downloads],
-        }  # fmt: skip
-        print_json(about)
+        })  # fmt: skip
         return
     for name, count in made.marker.counts.items():
         official = recipe.official.get(name)

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from fssbench.episodes.analysis.diff import ManifestDiff
 
 
+_HEADER = (
+    "protocol", "dataset", "split", "fold", "shots", "seed", "limit", "digest", "fingerprint",
+)  # fmt: skip
+
+
 @click.group()
 def episodes() -> None:
     """Build and inspect manifests: frozen lists of episodes."""
@@ -74,15 +79,12 @@ def show(manifest: Path, first: int, as_json: bool) -> None:
     counts = Counter(episode.class_id for episode in read.episodes)
     queries = Counter(c for c, _ in {(e.class_id, e.query) for e in read.episodes})
     if as_json:
-        about = {
-            "protocol": read.protocol, "dataset": read.dataset, "split": read.split,
-            "fold": read.fold, "shots": read.shots, "seed": read.seed, "limit": read.limit,
-            "digest": read.digest, "fingerprint": read.fingerprint,
+        print_json({
+            **{key: getattr(read, key) for key in _HEADER},
             "episodes": len(read.episodes),
             "classes": {name: counts[c] for c, name in read.classes},
             "dropped": [name for _, name in read.dropped],
-        }  # fmt: skip
-        print_json(about)
+        })  # fmt: skip
         return
     click.echo(f"{read.protocol}, fold {read.fold}, {read.shots}-shot, seed {read.seed}")
     click.echo(f"digest      {read.digest}")
@@ -103,10 +105,7 @@ def show(manifest: Path, first: int, as_json: bool) -> None:
 @data_options
 @lists_option
 @json_option
-def diff(
-    a: str, b: str, data_root: Path | None, data_options: dict[str, str], lists: Path | None,
-    as_json: bool,
-) -> int:  # fmt: skip
+def diff(a: str, b: str, as_json: bool, **dataset: Any) -> int:
     """Compare two manifests. Exit code 0 if they are equal, 1 if they differ.
 
     Each is a manifest file, a run directory, or a setting such as shapes/v1-1k/fold0-1shot-seed0,
@@ -115,11 +114,7 @@ def diff(
     from fssbench.cli.manifests import read_or_build
     from fssbench.episodes.analysis.diff import diff as compare
 
-    one, other = (
-        read_or_build(source, data_root=data_root, data_options=data_options, lists=lists)
-        for source in (a, b)
-    )
-    found = compare(one, other)
+    found = compare(read_or_build(a, **dataset), read_or_build(b, **dataset))
     if as_json:
         print_json(found.to_fields())
     else:

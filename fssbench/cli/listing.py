@@ -20,14 +20,15 @@ _KINDS = {f"{kind}s": kind for kind in registry.KINDS}
 def list_(kind: str | None, as_json: bool) -> None:
     """List registered objects and plugins, of all kinds or of one."""
     known = registry.registry()
-    found: dict[str, list[dict[str, Any]]] = {}
-    for plural, singular in _KINDS.items():
-        if kind in (None, plural):
-            found[plural] = [
-                {key: getattr(spec, key) for key in ("name", "summary", "paper")}
-                | {"plugin": known.provider(spec)}
-                for spec in known.specs(registry.KINDS[singular]).values()
-            ]
+    found: dict[str, list[dict[str, Any]]] = {
+        plural: [
+            {key: getattr(spec, key) for key in ("name", "summary", "paper")}
+            | {"plugin": known.provider(spec)}
+            for spec in known.specs(registry.KINDS[singular]).values()
+        ]
+        for plural, singular in _KINDS.items()
+        if kind in (None, plural)
+    }
     if kind in (None, "plugins"):
         found["plugins"] = [attrs.asdict(info) for info in known.plugins.infos]
     if as_json:

@@ -14,11 +14,7 @@ _SETTING = re.compile(r"(?P<protocol>.+)/fold(?P<fold>\d+)-(?P<shots>\d+)shot(-s
 
 
 def read_or_build(
-    source: str,
-    *,
-    data_root: Path | None = None,
-    data_options: Mapping[str, str] | None = None,
-    lists: Path | None = None,
+    source: str, *, data_root: Path | None, data_options: Mapping[str, str], lists: Path | None
 ) -> Manifest:
     """Read or build a manifest.
 
@@ -51,7 +47,7 @@ def read_or_build(
             "shapes/v1-1k/fold0-1shot-seed0"
         )
     spec = registry.registry().get(ProtocolSpec, setting["protocol"])
-    dataset = build.dataset(spec.dataset, data_root, **(data_options or {}))
+    dataset = build.dataset(spec.dataset, data_root, **data_options)
     return build_manifest(
         spec,
         dataset,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -16,6 +17,14 @@ def print_json(value: Any, **options: Any) -> None:
         options: further arguments of `json.dumps`.
     """
     click.echo(json.dumps(value, indent=2, **options))
+
+
+def report_problems(problems: Sequence[str]) -> int:
+    """Print the problems that a check found, and return its exit code."""
+    for problem in problems:
+        click.echo(problem, err=True)
+    click.echo(f"{len(problems)} problems" if problems else "fine", err=bool(problems))
+    return 1 if problems else 0
 
 
 def plain_console() -> Any:

@@ -37,18 +37,13 @@ def predict(
     Without MATCHER: the checkpoint's, or the baseline, which needs no training.
     """
     from fssbench.evaluation.evaluate import DEFAULT_BACKBONE, DEFAULT_MATCHER
-    from fssbench.inference.picture_files import (
-        make_folders,
-        parse_support,
-        plan_jobs,
-        read_supports,
-    )
+    from fssbench.inference import picture_files
     from fssbench.inference.predictor import Predictor
 
-    annotated = [parse_support(text) for text in supports]
+    annotated = [picture_files.parse_support(text) for text in supports]
     given = [path for pair in annotated for path in (pair.image, pair.mask)]
-    jobs = plan_jobs(query, out, given, force=force)
-    images, masks = read_supports(annotated)
+    jobs = picture_files.plan_jobs(query, out, given, force=force)
+    images, masks = picture_files.read_supports(annotated)
     if checkpoint is None:
         predictor = Predictor(
             matcher or DEFAULT_MATCHER, backbone or DEFAULT_BACKBONE, weights, device=device,
@@ -59,11 +54,11 @@ def predict(
             checkpoint, weights, matcher=matcher, backbone=backbone, device=device, **options
         )
     predictor.set_support(images, masks)
-    make_folders(jobs)
+    picture_files.make_folders(jobs)
     failures: list[FssbenchError] = []
     found = _segment(predictor, jobs, failures)
     if as_json:
-        print_json(_fields(predictor, checkpoint, annotated, found))
+        print_json(_fields(predictor, checkpoint, annotated, found), default=str)
     else:
         for each in found:
             share = 100 * each.foreground / (each.width * each.height)
@@ -113,15 +108,13 @@ def _fields(
         "matcher": predictor.matcher,
         "backbone": backbone.info.name,
         "weights": attrs.asdict(backbone.weights),
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "supports": [{"image": str(s.image), "mask": str(s.mask)} for s in supports],
+        "checkpoint": checkpoint,
+        "supports": [attrs.asdict(each) for each in supports],
         "predictions": [
             {
-                **{key: str(getattr(each.job, key)) for key in ("query", "mask", "overlay")},
-                "width": each.width,
-                "height": each.height,
+                **attrs.asdict(each.job), "width": each.width, "height": each.height,
                 "foreground_pixels": each.foreground,
             }
             for each in found
         ],
-    }
+    }  # fmt: skip

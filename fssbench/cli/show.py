@@ -12,7 +12,7 @@ import click
 from fssbench import registry
 from fssbench.cli.options import json_option, option_of
 from fssbench.cli.output import print_json
-from fssbench.options import options_class
+from fssbench.options import options_class, spell
 from fssbench.specs import BackboneSpec, MatcherSpec, Spec
 
 
@@ -68,18 +68,12 @@ def _options(spec: Spec) -> dict[str, str]:
     hints = typing.get_type_hints(config_class)
     options = {}
     for field in attrs.fields(config_class):
-        kind = getattr(hints[field.name], "__name__", None)
-        if kind is None or typing.get_args(hints[field.name]):
-            kind = str(hints[field.name]).replace("typing.", "")
-        options[field.name] = f"{kind}, {_default(field)}"
+        default = field.default
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+            default = default.factory()
+        note = "required" if default is attrs.NOTHING else f"default {default!r}"
+        options[field.name] = f"{spell(hints[field.name])}, {note}"
     return options
-
-
-def _default(field: attrs.Attribute[Any]) -> str:
-    if field.default is attrs.NOTHING:
-        return "required"
-    factory = getattr(field.default, "factory", None)
-    return f"default {field.default if factory is None else factory()!r}"
 
 
 def _parameters(spec: MatcherSpec, backbone: str, options: dict[str, str]) -> dict[str, Any]:
