@@ -1,4 +1,4 @@
-"""fssbench: the plugin-based benchmark framework for few-shot semantic segmentation."""
+"""A plugin-based benchmark framework for few-shot semantic segmentation."""
 
 from __future__ import annotations
 
@@ -53,48 +53,39 @@ if TYPE_CHECKING:
     from fssbench.training.train import train
     from fssbench.training.training import Training
 
-# Imported when asked for: most of them need torch, and a page of specs must not.
+# Imported on first access: most of them need torch, and modules with specs must not import it.
 _LAZY = {
-    "Backbone": "fssbench.backbones.backbone",
-    "BackboneInfo": "fssbench.backbones.backbone",
-    "LayerInfo": "fssbench.backbones.backbone",
-    "WeightsInfo": "fssbench.backbones.backbone",
-    "backbone": "fssbench.build",
-    "dataset": "fssbench.build",
-    "matcher": "fssbench.build",
-    "metric": "fssbench.build",
-    "read_tensors": "fssbench.backbones.weights",
-    "Dataset": "fssbench.data.dataset",
-    "Geometry": "fssbench.data.geometry",
-    "read_image": "fssbench.data.images",
-    "Draw": "fssbench.episodes.draw",
-    "Episode": "fssbench.episodes.episode",
-    "Manifest": "fssbench.episodes.manifest",
-    "build_manifest": "fssbench.episodes.protocol",
-    "Pool": "fssbench.episodes.sampler",
-    "sha256": "fssbench.files",
-    "Evaluation": "fssbench.evaluation.evaluation",
-    "evaluate": "fssbench.evaluation.evaluate",
-    "choose_device": "fssbench.inference.pipeline",
-    "Prediction": "fssbench.inference.predictor",
-    "Predictor": "fssbench.inference.predictor",
-    "Record": "fssbench.results.record",
-    "Run": "fssbench.evaluation.run",
-    "Imported": "fssbench.importing",
-    "FeatureRequest": "fssbench.matchers.matcher",
-    "Matcher": "fssbench.matchers.matcher",
-    "Recipe": "fssbench.training.recipe",
-    "EpisodeBatch": "fssbench.training.stage",
-    "ImageBatch": "fssbench.training.stage",
-    "LabelledBatch": "fssbench.training.stage",
-    "ParameterGroup": "fssbench.training.stage",
-    "StageContext": "fssbench.training.stage",
-    "Stage": "fssbench.training.stage",
-    "Metric": "fssbench.metrics.metric",
-    "TrainingRun": "fssbench.training.run",
-    "FeatureStore": "fssbench.training.store",
-    "train": "fssbench.training.train",
-    "Training": "fssbench.training.training",
+    name: f"fssbench.{module}"
+    for module, names in {
+        "backbones.backbone": "Backbone BackboneInfo LayerInfo WeightsInfo",
+        "backbones.weights": "read_tensors",
+        "build": "backbone dataset matcher metric",
+        "data.dataset": "Dataset",
+        "data.geometry": "Geometry",
+        "data.images": "read_image",
+        "episodes.draw": "Draw",
+        "episodes.episode": "Episode",
+        "episodes.manifest": "Manifest",
+        "episodes.protocol": "build_manifest",
+        "episodes.sampler": "Pool",
+        "evaluation.evaluate": "evaluate",
+        "evaluation.evaluation": "Evaluation",
+        "evaluation.run": "Run",
+        "files": "sha256",
+        "importing": "Imported",
+        "inference.pipeline": "choose_device",
+        "inference.predictor": "Prediction Predictor",
+        "matchers.matcher": "FeatureRequest Matcher",
+        "metrics.metric": "Metric",
+        "results.record": "Record",
+        "training.recipe": "Recipe",
+        "training.run": "TrainingRun",
+        "training.stage": "EpisodeBatch ImageBatch LabelledBatch ParameterGroup StageContext Stage",
+        "training.store": "FeatureStore",
+        "training.train": "train",
+        "training.training": "Training",
+    }.items()
+    for name in names.split()
 }
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Options: text and TOML values to the config object of a spec."""
+"""Conversion of options from text or TOML to the config object of a spec."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fssbench.specs import Spec, resolve
 
 
 def options_class(spec: Spec) -> type[Any] | None:
-    """The attrs class of a spec's options, or None when it takes none."""
+    """Return the attrs class of a spec's options, or None if it has no options."""
     return typing.cast(type[Any], resolve(spec.config, spec.name)) if spec.config else None
 
 
 def configure(spec: Spec, options: Mapping[str, Any]) -> Any:
-    """A spec's config object from options, whose values may be text from the command line.
+    """Return the config object of a spec from options, whose values may be text.
 
     Raises:
-        FssbenchError: an option is unknown or its value is of the wrong kind.
+        FssbenchError: an option is unknown or its value has the wrong type.
     """
     config_class = options_class(spec)
     if config_class is None:
@@ -53,10 +53,10 @@ def configure(spec: Spec, options: Mapping[str, Any]) -> Any:
 
 
 def structure(value: Any, hint: Any) -> Any:
-    """Turn a value, perhaps text from a command line or TOML, into the type `hint`.
+    """Convert a value, possibly text, to the type `hint`.
 
     Raises:
-        ValueError, cattrs errors: it cannot be turned into that type.
+        ValueError, cattrs errors: it cannot be converted.
     """
     if isinstance(value, str):
         return _from_text(value, hint)

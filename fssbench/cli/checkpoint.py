@@ -32,8 +32,7 @@ def import_(
     """
     from fssbench.importing import import_checkpoint
 
-    given = {"dataset": dataset, "fold": fold}
-    header = {name: value for name, value in given.items() if value is not None}
+    header = {"dataset": dataset, "fold": fold}
     complete = import_checkpoint(file, out, matcher=matcher, backbone=backbone, header=header)
     weights = "with" if complete else "without"
     click.echo(f"{out}: {matcher} on {backbone}, {weights} the backbone's weights")
