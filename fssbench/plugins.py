@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -55,7 +56,7 @@ class _Manager(pluggy.PluginManager):
         options = super().parse_hookimpl_opts(plugin, name)
         by_name = name.startswith("fssbench_") and inspect.isroutine(getattr(plugin, name, None))
         if options is None and by_name:
-            return {}  # type: ignore[typeddict-item]  # pluggy adds the defaults
+            return typing.cast(pluggy.HookimplOpts, {})  # pluggy adds the defaults
         return options
 
 

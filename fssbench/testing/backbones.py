@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from functools import cached_property
+from functools import cached_property, partial
 
 import attrs
 import torch
@@ -183,7 +183,7 @@ def wrong_requests(subject: BackboneSubject) -> str:
         odd = subject.images(1, subject.side + 1, subject.side + 1)
         requests.append((odd, backbone.info.last_layer, f"images of {subject.side + 1} px"))
     for images, layer, what in requests:
-        expect_error(lambda images=images, layer=layer: subject.layers(images, layer), what)
+        expect_error(partial(subject.layers, images, layer), what)
     return f"refuses {' and '.join(what for *_, what in requests)}"
 
 

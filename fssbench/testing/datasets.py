@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def folds(subject: DatasetSubject) -> str:
         expect(not twice, "each class novel in one fold at most", f"{twice} again in fold {fold}")
         seen |= set(found)
     for fold in (-1, dataset.folds):
-        expect_error(lambda fold=fold: dataset.fold_classes(fold), f"fold_classes({fold})")
+        expect_error(partial(dataset.fold_classes, fold), f"fold_classes({fold})")
     return f"{len(seen)} of {total} classes are novel in some fold"
 
 
