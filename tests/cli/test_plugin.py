@@ -101,9 +101,9 @@ def test_names(name, title):
         ("my_method", "did you mean 'my-method'?"),
         ("3d", "did you mean 'my-3d'?"),
         ("../up", "did you mean 'up'?"),
-        ("é", "is no name for a matcher"),
+        ("é", "is not a valid name of a matcher"),
         ("x" * 41, "at most 40"),
-        ("prototype", "registered already, by the plugin fssbench.matchers; choose another name, "
+        ("prototype", "already registered by the plugin fssbench.matchers; choose another name, "
                       "e.g. 'prototype-2'"),
     ],
 )  # fmt: skip
@@ -124,7 +124,7 @@ def test_a_module_that_is_installed_already(fails, folder, monkeypatch):
     (folder / "site" / "fssbench_elsewhere.py").write_text("")
     monkeypatch.syspath_prepend(str(folder / "site"))
     line = fails("plugin", "new", "elsewhere")
-    assert "a module called fssbench_elsewhere is installed already" in line
+    assert "a module called fssbench_elsewhere is already installed" in line
     assert "'elsewhere-2'" in line
 
 
