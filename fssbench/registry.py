@@ -11,31 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fssbench.errors import FssbenchError, near, one_line
 from fssbench.plugins import Plugins
-from fssbench.specs import (
-    BackboneSpec,
-    DatasetSpec,
-    MatcherSpec,
-    MetricSpec,
-    ProtocolSpec,
-    SamplerSpec,
-    Spec,
-    resolve,
-)
+from fssbench.specs import KINDS as KINDS
+from fssbench.specs import MatcherSpec, ProtocolSpec, Spec, resolve
 
 if TYPE_CHECKING:
     from fssbench.matchers.matcher import Matcher
     from fssbench.training.stage import Stage
 
 S = TypeVar("S", bound=Spec)
-
-KINDS: dict[str, type[Spec]] = {
-    "dataset": DatasetSpec,
-    "sampler": SamplerSpec,
-    "protocol": ProtocolSpec,
-    "backbone": BackboneSpec,
-    "matcher": MatcherSpec,
-    "metric": MetricSpec,
-}
 
 
 class Registry:

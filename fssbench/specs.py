@@ -145,6 +145,17 @@ class MetricSpec(Spec):
     """A metric; its factory is called as ``factory(**arguments)``."""
 
 
+KINDS: dict[str, type[Spec]] = {
+    "dataset": DatasetSpec,
+    "sampler": SamplerSpec,
+    "protocol": ProtocolSpec,
+    "backbone": BackboneSpec,
+    "matcher": MatcherSpec,
+    "metric": MetricSpec,
+}
+"""Specs by kind, the name of the kind on the command line."""
+
+
 def resolve(path: str, name: str) -> Any:
     """Import the object ``"package.module:Name"`` of a spec.
 

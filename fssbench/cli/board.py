@@ -139,8 +139,8 @@ def _print(paired: Paired) -> None:
     by_class = _table("IoU by class", "Class", "Fold", "Images")
     for line in result.classes:
         fold = paired.folds[line.table]
-        label = Text(paired.class_name(fold, line.class_id))
-        by_class.add_row(label, str(fold), str(line.images), *_cells(line.iou, digits=1))
+        cells = (str(fold), str(line.images), *_cells(line.iou, digits=1))
+        by_class.add_row(Text(paired.class_name(fold, line.class_id)), *cells)
     console.print(by_class)
     console.print(
         f"Episodes: B is better in {result.wins}, equal in {result.ties}, worse in {result.losses}."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fssbench.cli.options import PATH, data_options, json_option, option_of
-from fssbench.cli.output import print_json
+from fssbench.cli.output import make_table, print_json, print_table
 
 if TYPE_CHECKING:
     from fssbench.testing.plugin import Checked
@@ -88,22 +88,14 @@ def check(
 
 
 def _show(checked: Checked) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=f"{checked.kind} {checked.name}", title_justify="left", title_style="bold",
-        box=box.SIMPLE_HEAD, pad_edge=False,
-    )  # fmt: skip
-    table.add_column("check", no_wrap=True)
-    table.add_column("result", no_wrap=True)
-    table.add_column("observation", overflow="fold")
+    title = f"{checked.kind} {checked.name}"
+    table = make_table("check", "result", "observation", text=3, frame=False, title=title)
     for outcome in checked.outcomes:
         result = Text(outcome.verdict, style=_STYLES[outcome.verdict])
         table.add_row(outcome.check, result, Text(outcome.seen))
-    Console().print(table)
+    print_table(table)
 
 
 def _summarise(found: list[Checked]) -> None:

@@ -41,7 +41,12 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
         "options": _options(spec),
     }
     if isinstance(spec, BackboneSpec):
-        about["layers"] = _layers(spec)
+        from fssbench.backbones.describe import describe
+
+        about["layers"] = {
+            name: f"{layer.channels} channels, stride {layer.stride}"
+            for name, layer in describe(spec).layers.items()
+        }
     if isinstance(spec, MatcherSpec):
         about |= _parameters(spec, backbone, options)
     if as_json:
@@ -98,13 +103,3 @@ def _parameters(spec: MatcherSpec, backbone: str, options: dict[str, str]) -> di
     backbone = f"backbone {encoder.name}"
     counts = {**parts, "(others)": rest, "all": whole, backbone: parameters(encoder)}
     return {"parameters": {name: f"{number:,}" for name, number in counts.items() if number}}
-
-
-def _layers(spec: BackboneSpec) -> dict[str, str]:
-    from fssbench.backbones.describe import describe
-
-    info = describe(spec)
-    return {
-        name: f"{layer.channels} channels, stride {layer.stride}"
-        for name, layer in info.layers.items()
-    }
