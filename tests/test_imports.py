@@ -1,4 +1,4 @@
-"""The modules that commands and models load, each in a process of its own."""
+"""Tests of the modules that commands and models import, each in a new process."""
 
 from __future__ import annotations
 

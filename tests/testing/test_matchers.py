@@ -1,4 +1,4 @@
-"""Each check of matchers passes a good one and finds the fault of a bad one."""
+"""Tests of the checks of matchers, with a correct matcher and one fault for each check."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TestGood(MatcherConformance):
 
 
 class TestGoodAsTold(MatcherConformance):
-    """Everything that can be said, said."""
+    """All attributes are set."""
 
     plugins = PLUGINS
     matcher = "good"

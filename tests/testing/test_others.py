@@ -1,4 +1,4 @@
-"""Each check of what is no matcher passes a good one and finds the fault of a bad one."""
+"""Tests of the other checks, with a correct object and one fault for each check."""
 
 from __future__ import annotations
 
