@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -74,7 +75,10 @@ def _from_text(text: str, hint: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         if type(None) in arguments and text.lower() in ("none", ""):
             return None
-        return _first_that_fits(text, [a for a in arguments if a is not type(None)])
+        for each in arguments:
+            with contextlib.suppress(Exception):
+                return _from_text(text, each)
+        raise ValueError(text)
     if origin is typing.Literal:
         return {str(choice): choice for choice in arguments}[text]
     if origin is tuple:
@@ -87,15 +91,6 @@ def _from_text(text: str, hint: Any) -> Any:
             text.lower()
         ]
     return cattrs.structure(text, hint)
-
-
-def _first_that_fits(text: str, hints: Sequence[Any]) -> Any:
-    for hint in hints:
-        try:
-            return _from_text(text, hint)
-        except Exception:
-            continue
-    raise ValueError(text)
 
 
 def spell(hint: Any) -> str:

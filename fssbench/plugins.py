@@ -20,7 +20,6 @@ import pluggy
 from fssbench import hookspecs
 from fssbench.errors import FssbenchError, one_line
 
-ENTRY_POINT_GROUP = "fssbench"
 ENVIRONMENT_VARIABLE = "FSSBENCH_PLUGINS"
 
 # fssbench's own datasets, protocols, … are registered by the same hooks as those of plugins.
@@ -77,7 +76,7 @@ class Plugins:
         self.infos: list[PluginInfo] = []
         for module in BUILT_IN:
             self._register(importlib.import_module(module), module, "built-in")
-        entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+        entry_points = importlib.metadata.entry_points(group="fssbench")
         for entry in sorted(entry_points, key=lambda entry: entry.name):
             dist = entry.dist
             source = f"{dist.name} {dist.version}" if dist else "entry point"

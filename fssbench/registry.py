@@ -30,7 +30,7 @@ class Registry:
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
-        self._providers: dict[tuple[str, str], str] = {}
+        self._owners: dict[str, dict[str, str]] = {}
         self._specs = {kind: self._collect(kind, cls) for kind, cls in KINDS.items()}
 
     def specs(self, spec_class: type[S]) -> dict[str, S]:
@@ -56,11 +56,11 @@ class Registry:
 
     def provider(self, spec: Spec) -> str:
         """Return the name of the plugin that registered a spec."""
-        return self._providers[_kind(type(spec)), spec.name]
+        return self._owners[_kind(type(spec))][spec.name]
 
     def _collect(self, kind: str, spec_class: type[Spec]) -> dict[str, Spec]:
         found: dict[str, Spec] = {}
-        owners: dict[str, str] = {}
+        owners = self._owners[kind] = {}
         caller = getattr(self.plugins.hook, f"fssbench_{kind}s")
         for implementation in caller.get_hookimpls():
             owner = implementation.plugin_name
@@ -73,7 +73,6 @@ class Registry:
                         )
                     owners[name] = owner
                 found[spec.name] = spec
-                self._providers[kind, spec.name] = owner
         return dict(sorted(found.items()))
 
     def _call(self, hook: Any, owner: str, hook_name: str, spec_class: type[Spec]) -> list[Spec]:
@@ -108,8 +107,7 @@ def load_importer(spec: MatcherSpec) -> Any:
         FssbenchError: the matcher has none, or it cannot be imported.
     """
     if not spec.importer:
-        known = registry().specs(MatcherSpec).values()
-        others = [other.name for other in known if other.importer]
+        others = [s.name for s in registry().specs(MatcherSpec).values() if s.importer]
         raise FssbenchError(
             f"{spec.name} has no importer of authors' files; matchers that have one: "
             f"{', '.join(others) or 'none'}"
