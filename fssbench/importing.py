@@ -52,7 +52,7 @@ def import_checkpoint(
     *,
     matcher: str,
     backbone: str,
-    header: Mapping[str, Any],
+    header: Mapping[str, Any] = {},
 ) -> bool:
     """Write a checkpoint of fssbench from an authors' file.
 

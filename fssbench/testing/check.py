@@ -15,7 +15,7 @@ import attrs
 from fssbench import registry
 from fssbench.errors import FssbenchError, one_line
 from fssbench.specs import Spec
-from fssbench.testing.random_state import Watch, kept_generators
+from fssbench.testing.random_state import Watch, restored_generators
 
 CheckResult = Literal["passed", "failed", "skipped"]
 S = TypeVar("S", bound="Subject")
@@ -109,7 +109,7 @@ class Check:
             NotCheckedError: the check does not apply.
         """
         try:
-            with kept_generators():
+            with restored_generators():
                 return self.function(subject)
         except NotCheckedError:
             raise

@@ -14,7 +14,7 @@ _PLACE = 918_273_645
 
 
 @contextlib.contextmanager
-def kept_generators() -> Iterator[None]:
+def restored_generators() -> Iterator[None]:
     """Restore the generators of Python, NumPy and torch at the end of the block."""
     states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
     try:
