@@ -1,4 +1,4 @@
-"""fssbench: the plugin-based benchmark framework for few-shot semantic segmentation."""
+"""A plugin-based benchmark framework for few-shot semantic segmentation."""
 
 from __future__ import annotations
 
@@ -6,150 +6,96 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fssbench._version import __version__ as __version__
-from fssbench.errors import FssbenchError
-from fssbench.hookspecs import hookimpl
-from fssbench.specs import (
-    BackboneSpec,
-    DatasetSpec,
-    MatcherSpec,
-    MetricSpec,
-    ProtocolSpec,
-    SamplerSpec,
-)
+from fssbench.errors import FssbenchError as FssbenchError
+from fssbench.hookspecs import hookimpl as hookimpl
+from fssbench.specs import BackboneSpec as BackboneSpec
+from fssbench.specs import DatasetSpec as DatasetSpec
+from fssbench.specs import MatcherSpec as MatcherSpec
+from fssbench.specs import MetricSpec as MetricSpec
+from fssbench.specs import ProtocolSpec as ProtocolSpec
+from fssbench.specs import SamplerSpec as SamplerSpec
 
 if TYPE_CHECKING:
-    from fssbench.backbones.backbone import Backbone, BackboneInfo, LayerInfo, WeightsInfo
-    from fssbench.backbones.weights import read_tensors
-    from fssbench.build import backbone, dataset, matcher, metric
-    from fssbench.data.dataset import Dataset
-    from fssbench.data.geometry import Geometry
-    from fssbench.data.images import read_image
-    from fssbench.episodes.draw import Draw
-    from fssbench.episodes.episode import Episode
-    from fssbench.episodes.manifest import Manifest
-    from fssbench.episodes.protocol import build_manifest
-    from fssbench.episodes.sampler import Pool
-    from fssbench.evaluation.evaluate import evaluate
-    from fssbench.evaluation.evaluation import Evaluation
-    from fssbench.evaluation.run import Run
-    from fssbench.files import sha256
-    from fssbench.importing import Imported
-    from fssbench.inference.feature_files import FeatureFiles
-    from fssbench.inference.predictor import Prediction, Predictor
-    from fssbench.matchers.matcher import FeatureRequest, Matcher, SupportSet, embed_episodes
-    from fssbench.metrics.metric import Metric
-    from fssbench.results.record import Record
-    from fssbench.runtime.device import choose_device
-    from fssbench.training.recipe import Recipe
-    from fssbench.training.stage import (
-        EpisodeBatch,
-        ImageBatch,
-        LabelledBatch,
-        ParameterGroup,
-        Stage,
-        StageContext,
-    )
-    from fssbench.training.train import train
-    from fssbench.training.training import Training, TrainingRun
+    from fssbench.backbones.backbone import Backbone as Backbone
+    from fssbench.backbones.backbone import BackboneInfo as BackboneInfo
+    from fssbench.backbones.backbone import LayerInfo as LayerInfo
+    from fssbench.backbones.backbone import WeightsInfo as WeightsInfo
+    from fssbench.backbones.weights import read_tensors as read_tensors
+    from fssbench.build import backbone as backbone
+    from fssbench.build import dataset as dataset
+    from fssbench.build import matcher as matcher
+    from fssbench.build import metric as metric
+    from fssbench.data.dataset import Dataset as Dataset
+    from fssbench.data.geometry import Geometry as Geometry
+    from fssbench.data.images import read_image as read_image
+    from fssbench.episodes.draw import Draw as Draw
+    from fssbench.episodes.episode import Episode as Episode
+    from fssbench.episodes.manifest import Manifest as Manifest
+    from fssbench.episodes.protocol import build_manifest as build_manifest
+    from fssbench.episodes.sampler import Pool as Pool
+    from fssbench.evaluation.evaluate import evaluate as evaluate
+    from fssbench.evaluation.evaluation import Evaluation as Evaluation
+    from fssbench.evaluation.run import Run as Run
+    from fssbench.files import sha256 as sha256
+    from fssbench.importing import Imported as Imported
+    from fssbench.inference.feature_files import FeatureFiles as FeatureFiles
+    from fssbench.inference.predictor import Prediction as Prediction
+    from fssbench.inference.predictor import Predictor as Predictor
+    from fssbench.matchers.matcher import FeatureRequest as FeatureRequest
+    from fssbench.matchers.matcher import Matcher as Matcher
+    from fssbench.matchers.matcher import SupportSet as SupportSet
+    from fssbench.matchers.matcher import embed_episodes as embed_episodes
+    from fssbench.metrics.metric import Metric as Metric
+    from fssbench.results.record import Record as Record
+    from fssbench.runtime.device import choose_device as choose_device
+    from fssbench.training.recipe import Recipe as Recipe
+    from fssbench.training.stage import EpisodeBatch as EpisodeBatch
+    from fssbench.training.stage import ImageBatch as ImageBatch
+    from fssbench.training.stage import LabelledBatch as LabelledBatch
+    from fssbench.training.stage import ParameterGroup as ParameterGroup
+    from fssbench.training.stage import Stage as Stage
+    from fssbench.training.stage import StageContext as StageContext
+    from fssbench.training.train import train as train
+    from fssbench.training.training import Training as Training
+    from fssbench.training.training import TrainingRun as TrainingRun
 
-# Imported when asked for: most of them need torch, and a page of specs must not.
+# Imported on first access: most of them need torch, and modules with specs must not import it.
 _LAZY = {
-    "Backbone": "fssbench.backbones.backbone",
-    "BackboneInfo": "fssbench.backbones.backbone",
-    "LayerInfo": "fssbench.backbones.backbone",
-    "WeightsInfo": "fssbench.backbones.backbone",
-    "backbone": "fssbench.build",
-    "dataset": "fssbench.build",
-    "matcher": "fssbench.build",
-    "metric": "fssbench.build",
-    "read_tensors": "fssbench.backbones.weights",
-    "Dataset": "fssbench.data.dataset",
-    "Geometry": "fssbench.data.geometry",
-    "read_image": "fssbench.data.images",
-    "Draw": "fssbench.episodes.draw",
-    "Episode": "fssbench.episodes.episode",
-    "Manifest": "fssbench.episodes.manifest",
-    "build_manifest": "fssbench.episodes.protocol",
-    "Pool": "fssbench.episodes.sampler",
-    "sha256": "fssbench.files",
-    "Evaluation": "fssbench.evaluation.evaluation",
-    "evaluate": "fssbench.evaluation.evaluate",
-    "choose_device": "fssbench.runtime.device",
-    "Prediction": "fssbench.inference.predictor",
-    "Predictor": "fssbench.inference.predictor",
-    "Record": "fssbench.results.record",
-    "Run": "fssbench.evaluation.run",
-    "Imported": "fssbench.importing",
-    "FeatureRequest": "fssbench.matchers.matcher",
-    "Matcher": "fssbench.matchers.matcher",
-    "SupportSet": "fssbench.matchers.matcher",
-    "embed_episodes": "fssbench.matchers.matcher",
-    "Recipe": "fssbench.training.recipe",
-    "EpisodeBatch": "fssbench.training.stage",
-    "ImageBatch": "fssbench.training.stage",
-    "LabelledBatch": "fssbench.training.stage",
-    "ParameterGroup": "fssbench.training.stage",
-    "StageContext": "fssbench.training.stage",
-    "Stage": "fssbench.training.stage",
-    "Metric": "fssbench.metrics.metric",
-    "TrainingRun": "fssbench.training.training",
-    "FeatureFiles": "fssbench.inference.feature_files",
-    "train": "fssbench.training.train",
-    "Training": "fssbench.training.training",
+    name: f"fssbench.{module}"
+    for module, names in {
+        "backbones.backbone": "Backbone BackboneInfo LayerInfo WeightsInfo",
+        "backbones.weights": "read_tensors",
+        "build": "backbone dataset matcher metric",
+        "data.dataset": "Dataset",
+        "data.geometry": "Geometry",
+        "data.images": "read_image",
+        "episodes.draw": "Draw",
+        "episodes.episode": "Episode",
+        "episodes.manifest": "Manifest",
+        "episodes.protocol": "build_manifest",
+        "episodes.sampler": "Pool",
+        "evaluation.evaluate": "evaluate",
+        "evaluation.evaluation": "Evaluation",
+        "evaluation.run": "Run",
+        "files": "sha256",
+        "importing": "Imported",
+        "inference.feature_files": "FeatureFiles",
+        "inference.predictor": "Prediction Predictor",
+        "matchers.matcher": "FeatureRequest Matcher SupportSet embed_episodes",
+        "metrics.metric": "Metric",
+        "results.record": "Record",
+        "runtime.device": "choose_device",
+        "training.recipe": "Recipe",
+        "training.stage": "EpisodeBatch ImageBatch LabelledBatch ParameterGroup StageContext Stage",
+        "training.train": "train",
+        "training.training": "Training TrainingRun",
+    }.items()
+    for name in names.split()
 }
 
-__all__ = [
-    "Backbone",
-    "BackboneInfo",
-    "BackboneSpec",
-    "Dataset",
-    "DatasetSpec",
-    "Draw",
-    "Episode",
-    "EpisodeBatch",
-    "Evaluation",
-    "FeatureFiles",
-    "FeatureRequest",
-    "FssbenchError",
-    "Geometry",
-    "ImageBatch",
-    "Imported",
-    "LabelledBatch",
-    "LayerInfo",
-    "Manifest",
-    "Matcher",
-    "MatcherSpec",
-    "Metric",
-    "MetricSpec",
-    "ParameterGroup",
-    "Pool",
-    "Prediction",
-    "Predictor",
-    "ProtocolSpec",
-    "Recipe",
-    "Record",
-    "Run",
-    "SamplerSpec",
-    "Stage",
-    "StageContext",
-    "SupportSet",
-    "Training",
-    "TrainingRun",
-    "WeightsInfo",
-    "backbone",
-    "build_manifest",
-    "choose_device",
-    "dataset",
-    "embed_episodes",
-    "evaluate",
-    "hookimpl",
-    "matcher",
-    "metric",
-    "read_image",
-    "read_tensors",
-    "sha256",
-    "train",
-]
+_SPECS = ("BackboneSpec", "DatasetSpec", "MatcherSpec", "MetricSpec", "ProtocolSpec", "SamplerSpec")
+
+__all__ = sorted([*_LAZY, *_SPECS, "FssbenchError", "hookimpl"])
 
 
 def __getattr__(name: str) -> Any:

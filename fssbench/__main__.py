@@ -1,4 +1,4 @@
-"""``python -m fssbench`` is ``fssbench``."""
+"""The command line as ``python -m fssbench``."""
 
 from fssbench.cli import main
 

@@ -1,4 +1,4 @@
-"""The one error that a user can cause."""
+"""The error class for users' mistakes, and helpers for messages."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterable
 
 
 class FssbenchError(Exception):
-    """A mistake that the person at the keyboard can mend.
+    """An error that the user can correct.
 
-    The message is one line: what (file, option or name), what is wrong with it, what to do.
-    The command line prints it without a traceback and exits with code 2.
+    The message is one line: the file, option or name, the problem, and the correction. The command
+    line prints it without a traceback and exits with code 2.
     """
 
 
 def one_line(error: BaseException) -> str:
-    """An error that is not ours, with its class, on one line."""
+    """Return the class and the message of an error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, in Python or in torch, on a CPU or a GPU."""
+    """Return True for an out-of-memory error of Python or torch, on a CPU or a GPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
@@ -31,6 +31,6 @@ _NO_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory|b
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Names like `name` among `known`, as the clause ``did you mean 'a' or 'b'? `` (or nothing)."""
+    """Return the clause ``did you mean 'a' or 'b'? `` with known names close to `name`, or ""."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"did you mean {' or '.join(map(repr, close))}? " if close else ""

@@ -1,10 +1,10 @@
 """Every hook of fssbench.
 
-A plugin is a module (or any object) with functions of these names. It is found through the
-entry-point group ``fssbench``, or named with ``-p module`` / ``-p path/to/file.py`` / the
-environment variable ``FSSBENCH_PLUGINS``. An implementation may take fewer arguments than its hook.
-A function called ``fssbench_…`` is a hook implementation by its name; mark it with
-`fssbench.hookimpl` only to give pluggy's options (``tryfirst``, ``wrapper``, …).
+A plugin is a module (or any object) with functions of these names. It is loaded from the
+entry-point group ``fssbench``, ``-p module``, ``-p path/to/file.py``, or the environment variable
+``FSSBENCH_PLUGINS``. An implementation may take fewer arguments than its hook. A function
+called ``fssbench_…`` is a hook implementation by its name; the marker `fssbench.hookimpl` is only
+needed for pluggy's options (``tryfirst``, ``wrapper``, …).
 """
 
 from __future__ import annotations
@@ -38,55 +38,55 @@ hookspec = pluggy.HookspecMarker("fssbench")
 hookimpl = pluggy.HookimplMarker("fssbench")
 
 
-# --- what a plugin brings -------------------------------------------------------------------------
+# --- registration ---------------------------------------------------------------------------------
 
 
 @hookspec
 def fssbench_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
-    """Return the datasets that this plugin brings.
+    """Return the datasets of this plugin.
 
-    Called once, before anything else is known; must import no heavy package.
+    Called once, when the registry is created; must not import heavy packages.
     """
 
 
 @hookspec
 def fssbench_samplers() -> Iterable[SamplerSpec]:  # type: ignore[empty-body]
-    """Return the episode samplers that this plugin brings. Called once, as `fssbench_datasets`."""
+    """Return the samplers of this plugin. Called once, like `fssbench_datasets`."""
 
 
 @hookspec
 def fssbench_protocols() -> Iterable[ProtocolSpec]:  # type: ignore[empty-body]
-    """Return the protocols that this plugin brings. Called once, as `fssbench_datasets`.
+    """Return the protocols of this plugin. Called once, like `fssbench_datasets`.
 
-    A protocol's name is its identity: whoever changes anything about it gives it a new name.
+    A protocol's name is its identity: a changed protocol must have a new name.
     """
 
 
 @hookspec
 def fssbench_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-body]
-    """Return the backbones that this plugin brings. Called once, as `fssbench_datasets`."""
+    """Return the backbones of this plugin. Called once, like `fssbench_datasets`."""
 
 
 @hookspec
 def fssbench_matchers() -> Iterable[MatcherSpec]:  # type: ignore[empty-body]
-    """Return the matchers that this plugin brings. Called once, as `fssbench_datasets`."""
+    """Return the matchers of this plugin. Called once, like `fssbench_datasets`."""
 
 
 @hookspec
 def fssbench_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
-    """Return the metrics that this plugin brings. Called once, as `fssbench_datasets`."""
+    """Return the metrics of this plugin. Called once, like `fssbench_datasets`."""
 
 
 @hookspec
 def fssbench_commands() -> Iterable[click.Command]:  # type: ignore[empty-body]
     """Return further verbs of the ``fssbench`` command.
 
-    Called when a verb is not one of fssbench's own, and for ``--help``; import what a command needs
-    inside of it.
+    Called for a verb that is not one of fssbench's own, and for ``--help``; a command should import
+    its dependencies when it runs.
     """
 
 
-# --- what a plugin observes -----------------------------------------------------------------------
+# --- observation ----------------------------------------------------------------------------------
 
 
 @hookspec
@@ -94,7 +94,7 @@ def fssbench_evaluation_started(run: Run) -> None:
     """An evaluation (one manifest, one matcher) is about to measure its first chunk.
 
     Args:
-        run: what is evaluated, where its files are, and how many episodes are left to do.
+        run: the evaluation, with its folder and the number of finished episodes.
     """
 
 
@@ -106,34 +106,34 @@ def fssbench_episodes_measured(
     rows: pandas.DataFrame,
     predictions: Sequence[Tensor],
 ) -> None:
-    """A chunk was measured as a whole.
+    """All episodes of a chunk were measured.
 
-    Chunks are cut from the visiting order of `fssbench.episodes.chunks` (by class, query, supports
-    and index), not from the order of the manifest. Several processes finish them in any order, and
-    a resumed run measures only the missing ones.
+    Chunks are consecutive in the visiting order of `fssbench.episodes.chunks` (by class, query,
+    supports and index), not in the order of the manifest. Several processes finish them in any
+    order, and a resumed run measures only the missing ones.
 
     Args:
         run: the evaluation.
         chunk: number of the chunk in the visiting order, from 0.
         episodes: its episodes, in the visiting order.
         rows: one row for each of them (columns ``index, class_id, query`` and the metrics').
-        predictions: one bool (H, W) tensor for each of them, at the size that was scored.
+        predictions: one bool (H, W) tensor for each of them, at the scored size.
     """
 
 
 @hookspec
 def fssbench_evaluation_finished(run: Run, record: Record) -> None:
-    """Every episode is measured and the record is written."""
+    """All episodes were measured, and the record was written."""
 
 
 @hookspec
 def fssbench_training_started(run: TrainingRun) -> None:
     """A training stage is about to take its first step.
 
-    Training hooks are called in the first process only, however many there are.
+    With several processes, training hooks are called in the first one only.
 
     Args:
-        run: what is trained, where its files are, and how many steps were taken before.
+        run: the training, with its folder and the number of finished steps.
     """
 
 
@@ -145,11 +145,11 @@ def fssbench_step_finished(
 
     Args:
         run: the training.
-        step: how many steps were taken so far.
+        step: number of steps so far.
         losses: the step's losses by name, before the recipe's weights, and their weighted sum as
             ``total``; means over all processes and micro-batches.
         lr: learning rate of the first parameter group.
-        gradient_norm: of all gradients together, before clipping.
+        gradient_norm: norm of all gradients together, before clipping.
     """
 
 
@@ -161,23 +161,23 @@ def fssbench_validation_finished(
 
     Args:
         run: the training.
-        step: how many steps were taken so far.
-        scores: in percent, ``miou`` and the others of `fssbench.metrics.iou.IoU`.
-        best: its mIoU is the highest so far.
+        step: number of steps so far.
+        scores: scores in percent, ``miou`` and the others of `fssbench.metrics.iou.IoU`.
+        best: True if the mIoU is the highest so far.
     """
 
 
 @hookspec
 def fssbench_held_out_measured(run: TrainingRun, step: int, measures: Mapping[str, float]) -> None:
-    """A stage that asks for it was measured on held-out images, at the end of an epoch.
+    """A stage with held-out images was measured on them, at the end of an epoch.
 
     Args:
         run: the training.
-        step: how many steps were taken so far.
-        measures: what the stage calls its measures, means over the images.
+        step: number of steps so far.
+        measures: measures of the stage by name, means over the images.
     """
 
 
 @hookspec
 def fssbench_training_finished(run: TrainingRun, checkpoint: Path) -> None:
-    """Training ended; `checkpoint` is the file that was written last."""
+    """Training ended; `checkpoint` is the last file that was written."""

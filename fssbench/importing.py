@@ -39,7 +39,7 @@ class Imported:
 
 
 Importer = Callable[[Mapping[str, Tensor], BackboneInfo], Imported]
-"""The function that `MatcherSpec.importer` names.
+"""Type of the function of `MatcherSpec.importer`.
 
 It takes all tensors of the file, without wrappers such as ``state_dict`` and ``module.``, and the
 backbone's layers. It matches tensors by name, never by position.
@@ -52,7 +52,7 @@ def import_checkpoint(
     *,
     matcher: str,
     backbone: str,
-    header: Mapping[str, Any] | None = None,
+    header: Mapping[str, Any] = {},
 ) -> bool:
     """Write a checkpoint of fssbench from an authors' file.
 
@@ -61,7 +61,8 @@ def import_checkpoint(
         out: checkpoint to write, usually ``….safetensors``.
         matcher: registered name of the method.
         backbone: registered name of the encoder that the file was trained with.
-        header: further entries of the checkpoint's header: ``dataset``, ``fold``, ….
+        header: further entries of the checkpoint's header, e.g. ``dataset`` and ``fold``; None
+            values are omitted.
 
     Returns:
         True if the checkpoint holds the backbone's weights.
@@ -96,12 +97,12 @@ def import_checkpoint(
         "config": {} if made.config is None else cattrs.unstructure(made.config),
         "backbone": backbone,
         "imported": source.name,
-        **(header or {}),
+        **{name: value for name, value in header.items() if value is not None},
     }
     if encoder:
         with tempfile.TemporaryDirectory() as folder:
             trial = Path(folder) / f"{source.stem}.safetensors"
             write_checkpoint(trial, made, described, encoder)
-            build.backbone(backbone, trial)  # raises if they are no weights of it
+            build.backbone(backbone, trial)  # raises an error for weights of another encoder
     write_checkpoint(out, made, described, encoder)
     return bool(encoder)

@@ -1,10 +1,11 @@
-"""Options: text and TOML values to the config object of a spec."""
+"""Conversion of options from text or TOML to the config object of a spec."""
 
 from __future__ import annotations
 
+import contextlib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -15,15 +16,15 @@ from fssbench.specs import Spec, resolve
 
 
 def options_class(spec: Spec) -> type[Any] | None:
-    """The attrs class of a spec's options, or None when it takes none."""
+    """Return the attrs class of a spec's options, or None if it has no options."""
     return typing.cast(type[Any], resolve(spec.config, spec.name)) if spec.config else None
 
 
 def configure(spec: Spec, options: Mapping[str, Any]) -> Any:
-    """A spec's config object from options, whose values may be text from the command line.
+    """Return the config object of a spec from options, whose values may be text.
 
     Raises:
-        FssbenchError: an option is unknown or its value is of the wrong kind.
+        FssbenchError: an option is unknown or its value has the wrong type.
     """
     config_class = options_class(spec)
     if config_class is None:
@@ -44,7 +45,7 @@ def configure(spec: Spec, options: Mapping[str, Any]) -> Any:
             values[name] = structure(value, hints[name])
         except Exception as error:
             raise FssbenchError(
-                f"option {key}={value} of {spec.name}: expected {_spell(hints[name])}"
+                f"option {key}={value} of {spec.name}: expected {spell(hints[name])}"
             ) from error
     try:
         return config_class(**values)
@@ -53,10 +54,10 @@ def configure(spec: Spec, options: Mapping[str, Any]) -> Any:
 
 
 def structure(value: Any, hint: Any) -> Any:
-    """Turn a value, perhaps text from a command line or TOML, into the type `hint`.
+    """Convert a value, possibly text, to the type `hint`.
 
     Raises:
-        ValueError, cattrs errors: it cannot be turned into that type.
+        ValueError, cattrs errors: it cannot be converted.
     """
     if isinstance(value, str):
         return _from_text(value, hint)
@@ -74,7 +75,10 @@ def _from_text(text: str, hint: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         if type(None) in arguments and text.lower() in ("none", ""):
             return None
-        return _first_that_fits(text, [a for a in arguments if a is not type(None)])
+        for each in arguments:
+            with contextlib.suppress(Exception):
+                return _from_text(text, each)
+        raise ValueError(text)
     if origin is typing.Literal:
         return {str(choice): choice for choice in arguments}[text]
     if origin is tuple:
@@ -89,16 +93,8 @@ def _from_text(text: str, hint: Any) -> Any:
     return cattrs.structure(text, hint)
 
 
-def _first_that_fits(text: str, hints: Sequence[Any]) -> Any:
-    for hint in hints:
-        try:
-            return _from_text(text, hint)
-        except Exception:
-            continue
-    raise ValueError(text)
-
-
-def _spell(hint: Any) -> str:
+def spell(hint: Any) -> str:
+    """Return a type as text for people: ``float``, ``tuple[int, ...]``, ``one of a, b``."""
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

@@ -1,4 +1,4 @@
-"""The registry: names to specs, specs to implementations, and errors that list near names."""
+"""Registry of the specs of all plugins, and import of what they name."""
 
 from __future__ import annotations
 
@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fssbench.errors import FssbenchError, near, one_line
 from fssbench.plugins import Plugins
-from fssbench.specs import (
-    BackboneSpec,
-    DatasetSpec,
-    MatcherSpec,
-    MetricSpec,
-    ProtocolSpec,
-    SamplerSpec,
-    Spec,
-    resolve,
-)
+from fssbench.specs import KINDS as KINDS
+from fssbench.specs import MatcherSpec, ProtocolSpec, Spec, resolve
 
 if TYPE_CHECKING:
     from fssbench.matchers.matcher import Matcher
@@ -28,39 +20,28 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Spec)
 
-KINDS: dict[str, type[Spec]] = {
-    "dataset": DatasetSpec,
-    "sampler": SamplerSpec,
-    "protocol": ProtocolSpec,
-    "backbone": BackboneSpec,
-    "matcher": MatcherSpec,
-    "metric": MetricSpec,
-}
-
 
 class Registry:
     """All specs of all plugins, by kind and name.
 
     Raises:
-        FssbenchError: two plugins bring the same name.
+        FssbenchError: two plugins register the same name.
     """
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
-        self._specs: dict[str, dict[str, Spec]] = {}
-        self._providers: dict[tuple[str, str], str] = {}
-        for kind, spec_class in KINDS.items():
-            self._specs[kind] = self._collect(kind, spec_class)
+        self._owners: dict[str, dict[str, str]] = {}
+        self._specs = {kind: self._collect(kind, cls) for kind, cls in KINDS.items()}
 
     def specs(self, spec_class: type[S]) -> dict[str, S]:
-        """The specs of one kind by name, in the order of the names."""
+        """Return the specs of one kind by name, in the order of the names."""
         return typing.cast(dict[str, S], self._specs[_kind(spec_class)])
 
     def get(self, spec_class: type[S], name: str) -> S:
-        """The spec called `name`.
+        """Return the spec of a name or alias.
 
         Raises:
-            FssbenchError: there is none; the message offers near names and tells what is broken.
+            FssbenchError: the name is unknown; the message lists similar names and broken plugins.
         """
         kind, known = _kind(spec_class), self.specs(spec_class)
         wanted = _canonical(name)
@@ -70,48 +51,44 @@ class Registry:
         message = f"no {kind} is called {name!r}; {near(name, known)}registered: {', '.join(known)}"
         if self.plugins.broken:
             reasons = "; ".join(f"{info.name}: {info.error}" for info in self.plugins.broken)
-            message += f". Broken plugins, which might bring it: {reasons}"
+            message += f". Broken plugins, which may register it: {reasons}"
         raise FssbenchError(message)
 
     def provider(self, spec: Spec) -> str:
-        """The name of the plugin that brought a spec."""
-        return self._providers[_kind(type(spec)), spec.name]
+        """Return the name of the plugin that registered a spec."""
+        return self._owners[_kind(type(spec))][spec.name]
 
     def _collect(self, kind: str, spec_class: type[Spec]) -> dict[str, Spec]:
         found: dict[str, Spec] = {}
-        owners: dict[str, str] = {}
+        owners = self._owners[kind] = {}
         caller = getattr(self.plugins.hook, f"fssbench_{kind}s")
         for implementation in caller.get_hookimpls():
             owner = implementation.plugin_name
-            for spec in self._ask(implementation.function, owner, caller.name, spec_class):
+            for spec in self._call(implementation.function, owner, caller.name, spec_class):
                 for name in (spec.name, *spec.aliases):
                     if name in owners:
                         raise FssbenchError(
-                            f"{kind} {name!r} is brought by two plugins, {owners[name]!r} and "
+                            f"{kind} {name!r} is registered by two plugins, {owners[name]!r} and "
                             f"{owner!r}; uninstall one of them or rename its {kind}"
                         )
                     owners[name] = owner
                 found[spec.name] = spec
-                self._providers[kind, spec.name] = owner
         return dict(sorted(found.items()))
 
-    def _ask(self, hook: Any, owner: str, hook_name: str, spec_class: type[Spec]) -> list[Spec]:
+    def _call(self, hook: Any, owner: str, hook_name: str, spec_class: type[Spec]) -> list[Spec]:
         try:
             specs = list(hook())
+            wrong = [type(spec).__name__ for spec in specs if not isinstance(spec, spec_class)]
+            problem = f" returned {wrong[0]}, not {spec_class.__name__}" if wrong else ""
         except Exception as error:
-            self.plugins.mark_broken(owner, f"{hook_name}: {one_line(error)}")
-            return []
-        for spec in specs:
-            if not isinstance(spec, spec_class):
-                self.plugins.mark_broken(
-                    owner, f"{hook_name} returned {type(spec).__name__}, not {spec_class.__name__}"
-                )
-                return []
-        return specs
+            problem = f": {one_line(error)}"
+        if problem:
+            self.plugins.mark_broken(owner, f"{hook_name}{problem}")
+        return [] if problem else specs
 
 
 def load(spec: Spec) -> Any:
-    """Import what a spec's factory names.
+    """Import the factory of a spec.
 
     Raises:
         FssbenchError: a package is missing, or the factory does not exist.
@@ -124,36 +101,35 @@ def load(spec: Spec) -> Any:
 
 
 def load_importer(spec: MatcherSpec) -> Any:
-    """Import what a matcher's `importer` names.
+    """Import the `importer` of a matcher.
 
     Raises:
         FssbenchError: the matcher has none, or it cannot be imported.
     """
     if not spec.importer:
-        known = registry().specs(MatcherSpec).values()
-        others = [other.name for other in known if other.importer]
+        others = [s.name for s in registry().specs(MatcherSpec).values() if s.importer]
         raise FssbenchError(
-            f"{spec.name} cannot read files of its authors; those that can: "
+            f"{spec.name} has no importer of authors' files; matchers that have one: "
             f"{', '.join(others) or 'none'}"
         )
     return resolve(spec.importer, spec.name)
 
 
 def load_stages(spec: MatcherSpec, matcher: Matcher) -> Sequence[Stage]:
-    """Return the training stages of a matcher in order; none if `spec` names no function.
+    """Return the training stages of a matcher in order, () if its spec has none.
 
     Args:
-        spec: description of the matcher.
-        matcher: matcher that `spec` describes, with its initial weights.
+        spec: spec of the matcher.
+        matcher: matcher with its initial weights.
 
     Raises:
-        FssbenchError: the function that `spec` names cannot be imported.
+        FssbenchError: the function cannot be imported.
     """
     return tuple(resolve(spec.stages, spec.name)(matcher)) if spec.stages else ()
 
 
 def load_lists(spec: ProtocolSpec) -> Any:
-    """Import what a protocol's `lists` names.
+    """Import the reader of a protocol's list files.
 
     Raises:
         FssbenchError: it cannot be imported, or the protocol has none.
@@ -173,15 +149,12 @@ _current: Registry | None = None
 
 
 def registry() -> Registry:
-    """The process's registry; plugins are loaded at the first call."""
-    global _current
-    if _current is None:
-        _current = Registry(Plugins())
-    return _current
+    """Return the registry of the process; the first call loads the plugins."""
+    return _current or use_plugins(())
 
 
 def use_plugins(named: Sequence[str]) -> Registry:
-    """Load plugins anew, with the ones that the user named (``-p``)."""
+    """Load all plugins again, with those given with ``-p``, and return the registry."""
     global _current
     _current = Registry(Plugins(named))
     return _current
@@ -189,13 +162,10 @@ def use_plugins(named: Sequence[str]) -> Registry:
 
 @contextlib.contextmanager
 def observing(observers: Sequence[object]) -> Iterator[Any]:
-    """Observers (objects with hook methods) join the plugins for a while; gives the hooks."""
+    """Register observers (objects with hook methods) within the block, and yield the hooks."""
     manager = registry().plugins.manager
-    try:
+    with contextlib.ExitStack() as stack:
         for observer in observers:
             manager.register(observer)
+            stack.callback(manager.unregister, observer)
         yield manager.hook
-    finally:
-        for observer in observers:
-            if manager.is_registered(observer):
-                manager.unregister(observer)

@@ -1,7 +1,7 @@
-"""What plugins hand over: frozen descriptions of datasets, protocols, backbones, matchers.
+"""Specs: frozen descriptions of the datasets, protocols, backbones, matchers, … of a plugin.
 
-A spec names its implementation as text (``"package.module:Name"``), so handing over specs imports
-neither torch nor anything optional. The implementation is imported when somebody asks for it.
+A spec names its implementation as text (``"package.module:Name"``), so that registration imports
+neither torch nor optional packages. The implementation is imported on first use.
 """
 
 from __future__ import annotations
@@ -31,20 +31,19 @@ def _check_factory(_: Any, attribute: attrs.Attribute[str], value: str) -> None:
 
 @attrs.frozen(kw_only=True)
 class Spec:
-    """What every registered thing says about itself.
+    """Base of the specs.
 
     Attributes:
-        name: how people ask for it, lower case, e.g. ``prototype`` or ``pascal5i/v1-1k``.
-        summary: one line.
-        factory: ``"package.module:Name"`` of the class or function that makes it.
+        name: unique name, lower case, e.g. ``prototype`` or ``pascal5i/v1-1k``.
+        summary: description in one line.
+        factory: ``"package.module:Name"`` of the class or function that creates the object.
         config: ``"package.module:Name"`` of an attrs class with its options, or "" for none.
-        arguments: further keyword arguments of the factory, so that one factory can serve
-            several names.
-        aliases: other names that find it.
-        paper: title, venue or URL of what it implements.
-        licence: SPDX name of the implementation's licence (and of weights that it brings).
-        requires: modules that must be importable, beyond fssbench's own dependencies.
-        extra: the pip requirement that brings them, e.g. ``fssbench[mamba]``.
+        arguments: further keyword arguments of the factory, so that several specs can share it.
+        aliases: alternative names.
+        paper: title, venue or URL of the implemented paper.
+        licence: SPDX name of the licence of the implementation and of included weights.
+        requires: required modules in addition to fssbench's own dependencies.
+        extra: pip requirement that installs them, e.g. ``fssbench[mamba]``.
     """
 
     name: str = attrs.field(validator=_check_name)
@@ -64,7 +63,7 @@ class DatasetSpec(Spec):
     """A dataset; its factory is called as ``factory(root=Path | None, config=config)``.
 
     Attributes:
-        layout: what a person must put below the root, one line; "" when no root is needed.
+        layout: required content of the root folder, in one line; "" if no root is needed.
     """
 
     layout: str = ""
@@ -72,31 +71,31 @@ class DatasetSpec(Spec):
 
 @attrs.frozen(kw_only=True)
 class SamplerSpec(Spec):
-    """How episodes are drawn; the factory is the function, see `fssbench.episodes.sampler`."""
+    """A sampler; the factory is the function itself, see `fssbench.episodes.sampler`."""
 
 
 @attrs.frozen(kw_only=True)
 class ProtocolSpec(Spec):
-    """How a manifest is made and how predictions are scored. The name is its immutable identity.
+    """The construction of manifests and the scoring of predictions, under an immutable name.
 
     Attributes:
         dataset: name of the dataset.
-        split: which of its splits the episodes are drawn from.
+        split: split that the episodes are drawn from.
         sampler: name of the sampler.
-        episodes: how many, or None for as many as the sampler makes of the lists.
-        min_pixels: an image is listed for a class that covers at least this many of its pixels.
-        rare: what happens to a class with too few listed images: an ``error`` when there are fewer
-            than K+1; or (``drop``) a class with fewer than 6 (K+1 for more than 5 shots) is left
-            out and named in manifest and record.
-        draw_key: what the random draws are keyed by, beside fold, shots and seed; "" for the name.
-            A control names the protocol whose very episodes it changes.
-        score_size: predictions are scored at the ``original`` size of the query image, or at the
-            matcher's ``input`` size (the mask is then resized with nearest neighbour).
-        void: pixels of 255 in the query's mask are in no count (``ignore``), or they are counted as
-            ``background``.
-        lists: ``"package.module:function"`` that reads authors' list files, which a person must
-            point to (``--lists``), see `fssbench.episodes.literature.lists`; "" makes the lists of
-            the dataset. With list files, `min_pixels` and `rare` are not used.
+        episodes: number of episodes, or None if the sampler determines it from the lists.
+        min_pixels: minimum number of pixels of a class in an image that is listed for the class.
+        rare: treatment of a class with too few listed images: an ``error`` for fewer than K+1;
+            or (``drop``) a class with fewer than 6 (K+1 for more than 5 shots) is left out and
+            named in manifest and record.
+        draw_key: key of the random draws, in addition to fold, shots and seed; "" for the name. A
+            control protocol has the name of the protocol whose episodes it modifies.
+        score_size: size at which predictions are scored: the ``original`` size of the query image,
+            or the matcher's ``input`` size (the mask is then resized with nearest neighbour).
+        void: treatment of pixels of 255 in the query's mask: excluded from all counts
+            (``ignore``), or counted as ``background``.
+        lists: ``"package.module:function"`` that reads authors' list files (``--lists``), see
+            `fssbench.episodes.literature.lists`; "" creates the lists from the dataset. With list
+            files, `min_pixels` and `rare` are not used.
     """
 
     dataset: str
@@ -115,8 +114,8 @@ class ProtocolSpec(Spec):
 class BackboneSpec(Spec):
     """A frozen encoder; its factory is called as ``factory(weights=str, **arguments)``.
 
-    The weights are ``pretrained``, ``random`` or a file; or ``none``, on torch's meta device, when
-    only names and shapes of the layers are asked for.
+    The weights are ``pretrained``, ``random`` or a file; or ``none``, on torch's meta device, if
+    only names and shapes of the layers are needed.
     """
 
 
@@ -129,10 +128,10 @@ class MatcherSpec(Spec):
             training stages, `fssbench.Stage` objects in order; "" for a method without training.
         recipes: ``"package:recipes.toml"``, a file beside the package's ``__init__.py`` (or beside
             the module) with the hyper-parameters of the stages; "" for a method without training.
-        importer: ``"package.module:function"`` that understands the authors' own checkpoint files,
-            see `fssbench.importing`; "" if there is none.
-        parameter_counts: by the name of a backbone, how many learnable parameters the method has
-            there with its options' defaults; what a paper says, and `fssbench plugin check` checks.
+        importer: ``"package.module:function"`` that reads the authors' own checkpoint files, see
+            `fssbench.importing`; "" if there is none.
+        parameter_counts: numbers of learnable parameters with the default options, by name of the
+            backbone, e.g. those of the paper; checked by `fssbench plugin check`.
     """
 
     stages: str = attrs.field(default="", validator=_check_factory)
@@ -146,19 +145,30 @@ class MetricSpec(Spec):
     """A metric; its factory is called as ``factory(**arguments)``."""
 
 
+KINDS: dict[str, type[Spec]] = {
+    "dataset": DatasetSpec,
+    "sampler": SamplerSpec,
+    "protocol": ProtocolSpec,
+    "backbone": BackboneSpec,
+    "matcher": MatcherSpec,
+    "metric": MetricSpec,
+}
+"""Specs by kind, the name of the kind on the command line."""
+
+
 def resolve(path: str, name: str) -> Any:
-    """Import the object that a spec names as ``"package.module:Name"``.
+    """Import the object ``"package.module:Name"`` of a spec.
 
     Args:
-        path: the object.
-        name: name of the spec, for the message.
+        path: path of the object.
+        name: name of the spec, for messages.
 
     Raises:
-        FssbenchError: there is no path, or the object cannot be imported.
+        FssbenchError: the path is empty, or the object cannot be imported.
     """
     module_name, _, attribute = path.partition(":")
     if not path:
-        raise FssbenchError(f"{name} has no factory, so there is nothing to make; mend its spec")
+        raise FssbenchError(f"{name} has no factory and cannot be created; correct its spec")
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:

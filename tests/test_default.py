@@ -1,4 +1,4 @@
-"""The embedded default: `fssbench evaluate` without arguments, and that its benchmark is real."""
+"""Tests of `fssbench evaluate` without arguments, and of the embedded benchmark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(tmp_path, **more):
 
 
 def test_the_support_mask_decides(tmp_path):
-    """With another class's mask the mIoU falls by at least half; five supports beat one."""
+    """The mask of another class halves the mIoU at least; five supports score above one."""
     assert check(tmp_path, limit=100) > 25
 
 
@@ -35,7 +35,7 @@ def test_the_support_mask_decides_over_all_episodes(tmp_path):
 
 @pytest.mark.slow
 def test_weights_matter(tmp_path):
-    """Shipped weights, above hand-made filters, above random weights."""
+    """Bundled weights score above hand-made filters, and these above random weights."""
     limit = {"limit": 200}
     shipped = mean_miou(tmp_path, "shapes/v1-1k", **limit)
     filters = mean_miou(tmp_path, "shapes/v1-1k", backbone="filterbank", **limit)

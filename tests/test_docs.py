@@ -1,4 +1,4 @@
-"""The docs are complete, and what they show works."""
+"""Tests of the completeness and the examples of the documentation."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def subcommand(command: click.Command, name: str) -> click.Command:
 
 
 def verbs(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-    """The verbs that do something, e.g. ``board build``."""
+    """Return the verbs without subcommands, e.g. ``board build``."""
     if isinstance(command, click.Group):
         for inner in command.list_commands(click.Context(command)):
             yield from verbs(subcommand(command, inner), f"{name} {inner}")
@@ -131,7 +131,7 @@ def test_options_of_the_command_itself_and_exit_codes_are_mentioned():
 
 @pytest.mark.parametrize("path", LINKING, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_commands_are_understood(path):
-    """Every `fssbench` command of a page parses: verbs, options, kinds of values."""
+    """Every `fssbench` command of a page can be parsed: verbs, options, types of values."""
     for block in blocks(path.read_text(), "console"):
         for line in re.findall(r"^\$ fssbench (.+)$", block, re.MULTILINE):
             arguments, _ = _split_plugins(shlex.split(line, comments=True))
@@ -145,7 +145,7 @@ def test_commands_are_understood(path):
 
 
 def fields(kind: type, prefix: str = "") -> Iterator[str]:
-    """Names of the fields of an attrs class, those of classes inside of it as ``outer.inner``."""
+    """Return the field names of an attrs class; those of nested classes as ``outer.inner``."""
     for name, hint in typing.get_type_hints(kind).items():
         if name in attrs.fields_dict(kind):
             yield f"{prefix}{name}"
@@ -161,7 +161,7 @@ def test_every_field_of_the_record_is_mentioned():
 
 
 def test_every_registered_name_is_mentioned():
-    """Every name of the core, that is; other plugins may be installed too."""
+    """All names of the core are documented; other plugins may be installed."""
     known = Registry(Plugins())
     ours = {info.name for info in known.plugins.infos if info.source == "built-in"}
     text = "\n".join(path.read_text() for path in PAGES)
@@ -172,7 +172,7 @@ def test_every_registered_name_is_mentioned():
 
 
 def test_the_api_reference_has_every_public_name():
-    """Each name once, at the module that defines it; base classes of them may be there too."""
+    """Each name is listed once, with the module that defines it; base classes may be listed."""
     entries = re.findall(r"^::: (.+)\.(\w+)$", page("api"), re.MULTILINE)
     found = {name: getattr(importlib.import_module(module), name) for module, name in entries}
     assert len(found) == len(entries)
@@ -203,7 +203,7 @@ def test_the_architecture_has_a_row_for_every_room():
 
 
 def anchors(path: Path) -> set[str]:
-    """Anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as on GitHub."""
     text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -223,7 +223,7 @@ def test_links_resolve(path):
 
 
 def test_every_page_is_on_the_map():
-    """Pages of a subfolder are on the page that is called like it, e.g. hooks.md."""
+    """Pages of a subfolder are linked on the page with its name, e.g. hooks.md."""
     for path in PAGES:
         name = path.relative_to(DOCS)
         inside = name.parent != Path()

@@ -1,9 +1,13 @@
-"""The modules that commands and models load, each in a process of its own."""
+"""Tests of the modules that commands and models import, each in a new process."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import fssbench
 
 _CHECK = """
 import sys
@@ -46,3 +50,10 @@ def test_models_load_no_training():
 
 def test_listing_loads_no_torch():
     check_not_loaded("torch", _COMMAND, "list")
+
+
+def test_lazy_names_are_those_of_type_checkers():
+    tree = ast.parse(Path(fssbench.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    static = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert static == fssbench._LAZY

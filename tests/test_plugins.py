@@ -1,4 +1,4 @@
-"""Finding and loading plugins."""
+"""Tests of the discovery and loading of plugins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plugin_file(folder: Path, module: str, text: str) -> str:
 
 @pytest.fixture
 def entry_point(tmp_path, monkeypatch):
-    """Install a distribution with one entry point, as pip would leave it on the path."""
+    """Install a distribution with one entry point, as pip does."""
 
     def install(name: str, text: str, target: str = "") -> None:
         (tmp_path / f"{name}.py").write_text(text)

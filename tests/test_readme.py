@@ -1,4 +1,4 @@
-"""What the README promises."""
+"""Tests of the README."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_files_that_the_readme_links_to_exist():
 
 
 def test_commands_of_the_readme_are_understood():
-    """Every option that a console block uses exists in that verb."""
+    """Every option in a console block exists."""
     blocks = re.findall(r"```console\n(.*?)```", README.read_text(), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if "$ fssbench" in line]
     assert len(lines) >= 8

@@ -1,4 +1,4 @@
-"""Names to specs, options to configs."""
+"""Tests of the registry, of specs and of options."""
 
 from __future__ import annotations
 

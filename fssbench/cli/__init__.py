@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import logging
 import os
@@ -34,11 +35,12 @@ class _Verbs(click.Group):
         return [*_VERBS, *_plugin_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _VERBS:
+        if cmd_name not in _VERBS:
+            command = _plugin_commands().get(cmd_name)
+        else:
             module, _, name = _VERBS[cmd_name].partition(":")
-            command: click.Command = getattr(importlib.import_module(module), name)
-            return command
-        return _plugin_commands().get(cmd_name)
+            command = getattr(importlib.import_module(module), name)
+        return command and _with_plugin_option(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -58,18 +60,32 @@ def _plugin_commands() -> dict[str, click.Command]:
     commands: dict[str, click.Command] = {}
     for implementation in plugins.hook.fssbench_commands.get_hookimpls():
         try:
-            brought: list[click.Command] = list(implementation.function())  # type: ignore[call-overload]
-        except Exception as error:  # somebody's function, which must not take our verbs along
+            found: list[click.Command] = list(implementation.function())  # type: ignore[call-overload]
+        except Exception as error:  # an error of a plugin must not disable other commands
             reason = f"fssbench_commands: {one_line(error)}"
             plugins.mark_broken(implementation.plugin_name, reason)
             continue
-        commands.update({command.name or "": command for command in brought})
+        commands.update({command.name or "": command for command in found})
     return commands
+
+
+def _with_plugin_option(command: click.Command) -> click.Command:
+    """Add ``-p`` to the help of a command; `_split_plugins` removes it from the arguments."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _with_plugin_option(each)
+    elif not any("-p" in parameter.opts for parameter in command.params):
+        option = click.Option(
+            ["-p", "--plugin"], multiple=True, expose_value=False, metavar="PLUGIN",
+            help="Load a plugin: a module, or a .py file.",
+        )  # fmt: skip
+        command.params.append(option)
+    return command
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(fssbench.__version__, "-V", "--version", prog_name="fssbench")
-@click.option("-v", "--verbose", is_flag=True, help="Log what is done.")
+@click.option("-v", "--verbose", is_flag=True, help="Log progress messages.")
 def cli(verbose: bool) -> None:
     """Benchmark few-shot semantic segmentation.
 
@@ -81,9 +97,9 @@ def cli(verbose: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a check failed, 2 a user's mistake, 130 stopped."""
-    # Threads of torch that wait for each other must sleep, not spin: on cores that anything else
-    # uses too, spinning makes small models ten times slower. Read when torch is first imported.
+    """Run the command line and exit: 0 done, 1 failed check, 2 user error, 130 interrupted."""
+    # Waiting threads of torch must sleep: on shared cores, spinning makes small models ten times
+    # slower. torch reads the variable when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(
         level=logging.WARNING, format="fssbench: %(levelname)s: %(message)s", stream=sys.stderr
@@ -126,21 +142,10 @@ def _fail(message: str) -> int:
 
 def _split_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Remove ``-p NAME`` from the arguments first, because a plugin may define the subcommand."""
-    rest: list[str] = []
-    plugins: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
-        if argument == "--":
-            rest += [argument, *waiting]
-        elif argument in ("-p", "--plugin"):
-            name = next(waiting, None)
-            if name is None:
-                raise click.UsageError(f"{argument} needs the name of a module or a .py file")
-            plugins.append(name)
-        elif argument.startswith("--plugin="):
-            plugins.append(argument.partition("=")[2])
-        elif argument.startswith("-p") and not argument.startswith("--"):
-            plugins.append(argument[2:])
-        else:
-            rest.append(argument)
-    return rest, plugins
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-p", "--plugin", action="append", default=[])
+    try:
+        known, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise click.UsageError("-p needs the name of a module or a .py file") from error
+    return rest, known.plugin

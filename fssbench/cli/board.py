@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fssbench.cli.board_page import page
-from fssbench.cli.board_submit import submit
 from fssbench.cli.board_verify import verify
-from fssbench.cli.options import json_option, numbers, plugin_option
+from fssbench.cli.options import PATH, json_option, numbers
+from fssbench.cli.output import make_table, plain_console, print_json, report_problems
 
 if TYPE_CHECKING:
     from fssbench.board.compare import Paired
@@ -20,18 +18,15 @@ if TYPE_CHECKING:
 
 @click.group()
 def board() -> None:
-    """Make leaderboards from records, check and show them, and compare two methods."""
+    """Build, check and publish leaderboards, and compare two methods."""
 
 
 board.add_command(verify)
-board.add_command(page)
-board.add_command(submit)
 
 
 @board.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the boards.")
-@plugin_option
+@click.argument("runs", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder of the boards.")
 def build(runs: tuple[Path, ...], out: Path) -> None:
     """Copy the records below RUNS to OUT/results and write one markdown file for each dataset."""
     from fssbench.board.board import build_boards
@@ -41,33 +36,57 @@ def build(runs: tuple[Path, ...], out: Path) -> None:
 
 
 @board.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@plugin_option
+@click.argument("folder", type=PATH)
 def check(folder: Path) -> int:
     """Check that boards follow from their records, and records from their rows.
 
-    Exit code 1 when they do not.
+    Exit code 1 if they do not.
     """
     from fssbench.board.check import check_boards
 
-    problems = check_boards(folder)
-    for problem in problems:
-        click.echo(problem, err=True)
-    click.echo("fine" if not problems else f"{len(problems)} problems", err=bool(problems))
-    return 1 if problems else 0
+    return report_problems(check_boards(folder))
 
 
 @board.command()
-@click.argument("a", metavar="RECORD_A", type=click.Path(path_type=Path))
-@click.argument("b", metavar="RECORD_B", type=click.Path(path_type=Path))
-@click.option("--fold", "folds", callback=numbers,
-              help="Folds, e.g. 0,1  [default: all there are].")  # fmt: skip
-@click.option("--shots", type=int, help="Of which number of supports, where a folder has several.")
-@click.option("--seed", type=int, help="Of which manifest seed, where a folder has several.")
+@click.argument("folder", type=PATH)
+@click.option("--out", type=PATH, metavar="FILE.html",
+              help="File to write  [default: index.html in FOLDER].")  # fmt: skip
+def page(folder: Path, out: Path | None) -> None:
+    """Write the boards in FOLDER as one self-contained HTML page."""
+    from fssbench.board.site.page import write_page
+
+    click.echo(write_page(folder, out))
+
+
+@board.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=PATH)
+@click.option("--to", "board", type=PATH, required=True, metavar="FOLDER",
+              help="Folder of the boards.")  # fmt: skip
+def submit(runs: tuple[Path, ...], board: Path) -> None:
+    """Verify finished runs, check them for private data, and add them to a public board.
+
+    RUN is a run directory, or a folder of run directories.
+    """
+    from fssbench.board.submit import submit as submit_runs
+
+    done = submit_runs(runs, board)
+    for label, paths in (("added", done.added), ("is there", done.there), ("built", done.pages)):
+        for path in paths:
+            click.echo(f"{label:8} {path}")
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"next: fssbench board check {board}, and a pull request with the changes below it")
+
+
+@board.command()
+@click.argument("a", metavar="RECORD_A", type=PATH)
+@click.argument("b", metavar="RECORD_B", type=PATH)
+@click.option("--fold", "folds", callback=numbers, help="Folds, e.g. 0,1  [default: all].")
+@click.option("--shots", type=int, help="Number of supports, for a folder with several.")
+@click.option("--seed", type=int, help="Seed of the manifest, for a folder with several.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
-              help="Draw the differences by class and of the episodes.")  # fmt: skip
+              help="Plot the differences by class and the episodes' differences.")  # fmt: skip
 @json_option
-@plugin_option
 def compare(
     a: Path, b: Path, folds: tuple[int, ...] | None, shots: int | None, seed: int | None,
     plot: Path | None, as_json: bool,
@@ -86,19 +105,21 @@ def compare(
     if plot:
         draw_comparison(paired, plot)
     if as_json:
-        click.echo(json.dumps(paired.to_fields(), indent=2, allow_nan=False))
+        print_json(paired.to_fields(), allow_nan=False)
     else:
         _print(paired)
 
 
 _NAMES = {"miou": "mIoU", "fb_iou": "FB-IoU", "episode_miou": "episode mIoU"}
 
+FEW = 30
+"""Number of query images of a fold below which bootstrap intervals are unreliable."""
+
 
 def _print(paired: Paired) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     record, result = paired.record, paired.comparison
     several = len(paired.folds) > 1
     folds = f"fold{'s' * several} {', '.join(map(str, paired.folds))}"
@@ -118,12 +139,8 @@ def _print(paired: Paired) -> None:
     by_class = _table("IoU by class", "Class", "Fold", "Images")
     for line in result.classes:
         fold = paired.folds[line.table]
-        by_class.add_row(
-            Text(paired.class_name(fold, line.class_id)),
-            str(fold),
-            str(line.images),
-            *_cells(line.iou, digits=1),
-        )
+        cells = (str(fold), str(line.images), *_cells(line.iou, digits=1))
+        by_class.add_row(Text(paired.class_name(fold, line.class_id)), *cells)
     console.print(by_class)
     console.print(
         f"Episodes: B is better in {result.wins}, equal in {result.ties}, worse in {result.losses}."
@@ -135,20 +152,8 @@ def _print(paired: Paired) -> None:
         )
 
 
-FEW = 30
-"""Number of query images of a fold below which bootstrap intervals are unreliable."""
-
-
 def _table(title: str, *names: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    # Without frames a class name has room in 80 columns.
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    table.add_column(names[0], overflow="fold")
-    for name in (*names[1:], "A", "B", "B - A", "95 % CI", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+    return make_table(*names, "A", "B", "B - A", "95 % CI", "p", title=title, frame=False)
 
 
 def _cells(value: Difference, digits: int = 2) -> list[str]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fssbench.cli.options import data_options, json_option, plugin_option
+from fssbench.cli.options import (
+    PATH,
+    data_options,
+    device_option,
+    json_option,
+    lists_option,
+    workers_option,
+)
+from fssbench.cli.output import make_table, plain_console, print_json
 
 if TYPE_CHECKING:
     from fssbench.evaluation.reproduction import Difference, Reproduction
@@ -18,120 +25,106 @@ MOST = 20
 
 
 @click.command()
-@click.argument("record", type=click.Path(path_type=Path))
+@click.argument("record", type=PATH)
 @click.option("--episodes", type=int, default=50, show_default=True,
-              help="How many to do again, drawn at random.")  # fmt: skip
-@click.option("--seed", type=int, help="Of the draw  [default: another one each time].")
-@click.option("--checkpoint", type=click.Path(path_type=Path),
-              help="The trained matcher, where the record has one.")  # fmt: skip
-@click.option("--weights", default="",
-              help="Of the backbone, where they are a file.")  # fmt: skip
+              help="Number of episodes to measure again, drawn at random.")  # fmt: skip
+@click.option("--seed", type=int, help="Seed of the draw  [default: another one each time].")
+@click.option("--checkpoint", type=PATH, help="The trained matcher, if the record has one.")
+@click.option("--weights", default="", help="Weights of the backbone, if they are a file.")
 @data_options
-@click.option("--lists", type=click.Path(path_type=Path), metavar="FOLDER",
-              help="Authors' list files, for a protocol of the literature.")  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--workers", type=int, help="Loader processes (default: one less than the cores).")
+@lists_option
+@device_option
+@workers_option
 @click.option("--tolerance", type=click.FloatRange(0, 1), metavar="SHARE",
               help="Share of an image's pixels by which counts may differ  [default: 0 under the "
               "same conditions, otherwise 0.0001].")  # fmt: skip
 @json_option
-@plugin_option
 def verify(record: Path, as_json: bool, **settings: Any) -> int:
-    """Do some episodes of RECORD again: do the rows that it rests on come out?
+    """Measure some episodes of RECORD again and compare the rows.
 
-    RECORD is a record.json, a run directory, or an entry of a board's results. Exit code 0 when the
-    record stands, 1 when not.
+    RECORD is a record.json, a run directory, or an entry of a board's results. Exit code 0 if the
+    record is reproduced, otherwise 1.
     """
     from fssbench.evaluation.reproduce import Rerun, verify_record
 
-    verdict = verify_record(record, Rerun(**settings))
+    found = verify_record(record, Rerun(**settings))
     if as_json:
-        click.echo(json.dumps(verdict.to_fields(), indent=2, default=str))
+        print_json(found.to_fields(), default=str)
     else:
-        _print(verdict)
-    return 0 if verdict.stands else 1
+        _print(found)
+    return 0 if found.stands else 1
 
 
-def _print(verdict: Reproduction) -> None:
-    from rich.console import Console
+def _print(found: Reproduction) -> None:
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
-    record, count = verdict.record, len(verdict.sample)
+    console = plain_console()
+    record, count = found.record, len(found.sample)
     console.print(
         Text(
             f"{record.matcher} on {record.backbone}, {record.protocol}, fold {record.fold}, "
             f"{record.shots}-shot, seed {record.seed}"
         )
     )
-    for problem in verdict.problems:
+    for problem in found.problems:
         click.echo(f"Wrong: {problem}")
     if count:
-        _print_conditions(verdict, console)
+        _print_conditions(found, console)
         total = record.manifest.episodes
-        click.echo(f"Done again: {count} of {total} episodes, drawn with seed {verdict.seed}.")
-        _print_differences(verdict, console)
+        click.echo(f"Measured again: {count} of {total} episodes, drawn with seed {found.seed}.")
+        _print_differences(found, console)
         if count < total:
             click.echo(
                 f"A sample of this size finds a change with 95 % certainty where "
-                f"{verdict.detectable_rows} rows or more were changed."
+                f"{found.detectable_rows} rows or more were changed."
             )
     else:
-        click.echo("Nothing was done again: what is wrong is wrong with any model.")
-    click.echo("The record stands." if verdict.stands else "The record does not stand.")
+        click.echo("No episode was measured again: the problems do not depend on the model.")
+    click.echo("The record stands." if found.stands else "The record does not stand.")
 
 
-def _print_conditions(verdict: Reproduction, console: Any) -> None:
-    from rich.table import Table
+def _print_conditions(found: Reproduction, console: Any) -> None:
     from rich.text import Text
 
-    table = Table()
-    for name in ("", "then", "now"):
-        table.add_column(name, overflow="fold")
-    for name, then in verdict.then.items():
-        if then is None and verdict.now[name] is None:
+    table = make_table("", "then", "now", text=3)
+    for name, then in found.then.items():
+        if then is None and found.now[name] is None:
             continue
-        style = "bold" if name in verdict.changed else ""
-        cells = [name.replace("_", " "), _escaped(then), _escaped(verdict.now[name])]
+        style = "bold" if name in found.changed else ""
+        cells = [name.replace("_", " "), _escaped(then), _escaped(found.now[name])]
         table.add_row(*(Text(cell, style=style) for cell in cells))
     console.print(table)
-    if verdict.changed:
-        changed = ", ".join(name.replace("_", " ") for name in verdict.changed)
-        click.echo(f"Not the same as then: {changed}.")
-    if verdict.tolerance:
+    if found.changed:
+        changed = ", ".join(name.replace("_", " ") for name in found.changed)
+        click.echo(f"Changed conditions: {changed}.")
+    if found.tolerance:
         click.echo(
-            f"Counts may differ by {verdict.tolerance:g} of an image's pixels, one in "
-            f"{1 / verdict.tolerance:,.0f}."
+            f"Counts may differ by {found.tolerance:g} of an image's pixels, one in "
+            f"{1 / found.tolerance:,.0f}."
         )
     else:
         click.echo("Counts must be equal to the pixel.")
 
 
-def _print_differences(verdict: Reproduction, console: Any) -> None:
-    from rich import box
-    from rich.table import Table
+def _print_differences(found: Reproduction, console: Any) -> None:
     from rich.text import Text
 
-    if not verdict.differences:
-        click.echo("All of their rows came out again.")
+    if not found.differences:
+        click.echo("All rows are the same.")
         return
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("Episode", "Class", "Query", "Record -> now"):
-        table.add_column(name, overflow="fold")
-    for name in ("Pixels", "Allowed"):
-        table.add_column(name, justify="right")
-    # Those that decide come first.
-    shown = sorted(verdict.differences, key=lambda each: (each.within, -each.pixels))
+    headings = ("Episode", "Class", "Query", "Record -> now", "Pixels", "Allowed")
+    table = make_table(*headings, text=4, frame=False)
+    # Differences above the tolerance come first.
+    shown = sorted(found.differences, key=lambda each: (each.within, -each.pixels))
     for each in shown[:MOST]:
-        cells = [
-            str(each.index), each.class_name, each.query, _columns(each), str(each.pixels),
-            str(each.allowed),
-        ]  # fmt: skip
-        table.add_row(*map(Text, cells))
+        cells = (
+            each.index, each.class_name, each.query, _columns(each), each.pixels, each.allowed,
+        )  # fmt: skip
+        table.add_row(*(Text(str(cell)) for cell in cells))
     console.print(table)
     if len(shown) > MOST:
-        click.echo(f"… and {len(shown) - MOST} more; --json has all.")
-    outside = sum(not each.within for each in verdict.differences)
+        click.echo(f"… and {len(shown) - MOST} more; --json shows all.")
+    outside = sum(not each.within for each in found.differences)
     click.echo(f"{len(shown)} rows differ, {outside} of them by more than is allowed.")
 
 

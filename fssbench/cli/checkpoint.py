@@ -6,35 +6,33 @@ from pathlib import Path
 
 import click
 
-from fssbench.cli.options import plugin_option
+from fssbench.cli.options import PATH
 
 
 @click.group()
 def checkpoint() -> None:
-    """Trained weights of matchers."""
+    """Import trained weights of matchers."""
 
 
 @checkpoint.command("import")
 @click.argument("matcher")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--backbone", required=True, help="Encoder that the file was trained with.")
-@click.option("--out", type=click.Path(path_type=Path), required=True,
+@click.option("--out", type=PATH, required=True,
               help="Checkpoint to write, e.g. dcama.safetensors.")  # fmt: skip
 @click.option("--dataset", help="Dataset that it was trained on, e.g. pascal5i.")
-@click.option("--fold", type=int, help="Fold whose classes it has not seen.")
-@plugin_option
+@click.option("--fold", type=int, help="Fold whose classes were novel in its training.")
 def import_(
     matcher: str, file: Path, backbone: str, out: Path, dataset: str | None, fold: int | None
 ) -> None:
-    """Turn FILE, a checkpoint of MATCHER's authors, into one of fssbench.
+    """Convert FILE, a checkpoint of MATCHER's authors, to a checkpoint of fssbench.
 
     Tensors are matched by name and shape; nothing in the file is executed. With --dataset and
-    --fold, the checkpoint refuses to be evaluated on classes that it was trained on.
+    --fold, an evaluation on classes that it was trained on is refused.
     """
     from fssbench.importing import import_checkpoint
 
-    given = {"dataset": dataset, "fold": fold}
-    header = {name: value for name, value in given.items() if value is not None}
+    header = {"dataset": dataset, "fold": fold}
     complete = import_checkpoint(file, out, matcher=matcher, backbone=backbone, header=header)
     weights = "with" if complete else "without"
     click.echo(f"{out}: {matcher} on {backbone}, {weights} the backbone's weights")

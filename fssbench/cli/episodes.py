@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fssbench.cli.episodes_stats import stats
-from fssbench.cli.options import (
-    cell_options,
-    data_options,
-    json_option,
-    lists_option,
-    plugin_option,
-)
+from fssbench.cli.options import PATH, cell_options, data_options, json_option, lists_option
+from fssbench.cli.output import print_json
 
 if TYPE_CHECKING:
     from fssbench.episodes.analysis.diff import ManifestDiff
 
 
+_HEADER = (
+    "protocol", "dataset", "split", "fold", "shots", "seed", "limit", "digest", "fingerprint",
+)  # fmt: skip
+
+
 @click.group()
 def episodes() -> None:
-    """Build and look at manifests: frozen lists of episodes."""
+    """Build and inspect manifests: frozen lists of episodes."""
 
 
 episodes.add_command(stats)
@@ -34,10 +34,9 @@ episodes.add_command(stats)
 @click.option("--protocol", default="shapes/v1-1k", show_default=True, help="Protocol id.")
 @data_options
 @cell_options
-@click.option("--out", type=click.Path(path_type=Path), default=Path("manifests"),
-              show_default=True, help="Folder for the manifest files.")  # fmt: skip
+@click.option("--out", type=PATH, default=Path("manifests"), show_default=True,
+              help="Folder for the manifest files.")  # fmt: skip
 @json_option
-@plugin_option
 def build(
     protocol: str, data_root: Path | None, data_options: dict[str, str],
     folds: tuple[int, ...] | None, shots: tuple[int, ...], seeds: tuple[int, ...],
@@ -52,65 +51,52 @@ def build(
     spec = registry.registry().get(ProtocolSpec, protocol)
     dataset = parts.dataset(spec.dataset, data_root, **data_options)
     written: list[dict[str, Any]] = []
-    for fold in range(dataset.folds) if folds is None else folds:
-        for count in shots:
-            for seed in seeds:
-                manifest = build_manifest(
-                    spec, dataset, fold=fold, shots=count, seed=seed, limit=limit, lists=lists
-                )
-                name = spec.name.replace("/", "-")
-                path = out / f"{name}-fold{fold}-{count}shot-seed{seed}.jsonl.gz"
-                manifest.write(path)
-                written.append(
-                    {"path": str(path), "digest": manifest.digest,
-                     "episodes": len(manifest.episodes)}
-                )  # fmt: skip
-                if not as_json:
-                    click.echo(f"{path}: {len(manifest.episodes)} episodes, {manifest.digest}")
+    all_folds = range(dataset.folds) if folds is None else folds
+    for fold, count, seed in itertools.product(all_folds, shots, seeds):
+        manifest = build_manifest(
+            spec, dataset, fold=fold, shots=count, seed=seed, limit=limit, lists=lists
+        )
+        name, number = spec.name.replace("/", "-"), len(manifest.episodes)
+        path = out / f"{name}-fold{fold}-{count}shot-seed{seed}.jsonl.gz"
+        manifest.write(path)
+        written.append({"path": str(path), "digest": manifest.digest, "episodes": number})
+        if not as_json:
+            click.echo(f"{path}: {number} episodes, {manifest.digest}")
     if as_json:
-        click.echo(json.dumps(written, indent=2))
+        print_json(written)
 
 
 @episodes.command()
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=PATH)
 @click.option("--first", type=click.IntRange(min=0), default=5, show_default=True,
-              help="Episodes to print.")  # fmt: skip
+              help="Number of episodes to print.")  # fmt: skip
 @json_option
-@plugin_option
 def show(manifest: Path, first: int, as_json: bool) -> None:
-    """Show a manifest's header, its classes and its first episodes; check its digest."""
+    """Show the header, the classes and the first episodes of a manifest; check its digest."""
     from fssbench.episodes.manifest import Manifest
 
     read = Manifest.read(manifest)
     counts = Counter(episode.class_id for episode in read.episodes)
-    queries: dict[int, set[str]] = {}
-    for episode in read.episodes:
-        queries.setdefault(episode.class_id, set()).add(episode.query)
+    queries = Counter(c for c, _ in {(e.class_id, e.query) for e in read.episodes})
     if as_json:
-        about = {
-            "protocol": read.protocol, "dataset": read.dataset, "split": read.split,
-            "fold": read.fold, "shots": read.shots, "seed": read.seed, "limit": read.limit,
-            "digest": read.digest, "fingerprint": read.fingerprint,
+        print_json({
+            **{key: getattr(read, key) for key in _HEADER},
             "episodes": len(read.episodes),
             "classes": {name: counts[c] for c, name in read.classes},
             "dropped": [name for _, name in read.dropped],
-        }  # fmt: skip
-        click.echo(json.dumps(about, indent=2))
+        })  # fmt: skip
         return
     click.echo(f"{read.protocol}, fold {read.fold}, {read.shots}-shot, seed {read.seed}")
     click.echo(f"digest      {read.digest}")
     click.echo(f"fingerprint {read.fingerprint}")
     click.echo(f"episodes    {len(read.episodes)}" + (" (limited)" if read.limit else ""))
     for class_id, name in read.classes:
-        distinct = len(queries.get(class_id, ()))
-        click.echo(f"  {name}: {counts[class_id]} episodes over {distinct} query images")
+        click.echo(f"  {name}: {counts[class_id]} episodes over {queries[class_id]} query images")
     if read.dropped:
-        click.echo(f"left out for want of images: {', '.join(n for _, n in read.dropped)}")
+        click.echo(f"left out, too few images: {', '.join(n for _, n in read.dropped)}")
     for episode in read.episodes[:first]:
-        name = read.class_name(episode.class_id)
-        click.echo(
-            f"{episode.index}: {name} in {episode.query}, told by {', '.join(episode.support)}"
-        )
+        name, supports = read.class_name(episode.class_id), ", ".join(episode.support)
+        click.echo(f"{episode.index}: {name} in {episode.query}, supports {supports}")
 
 
 @episodes.command()
@@ -119,12 +105,8 @@ def show(manifest: Path, first: int, as_json: bool) -> None:
 @data_options
 @lists_option
 @json_option
-@plugin_option
-def diff(
-    a: str, b: str, data_root: Path | None, data_options: dict[str, str], lists: Path | None,
-    as_json: bool,
-) -> int:  # fmt: skip
-    """Compare two manifests. Exit code 0 when they are equal, 1 when they differ.
+def diff(a: str, b: str, as_json: bool, **dataset: Any) -> int:
+    """Compare two manifests. Exit code 0 if they are equal, 1 if they differ.
 
     Each is a manifest file, a run directory, or a setting such as shapes/v1-1k/fold0-1shot-seed0,
     whose manifest is built.
@@ -132,13 +114,9 @@ def diff(
     from fssbench.cli.manifests import read_or_build
     from fssbench.episodes.analysis.diff import diff as compare
 
-    one, other = (
-        read_or_build(source, data_root=data_root, data_options=data_options, lists=lists)
-        for source in (a, b)
-    )
-    found = compare(one, other)
+    found = compare(read_or_build(a, **dataset), read_or_build(b, **dataset))
     if as_json:
-        click.echo(json.dumps(found.to_fields(), indent=2))
+        print_json(found.to_fields())
     else:
         _print_diff(found)
     return 0 if found.equal else 1
@@ -155,18 +133,16 @@ def _print_diff(found: ManifestDiff) -> None:
             click.echo(f"differs   {field.name}: {_brief(field.a)} | {_brief(field.b)}")
     click.echo(
         f"episodes  {found.episodes_a} | {found.episodes_b}: {found.common} in common, "
-        f"{found.in_place} of them at the same place; {found.common_queries} (query, class) pairs "
+        f"{found.in_place} of them at the same index; {found.common_queries} (query, class) pairs "
         "in common"
     )
     if found.first is not None:
         click.echo(f"first difference: episode {found.first.index}")
         for letter, episode in (("A", found.first.a), ("B", found.first.b)):
-            text = (
-                f"class {episode.class_id} in {episode.query}, told by {', '.join(episode.support)}"
-                if episode
-                else "at its end"
-            )
-            click.echo(f"  {letter}: {text}")
+            if episode:
+                supports = ", ".join(episode.support)
+                text = f"class {episode.class_id} in {episode.query}, supports {supports}"
+            click.echo(f"  {letter}: {text if episode else 'none, the manifest ends'}")
     for share in found.shares:
         click.echo(
             f"  {share.name}: {share.a} ({share.share_a:.1f} %) | {share.b} ({share.share_b:.1f} %)"
@@ -174,7 +150,7 @@ def _print_diff(found: ManifestDiff) -> None:
     if found.equal:
         click.echo("equal")
     elif same:
-        click.echo("different: the same questions, of other annotations")
+        click.echo("different: the same episodes, with other annotations")
     else:
         click.echo("different")
 

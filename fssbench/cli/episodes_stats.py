@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import click
 
-from fssbench.cli.options import data_options, json_option, lists_option, plugin_option
+from fssbench.cli.options import PATH, data_options, json_option, lists_option
+from fssbench.cli.output import make_table, plain_console, print_json
 
 if TYPE_CHECKING:
     from fssbench.episodes.analysis.stats import EpisodeStats, Repeats, Width
@@ -19,19 +19,17 @@ if TYPE_CHECKING:
 @click.argument("manifest")
 @data_options
 @lists_option
-@click.option("--run", "run_", type=click.Path(path_type=Path), metavar="RUN",
+@click.option("--run", "run_", type=PATH, metavar="RUN",
               help="Run directory of an evaluation of it, for interval widths.")  # fmt: skip
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png",
-              help="Draw class shares and widths.")  # fmt: skip
+@click.option("--plot", type=PATH, metavar="FILE.png", help="Plot class shares and widths.")
 @click.option("--mask-free", "masks_hidden", is_flag=True,
-              help="How far a method gets without masks; reads annotations.")  # fmt: skip
+              help="Score of an oracle without support masks; reads annotations.")  # fmt: skip
 @json_option
-@plugin_option
 def stats(
     manifest: str, data_root: Path | None, data_options: dict[str, str], lists: Path | None,
     run_: Path | None, plot: Path | None, masks_hidden: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """What a manifest asks for: class shares, repeats, and how exact a score it allows.
+    """Show statistics of a manifest: class shares, repeats, and widths of intervals.
 
     MANIFEST is a manifest file, a run directory, or a setting such as
     shapes/v1-1k/fold0-1shot-seed0, whose manifest is built.
@@ -69,29 +67,29 @@ def stats(
             "miou": None if rows is None else counted.miou(rows),
             "mask_free": oracle and attrs.asdict(oracle),
         }
-        click.echo(json.dumps(about, indent=2))
+        print_json(about)
         return
     click.echo(title)
     _print_stats(found, by_count)
     if oracle is not None:
         click.echo(
-            f"Without masks: {oracle.single:.1f} % of the episodes have one class in common; an "
-            f"oracle that answers\nwith all common classes scores {oracle.miou:.2f}."
+            f"Without masks: {oracle.single:.1f} % of the episodes have one common class; an "
+            f"oracle that predicts\nall common classes scores {oracle.miou:.2f}."
         )
 
 
 def _print_stats(found: EpisodeStats, by_count: tuple[Width, ...]) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    classes = _table("Classes", "class", "episodes", "share", "query images", "support images")
+    console = plain_console()
+    columns: tuple[str, ...] = ("class", "episodes", "share", "query images", "support images")
+    classes = make_table(*columns, title="Classes", frame=False)
     for share in found.classes:
         classes.add_row(
             share.name, f"{share.episodes}", f"{share.share:.1f} %", f"{share.queries}",
             f"{share.supports}",
         )  # fmt: skip
     console.print(classes)
-    repeats = _table("Repeats", "", "uses", "different", "uses of each", "most used")
+    columns = ("", "uses", "different", "uses of each", "most used")
+    repeats = make_table(*columns, title="Repeats", frame=False)
     kinds: dict[str, Repeats] = {
         "query images": found.queries,
         "support images": found.supports,
@@ -103,30 +101,18 @@ def _print_stats(found: EpisodeStats, by_count: tuple[Width, ...]) -> None:
         repeats.add_row(name, f"{one.uses}", f"{one.distinct}", f"{mean:.1f}", f"{one.most}")
     console.print(repeats)
     if found.twice:
-        console.print(f"{found.twice} episodes hold a support image more than once.\n")
+        console.print(f"{found.twice} episodes have a repeated support image.\n")
     measured = any(width.width is not None for width in by_count)
     last = ("width of the 95 % interval",) if measured else ()
-    counts = _table("By number of episodes", "episodes", "query images", "effective", *last)
+    columns = ("episodes", "query images", "effective", *last)
+    counts = make_table(*columns, title="By number of episodes", frame=False)
     for width in by_count:
         if not (measured or width.stretches):
             continue
-        cells = [
-            "" if value is None else f"{value:.0f}" for value in (width.images, width.effective)
-        ]
+        cells = ["" if n is None else f"{n:.0f}" for n in (width.images, width.effective)]
         if measured:
             cells.append(f"{'' if width.stretches else 'about '}{width.width:.2f}")
         counts.add_row(f"{width.episodes:,}", *cells)
     console.print(counts)
     if measured:
-        console.print("Widths in points of mIoU. 'about': if further episodes ask of new images.")
-
-
-def _table(title: str, *names: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    table.add_column(names[0], overflow="fold")
-    for name in names[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+        console.print("Widths in points of mIoU. 'about': if further episodes use new images.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fssbench.cli.outcomes import print_outcomes
+from fssbench.cli.output import make_table, print_json, print_table
+
 if TYPE_CHECKING:
     from fssbench.evaluation.estimate import Estimate
     from fssbench.evaluation.evaluation import Evaluation
-    from fssbench.evaluation.evaluator import CellOutcome
 
-_BESIDE = ("grid", "on", "estimate", "devices", "out", "as_json", "plugin")
+_WITH_GRID = ("grid", "on", "estimate", "devices", "out", "as_json", "plugin")
 """Parameters that can be combined with a grid file."""
 _PROCESSES = (1, 8, 64)
 
@@ -23,7 +24,7 @@ _PROCESSES = (1, 8, 64)
 def evaluate_grid(
     ctx: click.Context, path: Path, *, on: str, estimate: bool, as_json: bool
 ) -> None:
-    """Evaluate a grid, or say what it will take."""
+    """Evaluate a grid, or estimate its cost."""
     from rich.console import Console
 
     from fssbench.grid.grid import read_grid
@@ -37,7 +38,7 @@ def evaluate_grid(
     if estimate:
         print_estimate([job.evaluation for job in jobs], as_json)
         return
-    others = os.environ.get("RANK", "0") != "0"  # torchrun: the first process says it
+    others = os.environ.get("RANK", "0") != "0"  # with torchrun, only the first process prints
     table = GridTable(
         Console(stderr=True, quiet=others, force_terminal=False if others else None), jobs
     )
@@ -50,12 +51,8 @@ def evaluate_grid(
             results = run_local(jobs, table)
     finally:
         table.close()
-    if others:
-        return
-    if as_json:
-        print_json(results)
-    else:
-        _print_results(results, jobs[0].evaluation.out)
+    if not others:
+        print_outcomes(results, jobs[0].evaluation.out, as_json, grid=True)
 
 
 def _changes(ctx: click.Context) -> dict[str, Any]:
@@ -66,39 +63,10 @@ def _changes(ctx: click.Context) -> dict[str, Any]:
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
     options = {p.name: p.opts[-1] for p in ctx.command.params if isinstance(p, click.Option)}
-    wrong = sorted(options.get(name, name.upper()) for name in given - set(_BESIDE))
+    wrong = sorted(options.get(name, name.upper()) for name in given - set(_WITH_GRID))
     if wrong:
-        raise click.UsageError(f"{wrong[0]} goes into the file that --grid names", ctx)
+        raise click.UsageError(f"{wrong[0]} belongs into the file of --grid", ctx)
     return {name: ctx.params[name] for name in ("devices", "out") if name in given}
-
-
-def print_json(results: Sequence[CellOutcome]) -> None:
-    """Print all records with their paths as JSON."""
-    records = [{"path": str(r.folder), **json.loads(r.record.to_json())} for r in results]
-    click.echo(json.dumps(records, indent=2))
-
-
-def _print_results(results: Sequence[CellOutcome], out: Path) -> None:
-    table = _table("method", "backbone", "fold", "shots", "seed", "mIoU", "95 % interval",
-                   "FB-IoU", "ms/episode")  # fmt: skip
-    groups: dict[tuple[str, str, int, int], list[CellOutcome]] = {}
-    for result in results:
-        record = result.record
-        key = str(result.folder.parent), record.protocol, record.shots, record.seed
-        groups.setdefault(key, []).append(result)
-    for group in groups.values():
-        for record in (result.record for result in group):
-            low, high = record.intervals["miou"]
-            table.add_row(
-                record.matcher, record.backbone, str(record.fold), str(record.shots),
-                str(record.seed), f"{record.scores['miou']:.2f}", f"{low:.2f} to {high:.2f}",
-                f"{record.scores['fb_iou']:.2f}", f"{1000 * record.cost.seconds_per_episode:.1f}",
-            )  # fmt: skip
-        table.add_section()
-    _show(table)
-    if not any(result.fresh for result in results):
-        click.echo("Nothing was measured anew: these runs were finished before.")
-    click.echo(f"Board:   fssbench board build {out} --out boards")
 
 
 def print_estimate(jobs: Sequence[Evaluation], as_json: bool) -> None:
@@ -110,23 +78,22 @@ def print_estimate(jobs: Sequence[Evaluation], as_json: bool) -> None:
     found = estimate(jobs)
     total = sum(each.seconds for each in found)
     if as_json:
-        cells = [attrs.asdict(each) for each in found]
-        click.echo(json.dumps({"seconds": total, "cells": cells}, indent=2))
+        print_json({"seconds": total, "cells": [attrs.asdict(each) for each in found]})
         return
-    table = _table("method", "backbone", "fold", "shots", "seed", "episodes", "images", "time",
-                   "cache", "memory", "on disk")  # fmt: skip
+    table = make_table("method", "backbone", "fold", "shots", "seed", "episodes", "images", "time",
+                       "cache", "memory", "on disk", text=2)  # fmt: skip
     for each in found:
         table.add_row(
             each.matcher, each.backbone, str(each.fold), str(each.shots), str(each.seed),
             str(each.episodes), *_cells(each),
         )  # fmt: skip
-    _show(table)
+    print_table(table, width=110)
     shares = ", ".join(f"{count}: {spell_seconds(total / count)}" for count in _PROCESSES)
-    click.echo(f"All cells, by number of processes like this one (GPUs, say): {shares}.")
+    click.echo(f"All cells, by number of such processes (e.g. GPUs): {shares}.")
     if any(each.images > each.distinct_images for each in found):
         need = max(each.all_bytes for each in found)
         click.echo(
-            "Some images are encoded more than once for want of memory: keeping everything takes "
+            "Some images are encoded more than once, too little memory: all features take "
             f"{spell_bytes(need)} (--cache-memory)."
         )
 
@@ -134,13 +101,9 @@ def print_estimate(jobs: Sequence[Evaluation], as_json: bool) -> None:
 def _cells(each: Estimate) -> tuple[str, ...]:
     if each.done:
         return "", "done", "", "", ""
-    return (
-        str(each.images),
-        spell_seconds(each.seconds),
-        spell_bytes(each.cache_bytes),
-        spell_bytes(each.memory_bytes),
-        spell_bytes(each.disk_bytes) if each.disk_bytes else "",
-    )
+    sizes = (each.cache_bytes, each.memory_bytes)
+    disk = spell_bytes(each.disk_bytes) if each.disk_bytes else ""
+    return str(each.images), spell_seconds(each.seconds), *map(spell_bytes, sizes), disk
 
 
 def spell_seconds(seconds: float) -> str:
@@ -157,21 +120,3 @@ def spell_bytes(size: float) -> str:
         if size >= length:
             return f"{size / length:.1f} {unit}"
     return f"{size / (1 << 20):.0f} MiB"
-
-
-def _table(*names: str) -> Any:
-    from rich.table import Table
-
-    table = Table()
-    for name in names:
-        table.add_column(name, justify="left" if name in ("method", "backbone") else "right")
-    return table
-
-
-def _show(table: Any) -> None:
-    from rich.console import Console
-
-    console = Console()
-    # A narrow terminal must not cut numbers off.
-    console.width = max(console.width, 110)
-    console.print(table)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import attrs
 import click
 
 from fssbench import registry
-from fssbench.cli.options import json_option, plugin_option
+from fssbench.cli.options import json_option
+from fssbench.cli.output import print_json
 
 _KINDS = {f"{kind}s": kind for kind in registry.KINDS}
 
@@ -17,26 +17,22 @@ _KINDS = {f"{kind}s": kind for kind in registry.KINDS}
 @click.command(name="list")
 @click.argument("kind", required=False, type=click.Choice([*_KINDS, "plugins"]))
 @json_option
-@plugin_option
 def list_(kind: str | None, as_json: bool) -> None:
-    """List what is registered: all kinds of things, or one."""
+    """List registered objects and plugins, of all kinds or of one."""
     known = registry.registry()
-    found: dict[str, list[dict[str, Any]]] = {}
-    for plural, singular in _KINDS.items():
-        if kind in (None, plural):
-            found[plural] = [
-                {
-                    "name": spec.name,
-                    "summary": spec.summary,
-                    "paper": spec.paper,
-                    "plugin": known.provider(spec),
-                }
-                for spec in known.specs(registry.KINDS[singular]).values()
-            ]
+    found: dict[str, list[dict[str, Any]]] = {
+        plural: [
+            {key: getattr(spec, key) for key in ("name", "summary", "paper")}
+            | {"plugin": known.provider(spec)}
+            for spec in known.specs(registry.KINDS[singular]).values()
+        ]
+        for plural, singular in _KINDS.items()
+        if kind in (None, plural)
+    }
     if kind in (None, "plugins"):
         found["plugins"] = [attrs.asdict(info) for info in known.plugins.infos]
     if as_json:
-        click.echo(json.dumps(found if kind is None else found[kind], indent=2))
+        print_json(found if kind is None else found[kind])
         return
     for position, (plural, entries) in enumerate(found.items()):
         if kind is None:

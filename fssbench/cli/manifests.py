@@ -14,17 +14,13 @@ _SETTING = re.compile(r"(?P<protocol>.+)/fold(?P<fold>\d+)-(?P<shots>\d+)shot(-s
 
 
 def read_or_build(
-    source: str,
-    *,
-    data_root: Path | None = None,
-    data_options: Mapping[str, str] | None = None,
-    lists: Path | None = None,
+    source: str, *, data_root: Path | None, data_options: Mapping[str, str], lists: Path | None
 ) -> Manifest:
     """Read or build a manifest.
 
     Args:
-        source: manifest file, a run directory, or a setting such as
-            ``shapes/v1-1k/fold0-1shot`` or ``shapes/v1-1k/fold0-5shot-seed2``, which is built.
+        source: manifest file, run directory, or a setting such as ``shapes/v1-1k/fold0-1shot`` or
+            ``shapes/v1-1k/fold0-5shot-seed2``, whose manifest is built.
         data_root: folder of the dataset, for a setting.
         data_options: options of the dataset, for a setting.
         lists: authors' list files, for a setting of a protocol that reads them.
@@ -42,16 +38,16 @@ def read_or_build(
     path = Path(source)
     if path.is_dir():
         return Manifest.read(path / MANIFEST_FILE)
-    setting = _SETTING.fullmatch(source)
-    if path.exists() or setting is None:
-        if not path.exists():
-            raise FssbenchError(
-                f"{source}: no such file; name a manifest, a run directory, or a setting such as "
-                "shapes/v1-1k/fold0-1shot-seed0"
-            )
+    if path.exists():
         return Manifest.read(path)
+    setting = _SETTING.fullmatch(source)
+    if setting is None:
+        raise FssbenchError(
+            f"{source}: no such file; name a manifest, a run directory, or a setting such as "
+            "shapes/v1-1k/fold0-1shot-seed0"
+        )
     spec = registry.registry().get(ProtocolSpec, setting["protocol"])
-    dataset = build.dataset(spec.dataset, data_root, **(data_options or {}))
+    dataset = build.dataset(spec.dataset, data_root, **data_options)
     return build_manifest(
         spec,
         dataset,

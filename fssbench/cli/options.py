@@ -1,4 +1,4 @@
-"""Options shared by several commands, and the parsing of their values."""
+"""Options shared by several commands, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+PATH = click.Path(path_type=Path)
+
 
 def numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-    """``0,1`` to (0, 1); nothing, and ``all`` of ``--fold``, to None."""
+    """Convert ``0,1`` to (0, 1), and no value or ``all`` of ``--fold`` to None."""
     name = parameter.opts[-1]
     if value is None or (value == "all" and name == "--fold"):
         return None
     try:
-        found = tuple(dict.fromkeys(int(part) for part in value.split(",")))
+        return tuple(dict.fromkeys(int(part) for part in value.split(",")))
     except ValueError as error:
         example = "1,5" if name == "--shots" else "0,1"
         hint = " or all" if name == "--fold" else ""
         raise click.UsageError(
             f"{name} {value}: give whole numbers with commas, e.g. {name} {example}{hint}", ctx
         ) from error
-    return found
 
 
 def names(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """``a,b`` to (a, b)."""
+    """Convert ``a,b`` to (a, b)."""
     return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
 def size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """``4G`` to bytes."""
+    """Convert ``4G`` to bytes."""
     from fssbench.runtime.memory import parse_size
 
     return None if value is None else parse_size(value, parameter.opts[-1])
@@ -42,7 +43,7 @@ def size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> i
 def pairs(
     ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
-    """``key=value`` texts to a dictionary."""
+    """Convert ``key=value`` texts to a dictionary."""
     found = {}
     for text in values:
         key, equals, value = text.partition("=")
@@ -55,7 +56,7 @@ def pairs(
 def weights_of_parts(
     ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
-    """``W`` and ``part=W`` texts to a dictionary; the backbone's name is ""."""
+    """Convert ``W`` and ``part=W`` texts to a dictionary, with "" for the backbone."""
     found: dict[str, str] = {}
     for text in values:
         part, equals, value = text.partition("=")
@@ -67,44 +68,76 @@ def weights_of_parts(
     return found
 
 
-def plugin_option(command: F) -> F:
-    """Show ``-p`` in a verb's help. It is taken out of the arguments before verbs see them."""
-    return click.option(
-        "-p", "--plugin", multiple=True, expose_value=False, metavar="PLUGIN",
-        help="Load a plugin: a module, or a .py file.",
-    )(command)  # fmt: skip
+def grouped(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return a decorator that adds several options to a command."""
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def data_options(command: F) -> F:
-    """``--data-root`` and ``-d``."""
-    command = click.option(
-        "-d", "--data-option", "data_options", multiple=True, callback=pairs, metavar="KEY=VALUE",
-        help="Option of the dataset; fssbench show dataset NAME lists them.",
-    )(command)  # fmt: skip
-    return click.option(
-        "--data-root", type=click.Path(path_type=Path), help="Folder of the dataset."
-    )(command)
+def option_of(what: str) -> Callable[[F], F]:
+    """Return the option ``-o KEY=VALUE``.
 
-
-def cell_options(command: F) -> F:
-    """``--lists``, ``--fold``, ``--shots``, ``--seed``, ``--limit``."""
-    for option in (
-        click.option("--limit", type=int, help="Only the first N episodes; such rows never rank."),
-        click.option("--seed", "seeds", default="0", show_default=True, callback=numbers,
-                     help="Seeds of the manifests."),
-        click.option("--shots", default="1", show_default=True, callback=numbers,
-                     help="Numbers of supports, e.g. 1,5."),
-        click.option("--fold", "folds", default="all", show_default=True, callback=numbers,
-                     help="Folds, e.g. 0,1, or all."),
-        lists_option,
-    ):  # fmt: skip
-        command = option(command)
-    return command
+    Args:
+        what: object that the options configure, for the help text.
+    """
+    return click.option("-o", "--option", "options", multiple=True, callback=pairs,
+                        metavar="KEY=VALUE", help=f"Option of {what}.")  # fmt: skip
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
+matcher_option = option_of("the matcher; fssbench show matcher NAME lists them")
+
 lists_option = click.option(
-    "--lists", type=click.Path(path_type=Path), metavar="FOLDER",
-    help="Authors' list files, for a protocol of the literature.",
+    "--lists", type=PATH, metavar="FOLDER", help="Authors' list files, if the protocol reads them."
+)
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="Device: auto, cpu or cuda."
+)
+
+workers_option = click.option(
+    "--workers", type=int, help="Loader processes  [default: one less than the CPU cores]."
+)
+
+data_options = grouped(
+    click.option("--data-root", type=PATH, help="Folder of the dataset."),
+    click.option("-d", "--data-option", "data_options", multiple=True, callback=pairs,
+                 metavar="KEY=VALUE",
+                 help="Option of the dataset; fssbench show dataset NAME lists them."),
+)  # fmt: skip
+
+cell_options = grouped(
+    lists_option,
+    click.option("--fold", "folds", default="all", show_default=True, callback=numbers,
+                 help="Folds, e.g. 0,1, or all."),
+    click.option("--shots", default="1", show_default=True, callback=numbers,
+                 help="Numbers of supports, e.g. 1,5."),
+    click.option("--seed", "seeds", default="0", show_default=True, callback=numbers,
+                 help="Seeds of the manifests."),
+    click.option("--limit", type=int, help="Only the first N episodes; such rows never rank."),
+)  # fmt: skip
+
+method_options = grouped(
+    click.option("--backbone", default="",
+                 help="Frozen encoder  [default: the checkpoint's, or tiny-resnet]."),
+    click.option("--weights", default="pretrained", show_default=True,
+                 help="Weights of the backbone: pretrained, random, or a file."),
+    click.option("--checkpoint", type=PATH,
+                 help="Trained matcher, with its name, options, backbone and fold."),
+    matcher_option,
+)  # fmt: skip
+
+process_options = grouped(
+    device_option,
+    click.option("--devices", type=int, default=1, show_default=True,
+                 help="Number of processes, each on its own device; not with torchrun."),
+    click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32",
+                 show_default=True, help="Floating-point precision."),
+    workers_option,
 )  # fmt: skip

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fssbench.cli.options import data_options, json_option, pairs, plugin_option
+from fssbench.cli.options import PATH, data_options, json_option, option_of
+from fssbench.cli.output import make_table, print_json, print_table
 
 if TYPE_CHECKING:
     from fssbench.testing.plugin import Checked
@@ -17,16 +18,14 @@ _STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 @click.group()
 def plugin() -> None:
-    """Write plugins, and check them."""
+    """Create and check plugins."""
 
 
 @plugin.command()
 @click.argument("name")
-@click.option("--to", type=click.Path(path_type=Path),
-              help="Folder to write, new or empty  [default: fssbench-NAME].")  # fmt: skip
-@plugin_option
+@click.option("--to", type=PATH, help="Folder to write, new or empty  [default: fssbench-NAME].")
 def new(name: str, to: Path | None) -> None:
-    """Write a package with a matcher called NAME that runs as it stands."""
+    """Write a runnable package with a matcher called NAME."""
     import os
     import shlex
 
@@ -47,22 +46,18 @@ def new(name: str, to: Path | None) -> None:
 
 @plugin.command()
 @click.argument("name")
-@click.option("--backbone", default="",
-              help="Encoder of matchers  [default: their recipe's].")  # fmt: skip
-@click.option("-o", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
-              help="Option of matchers.")  # fmt: skip
+@click.option("--backbone", default="", help="Encoder of matchers  [default: their recipe's].")
+@option_of("matchers")
 @data_options
 @json_option
-@plugin_option
 def check(
     name: str, backbone: str, options: dict[str, str], data_root: Path | None,
     data_options: dict[str, str], as_json: bool,
 ) -> int:  # fmt: skip
-    """Does all that a plugin registers keep its promises? Exit code 1 when something does not.
+    """Check all objects that a plugin registers. Exit code 1 if a check fails.
 
     NAME is a loaded plugin, an installed distribution, a module, or a .py file.
     """
-    import json
     import logging
 
     import attrs
@@ -74,7 +69,7 @@ def check(
     )
     found: list[Checked] = []
     plugins = find_plugins(name)
-    # Of random weights, which checks use on purpose.
+    # Random weights, which the checks use, cause warnings.
     logging.disable(logging.WARNING)
     try:
         for info in plugins:
@@ -85,7 +80,7 @@ def check(
     finally:
         logging.disable(logging.NOTSET)
     if as_json:
-        click.echo(json.dumps([attrs.asdict(checked) for checked in found], indent=2))
+        print_json([attrs.asdict(checked) for checked in found])
     else:
         _summarise(found)
     failed = any(o.verdict == "failed" for checked in found for o in checked.outcomes)
@@ -93,22 +88,14 @@ def check(
 
 
 def _show(checked: Checked) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=f"{checked.kind} {checked.name}", title_justify="left", title_style="bold",
-        box=box.SIMPLE_HEAD, pad_edge=False,
-    )  # fmt: skip
-    table.add_column("check", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("what was seen", overflow="fold")
+    title = f"{checked.kind} {checked.name}"
+    table = make_table("check", "result", "observation", text=3, frame=False, title=title)
     for outcome in checked.outcomes:
-        verdict = Text(outcome.verdict, style=_STYLES[outcome.verdict])
-        table.add_row(outcome.check, verdict, Text(outcome.seen))
-    Console().print(table)
+        result = Text(outcome.verdict, style=_STYLES[outcome.verdict])
+        table.add_row(outcome.check, result, Text(outcome.seen))
+    print_table(table)
 
 
 def _summarise(found: list[Checked]) -> None:
@@ -117,8 +104,8 @@ def _summarise(found: list[Checked]) -> None:
             if outcome.verdict == "failed":
                 click.echo(f"{checked.kind} {checked.name}, {outcome.check}:")
                 click.echo(f"  expected: {outcome.expected}")
-                click.echo(f"  seen:     {outcome.seen}")
-                click.echo(f"  look at:  {outcome.look}\n" if outcome.look else "")
-    verdicts = [outcome.verdict for checked in found for outcome in checked.outcomes]
-    counts = [f"{verdicts.count(v)} {v}" for v in _STYLES if v in verdicts]
-    click.echo(", ".join(counts) or "nothing is registered that could be checked")
+                click.echo(f"  observed: {outcome.seen}")
+                click.echo(f"  location: {outcome.look}\n" if outcome.look else "")
+    results = [outcome.verdict for checked in found for outcome in checked.outcomes]
+    counts = [f"{results.count(r)} {r}" for r in _STYLES if r in results]
+    click.echo(", ".join(counts) or "the plugin registers nothing that can be checked")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fssbench.cli.options import json_option, pairs, plugin_option
+from fssbench.cli.options import PATH, device_option, json_option, method_options
+from fssbench.cli.output import print_json
 from fssbench.errors import FssbenchError
 
 if TYPE_CHECKING:
@@ -20,52 +20,38 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("matcher", default="")
 @click.option("--support", "supports", multiple=True, required=True, metavar="IMAGE:MASK",
-              help="A picture and the mask of what is to be found in it; repeatable.")  # fmt: skip
-@click.option("--query", type=click.Path(path_type=Path), required=True, metavar="IMAGE|FOLDER",
-              help="What to segment: a picture, or all pictures of a folder.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), required=True,
-              help="Folder for masks/ and overlays/.")  # fmt: skip
-@click.option("--backbone", default="",
-              help="Frozen encoder  [default: the checkpoint's, or tiny-resnet].")  # fmt: skip
-@click.option("--weights", default="pretrained", show_default=True,
-              help="Of the backbone: pretrained, random, or a file.")  # fmt: skip
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Trained matcher; "
-              "brings its name, options and backbone along.")  # fmt: skip
-@click.option("-o", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
-              help="Option of the matcher; fssbench show matcher NAME lists them.")  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--force", is_flag=True, help="Replace masks and overlays that are there already.")
+              help="Image and mask of the object to find; repeatable.")  # fmt: skip
+@click.option("--query", type=PATH, required=True, metavar="IMAGE|FOLDER",
+              help="Image to segment, or a folder of images.")  # fmt: skip
+@click.option("--out", type=PATH, required=True, help="Folder for masks/ and overlays/.")
+@method_options
+@device_option
+@click.option("--force", is_flag=True, help="Replace existing masks and overlays.")
 @json_option
-@plugin_option
 def predict(
     matcher: str, supports: tuple[str, ...], query: Path, out: Path, backbone: str, weights: str,
     checkpoint: Path | None, options: dict[str, Any], device: str, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Segment your own pictures with MATCHER, after a few of them with masks.
+    """Segment images with MATCHER, given a few images with masks.
 
     Without MATCHER: the checkpoint's, or the baseline, which needs no training.
     """
-    from fssbench.inference.picture_files import (
-        make_folders,
-        parse_support,
-        plan_jobs,
-        read_supports,
-    )
+    from fssbench.inference import picture_files
     from fssbench.inference.predictor import Predictor
 
-    annotated = [parse_support(text) for text in supports]
+    annotated = [picture_files.parse_support(text) for text in supports]
     given = [path for pair in annotated for path in (pair.image, pair.mask)]
-    jobs = plan_jobs(query, out, given, force=force)
-    images, masks = read_supports(annotated)
+    jobs = picture_files.plan_jobs(query, out, given, force=force)
+    images, masks = picture_files.read_supports(annotated)
     predictor = Predictor(
         matcher, backbone, weights, checkpoint=checkpoint, device=device, **options
     )
     predictor.set_support(images, masks)
-    make_folders(jobs)
+    picture_files.make_folders(jobs)
     failures: list[FssbenchError] = []
     found = _segment(predictor, jobs, failures)
     if as_json:
-        _print_json(predictor, checkpoint, annotated, found)
+        print_json(_fields(predictor, checkpoint, annotated, found), default=str)
     else:
         for each in found:
             share = 100 * each.foreground / (each.width * each.height)
@@ -91,44 +77,37 @@ def _segment(
 
     console = Console(stderr=True)
     found = []
-    spoken = time.monotonic()
+    printed = time.monotonic()
     shown = track(
         segment_pictures(predictor, jobs, failures.append), "pictures", total=len(jobs),
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     for each in shown:
         found.append(each)
-        if not console.is_terminal and time.monotonic() - spoken > LINES_EVERY:
-            spoken = time.monotonic()
+        if not console.is_terminal and time.monotonic() - printed > LINES_EVERY:
+            printed = time.monotonic()
             click.echo(f"{len(found) + len(failures)}/{len(jobs)} pictures", err=True)
     return found
 
 
-def _print_json(
-    predictor: Predictor,
-    checkpoint: Path | None,
-    supports: Sequence[Annotated],
+def _fields(
+    predictor: Predictor, checkpoint: Path | None, supports: Sequence[Annotated],
     found: Sequence[Segmented],
-) -> None:
+) -> dict[str, Any]:  # fmt: skip
     import attrs
 
     backbone = predictor.pipeline.backbone
-    output = {
+    return {
         "matcher": predictor.matcher,
         "backbone": backbone.info.name,
         "weights": attrs.asdict(backbone.weights),
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "supports": [{"image": str(s.image), "mask": str(s.mask)} for s in supports],
+        "checkpoint": checkpoint,
+        "supports": [attrs.asdict(each) for each in supports],
         "predictions": [
             {
-                "query": str(each.job.query),
-                "mask": str(each.job.mask),
-                "overlay": str(each.job.overlay),
-                "width": each.width,
-                "height": each.height,
+                **attrs.asdict(each.job), "width": each.width, "height": each.height,
                 "foreground_pixels": each.foreground,
             }
             for each in found
         ],
-    }
-    click.echo(json.dumps(output, indent=2))
+    }  # fmt: skip

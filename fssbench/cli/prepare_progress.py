@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fssbench.data.prepare.prepare import Told
 
@@ -22,49 +13,33 @@ class Bars(Told):
     """Progress bars on stderr: one for each download and each unpacked archive."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._downloads = Progress(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-            TimeRemainingColumn(), console=console, transient=True,
-        )  # fmt: skip
-        self._files = Progress(
-            TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} files"),
-            console=console, transient=True,
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"),
+            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
-        self._running: Progress | None = None
 
     def __enter__(self) -> Bars:
+        self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._run(None)
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
 
     def downloading(self, name: str, done: int, total: int | None) -> None:
-        """Show the downloaded bytes of an archive."""
-        self._run(self._downloads)
-        self._downloads.update(self._task(self._downloads, name), completed=done, total=total)
+        """Display the downloaded bytes of an archive."""
+        task = self._task(name)
+        speed = decimal(int(self._progress.tasks[task].speed or 0))
+        self._progress.update(
+            task, completed=done, total=total, amount=f"{decimal(done)}, {speed}/s"
+        )
 
     def unpacking(self, name: str, files: int) -> None:
-        """Show the unpacked files of an archive."""
-        self._run(self._files)
-        self._files.update(self._task(self._files, f"unpacking {name}"), completed=files)
+        """Display the number of unpacked files of an archive."""
+        task = self._task(f"unpacking {name}")
+        self._progress.update(task, completed=files, amount=f"{files:,} files")
 
-    def _run(self, wanted: Progress | None) -> None:
-        """Show only one of the two bars at a time."""
-        if self._running is not wanted:
-            if self._running:
-                self._running.stop()
-            if wanted:
-                wanted.start()
-            self._running = wanted
-
-    def _task(self, progress: Progress, name: str) -> TaskID:
+    def _task(self, name: str) -> TaskID:
         if name not in self._tasks:
-            self._tasks[name] = progress.add_task(name, total=None)
+            self._tasks[name] = self._progress.add_task(name, total=None, amount="")
         return self._tasks[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import typing
 from typing import Any
 
@@ -11,8 +10,9 @@ import attrs
 import click
 
 from fssbench import registry
-from fssbench.cli.options import json_option, pairs, plugin_option
-from fssbench.options import options_class
+from fssbench.cli.options import json_option, option_of
+from fssbench.cli.output import print_json
+from fssbench.options import options_class, spell
 from fssbench.specs import BackboneSpec, MatcherSpec, Spec
 
 
@@ -20,13 +20,11 @@ from fssbench.specs import BackboneSpec, MatcherSpec, Spec
 @click.argument("kind", type=click.Choice([*registry.KINDS, "schema"]))
 @click.argument("name")
 @click.option("--backbone", default="",
-              help="Encoder of a matcher's parameters  [default: its first recipe's].")  # fmt: skip
-@click.option("-o", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
-              help="Option of the matcher, for its parameters.")  # fmt: skip
+              help="Encoder for parameter counts  [default: the first recipe's].")  # fmt: skip
+@option_of("the matcher, for its parameters")
 @json_option
-@plugin_option
 def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: bool) -> None:
-    """Show everything about one registered thing: its spec, its options, its layers.
+    """Show one registered object: its spec, its options, its layers.
 
     `show schema record` prints the JSON Schema of records.
     """
@@ -43,11 +41,16 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
         "options": _options(spec),
     }
     if isinstance(spec, BackboneSpec):
-        about["layers"] = _layers(spec)
+        from fssbench.backbones.describe import describe
+
+        about["layers"] = {
+            name: f"{layer.channels} channels, stride {layer.stride}"
+            for name, layer in describe(spec).layers.items()
+        }
     if isinstance(spec, MatcherSpec):
         about |= _parameters(spec, backbone, options)
     if as_json:
-        click.echo(json.dumps(about, indent=2, default=str))
+        print_json(about, default=str)
         return
     for key, value in about.items():
         if isinstance(value, dict):
@@ -70,22 +73,16 @@ def _options(spec: Spec) -> dict[str, str]:
     hints = typing.get_type_hints(config_class)
     options = {}
     for field in attrs.fields(config_class):
-        kind = getattr(hints[field.name], "__name__", None)
-        if kind is None or typing.get_args(hints[field.name]):
-            kind = str(hints[field.name]).replace("typing.", "")
-        options[field.name] = f"{kind}, {_default(field)}"
+        default = field.default
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+            default = default.factory()
+        note = "required" if default is attrs.NOTHING else f"default {default!r}"
+        options[field.name] = f"{spell(hints[field.name])}, {note}"
     return options
 
 
-def _default(field: attrs.Attribute[Any]) -> str:
-    if field.default is attrs.NOTHING:
-        return "required"
-    factory = getattr(field.default, "factory", None)
-    return f"default {field.default if factory is None else factory()!r}"
-
-
 def _parameters(spec: MatcherSpec, backbone: str, options: dict[str, str]) -> dict[str, Any]:
-    """Return parameter counts of the matcher and its backbone; nothing for a method without any."""
+    """Return parameter counts of the matcher and its backbone; {} for a method without any."""
     from fssbench import build
     from fssbench.training.recipe import first_backbone
 
@@ -95,23 +92,13 @@ def _parameters(spec: MatcherSpec, backbone: str, options: dict[str, str]) -> di
     encoder = registry.registry().get(BackboneSpec, backbone)
     matcher = build.matcher(spec.name, build.describe(encoder), **options)
     parts = {
-        name: sum(parameter.numel() for parameter in module.parameters())
+        name: sum(p.numel() for p in module.parameters())
         for name, module in matcher.named_children()
     }
-    whole = sum(parameter.numel() for parameter in matcher.parameters())
+    whole = sum(p.numel() for p in matcher.parameters())
+    rest = whole - sum(parts.values())
     if not whole:
         return {}
-    rest = whole - sum(parts.values())
-    counts = {**parts, **({"(others)": rest} if rest else {}), "all": whole}
-    counts[f"backbone {encoder.name}"] = build.parameters(encoder)
+    backbone = f"backbone {encoder.name}"
+    counts = {**parts, "(others)": rest, "all": whole, backbone: build.parameters(encoder)}
     return {"parameters": {name: f"{number:,}" for name, number in counts.items() if number}}
-
-
-def _layers(spec: BackboneSpec) -> dict[str, str]:
-    from fssbench.build import describe
-
-    info = describe(spec)
-    return {
-        name: f"{layer.channels} channels, stride {layer.stride}"
-        for name, layer in info.layers.items()
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import keyword
 import re
 from importlib import resources
@@ -17,7 +18,7 @@ from fssbench.files import write_atomically
 from fssbench.specs import MatcherSpec
 
 LONGEST = 40
-"""Characters of a name; with more, lines of the package would be too long."""
+"""Maximum number of characters of a name; it limits the lines of the package to 100."""
 
 # Template below templates/ -> file of the package.
 FILES = {
@@ -31,7 +32,9 @@ FILES = {
     "gitignore": ".gitignore",
 }
 _TAKEN = {"Matcher", "FeatureRequest"}
-"""Names that the package's model uses already."""
+"""Names that the model module imports."""
+_FIELDS = ("name", "word", "module", "distribution", "title")
+"""Attributes of `Names` that templates use."""
 
 
 @attrs.frozen
@@ -71,20 +74,19 @@ def new_package(name: str, to: Path | None = None) -> list[Path]:
 
     Args:
         name: the matcher's name.
-        to: the folder to write; None for the distribution's name in the working folder. It must be
-            empty, or not there; a ``.git`` in it is left alone.
+        to: folder to write, which must be empty except for ``.git``, or not exist; None for the
+            distribution's name in the working folder.
 
     Returns:
-        The files.
+        The written files.
 
     Raises:
-        FssbenchError: the name cannot be used, or the folder holds something or cannot be written.
+        FssbenchError: the name cannot be used, or the folder is not empty or cannot be written.
     """
     names = check_name(name)
     folder = Path(names.distribution) if to is None else to
     _check_folder(folder)
-    fields = {key: getattr(names, key) for key in ("name", "word", "module", "distribution")}
-    fields["title"] = names.title
+    fields = {key: getattr(names, key) for key in _FIELDS}
     texts = resources.files(__package__) / "templates"
     written = []
     for template, target in FILES.items():
@@ -99,26 +101,26 @@ def check_name(name: str) -> Names:
     """Return the names derived from a matcher's name.
 
     Raises:
-        FssbenchError: it is malformed, too long, registered already, or its module is taken.
+        FssbenchError: it is malformed, too long, already registered, or its module exists.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > LONGEST:
         proposal = _proposal(name)
         raise FssbenchError(
-            f"{name!r} is no name for a matcher: use at most {LONGEST} lower-case letters and "
-            "digits in words with - between, a letter first"
+            f"{name!r} is not a valid name of a matcher: use at most {LONGEST} lower-case letters "
+            "and digits in words with - between, a letter first"
             f"{f'; did you mean {proposal!r}?' if proposal else ''}"
         )
     known = registry.registry()
     for spec in known.specs(MatcherSpec).values():
         if name in (spec.name.replace("_", "-"), *(a.replace("_", "-") for a in spec.aliases)):
             raise FssbenchError(
-                f"a matcher called {name!r} is registered already, by the plugin "
+                f"a matcher called {name!r} is already registered by the plugin "
                 f"{known.provider(spec)}; choose another name, e.g. {_free(name)!r}"
             )
     names = Names(name)
     if importlib.util.find_spec(names.module) is not None:
         raise FssbenchError(
-            f"a module called {names.module} is installed already; choose another name, e.g. "
+            f"a module called {names.module} is already installed; choose another name, e.g. "
             f"{_free(name)!r}"
         )
     return names
@@ -127,21 +129,19 @@ def check_name(name: str) -> Names:
 def _proposal(name: str) -> str:
     """Return the nearest valid name, or ""."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name)
-    words = re.sub(r"[^a-z0-9]+", "-", spaced.lower())
-    words = words.strip("-")
+    words = re.sub(r"[^a-z0-9]+", "-", spaced.lower()).strip("-")
     return f"{'my-' if words[:1].isdigit() else ''}{words}"[:LONGEST].strip("-")
 
 
 def _free(name: str) -> str:
     """Return the name with the smallest unused number as its suffix."""
     known = registry.registry().specs(MatcherSpec)
-    number = 2
-    while (
-        f"{name}-{number}" in known
-        or importlib.util.find_spec(Names(f"{name}-{number}").module) is not None
-    ):
-        number += 1
-    return f"{name}-{number}"
+    names = (Names(f"{name}-{number}") for number in itertools.count(2))
+    return next(
+        each.name
+        for each in names
+        if each.name not in known and importlib.util.find_spec(each.module) is None
+    )
 
 
 def _check_folder(folder: Path) -> None:
@@ -155,6 +155,6 @@ def _check_folder(folder: Path) -> None:
         ) from error
     if held:
         raise FssbenchError(
-            f"{folder}: the folder holds {held[0]}{' and more' if held[1:] else ''}, and nothing "
-            "is overwritten; choose another with --to"
+            f"{folder}: the folder holds {held[0]}{' and more' if held[1:] else ''}, and files "
+            "are not overwritten; choose another with --to"
         )

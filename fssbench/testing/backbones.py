@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import copy
 import math
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
 
 import attrs
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fssbench import build, registry
+from fssbench import build
 from fssbench.backbones.backbone import Backbone
 from fssbench.build import describe
-from fssbench.errors import FssbenchError, one_line
+from fssbench.errors import FssbenchError
 from fssbench.specs import BackboneSpec
-from fssbench.testing.check import Checks, expect
-from fssbench.testing.random_state import Watch, place_generators
+from fssbench.testing.check import (
+    Checks,
+    Subject,
+    expect,
+    expect_error,
+    expect_unchanged_generators,
+)
+from fssbench.testing.random_state import place_generators
 from fssbench.testing.synthetic import picture
 
 LEAST = 64
@@ -33,27 +38,16 @@ CHECKS = Checks("backbone")
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
-class BackboneSubject:
+class BackboneSubject(Subject):
     """A registered backbone.
 
     Attributes:
-        name: the registered name.
-        weights: ``random``, ``pretrained`` or a file; "" for random ones, or its own if it has no
-            random ones.
+        weights: ``random``, ``pretrained`` or a file; "" for random ones, or pretrained ones if it
+            has no random ones.
     """
 
-    name: str
+    spec_class = BackboneSpec
     weights: str = ""
-
-    @cached_property
-    def spec(self) -> BackboneSpec:
-        """Spec of the backbone."""
-        return registry.registry().get(BackboneSpec, self.name)
-
-    @cached_property
-    def thing(self) -> Any:
-        """Class of the backbone, or the function that creates it."""
-        return registry.load(self.spec)
 
     def made(self) -> Backbone:
         """Return a new backbone."""
@@ -81,16 +75,22 @@ class BackboneSubject:
         return torch.stack([picture(n, *shape).image for n in range(count)]).float() / 255
 
     def encoded(self, images: Tensor, backbone: Backbone | None = None) -> dict[str, Tensor]:
-        """Return all layers of some images."""
+        """Return all layers of images."""
         made = backbone or self.backbone
+        return self.layers(images, *made.info.layers, backbone=made)
+
+    def layers(
+        self, images: Tensor, *names: str, backbone: Backbone | None = None
+    ) -> dict[str, Tensor]:
+        """Return named layers of images."""
         with torch.no_grad():
-            found: dict[str, Tensor] = made(images, list(made.info.layers))
+            found: dict[str, Tensor] = (backbone or self.backbone)(images, list(names))
         return found
 
 
 @CHECKS.add("__init__")
 def description(subject: BackboneSubject) -> str:
-    """`info`, `mean`, `std` and `weights` say what the encoder is, also without weights."""
+    """`info`, `mean`, `std` and `weights` are valid; `info` does not depend on weights."""
     backbone, info = subject.backbone, subject.backbone.info
     expect(info.name == subject.spec.name, f"info.name is {subject.spec.name!r}", f"{info.name!r}")
     expect(bool(info.layers), "at least one layer in info.layers", "none")
@@ -103,13 +103,13 @@ def description(subject: BackboneSubject) -> str:
         found = getattr(backbone, name, None)
         expect(
             isinstance(found, Tensor) and found.numel() == 3,
-            f"`{name}`: a tensor of three colours",
+            f"`{name}`: a tensor of three channels",
             f"{found!r}",
         )
     plain = describe(subject.spec)
     expect(
         plain == info,
-        'the same info from weights="none" on the meta device, which is how layers are listed',
+        'the same info from weights="none" on the meta device, used to list layers',
         f"{plain}",
     )
     weights = backbone.weights
@@ -117,7 +117,7 @@ def description(subject: BackboneSubject) -> str:
            f"{weights.source!r}")  # fmt: skip
     expect(
         "/" not in weights.name and "\\" not in weights.name,
-        "weights.name without its folder: a record with a path does not verify",
+        "weights.name without a folder: records must not hold paths",
         f"{weights.name!r}",
     )
     return f"{len(info.layers)} layers, {info.image_size} px, multiples of {info.multiple}"
@@ -125,7 +125,7 @@ def description(subject: BackboneSubject) -> str:
 
 @CHECKS.add("forward")
 def layers(subject: BackboneSubject) -> str:
-    """Each layer has its channels and its stride, and no others are given than asked for."""
+    """Layers have the declared channels and strides, and only requested ones are returned."""
     info, side = subject.backbone.info, subject.side
     found = subject.encoded(subject.images(2))
     for name, layer in info.layers.items():
@@ -141,83 +141,62 @@ def layers(subject: BackboneSubject) -> str:
         expect(
             bool(torch.isfinite(maps).all()), f"layer {name}: finite values", "NaN or infinite ones"
         )
-        with torch.no_grad():
-            alone = subject.backbone(subject.images(2), [name])
-        expect(set(alone) == {name}, f"only the layer that is asked for, {name}",
-               f"{', '.join(alone)}")  # fmt: skip
-        expect(
-            _apart(alone[name], maps) <= TOLERANCE,
-            f"layer {name}: the same maps alone as with all others",
-            f"they differ by {_apart(alone[name], maps):.2g} of the largest value",
-        )
+        alone = subject.layers(subject.images(2), name)
+        expect(set(alone) == {name}, f"only the requested layer, {name}", f"{', '.join(alone)}")
+        _expect_close(alone[name], maps, f"layer {name}: the same maps alone as with all others")
     return f"{len(found)} layers of {side} px"
 
 
 @CHECKS.add("forward")
 def before_relu(subject: BackboneSubject) -> str:
-    """`name:pre` is a layer before its last ReLU, where `relu` says that it ends in one."""
+    """`name:pre` is the input of the last ReLU of a layer, if `relu` is set."""
     ends = [name for name, layer in subject.backbone.info.layers.items() if layer.relu]
     images = subject.images(1)
     found = subject.encoded(images)
     for name in ends:
-        with torch.no_grad():
-            before = subject.backbone(images, [f"{name}:pre"])[f"{name}:pre"]
-        expect(
-            _apart(functional.relu(before), found[name]) <= TOLERANCE,
-            f"relu of {name}:pre is {name}",
-            "something else",
-        )
+        before = subject.layers(images, f"{name}:pre")[f"{name}:pre"]
+        _expect_close(functional.relu(before), found[name], f"relu of {name}:pre is {name}")
     return f"{len(ends)} of {len(found)} layers end in a ReLU"
 
 
 @CHECKS.add("forward")
 def non_square(subject: BackboneSubject) -> str:
-    """Images need not be square."""
+    """Images of any aspect ratio are encoded."""
     height, width = subject.side, subject.side + subject.backbone.info.multiple
     for name, maps in subject.encoded(subject.images(1, height, width)).items():
         stride = subject.backbone.info.layers[name].stride
-        wanted = tuple((math.floor(s / stride), math.ceil(s / stride)) for s in (height, width))
-        fits = all(s in around for s, around in zip(maps.shape[-2:], wanted, strict=True))
+        size, wanted = tuple(maps.shape[-2:]), (height / stride, width / stride)
         expect(
-            fits,
-            f"layer {name}: about {wanted[0][1]} x {wanted[1][1]} places of {height} x {width} px",
-            f"{tuple(maps.shape[-2:])}",
+            all(abs(a - b) < 1 for a, b in zip(size, wanted, strict=True)),
+            f"layer {name}: about {wanted[0]:g} x {wanted[1]:g} cells for {height} x {width} px",
+            f"{size}",
         )
     return f"{height} x {width} px"
 
 
 @CHECKS.add("forward")
 def wrong_requests(subject: BackboneSubject) -> str:
-    """An unknown layer, or a side that is no multiple, is an FssbenchError (`info.check`)."""
-    backbone, notes = subject.backbone, []
+    """An unknown layer, or a side that is not a multiple, is an FssbenchError (`info.check`)."""
+    backbone = subject.backbone
     requests = [(subject.images(1), "no such layer", "an unknown layer")]
     if backbone.info.multiple > 1:
         odd = subject.images(1, subject.side + 1, subject.side + 1)
         requests.append((odd, backbone.info.last_layer, f"images of {subject.side + 1} px"))
     for images, layer, what in requests:
-        try:
-            with torch.no_grad():
-                backbone(images, [layer])
-        except FssbenchError:
-            notes.append(what)
-            continue
-        except Exception as error:
-            expect(False, f"an FssbenchError for {what}", one_line(error))
-        expect(False, f"an FssbenchError for {what}", "maps")
-    return f"refuses {' and '.join(notes)}"
+        expect_error(partial(subject.layers, images, layer), what)
+    return f"refuses {' and '.join(what for *_, what in requests)}"
 
 
 @CHECKS.add("__init__")
 def frozen(subject: BackboneSubject) -> str:
-    """No parameter wants a gradient, and `train()` does not leave eval mode (`freeze`)."""
+    """No parameter requires a gradient, and `train()` does not leave eval mode (`freeze`)."""
     backbone = subject.made()
     wanting = [name for name, p in backbone.named_parameters() if p.requires_grad]
     expect(not wanting, "parameters without gradients; end the constructor with `self.freeze()`",
            f"{len(wanting)} with, {wanting[:1]}")  # fmt: skip
     backbone.train()
     training = [name for name, module in backbone.named_modules() if module.training]
-    expect(not training, "eval mode, whatever is called", f"{len(training)} modules in training "
-           "mode after train()")  # fmt: skip
+    expect(not training, "eval mode after train()", f"{len(training)} modules in training mode")
     return f"{sum(p.numel() for p in backbone.parameters()):,} frozen parameters"
 
 
@@ -228,19 +207,14 @@ def batch(subject: BackboneSubject) -> str:
     together, worst = subject.encoded(images), 0.0
     for n in range(3):
         for name, maps in subject.encoded(images[n : n + 1]).items():
-            apart = _apart(maps[0], together[name][n])
-            expect(
-                apart <= TOLERANCE,
-                f"layer {name}: the same features in a batch of 1 and of 3",
-                f"they differ by {apart:.2g} of the largest value",
-            )
-            worst = max(worst, apart)
+            expected = f"layer {name}: the same features in a batch of 1 and of 3"
+            worst = max(worst, _expect_close(maps[0], together[name][n], expected))
     return f"largest difference {worst:.1g} of the largest value"
 
 
 @CHECKS.add("__init__", "forward")
 def determinism(subject: BackboneSubject) -> str:
-    """Random weights are the same each time, and features the same bit for bit."""
+    """Random weights are always the same, and features equal bit for bit."""
     images, found = subject.images(1), []
     for number in (1, 2):
         place_generators(number)
@@ -248,8 +222,7 @@ def determinism(subject: BackboneSubject) -> str:
     for name, maps in found[0].items():
         expect(
             torch.equal(maps, found[1][name]),
-            f"layer {name}: the same features from another object; random weights are drawn with "
-            "a seed of their own",
+            f"layer {name}: the same features from a new object; random weights have a fixed seed",
             f"they differ by {_apart(found[1][name], maps):.2g} of the largest value",
         )
     return "features are the same bit for bit"
@@ -257,32 +230,31 @@ def determinism(subject: BackboneSubject) -> str:
 
 @CHECKS.add("__init__", "forward")
 def generators(subject: BackboneSubject) -> str:
-    """Making and using an encoder leaves the generators of the process alone."""
-    watch = Watch()
-    subject.encoded(subject.images(1), subject.made())
-    expect(
-        not watch.moved(),
-        "random, numpy.random and torch stay where they are; draw weights in torch.random.fork_rng",
-        f"{watch.moved()} moved",
-    )
-    return "random, numpy.random and torch stay where they are"
+    """Creating and using an encoder does not use the global random generators."""
+    with expect_unchanged_generators("; draw weights in torch.random.fork_rng"):
+        subject.encoded(subject.images(1), subject.made())
+    return "random, numpy.random and torch are unchanged"
 
 
 @CHECKS.add("__init__", "forward")
 def devices(subject: BackboneSubject) -> str:
-    """The encoder computes on the device that it was moved to."""
+    """The encoder runs on the device that it was moved to."""
     images = subject.images(1)
     notes = []
     for kind in ("meta", *(("cuda",) if torch.cuda.is_available() else ())):
         moved = copy.deepcopy(subject.backbone).to(kind)
         for name, maps in subject.encoded(images.to(kind), moved).items():
-            expect(
-                maps.device.type == kind,
-                f"layer {name} on the device of the images, {kind}",
-                f"on {maps.device}",
-            )
+            there = maps.device.type == kind
+            expect(there, f"layer {name} on the device of the images, {kind}", f"{maps.device}")
         notes.append(kind)
     return ", ".join(notes)
+
+
+def _expect_close(found: Tensor, reference: Tensor, expected: str) -> float:
+    """Return the relative difference of maps; raise if it exceeds `TOLERANCE`."""
+    apart = _apart(found, reference)
+    expect(apart <= TOLERANCE, expected, f"they differ by {apart:.2g} of the largest value")
+    return apart
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import traceback
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import attrs
 
-from fssbench.errors import one_line
-from fssbench.testing.random_state import kept_generators
+from fssbench import registry
+from fssbench.errors import FssbenchError, one_line
+from fssbench.specs import Spec
+from fssbench.testing.random_state import Watch, restored_generators
 
 CheckResult = Literal["passed", "failed", "skipped"]
 S = TypeVar("S", bound="Subject")
 
 
-class Subject(Protocol):
-    """A plugin object to check, with everything that its checks need."""
+@attrs.frozen(kw_only=True, eq=False, slots=False)
+class Subject:
+    """Base of a registered object to check, with everything that its checks need.
 
-    @property
+    Attributes:
+        name: the registered name.
+    """
+
+    spec_class: ClassVar[type[Spec]]
+    name: str
+
+    @cached_property
+    def spec(self) -> Any:
+        """Spec of the object."""
+        return registry.registry().get(self.spec_class, self.name)
+
+    @cached_property
     def thing(self) -> Any:
-        """Class or function whose location is given in messages."""
-        ...
+        """Class or function that creates the object; messages give its location."""
+        return registry.load(self.spec)
 
 
 class NonconformityError(AssertionError):
@@ -41,8 +58,8 @@ class NonconformityError(AssertionError):
 
     def __str__(self) -> str:
         """Return expectation, observation and, if known, the location, one line each."""
-        lines = [f"expected: {self.expected}", f"seen:     {self.seen}"]
-        return "\n".join([*lines, f"look at:  {self.look}"] if self.look else lines)
+        lines = [f"expected: {self.expected}", f"observed: {self.seen}"]
+        return "\n".join([*lines, f"location: {self.look}"] if self.look else lines)
 
 
 class NotCheckedError(Exception):
@@ -70,7 +87,7 @@ class Outcome:
 
 @attrs.frozen(kw_only=True)
 class Check:
-    """One check of one kind of thing.
+    """One check of one kind of plugin object.
 
     Attributes:
         name: short name, e.g. ``support_matters``.
@@ -88,18 +105,18 @@ class Check:
         """Run the check and return the observation; the global generators are restored.
 
         Raises:
-            NonconformityError: the check failed; so does anything that the checked thing raises.
+            NonconformityError: the check failed; also for any error of the checked object.
             NotCheckedError: the check does not apply.
         """
         try:
-            with kept_generators():
+            with restored_generators():
                 return self.function(subject)
         except NotCheckedError:
             raise
         except NonconformityError as found:
             look = found.look or locations(subject.thing, self.look)
             raise NonconformityError(found.expected, found.seen, look) from found.__cause__
-        except Exception as error:  # a plugin may raise any error
+        except Exception as error:  # plugins may raise any error
             look = raised_in(error, subject.thing) or locations(subject.thing, self.look)
             raise NonconformityError(self.summary, one_line(error), look) from error
 
@@ -155,6 +172,27 @@ def expect(condition: bool, expected: str, seen: str, look: str = "") -> None:
         raise NonconformityError(expected, seen, look)
 
 
+def expect_error(call: Callable[[], object], situation: str) -> str:
+    """Return the message of the `FssbenchError` that a call raises; any other end is a failure."""
+    expected = f"an FssbenchError for {situation}"
+    try:
+        call()
+    except FssbenchError as error:
+        return str(error)
+    except Exception as error:
+        raise NonconformityError(expected, one_line(error)) from error
+    raise NonconformityError(expected, "no error")
+
+
+@contextlib.contextmanager
+def expect_unchanged_generators(advice: str = "") -> Iterator[None]:
+    """Raise a `NonconformityError` if the block uses or seeds the global random generators."""
+    watch = Watch()
+    yield
+    changed = watch.moved()
+    expect(not changed, f"unchanged global random generators{advice}", f"{changed} changed")
+
+
 def locations(thing: Any, names: tuple[str, ...]) -> str:
     """Return the locations of methods, or of a class or function: ``Mine.segment, mine.py:12``."""
     found = []
@@ -194,7 +232,5 @@ def _file(part: Any) -> Path | None:
 
 
 def _short(file: Path) -> str:
-    try:
-        return str(file.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(file)
+    path = file.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else file)

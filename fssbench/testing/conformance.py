@@ -15,7 +15,7 @@ from __future__ import annotations
 import unittest
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from fssbench import registry
 from fssbench.errors import FssbenchError
@@ -27,18 +27,25 @@ from fssbench.testing.matcher_subject import MatcherSubject
 from fssbench.testing.metrics import MetricSubject
 from fssbench.testing.samplers import SamplerSubject
 
-C = TypeVar("C", bound="type[Conformance]")
-
 
 class Conformance:
-    """Base of the conformance classes: plugins, and one subject for all tests of a class.
+    """Base of the conformance classes, with plugins and one subject for all tests of a class.
 
     Attributes:
-        plugins: modules or files to load, as with ``-p``, whether or not they are installed.
+        plugins: modules or files to load, as with ``-p``; they need not be installed.
     """
 
     plugins: ClassVar[Sequence[str]] = ()
+    _kind: ClassVar[str]
     _subject: ClassVar[Subject | None] = None
+
+    def __init_subclass__(cls, checks: Checks | None = None) -> None:
+        """Add a test ``test_…`` for each check."""
+        super().__init_subclass__()
+        if checks is not None:
+            cls._kind = checks.kind
+            for check in checks:
+                setattr(cls, f"test_{check.name}", _test(check))
 
     @classmethod
     def subject(cls) -> Subject:
@@ -58,58 +65,42 @@ class Conformance:
         cls._subject = None
 
     @classmethod
-    def _check(cls, check: Check) -> None:
-        if cls._subject is None:
-            cls._subject = cls.subject()
-        try:
-            check.run(cls._subject)
-        except NotCheckedError as why:
-            # pytest knows it, and fssbench needs no pytest.
-            raise unittest.SkipTest(str(why)) from why
-
-
-def _tests_of(checks: Checks) -> Callable[[C], C]:
-    """Return a class decorator that adds a test ``test_…`` for each check."""
-
-    def fill(conformance: C) -> C:
-        for check in checks:
-            setattr(conformance, f"test_{check.name}", _test(check))
-        return conformance
-
-    return fill
+    def _name(cls) -> str:
+        name: str = getattr(cls, cls._kind)
+        if not name:
+            raise FssbenchError(
+                f"{cls.__name__}: set the attribute {cls._kind} to the registered name to test"
+            )
+        return name
 
 
 def _test(check: Check) -> Callable[[Conformance], None]:
     def test(self: Conformance) -> None:
-        self._check(check)
+        cls = type(self)
+        cls._subject = cls._subject or cls.subject()
+        try:
+            check.run(cls._subject)
+        except NotCheckedError as reason:
+            # pytest treats it as a skip, and fssbench does not depend on pytest.
+            raise unittest.SkipTest(str(reason)) from reason
 
     test.__name__ = f"test_{check.name}"
     test.__doc__ = check.summary
     return test
 
 
-def _named(conformance: type[Conformance], attribute: str) -> str:
-    name: str = getattr(conformance, attribute, "")
-    if not name:
-        raise FssbenchError(
-            f"{conformance.__name__}: say what is tested, {attribute} = 'its registered name'"
-        )
-    return name
-
-
-@_tests_of(matchers.CHECKS)
-class MatcherConformance(Conformance):
+class MatcherConformance(Conformance, checks=matchers.CHECKS):
     """Tests of a matcher.
 
     Attributes:
         matcher: its registered name.
-        options: its options; they go before those of its recipe for `shapes`.
+        options: its options; they override those of its recipe for `shapes`.
         backbone: encoder; "" for that of the recipe.
-        weights: of the encoder; "" for random ones, which need no download.
-        parameter_counts: learnable parameters by backbone, with these options; None for what the
-            spec says.
-        recipes: by stage the recipe to take a step with; others are chosen.
-        part_weights: by stage what ``--weights PART=…`` would give.
+        weights: encoder weights; "" for random ones, which need no download.
+        parameter_counts: learnable parameters by backbone, with these options; None for those of
+            the spec.
+        recipes: recipes to take a step with, by stage; other stages use a default.
+        part_weights: values of ``--weights PART=…``, by stage.
     """
 
     matcher: ClassVar[str] = ""
@@ -122,21 +113,20 @@ class MatcherConformance(Conformance):
 
     @classmethod
     def subject(cls) -> Subject:
-        """The matcher on its encoder."""
+        """Return the matcher on its encoder."""
         return MatcherSubject(
-            name=_named(cls, "matcher"), backbone_name=cls.backbone, weights=cls.weights,
+            name=cls._name(), backbone_name=cls.backbone, weights=cls.weights,
             given=cls.options, counts=cls.parameter_counts, recipes=cls.recipes,
             part_weights=cls.part_weights,
         )  # fmt: skip
 
 
-@_tests_of(datasets.CHECKS)
-class DatasetConformance(Conformance):
+class DatasetConformance(Conformance, checks=datasets.CHECKS):
     """Tests of a dataset.
 
     Attributes:
         dataset: its registered name.
-        root: its folder, if it has one.
+        root: its folder, if required.
         options: its options.
     """
 
@@ -146,18 +136,17 @@ class DatasetConformance(Conformance):
 
     @classmethod
     def subject(cls) -> Subject:
-        """The dataset."""
+        """Return the dataset."""
         root = None if cls.root is None else Path(cls.root)
-        return DatasetSubject(name=_named(cls, "dataset"), root=root, given=cls.options)
+        return DatasetSubject(name=cls._name(), root=root, given=cls.options)
 
 
-@_tests_of(backbones.CHECKS)
-class BackboneConformance(Conformance):
+class BackboneConformance(Conformance, checks=backbones.CHECKS):
     """Tests of a backbone.
 
     Attributes:
         backbone: its registered name.
-        weights: "" for random ones, or its own if it has no random ones.
+        weights: its weights; "" for random ones, or pretrained ones if it has no random ones.
     """
 
     backbone: ClassVar[str] = ""
@@ -165,12 +154,11 @@ class BackboneConformance(Conformance):
 
     @classmethod
     def subject(cls) -> Subject:
-        """The backbone."""
-        return BackboneSubject(name=_named(cls, "backbone"), weights=cls.weights)
+        """Return the backbone."""
+        return BackboneSubject(name=cls._name(), weights=cls.weights)
 
 
-@_tests_of(metrics.CHECKS)
-class MetricConformance(Conformance):
+class MetricConformance(Conformance, checks=metrics.CHECKS):
     """Tests of a metric.
 
     Attributes:
@@ -181,18 +169,17 @@ class MetricConformance(Conformance):
 
     @classmethod
     def subject(cls) -> Subject:
-        """The metric."""
-        return MetricSubject(name=_named(cls, "metric"))
+        """Return the metric."""
+        return MetricSubject(name=cls._name())
 
 
-@_tests_of(samplers.CHECKS)
-class SamplerConformance(Conformance):
+class SamplerConformance(Conformance, checks=samplers.CHECKS):
     """Tests of a sampler.
 
     Attributes:
         sampler: its registered name.
-        dataset: whose annotations it draws from; one that needs no files.
-        options: the dataset's options.
+        dataset: dataset whose annotations it draws from; it must need no files.
+        options: options of the dataset.
     """
 
     sampler: ClassVar[str] = ""
@@ -201,7 +188,5 @@ class SamplerConformance(Conformance):
 
     @classmethod
     def subject(cls) -> Subject:
-        """The sampler, with lists of the novel classes of fold 0."""
-        return SamplerSubject(
-            name=_named(cls, "sampler"), dataset_name=cls.dataset, given=cls.options
-        )
+        """Return the sampler, with lists of the novel classes of fold 0."""
+        return SamplerSubject(name=cls._name(), dataset_name=cls.dataset, given=cls.options)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
 
-from fssbench import build, registry
+from fssbench import build
 from fssbench.data.dataset import Dataset
-from fssbench.errors import FssbenchError, one_line
+from fssbench.errors import FssbenchError
 from fssbench.specs import DatasetSpec
-from fssbench.testing.check import Checks, NotCheckedError, expect
-from fssbench.testing.random_state import Watch, place_generators
+from fssbench.testing.check import (
+    Checks,
+    NotCheckedError,
+    Subject,
+    expect,
+    expect_error,
+    expect_unchanged_generators,
+)
+from fssbench.testing.random_state import place_generators
 
 IMAGES = 8
 """Images of each split that are opened, evenly spread."""
@@ -25,41 +32,30 @@ CHECKS = Checks("dataset")
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
-class DatasetSubject:
+class DatasetSubject(Subject):
     """A registered dataset.
 
     Attributes:
-        name: the registered name.
-        root: its folder, if it has one.
-        given: its options.
+        root: folder of the dataset, if required.
+        given: options of the dataset.
     """
 
-    name: str
+    spec_class = DatasetSpec
     root: Path | None = None
     given: Mapping[str, Any] = attrs.field(factory=dict)
 
-    @cached_property
-    def spec(self) -> DatasetSpec:
-        """Spec of the dataset."""
-        return registry.registry().get(DatasetSpec, self.name)
-
-    @cached_property
-    def thing(self) -> Any:
-        """Class of the dataset, or the function that creates it."""
-        return registry.load(self.spec)
-
     def made(self) -> Dataset:
-        """A new object.
+        """Return a new dataset.
 
         Raises:
-            NotCheckedError: its files are needed, and nobody said where they are.
+            NotCheckedError: its files are required, and no root is given.
         """
-        if self.root is None and self.spec.layout:
-            try:
-                return build.dataset(self.name, None, **self.given)
-            except FssbenchError as error:
+        try:
+            return build.dataset(self.name, self.root, **self.given)
+        except FssbenchError as error:
+            if self.root is None and self.spec.layout:
                 raise NotCheckedError(f"needs its files: {error}") from error
-        return build.dataset(self.name, self.root, **self.given)
+            raise
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -97,68 +93,48 @@ class DatasetSubject:
 
 @CHECKS.add()
 def description(subject: DatasetSubject) -> str:
-    """`name`, `classes`, `folds` and `splits` say what the dataset is."""
-    dataset = subject.dataset
-    expect(
-        dataset.name == subject.spec.name,
-        f"the name that it is registered as, {subject.spec.name!r}",
-        f"name = {dataset.name!r}",
-    )
-    classes = tuple(dataset.classes)
-    expect(
-        bool(classes) and len(set(classes)) == len(classes),
-        "names of classes, each once",
-        f"{len(classes)} names, {len(set(classes))} different ones",
-    )
+    """`name`, `classes`, `folds` and `splits` describe the dataset."""
+    dataset, registered = subject.dataset, subject.spec.name
+    expect(dataset.name == registered, f"the registered name, {registered!r}", f"{dataset.name!r}")
+    _expect_distinct(dataset.classes, "names of classes")
     expect(dataset.folds >= 1, "at least one fold", f"folds = {dataset.folds}")
     expect(bool(dataset.splits), "at least one split", "splits is empty")
-    return f"{len(classes)} classes, {dataset.folds} folds, splits {', '.join(dataset.splits)}"
+    classes, splits = len(dataset.classes), ", ".join(dataset.splits)
+    return f"{classes} classes, {dataset.folds} folds, splits {splits}"
 
 
 @CHECKS.add("fold_classes")
 def folds(subject: DatasetSubject) -> str:
     """Folds are ascending class ids, disjoint; another fold is an FssbenchError."""
-    dataset, seen = subject.dataset, set[int]()
+    dataset, seen, total = subject.dataset, set[int](), len(subject.dataset.classes)
     for fold in range(dataset.folds):
-        found = dataset.fold_classes(fold)
-        expect(
-            list(found) == sorted(set(found)),
-            f"ascending class ids in fold {fold}",
-            f"{list(found)}",
-        )
-        wrong = [c for c in found if not 0 <= c < len(dataset.classes)]
-        expect(
-            not wrong,
-            f"class ids from 0 to {len(dataset.classes) - 1} in fold {fold}",
-            f"{wrong}",
-        )
+        found = list(dataset.fold_classes(fold))
+        ascending = found == sorted(set(found))
+        expect(ascending, f"ascending class ids in fold {fold}", f"{found}")
+        wrong = [c for c in found if not 0 <= c < total]
+        expect(not wrong, f"class ids from 0 to {total - 1} in fold {fold}", f"{wrong}")
         twice = sorted(seen & set(found))
         expect(not twice, "each class novel in one fold at most", f"{twice} again in fold {fold}")
         seen |= set(found)
     for fold in (-1, dataset.folds):
-        _refuses(lambda fold=fold: dataset.fold_classes(fold), f"fold_classes({fold})")
-    return f"{len(seen)} of {len(dataset.classes)} classes are novel in some fold"
+        expect_error(partial(dataset.fold_classes, fold), f"fold_classes({fold})")
+    return f"{len(seen)} of {total} classes are novel in some fold"
 
 
 @CHECKS.add("image_ids")
 def images(subject: DatasetSubject) -> str:
-    """A split lists different ids, always in one order; another split is an FssbenchError."""
+    """A split lists unique ids, always in the same order; another split is an FssbenchError."""
     dataset, notes = subject.dataset, []
     for split in subject.splits:
         ids = list(dataset.image_ids(split))
-        expect(bool(ids), f"images in split {split!r}", "none")
-        expect(
-            len(set(ids)) == len(ids),
-            f"each id once in split {split!r}",
-            f"{len(ids)} ids, {len(set(ids))} different ones",
-        )
+        _expect_distinct(ids, f"ids in split {split!r}")
         expect(
             ids == list(dataset.image_ids(split)) == list(subject.made().image_ids(split)),
             f"split {split!r} in the same order each time",
             "another order",
         )
         notes.append(f"{split} {len(ids)}")
-    _refuses(lambda: dataset.image_ids("no such split"), "image_ids('no such split')")
+    expect_error(lambda: dataset.image_ids("no such split"), "image_ids('no such split')")
     return ", ".join(notes)
 
 
@@ -173,56 +149,51 @@ def pixels(subject: DatasetSubject) -> str:
             f"image {image_id}: uint8 (3, H, W)",
             f"{image.dtype} {tuple(image.shape)}",
         )
-        for class_id in _asked(dataset, image_id):
-            mask = dataset.mask(image_id, class_id)
+        for class_id in _classes_to_check(dataset, image_id):
+            mask, where = (
+                dataset.mask(image_id, class_id),
+                f"mask of class {class_id} in {image_id}",
+            )
             expect(
                 mask.dtype == torch.uint8 and mask.shape == image.shape[-2:],
-                f"mask of class {class_id} in {image_id}: uint8 {tuple(image.shape[-2:])}",
+                f"{where}: uint8 {tuple(image.shape[-2:])}",
                 f"{mask.dtype} {tuple(mask.shape)}",
             )
-            values = set(torch.unique(mask).tolist())
-            expect(
-                values <= {0, 1, 255},
-                f"mask of class {class_id} in {image_id}: values 0, 1 and 255 (ignore)",
-                f"{sorted(values)}",
-            )
+            values = torch.unique(mask).tolist()
+            expect(set(values) <= {0, 1, 255}, f"{where}: values 0, 1 and 255", f"{values}")
             masks += 1
     return f"{len(subject.opened)} images, {masks} masks"
 
 
 @CHECKS.add("class_pixels", "mask")
 def class_pixels(subject: DatasetSubject) -> str:
-    """`class_pixels` counts the pixels of 1 in the masks, of classes that are there, no others."""
+    """`class_pixels` counts the pixels of 1 in the masks, and has no entries of 0."""
     dataset, entries = subject.dataset, 0
     for image_id in subject.opened:
         found = dataset.class_pixels(image_id)
-        for class_id in sorted({*_asked(dataset, image_id), *found}):
-            marked = int((dataset.mask(image_id, class_id) == 1).sum())
-            count = found.get(class_id, 0)
+        for class_id in sorted({*_classes_to_check(dataset, image_id), *found}):
+            marked = int((dataset.mask(image_id, class_id) == 1).sum()) or None
             expect(
-                count == marked and (class_id not in found or count > 0),
-                f"{marked} pixels of class {class_id} in {image_id}, as its mask marks"
-                + ("" if marked else ", and so no entry"),
-                f"{count}" if class_id in found else "no entry",
+                found.get(class_id) == marked,
+                f"{marked or 'no'} pixels of class {class_id} in {image_id}, as in its mask",
+                f"{found.get(class_id, 'no entry')}",
             )
         entries += len(found)
     for split in subject.splits:
         dataset.prepare(split)
     fresh = subject.made()
     for image_id in subject.opened:
-        expect(
-            dict(dataset.class_pixels(image_id)) == dict(fresh.class_pixels(image_id)),
-            f"the same pixels in {image_id} before and after `prepare`",
-            f"{dict(fresh.class_pixels(image_id))} and {dict(dataset.class_pixels(image_id))}",
-        )
+        before, after = dict(fresh.class_pixels(image_id)), dict(dataset.class_pixels(image_id))
+        expected = f"the same pixels in {image_id} before and after `prepare`"
+        expect(before == after, expected, f"{before} and {after}")
     return f"{entries} entries of {len(subject.opened)} images"
 
 
 @CHECKS.add("image")
 def unknown_image(subject: DatasetSubject) -> str:
-    """An image that is not there is an FssbenchError."""
+    """An unknown image is an FssbenchError."""
     dataset = subject.dataset
-    return _refuses(lambda: dataset.image("no such image"), "image('no such image')")
+    return expect_error(lambda: dataset.image("no such image"), "image('no such image')")
 
 
 @CHECKS.add("fingerprint")
@@ -230,13 +201,9 @@ def fingerprint(subject: DatasetSubject) -> str:
     """A split's fingerprint is a hash in hex, the same from each object."""
     notes = []
     for split in subject.splits:
-        found = subject.dataset.fingerprint(split)
-        expect(
-            len(found) >= 16 and set(found) <= set("0123456789abcdef"),
-            f"a hash in hex for split {split!r}, of 16 digits or more",
-            f"{found!r}",
-        )
-        other = subject.made().fingerprint(split)
+        found, other = (each.fingerprint(split) for each in (subject.dataset, subject.made()))
+        valid = len(found) >= 16 and set(found) <= set("0123456789abcdef")
+        expect(valid, f"a hash for split {split!r}, at least 16 hex digits", f"{found!r}")
         expect(found == other, f"the same fingerprint of {split!r} again", f"{found}, then {other}")
         notes.append(f"{split} {found[:8]}…")
     return ", ".join(notes)
@@ -244,56 +211,42 @@ def fingerprint(subject: DatasetSubject) -> str:
 
 @CHECKS.add("image", "mask")
 def determinism(subject: DatasetSubject) -> str:
-    """Images and masks are the same each time and draw from no generator of the process."""
+    """Images and masks are always the same and do not use the global generators."""
     first, second = subject.dataset, subject.made()
-    watch = Watch()
+    with expect_unchanged_generators():
+        for image_id in subject.opened:
+            first.image(image_id)
+            for class_id in _classes_to_check(first, image_id):
+                first.mask(image_id, class_id)
     for image_id in subject.opened:
-        first.image(image_id)
-        for class_id in _asked(first, image_id):
-            first.mask(image_id, class_id)
-    expect(not watch.moved(), "generators of the process stay where they are",
-           f"{watch.moved()} moved")  # fmt: skip
-    for image_id in subject.opened:
-        place_generators(1)
-        image = first.image(image_id)
-        masks = [first.mask(image_id, c) for c in _asked(first, image_id)]
-        place_generators(2)
-        same = torch.equal(image, second.image(image_id)) and all(
-            torch.equal(mask, second.mask(image_id, c))
-            for mask, c in zip(masks, _asked(first, image_id), strict=True)
-        )
+        classes, found = _classes_to_check(first, image_id), []
+        for number, dataset in enumerate((first, second)):
+            place_generators(number)
+            found.append([dataset.image(image_id), *(dataset.mask(image_id, c) for c in classes)])
+        same = all(map(torch.equal, *found))
         expect(same, f"the same pixels of {image_id} from another object", "others")
     return f"{len(subject.opened)} images, twice"
 
 
 @CHECKS.add("__init__")
 def pickling(subject: DatasetSubject) -> str:
-    """A pickled copy, as loader processes have, gives the same image."""
+    """A pickled copy, as in loader processes, gives the same image."""
     dataset, image_id = subject.dataset, subject.opened[0]
     data = pickle.dumps(dataset)
-    copy = pickle.loads(data)
-    expect(
-        torch.equal(copy.image(image_id), dataset.image(image_id)),
-        f"the same image {image_id} from a pickled copy",
-        "another",
-    )
+    same = torch.equal(pickle.loads(data).image(image_id), dataset.image(image_id))
+    expect(same, f"the same image {image_id} from a pickled copy", "another")
     return f"{len(data):,} bytes"
 
 
-def _asked(dataset: Dataset, image_id: str) -> list[int]:
-    """The classes of an image and one that it has not."""
+def _classes_to_check(dataset: Dataset, image_id: str) -> list[int]:
+    """Return the classes of an image and one absent class."""
     found = sorted(dataset.class_pixels(image_id))
     absent = [c for c in range(len(dataset.classes)) if c not in found]
     return [*found, *absent[:1]]
 
 
-def _refuses(call: Any, text: str) -> str:
-    """What the FssbenchError of a call says; anything else is a failure."""
-    try:
-        call()
-    except FssbenchError as error:
-        return str(error)
-    except Exception as error:
-        expect(False, f"{text}: an FssbenchError, one line for people", one_line(error))
-    expect(False, f"{text}: an FssbenchError", "nothing was raised")
-    raise AssertionError  # expect has raised
+def _expect_distinct(found: Sequence[str], what: str) -> None:
+    distinct = len(set(found))
+    expect(
+        distinct == len(found) > 0, f"unique {what}", f"{len(found)} names, {distinct} different"
+    )

@@ -1,4 +1,4 @@
-"""A matcher with all that its checks need: an encoder, pictures, answers."""
+"""Matcher under test, with an encoder, images and predictions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from fssbench.errors import FssbenchError
 from fssbench.inference.pipeline import Features, Pipeline
 from fssbench.matchers.matcher import Matcher
 from fssbench.specs import BackboneSpec, MatcherSpec
+from fssbench.testing.check import Subject
 from fssbench.testing.synthetic import Picture, picture
-from fssbench.testing.training_step import EMBEDDED_DATASET, Step, take_steps
 from fssbench.training.recipe import Recipe, find_recipe, first_backbone, recipe_names
+
+EMBEDDED_DATASET = "shapes"
+"""Dataset that needs no files; its recipes configure small matchers."""
 
 
 @attrs.frozen(eq=False)
@@ -30,37 +33,26 @@ class Case:
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
-class MatcherSubject:
-    """A registered matcher, on an encoder, with all that the checks need.
+class MatcherSubject(Subject):
+    """A registered matcher on an encoder.
 
     Attributes:
-        name: the registered name.
         backbone_name: encoder; "" for that of the matcher's last recipe for `shapes`, of its first
             recipe, or ``tiny-resnet``.
-        weights: of the encoder; "" for random ones, or its own if it has no random ones.
-        given: options; they go before those of the recipe for `shapes`.
-        counts: learnable parameters with these options, by backbone; None for what the spec says.
-        recipes: by stage the recipe to train with; others are chosen.
-        part_weights: by stage what ``--weights PART=…`` gives; others are tried.
+        weights: encoder weights; "" for random ones, or pretrained ones if it has no random ones.
+        given: options; they override those of the recipe for `shapes`.
+        counts: learnable parameters with these options, by backbone; None for those of the spec.
+        recipes: recipes to train with, by stage; other stages use a default.
+        part_weights: values of ``--weights PART=…``, by stage; other stages use random weights.
     """
 
-    name: str
+    spec_class = MatcherSpec
     backbone_name: str = ""
     weights: str = ""
     given: Mapping[str, Any] = attrs.field(factory=dict)
     counts: Mapping[str, int] | None = None
     recipes: Mapping[str, str] = attrs.field(factory=dict)
     part_weights: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
-
-    @cached_property
-    def spec(self) -> MatcherSpec:
-        """Spec of the matcher."""
-        return registry.registry().get(MatcherSpec, self.name)
-
-    @cached_property
-    def thing(self) -> Any:
-        """Class of the matcher, or the function that creates it."""
-        return registry.load(self.spec)
 
     @cached_property
     def shapes_recipe(self) -> Recipe | None:
@@ -78,7 +70,7 @@ class MatcherSubject:
         return registry.registry().get(BackboneSpec, wanted).name
 
     def weights_of(self, encoder: str) -> str:
-        """Return ``random`` unless the encoder has no random weights: they need no download."""
+        """Return ``random``, which needs no download, or ``pretrained`` if there is no such."""
         if self.weights:
             return self.weights
         try:
@@ -89,7 +81,7 @@ class MatcherSubject:
 
     @cached_property
     def options(self) -> Mapping[str, Any]:
-        """All options."""
+        """Options of the recipe for `shapes`, overridden by those given."""
         from_recipe = self.shapes_recipe.options if self.shapes_recipe else {}
         return {**from_recipe, **self.given}
 
@@ -105,7 +97,7 @@ class MatcherSubject:
 
     @cached_property
     def nonzero_pipeline(self) -> Pipeline:
-        """A pipeline whose matcher has no zero weights.
+        """Pipeline whose matcher has no zero weights.
 
         Last layers are often initialised to zero; then the output would not depend on the input.
         """
@@ -118,16 +110,11 @@ class MatcherSubject:
         return Pipeline(matcher, self.backbone, device=torch.device("cpu"))
 
     @cached_property
-    def steps(self) -> list[Step]:
-        """A training step of each stage; see `take_steps`."""
-        return take_steps(self)
-
-    @cached_property
     def _encoded(self) -> dict[object, Features]:
         return {}
 
     def features(self, shown: Picture, *, support: bool) -> Features:
-        """Features of a picture at the size that the matcher asks for, computed once."""
+        """Return the features of an image at the requested size, computed once."""
         pipeline = self.nonzero_pipeline
         square = pipeline.geometry.mask(shown.mask)
         hide = support and pipeline.request.mask_support
@@ -138,7 +125,7 @@ class MatcherSubject:
         return self._encoded[key]
 
     def inputs(self, cases: Sequence[Case]) -> tuple[list[list[Features]], Tensor, list[Features]]:
-        """Features of supports, masks (B, K, S, S), and features of queries."""
+        """Return features of supports, masks (B, K, S, S), and features of queries."""
         geometry = self.nonzero_pipeline.geometry
         supports = [[self.features(s, support=True) for s in case.supports] for case in cases]
         masks = [torch.stack([geometry.mask(s.mask) for s in case.supports]) for case in cases]
@@ -146,7 +133,7 @@ class MatcherSubject:
         return supports, torch.stack(masks), queries
 
     def answer(self, cases: Sequence[Case], pipeline: Pipeline | None = None) -> Tensor:
-        """Logits (B, h, w), on the path of an evaluation."""
+        """Return logits (B, h, w), computed as in an evaluation."""
         pipeline = pipeline or self.nonzero_pipeline
         supports, masks, queries = self.inputs(cases)
         prepared = [
@@ -157,11 +144,11 @@ class MatcherSubject:
 
     @cached_property
     def pictures(self) -> list[Picture]:
-        """Eighteen of them: three episodes of five shots."""
+        """Eighteen images, enough for three episodes of five shots."""
         return [picture(number) for number in range(18)]
 
     def cases(self, count: int, shots: int) -> list[Case]:
-        """Up to three episodes."""
+        """Return up to three episodes."""
         return [
             Case(self.pictures[6 * n], tuple(self.pictures[6 * n + 1 : 6 * n + 1 + shots]))
             for n in range(count)
@@ -169,7 +156,7 @@ class MatcherSubject:
 
 
 def stir(matcher: Matcher, seed: int = 0) -> None:
-    """Add a little to every floating-point parameter: a tenth of its root mean square, or 0.02."""
+    """Add noise to every float parameter: a tenth of its root mean square, or 0.02."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in matcher.parameters():

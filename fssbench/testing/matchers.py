@@ -1,4 +1,4 @@
-"""What every matcher promises; see `fssbench.Matcher`."""
+"""Checks of the matcher interface; see `fssbench.Matcher`."""
 
 from __future__ import annotations
 
@@ -19,38 +19,39 @@ from fssbench.testing.check import Checks, NotCheckedError, expect, locations
 from fssbench.testing.matcher_subject import Case, MatcherSubject
 from fssbench.testing.random_state import Watch, place_generators
 from fssbench.testing.synthetic import picture
+from fssbench.testing.training_step import take_steps
 
 TOLERANCE = 1e-3
-"""Of the largest logit: what the order of sums may change."""
+"""Tolerance for the order of summation, relative to the largest logit."""
 
 CHECKS = Checks("matcher")
 
 _APART = ("is not on the expected device", "to be on the same device", "must be on the same device")
 
 
-# --- the two halves -------------------------------------------------------------------------------
+# --- forward pass ---------------------------------------------------------------------------------
 
 
 @CHECKS.add("request")
 def request(subject: MatcherSubject) -> str:
-    """`request` names layers of the backbone, a size that suits it, and a way to resize."""
+    """`request` gives layers of the backbone, a size that it accepts, and a way to resize."""
     asked, info = subject.made().request(), subject.backbone.info
     expect(bool(asked.layers), "at least one layer", "no layers")
     for layer in asked.layers:
         info.layer(layer)
     expect(
         asked.size > 0 and asked.size % info.multiple == 0,
-        f"a size that is a multiple of {info.multiple}, as backbone {info.name} takes images",
+        f"a size that is a multiple of {info.multiple}, as backbone {info.name} requires",
         f"size={asked.size}",
     )
     known = ("squash", "letterbox")
-    expect(asked.resize in known, f"resize is one of {', '.join(known)}", f"{asked.resize!r}")
+    expect(asked.resize in known, f"resize: one of {', '.join(known)}", f"{asked.resize!r}")
     return f"{', '.join(asked.layers)} of {asked.size} px, {asked.resize}"
 
 
 @CHECKS.add("embed_support", "segment")
 def shots(subject: MatcherSubject) -> str:
-    """One shot and five give finite logits (B, h, w)."""
+    """One and five shots give finite logits (B, h, w)."""
     shapes = []
     for number in (1, 5):
         logits = subject.answer(subject.cases(2, number))
@@ -81,7 +82,7 @@ def batch(subject: MatcherSubject) -> str:
 
 @CHECKS.add("embed_support", "segment", "request")
 def non_square(subject: MatcherSubject) -> str:
-    """Supports and queries of other shapes than the encoder's square are segmented."""
+    """Supports and queries of any aspect ratio are segmented."""
     case = Case(picture(30, 72, 128), (picture(31, 128, 64), picture(32, 60, 100)))
     logits = subject.answer([case])[0]
     mask = subject.nonzero_pipeline.geometry.restore(logits, 72, 128)
@@ -97,7 +98,7 @@ def non_square(subject: MatcherSubject) -> str:
 
 @CHECKS.add("embed_support")
 def empty_masks(subject: MatcherSubject) -> str:
-    """Supports on which nothing is marked give finite logits, alone and among others."""
+    """Supports with an empty mask give finite logits, alone and among others."""
     query, *others = subject.pictures[:6]
     for supports in ((others[0].empty(),), (others[0].empty(), *others[1:])):
         subject.answer([Case(query, supports)])
@@ -106,7 +107,7 @@ def empty_masks(subject: MatcherSubject) -> str:
 
 @CHECKS.add("embed_support")
 def full_masks(subject: MatcherSubject) -> str:
-    """Supports that are marked all over give finite logits, alone and among others."""
+    """Supports with a full mask give finite logits, alone and among others."""
     query, *others = subject.pictures[:6]
     for supports in ((others[0].full(),), (others[0].full(), *others[1:])):
         subject.answer([Case(query, supports)])
@@ -115,7 +116,7 @@ def full_masks(subject: MatcherSubject) -> str:
 
 @CHECKS.add("embed_support")
 def ignored_pixels(subject: MatcherSubject) -> str:
-    """Pixels of 255 in a support's mask are no foreground, and all of them may be 255."""
+    """Pixels of 255 in a support's mask are not foreground, and all of them may be 255."""
     query, shown = subject.pictures[:2]
     ignored, background, foreground = (
         subject.answer([Case(query, (shown.with_other(value),))]) for value in (255, 0, 1)
@@ -124,8 +125,8 @@ def ignored_pixels(subject: MatcherSubject) -> str:
     slack = 1e-5 * max(largest(background), 1e-6)
     expect(
         to_background <= to_foreground + slack,
-        "with an object of 255, logits near those without it (255 counts as background, or not at "
-        "all)",
+        "logits with an object of 255 near those with it as background: 255 is background or "
+        "ignored",
         f"they are {to_foreground:.3g} from those with it marked 1, {to_background:.3g} from "
         "those with it marked 0",
     )
@@ -135,15 +136,15 @@ def ignored_pixels(subject: MatcherSubject) -> str:
 
 @CHECKS.add("embed_support", "segment")
 def support_matters(subject: MatcherSubject) -> str:
-    """A support mask whose pixels are shuffled changes the logits."""
+    """Shuffling the pixels of the support mask changes the logits."""
     query, shown = subject.pictures[:2]
     right = subject.answer([Case(query, (shown,))])
     wrong = subject.answer([Case(query, (shown.permuted(),))])
     changed = largest(right - wrong) / max(largest(right), 1e-6)
     expect(
         changed > 1e-6,
-        "other logits when the pixels of the support's mask are shuffled: the mask says what to "
-        "look for",
+        "other logits when the pixels of the support's mask are shuffled: the mask selects the "
+        "object",
         "the same logits",
     )
     return f"logits change by {changed:.2g} of the largest"
@@ -151,7 +152,7 @@ def support_matters(subject: MatcherSubject) -> str:
 
 @CHECKS.add("maps")
 def maps(subject: MatcherSubject) -> str:
-    """`maps` gives float maps (B, h, w) by caption, or none."""
+    """`maps` returns float maps (B, h, w) by caption, or none."""
     supports, masks, queries = subject.inputs(subject.cases(2, 1))
     pipeline = subject.nonzero_pipeline
     support = pipeline.embed_support(
@@ -194,7 +195,7 @@ def prepared(subject: MatcherSubject) -> str:
 
 @CHECKS.add("__init__", "embed_support", "segment")
 def determinism(subject: MatcherSubject) -> str:
-    """One seed makes the same weights, and one episode gives the same logits, bit for bit."""
+    """The same seed gives the same weights and the same episode the same logits, bit for bit."""
     states = []
     for number in (1, 2):
         place_generators(number)
@@ -213,7 +214,7 @@ def determinism(subject: MatcherSubject) -> str:
         answers.append(subject.answer(cases))
     expect(
         torch.equal(*answers),
-        "the same logits when asked again",
+        "the same logits from a second call",
         f"they differ by up to {largest(answers[0] - answers[1]):.3g}; the matcher is in eval mode",
     )
     return "weights and logits are the same bit for bit"
@@ -221,17 +222,17 @@ def determinism(subject: MatcherSubject) -> str:
 
 @CHECKS.add("embed_support", "segment")
 def generators(subject: MatcherSubject) -> str:
-    """Making a matcher and segmenting leave the generators of the process alone.
+    """Creating a matcher and segmenting do not use the global random generators.
 
-    Initial weights come from torch's, which training seeds.
+    Exception: initial weights come from torch's generator, which training seeds.
     """
     watch = Watch()
     subject.made()
     expect(
         not watch.moved().removesuffix("torch"),
-        "random and numpy.random stay where they are when a matcher is made; initial weights come "
+        "random and numpy.random are unchanged when a matcher is created; initial weights come "
         "from torch's generator",
-        f"{watch.moved()} moved",
+        f"{watch.moved()} changed",
         locations(subject.thing, ("__init__",)),
     )
     cases = subject.cases(1, 1)
@@ -242,11 +243,11 @@ def generators(subject: MatcherSubject) -> str:
     subject.answer(cases)
     expect(
         not watch.moved(),
-        "the generators of random, numpy.random and torch stay where they are; a method that draws "
-        "makes a torch.Generator of its own",
-        f"{watch.moved()} moved",
+        "random, numpy.random and torch are unchanged; a method that draws creates its own "
+        "torch.Generator",
+        f"{watch.moved()} changed",
     )
-    return "random, numpy.random and torch stay where they are"
+    return "random, numpy.random and torch are unchanged"
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -254,37 +255,37 @@ def generators(subject: MatcherSubject) -> str:
 
 @CHECKS.add("stages")
 def stages(subject: MatcherSubject) -> str:
-    """Every stage has a recipe and takes a step: finite losses, and what it trains moves."""
+    """Every stage has a recipe, and a step has finite losses and changes trained parameters."""
     notes = []
-    for step in subject.steps:
+    for step in take_steps(subject):
         name, stage = step.stage.name, type(step.stage)
         expect(
             bool(step.moved),
-            f"stage {name}: a step moves what is trained",
+            f"stage {name}: a step changes trained parameters",
             f"none of {len(step.trained)} trained tensors changed; the loss is {step.loss:.3g}",
             locations(stage, ("losses",)),
         )
-        moved = f"{len(step.moved)} of {len(step.trained)} tensors moved"
-        notes.append(f"{name}: loss {step.loss:.3g}, {moved}")
+        changed = f"{len(step.moved)} of {len(step.trained)} tensors changed"
+        notes.append(f"{name}: loss {step.loss:.3g}, {changed}")
     return "; ".join(notes)
 
 
 @CHECKS.add("stages")
 def gradients(subject: MatcherSubject) -> str:
-    """What a stage names gets a gradient, and nothing else gets one or changes."""
+    """All parameters of a stage get a gradient, and no others get one or change."""
     notes = []
-    for step in subject.steps:
+    for step in take_steps(subject):
         name, stage = step.stage.name, type(step.stage)
         expect(
             not step.silent,
-            f"stage {name}: a gradient, if of zero, for all that `parameters` names (several "
-            "processes wait for each)",
+            f"stage {name}: a gradient, possibly zero, for each of `parameters` (required for "
+            "several processes)",
             f"none for {_some(step.silent)}",
             locations(stage, ("parameters", "losses")),
         )
         expect(
             not step.strayed,
-            f"stage {name}: what `parameters` does not name stays as it is",
+            f"stage {name}: tensors outside `parameters` are unchanged",
             f"{_some(step.strayed)} got a gradient or changed",
             locations(stage, ("losses", "parameters")),
         )
@@ -316,7 +317,7 @@ def state_dict(subject: MatcherSubject) -> str:
     expect(
         torch.equal(found, expected),
         "the same logits from a matcher of another seed that loaded the checkpoint",
-        f"they differ by up to {largest(found - expected):.3g}: something that matters is neither "
+        f"they differ by up to {largest(found - expected):.3g}: some state is neither "
         "parameter nor buffer",
     )
     return f"{len(matcher.state_dict())} tensors through a file"
@@ -324,7 +325,7 @@ def state_dict(subject: MatcherSubject) -> str:
 
 @CHECKS.add("__init__", "embed_support", "segment")
 def devices(subject: MatcherSubject) -> str:
-    """The matcher computes on the device that it was moved to."""
+    """The matcher runs on the device that it was moved to."""
     cases = subject.cases(1, 1)
     supports, masks, queries = subject.inputs(cases)
     notes = [_on_meta(subject, supports, masks, queries)]
@@ -341,14 +342,14 @@ def devices(subject: MatcherSubject) -> str:
         )
         notes.append(f"cuda within {apart:.1g}")
     else:
-        notes.append("no GPU here")
+        notes.append("no GPU")
     return ", ".join(notes)
 
 
 def _on_meta(
     subject: MatcherSubject, supports: list[list[Features]], masks: Tensor, queries: list[Features]
 ) -> str:
-    """Tensors without values show whether all that meet are on one device."""
+    """Run on the meta device, where operands on different devices raise an error."""
     device = torch.device("meta")
     moved = copy.deepcopy(subject.nonzero_pipeline.matcher).to(device)
     plain = [
@@ -357,19 +358,19 @@ def _on_meta(
         for key, value in vars(module).items()
         if isinstance(value, Tensor) and value.ndim
     ]
-    hint = f"; {', '.join(plain)} is no buffer: use register_buffer" if plain else ""
+    hint = f"; {', '.join(plain)} is not a buffer: use register_buffer" if plain else ""
     try:
         logits = _forward(moved, supports, masks, queries, device)
     except (NotImplementedError, RuntimeError) as error:
         text = one_line(error)
-        # What needs values (a count of pixels, say), or is not made for meta tensors, says so in
-        # other words than tensors that are apart.
+        # Operations that need values (a count of pixels, say) or do not support meta tensors have
+        # other messages than operands on different devices.
         expect(
             not any(words in text for words in _APART),
-            "all tensors move along with the matcher",
+            "all tensors on the matcher's device",
             f"{text}{hint}",
         )
-        return f"not all of it can be computed on meta tensors ({text})"
+        return f"meta tensors are not supported ({text})"
     expect(
         logits.device.type == "meta",
         "logits on the device of the features",
@@ -402,12 +403,12 @@ def _forward(
 
 @CHECKS.add("__init__")
 def parameter_counts(subject: MatcherSubject) -> str:
-    """The matcher has as many learnable parameters as is declared."""
+    """The number of learnable parameters is as declared."""
     mine = subject.counts is not None
     counts = subject.counts if subject.counts is not None else subject.spec.parameter_counts
     if not counts:
         here = sum(p.numel() for p in subject.made().parameters() if p.requires_grad)
-        raise NotCheckedError(f"nothing is declared; {here:,} on {subject.encoder} here")
+        raise NotCheckedError(f"no counts are declared; {here:,} on {subject.encoder}")
     notes = []
     for name, declared in counts.items():
         options = subject.given if mine else {}
@@ -415,7 +416,7 @@ def parameter_counts(subject: MatcherSubject) -> str:
         found = sum(p.numel() for p in matcher.parameters() if p.requires_grad)
         expect(
             found == declared,
-            f"{declared:,} learnable parameters on {name}, as is declared",
+            f"{declared:,} learnable parameters on {name}, as declared",
             f"{found:,}",
         )
         notes.append(f"{found:,} on {name}")
@@ -423,5 +424,5 @@ def parameter_counts(subject: MatcherSubject) -> str:
 
 
 def largest(tensor: Tensor) -> float:
-    """The largest absolute value."""
+    """Return the largest absolute value."""
     return float(tensor.abs().max())

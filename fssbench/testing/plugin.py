@@ -1,10 +1,10 @@
-"""All checks of all that a plugin registers."""
+"""All checks of all objects that a plugin registers."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ from fssbench.testing.samplers import SamplerSubject
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What the checks are made with.
+    """Settings of the checks.
 
     Attributes:
-        backbone: encoder of matchers; "" for each one's own.
-        options: of matchers.
+        backbone: encoder of matchers; "" for that of each matcher's recipe.
+        options: options of matchers.
         data_root: folder of datasets.
-        data_options: of datasets.
+        data_options: options of datasets.
     """
 
     backbone: str = ""
@@ -42,7 +42,7 @@ class Settings:
 
 @attrs.frozen(kw_only=True)
 class Checked:
-    """A registered thing, and what became of its checks.
+    """A registered object with the outcomes of its checks.
 
     Attributes:
         kind: ``matcher``, ``dataset``, …; ``plugin`` for one that cannot be loaded.
@@ -57,34 +57,34 @@ class Checked:
 
 _Make = Callable[[str, Settings], Subject]
 
-# In the order in which they are checked: what others build on comes first.
+# In dependency order: datasets before protocols, backbones before matchers.
 KINDS: dict[str, tuple[Checks, _Make]] = {
     "dataset": (
         datasets.CHECKS,
         lambda name, s: DatasetSubject(name=name, root=s.data_root, given=s.data_options),
     ),
-    "sampler": (samplers.CHECKS, lambda name, s: SamplerSubject(name=name)),
+    "sampler": (samplers.CHECKS, lambda name, _: SamplerSubject(name=name)),
     "protocol": (
         protocols.CHECKS,
         lambda name, s: ProtocolSubject(name=name, root=s.data_root, given=s.data_options),
     ),
-    "backbone": (backbones.CHECKS, lambda name, s: BackboneSubject(name=name)),
+    "backbone": (backbones.CHECKS, lambda name, _: BackboneSubject(name=name)),
     "matcher": (
         matchers.CHECKS,
         lambda name, s: MatcherSubject(name=name, backbone_name=s.backbone, given=s.options),
     ),
-    "metric": (metrics.CHECKS, lambda name, s: MetricSubject(name=name)),
+    "metric": (metrics.CHECKS, lambda name, _: MetricSubject(name=name)),
 }
 
 
 def find_plugins(name: str) -> list[PluginInfo]:
-    """The plugins that a name stands for, loaded if they were not.
+    """Return the plugins of a name, and load a module or file if needed.
 
     Args:
-        name: of a loaded plugin, an installed distribution, a module, or a ``.py`` file.
+        name: loaded plugin, installed distribution, module, or ``.py`` file.
 
     Raises:
-        FssbenchError: it stands for none.
+        FssbenchError: there is no such plugin.
     """
     plugins = registry.registry().plugins
     found = _loaded(plugins, name)
@@ -97,25 +97,24 @@ def find_plugins(name: str) -> list[PluginInfo]:
     bare = [info for info in found if not info.hooks and not info.error]
     if bare:
         raise FssbenchError(
-            f"{bare[0].name} has no function that is a hook of fssbench, so it is no plugin; a "
-            "plugin has e.g. fssbench_matchers()"
+            f"{bare[0].name} is not a plugin: it has no hook function, e.g. fssbench_matchers()"
         )
     return found
 
 
 def check_plugin(info: PluginInfo, settings: Settings) -> Iterator[Checked]:
-    """Run all checks of all that a plugin registers, thing by thing.
+    """Run all checks of all objects that a plugin registers, object by object.
 
     Args:
         info: the plugin.
-        settings: what the checks are made with.
+        settings: settings of the checks.
     """
     known = registry.registry()
-    # A hook that fails when it is called is known by now, too.
-    now = next((i for i in known.plugins.infos if i.name == info.name), info)
-    if now.error:
+    # Creating the registry calls the hooks, which may add an error.
+    error = next((i for i in known.plugins.infos if i.name == info.name), info).error
+    if error:
         outcome = Outcome(
-            check="loads", verdict="failed", seen=now.error,
+            check="loads", verdict="failed", seen=error,
             expected="a module that can be imported, and hooks that return specs",
         )  # fmt: skip
         yield Checked(kind="plugin", name=info.name, outcomes=(outcome,))
@@ -129,24 +128,18 @@ def check_plugin(info: PluginInfo, settings: Settings) -> Iterator[Checked]:
 
 
 def _loaded(plugins: Plugins, name: str) -> list[PluginInfo]:
-    path = Path(name)
-    ways: Sequence[Callable[[PluginInfo], bool]] = (
+    ways: tuple[Callable[[PluginInfo], bool], ...] = (
         lambda info: info.name == name,
-        lambda info: _is_module(plugins, info, name, path),
-        lambda info: _plain(info.source.partition(" ")[0]) == _plain(name),
+        lambda info: _is_module(plugins.manager.get_plugin(info.name), name),
+        lambda info: _normalised(info.source.partition(" ")[0]) == _normalised(name),
     )
-    for way in ways:
-        found = [info for info in plugins.infos if way(info)]
-        if found:
-            return found
-    return []
+    return next((found for way in ways if (found := list(filter(way, plugins.infos)))), [])
 
 
-def _is_module(plugins: Plugins, info: PluginInfo, name: str, path: Path) -> bool:
-    module = plugins.manager.get_plugin(info.name)
+def _is_module(module: Any, name: str) -> bool:
     file = getattr(module, "__file__", None)
-    if name.endswith(".py") and path.is_file() and file:
-        return path.samefile(file)
+    if name.endswith(".py") and Path(name).is_file() and file:
+        return Path(name).samefile(file)
     return getattr(module, "__name__", None) == name
 
 
@@ -157,8 +150,8 @@ def _importable(name: str) -> bool:
         return False
 
 
-def _plain(distribution: str) -> str:
-    """As package indices compare names."""
+def _normalised(distribution: str) -> str:
+    """Return a distribution's name as package indices compare it."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 

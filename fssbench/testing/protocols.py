@@ -1,4 +1,4 @@
-"""What every protocol promises: a manifest can be made of it, and always the same."""
+"""Checks of protocols: a manifest can be built, and is always the same."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from fssbench.data.dataset import Dataset
 from fssbench.episodes.protocol import build_manifest
 from fssbench.errors import FssbenchError
 from fssbench.specs import DatasetSpec, ProtocolSpec, SamplerSpec
-from fssbench.testing.check import Checks, NotCheckedError, expect
+from fssbench.testing.check import (
+    Checks,
+    NonconformityError,
+    NotCheckedError,
+    Subject,
+    expect,
+)
 
 CHECKS = Checks("protocol")
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
-class ProtocolSubject:
+class ProtocolSubject(Subject):
     """A registered protocol.
 
     Attributes:
-        name: the registered name.
-        root: its dataset's folder, if that has one.
-        given: its dataset's options.
+        root: folder of its dataset, if required.
+        given: options of its dataset.
     """
 
-    name: str
+    spec_class = ProtocolSpec
     root: Path | None = None
     given: Mapping[str, Any] = attrs.field(factory=dict)
 
-    @cached_property
-    def spec(self) -> ProtocolSpec:
-        """Its spec."""
-        return registry.registry().get(ProtocolSpec, self.name)
-
     @property
     def thing(self) -> Any:
-        """A protocol is its spec."""
+        """The spec: a protocol has no code of its own."""
         return self.spec
 
     @cached_property
     def dataset(self) -> Dataset:
-        """Its dataset.
+        """Dataset of the protocol.
 
         Raises:
-            NotCheckedError: it, or the protocol, needs files.
+            NotCheckedError: the dataset or the protocol requires files.
         """
         if self.spec.lists:
             raise NotCheckedError("reads authors' list files: fssbench episodes build --lists")
@@ -60,7 +60,7 @@ class ProtocolSubject:
 
 @CHECKS.add()
 def names(subject: ProtocolSubject) -> str:
-    """Dataset, sampler and reader of lists are there."""
+    """The dataset, the sampler and the reader of lists exist."""
     spec, known = subject.spec, registry.registry()
     dataset = known.get(DatasetSpec, spec.dataset)
     sampler = known.get(SamplerSpec, spec.sampler)
@@ -72,19 +72,15 @@ def names(subject: ProtocolSubject) -> str:
 
 @CHECKS.add()
 def manifests(subject: ProtocolSubject) -> str:
-    """Each fold gives a 1-shot manifest, and the same one again."""
+    """Each fold gives a 1-shot manifest, the same one every time."""
     spec, dataset, sizes = subject.spec, subject.dataset, []
     for fold in range(dataset.folds):
+        expected = f"a 1-shot manifest of fold {fold}"
         try:
             first, again = (build_manifest(spec, dataset, fold=fold, shots=1) for _ in range(2))
         except FssbenchError as error:
-            expect(False, f"a 1-shot manifest of fold {fold}", str(error), spec.factory)
-            raise
-        expect(
-            first.digest == again.digest,
-            f"the same manifest of fold {fold} again",
-            f"digests {first.digest[:8]}… and {again.digest[:8]}…",
-            spec.sampler,
-        )
+            raise NonconformityError(expected, str(error), spec.factory) from error
+        digests = f"digests {first.digest[:8]}… and {again.digest[:8]}…"
+        expect(first.digest == again.digest, f"{expected}, always the same", digests, spec.sampler)
         sizes.append(len(first.episodes))
     return f"folds of {', '.join(map(str, sizes))} episodes"

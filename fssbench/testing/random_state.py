@@ -1,4 +1,4 @@
-"""The process's generators of random numbers, which belong to nobody."""
+"""Save, restore and watch the global random generators."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import numpy
 import torch
 
-# Seeding with a usual number must be seen as a change, so no usual number is what they stand at.
+# An unusual number, so that seeding with a usual one is detected as a change.
 _PLACE = 918_273_645
 
 
 @contextlib.contextmanager
-def kept_generators() -> Iterator[None]:
-    """Afterwards the generators of Python, NumPy and torch are as they were before."""
+def restored_generators() -> Iterator[None]:
+    """Restore the generators of Python, NumPy and torch at the end of the block."""
     states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -26,21 +26,21 @@ def kept_generators() -> Iterator[None]:
 
 
 def place_generators(number: int = 0) -> None:
-    """Bring the three generators to a known place; there is one for each number."""
+    """Set the three generators to a known state, one for each number."""
     random.seed(_PLACE + number)
     numpy.random.seed(_PLACE + number)
     torch.manual_seed(_PLACE + number)
 
 
 class Watch:
-    """Remembers where the generators are, and tells which of them moved."""
+    """A record of the generators' states, to detect changes."""
 
     def __init__(self) -> None:
         place_generators()
         self._before = _states()
 
     def moved(self) -> str:
-        """Names of the generators that moved since: ``random, numpy.random``; "" for none."""
+        """Return the names of the changed generators: ``random, numpy.random``; "" for none."""
         after = _states()
         return ", ".join(name for name, state in self._before.items() if state != after[name])
 

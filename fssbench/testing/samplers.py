@@ -1,225 +1,157 @@
-"""What every sampler promises; see `fssbench.episodes.sampler`."""
+"""Checks of the sampler interface; see `fssbench.episodes.sampler`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import attrs
-from torch import Tensor
 
-from fssbench import build, registry
+from fssbench import build
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.draw import Draw
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.protocol import class_lists
 from fssbench.episodes.sampler import Pool
 from fssbench.specs import SamplerSpec
-from fssbench.testing.check import Checks, expect
-from fssbench.testing.random_state import Watch, place_generators
+from fssbench.testing.check import Checks, Subject, expect, expect_unchanged_generators
+from fssbench.testing.random_state import place_generators
 
 CHECKS = Checks("sampler")
 
 _EPISODES = 40
 
 
-class Annotations(Dataset):
-    """A dataset without its images: whoever asks for one is notes off."""
+class Annotations:
+    """A dataset that raises an error when a sampler opens an image or a mask."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
-        self.classes, self.folds, self.splits = dataset.classes, dataset.folds, dataset.splits
-        self.name = dataset.name  # type: ignore[misc]
 
-    def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """The dataset's."""
-        return self._dataset.fold_classes(fold)
-
-    def image_ids(self, split: str) -> Sequence[str]:
-        """The dataset's."""
-        return self._dataset.image_ids(split)
-
-    def class_pixels(self, image_id: str) -> Mapping[int, int]:
-        """The dataset's."""
-        return self._dataset.class_pixels(image_id)
-
-    def image(self, image_id: str) -> Tensor:
-        """Nobody needs it to draw episodes.
-
-        Raises:
-            AssertionError: always.
-        """
-        raise AssertionError(f"image {image_id} was opened; episodes are drawn of annotations")
-
-    def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Nobody needs it to draw episodes.
-
-        Raises:
-            AssertionError: always.
-        """
-        raise AssertionError(f"a mask of {image_id} was opened; `class_pixels` tells what it holds")
-
-    def fingerprint(self, split: str = "val") -> str:
-        """The dataset's."""
-        return self._dataset.fingerprint(split)
+    def __getattr__(self, name: str) -> Any:
+        if name in ("image", "mask"):
+            raise AssertionError(f"{name} was opened; samplers use annotations: `class_pixels`")
+        return getattr(self._dataset, name)
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
-class SamplerSubject:
-    """A registered sampler, and lists to draw from.
+class SamplerSubject(Subject):
+    """A registered sampler, with lists to draw from.
 
     Attributes:
-        name: the registered name.
-        dataset_name: whose annotations it draws from.
-        given: the dataset's options.
+        dataset_name: dataset whose annotations are used.
+        given: options of the dataset.
     """
 
-    name: str
+    spec_class = SamplerSpec
     dataset_name: str = "shapes"
     given: Mapping[str, Any] = attrs.field(factory=lambda: {"images_per_split": 120})
 
     @cached_property
-    def spec(self) -> SamplerSpec:
-        """Its spec."""
-        return registry.registry().get(SamplerSpec, self.name)
-
-    @cached_property
-    def thing(self) -> Any:
-        """The function."""
-        return registry.load(self.spec)
+    def dataset(self) -> Dataset:
+        """Dataset whose annotations are used."""
+        return build.dataset(self.dataset_name, None, **self.given)
 
     @cached_property
     def lists(self) -> Mapping[int, tuple[str, ...]]:
         """Images of the novel classes of fold 0."""
-        dataset = build.dataset(self.dataset_name, None, **self.given)
+        dataset = self.dataset
         found = class_lists(dataset, dataset.splits[-1], dataset.fold_classes(0), 1)
         return {class_id: tuple(images) for class_id, images in found.items()}
 
     def pool(self, seed: int = 0) -> Pool:
-        """The lists, and as queries each image of each."""
-        dataset = build.dataset(self.dataset_name, None, **self.given)
+        """Return a new pool of the lists; its queries are all images of all lists."""
         queries = [(c, image) for c, images in self.lists.items() for image in images]
         lists = {c: list(images) for c, images in self.lists.items()}
-        return Pool(lists=lists, dataset=Annotations(dataset), queries=queries, seed=seed)
+        annotations = typing.cast(Dataset, Annotations(self.dataset))
+        return Pool(lists=lists, dataset=annotations, queries=queries, seed=seed)
 
     def drawn(self, shots: int, *, episodes: int = _EPISODES, seed: int = 0) -> list[Episode]:
-        """Episodes of a new pool."""
-        draw = Draw("fssbench.testing", shots, seed)
-        found: list[Episode] = self.thing(
-            self.pool(seed), episodes=episodes, shots=shots, draw=draw
-        )
-        return found
+        """Draw episodes from a new pool."""
+        draw, pool = Draw("fssbench.testing", shots, seed), self.pool(seed)
+        return list(self.thing(pool, episodes=episodes, shots=shots, draw=draw))
 
 
 @CHECKS.add()
 def episodes(subject: SamplerSubject) -> str:
-    """As many `Episode`s as asked for, numbered from 0, of K supports."""
+    """A sampler returns the requested number of `Episode`s, numbered from 0, of K supports."""
     for shots in (1, 5):
         found = subject.drawn(shots)
         wrong = [type(e).__name__ for e in found if not isinstance(e, Episode)]
         expect(not wrong, "a list of `fssbench.Episode`", f"a {wrong[:1]}")
-        expect(len(found) == _EPISODES, f"{_EPISODES} episodes", f"{len(found)}")
-        expect(
-            [e.index for e in found] == list(range(_EPISODES)),
-            "index 0, 1, 2, … in the order of the list",
-            f"{[e.index for e in found][:4]} …",
-        )
-        expect(
-            all(len(e.support) == shots for e in found),
-            f"{shots} supports in each episode",
-            f"{sorted({len(e.support) for e in found})}",
-        )
+        indices = [e.index for e in found]
+        expect(indices == list(range(_EPISODES)), f"index 0, 1, … of {_EPISODES} episodes",
+               f"{len(found)} episodes, {indices[:4]} …")  # fmt: skip
+        supports = {len(e.support) for e in found}
+        expect(supports == {shots}, f"{shots} supports in each episode", f"{sorted(supports)}")
     return f"{_EPISODES} of 1 and of 5 shots"
 
 
 @CHECKS.add()
 def from_the_lists(subject: SamplerSubject) -> str:
-    """Class, query and supports come from the lists; the query is never among its supports."""
-    lists = subject.lists
+    """Class, query and supports are from the lists; the query is not one of its supports."""
     for shots in (1, 5):
         for episode in subject.drawn(shots):
-            where = f"episode {episode.index}"
-            expect(
-                episode.class_id in lists,
-                f"{where}: a class of the lists",
-                f"class {episode.class_id}",
-            )
-            listed = lists[episode.class_id]
-            strange = [i for i in (episode.query, *episode.support) if i not in listed]
-            expect(
-                not strange,
-                f"{where}: query and supports from the list of class {episode.class_id}",
-                f"{strange[:1]}",
-            )
-            expect(
-                episode.query not in episode.support,
-                f"{where}: supports that are not the query",
-                f"{episode.query} is both",
-            )
-            expect(
-                len(episode.support_classes) in (0, shots),
-                f"{where}: no support_classes, or one for each support",
-                f"{len(episode.support_classes)}",
-            )
+            where, class_id = f"episode {episode.index}", episode.class_id
+            expect(class_id in subject.lists, f"{where}: a class of the lists", f"{class_id}")
+            used = {episode.query, *episode.support}
+            strange = sorted(used - set(subject.lists[class_id]))
+            expect(not strange, f"{where}: images from the list of class {class_id}",
+                   f"{strange[:1]}")  # fmt: skip
+            expect(episode.query not in episode.support, f"{where}: supports other than the query",
+                   f"{episode.query} is both")  # fmt: skip
+            classes = len(episode.support_classes)
+            expect(classes in (0, shots), f"{where}: no support_classes, or one for each support",
+                   f"{classes}")  # fmt: skip
     return f"{_EPISODES} episodes of 1 and of 5 shots"
 
 
 @CHECKS.add()
 def every_class(subject: SamplerSubject) -> str:
-    """Enough episodes ask for every class of the lists, else no manifest can be made."""
-    asked = {episode.class_id for episode in subject.drawn(1, episodes=400)}
-    silent = sorted(set(subject.lists) - asked)
-    expect(
-        not silent,
-        f"each of {len(subject.lists)} classes in 400 episodes",
-        f"none of class {', '.join(map(str, silent))}",
-    )
-    return f"{len(asked)} classes in 400 episodes"
+    """All classes of the lists occur in enough episodes; manifests require it."""
+    drawn = {episode.class_id for episode in subject.drawn(1, episodes=400)}
+    absent = sorted(set(subject.lists) - drawn)
+    expect(not absent, f"each of {len(subject.lists)} classes in 400 episodes",
+           f"none of class {', '.join(map(str, absent))}")  # fmt: skip
+    return f"{len(drawn)} classes in 400 episodes"
 
 
 @CHECKS.add()
 def determinism(subject: SamplerSubject) -> str:
-    """The same key and seed draw the same episodes, whatever the process drew before."""
-    place_generators(1)
-    first = subject.drawn(5, seed=3)
-    place_generators(2)
-    second = subject.drawn(5, seed=3)
-    differ = next((n for n, pair in enumerate(zip(first, second, strict=False))
-                   if pair[0] != pair[1]), None)  # fmt: skip
+    """The same key and seed give the same episodes, whatever the global generators' states."""
+    drawn = []
+    for number in (1, 2):
+        place_generators(number)
+        drawn.append(subject.drawn(5, seed=3))
+    differ = [n for n, (a, b) in enumerate(zip(*drawn, strict=False)) if a != b]
     expect(
-        first == second,
+        drawn[0] == drawn[1],
         "the same episodes from the same key; `draw` is the only source of randomness",
-        "another number of episodes" if differ is None else f"episode {differ} differs",
+        f"episode {differ[0]} differs" if differ else "another number of episodes",
     )
-    other = subject.drawn(5, seed=4)
-    expect(first != other, "other episodes from another key and seed", "the same episodes")
+    expect(drawn[0] != subject.drawn(5, seed=4), "other episodes from another seed", "the same")
     return f"{_EPISODES} episodes, twice"
 
 
 @CHECKS.add()
 def generators(subject: SamplerSubject) -> str:
-    """Drawing leaves the generators of the process alone."""
-    watch = Watch()
-    subject.drawn(5)
-    expect(
-        not watch.moved(),
-        "random, numpy.random and torch stay where they are",
-        f"{watch.moved()} moved",
-    )
-    return "random, numpy.random and torch stay where they are"
+    """Drawing does not use the global random generators."""
+    with expect_unchanged_generators():
+        subject.drawn(5)
+    return "random, numpy.random and torch are unchanged"
 
 
 @CHECKS.add()
 def pool_unchanged(subject: SamplerSubject) -> str:
-    """The lists that were handed over stay as they are."""
+    """The lists of the pool are not changed."""
     pool = subject.pool()
     subject.thing(pool, episodes=_EPISODES, shots=1, draw=Draw("fssbench.testing"))
-    now = {class_id: tuple(images) for class_id, images in pool.lists.items()}
-    changed = [c for c in subject.lists if now.get(c) != subject.lists[c]]
+    changed = [c for c in subject.lists if tuple(pool.lists.get(c, ())) != subject.lists[c]]
     expect(
-        now == subject.lists,
-        "the pool's lists as they were; shuffle a copy",
+        not changed and len(pool.lists) == len(subject.lists),
+        "unchanged lists; shuffle a copy",
         f"the list of class {changed[0] if changed else '?'} changed",
     )
-    return f"{len(now)} lists"
+    return f"{len(pool.lists)} lists"

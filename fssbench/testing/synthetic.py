@@ -1,4 +1,4 @@
-"""Pictures that are made here: two things of equal size on noise, and where they are."""
+"""Synthetic images of two objects of equal size on noise, with their masks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Picture:
 
     Attributes:
         image: uint8 (3, H, W).
-        mask: uint8 (H, W), 1 on the object that is asked for.
-        other: uint8 (H, W), 1 on the other one.
+        mask: uint8 (H, W), 1 on the object of interest.
+        other: uint8 (H, W), 1 on the other object.
     """
 
     image: Tensor
@@ -24,37 +24,37 @@ class Picture:
     other: Tensor
 
     def marked(self, mask: Tensor) -> Picture:
-        """The same image with another mask."""
+        """Return the same image with another mask."""
         return attrs.evolve(self, mask=mask)
 
     def empty(self) -> Picture:
-        """Nothing is marked."""
+        """Return the image with an empty mask."""
         return self.marked(torch.zeros_like(self.mask))
 
     def full(self) -> Picture:
-        """Everything is marked."""
+        """Return the image with a full mask."""
         return self.marked(torch.ones_like(self.mask))
 
     def unlabelled(self) -> Picture:
-        """Nobody knows of any pixel what it is."""
+        """Return the image with a mask of ignored pixels only."""
         return self.marked(torch.full_like(self.mask, IGNORE))
 
     def with_other(self, value: int) -> Picture:
-        """The other object is marked with a value too."""
+        """Return the image with a mask that also marks the other object, with a value."""
         return self.marked(torch.where(self.other == 1, value, self.mask).to(torch.uint8))
 
     def permuted(self, seed: int = 0) -> Picture:
-        """As many pixels are marked, at places that have nothing to do with the image."""
+        """Return the image with as many marked pixels at random positions."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.mask.numel(), generator=generator)
         return self.marked(self.mask.flatten()[order].view_as(self.mask))
 
 
 def picture(number: int, height: int = 96, width: int = 96) -> Picture:
-    """The picture of a number, always the same.
+    """Return the image of a number, always the same.
 
-    A bright, striped object on the left, a dark, plain one on the right (or the other way round in
-    every second picture), each a third of the width and half of the height.
+    A bright, striped object on the left and a dark, plain one on the right, exchanged in every
+    second image, each a third of the width and half of the height.
     """
     generator = torch.Generator().manual_seed(number)
     image = torch.randint(90, 140, (3, height, width), generator=generator)

@@ -1,11 +1,12 @@
-"""One training step of every stage, through the trainer itself."""
+"""One training step of every stage, made by the trainer."""
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from torch import nn
@@ -14,6 +15,7 @@ from fssbench import registry
 from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import write_checkpoint
 from fssbench.testing.check import NonconformityError, NotCheckedError, locations
+from fssbench.testing.matcher_subject import EMBEDDED_DATASET, MatcherSubject
 from fssbench.training.loader import load_batches, portions_of
 from fssbench.training.plan import Plan, make_plan
 from fssbench.training.recipe import Schedule, find_recipe, recipe_names
@@ -23,14 +25,8 @@ from fssbench.training.train import make_fabric, make_run
 from fssbench.training.trainer import Trainer
 from fssbench.training.training import Training
 
-if TYPE_CHECKING:
-    from fssbench.testing.matcher_subject import MatcherSubject
-
-EMBEDDED_DATASET = "shapes"
-"""The dataset that needs no files; its recipes say how a matcher is made small."""
-
 IMAGES = 60
-"""Pictures of `shapes` in each split; fewer leave some base classes without two."""
+"""Images of `shapes` in each split; with fewer, some base classes have less than two."""
 
 BATCH = 2
 
@@ -39,14 +35,14 @@ _BACKBONE = "backbone"
 
 @attrs.frozen(kw_only=True, eq=False)
 class Step:
-    """What one step did.
+    """Effects of one training step.
 
     Attributes:
-        stage: whose.
-        loss: the weighted sum of its losses.
+        stage: trained stage.
+        loss: weighted sum of its losses.
         trained: names of the parameters that the stage trains.
-        silent: names of those that got no gradient.
-        moved: names of those that changed.
+        silent: names of trained parameters without a gradient.
+        moved: names of trained parameters that changed.
         strayed: names of other parameters that got a gradient or changed.
     """
 
@@ -58,11 +54,12 @@ class Step:
     strayed: list[str]
 
 
+@functools.lru_cache(maxsize=1)  # several checks examine the same steps
 def take_steps(subject: MatcherSubject) -> list[Step]:
-    """A step of each stage, in order.
+    """Return the effects of a training step of each stage, in order.
 
-    A stage that cannot start from nothing is given what it may ask for: random weights of its
-    parts, the checkpoint of a stage before.
+    A stage that cannot start without them gets random weights for its parts, or the checkpoint of
+    an earlier stage.
 
     Raises:
         NotCheckedError: the matcher has no stages.
@@ -71,7 +68,7 @@ def take_steps(subject: MatcherSubject) -> list[Step]:
     """
     stages = registry.load_stages(subject.spec, subject.made())
     if not stages:
-        raise NotCheckedError("the method has no stages")
+        raise NotCheckedError("the matcher has no stages")
     steps = []
     with tempfile.TemporaryDirectory() as folder:
         checkpoints: list[Path] = []
@@ -124,7 +121,7 @@ def _job(subject: MatcherSubject, stage: Stage) -> Training:
     fitting = [EMBEDDED_DATASET] if EMBEDDED_DATASET in names else []
     fitting += [name for name in names if _recipe(subject, stage, name) == subject.encoder]
     own = wanted or next(iter(fitting), "")
-    # A recipe that was made for another encoder brings its options along in vain.
+    # Options of a recipe for another encoder do not apply.
     backbone, options = subject.encoder, subject.options
     if own:
         backbone = subject.backbone_name or _recipe(subject, stage, own) or subject.encoder
@@ -148,7 +145,7 @@ def _job(subject: MatcherSubject, stage: Stage) -> Training:
 
 
 def _recipe(subject: MatcherSubject, stage: Stage, name: str) -> str:
-    """The backbone that a recipe names."""
+    """Return the backbone of a recipe."""
     return find_recipe(subject.spec, stage.name, dataset=EMBEDDED_DATASET, wanted=name).backbone
 
 
@@ -162,8 +159,8 @@ def _step(plan: Plan) -> Step:
     strangers = len(wanted - {id(p) for p in named.values()})
     if strangers:
         raise NonconformityError(
-            f"stage {plan.stage.name}: what it trains belongs to the matcher or to `modules`, so "
-            "that it is saved",
+            f"stage {plan.stage.name}: all trained parameters in the matcher or in `modules`, "
+            "which are saved",
             f"{strangers} trained parameters belong to neither",
             locations(type(plan.stage), ("parameters", "modules")),
         )
@@ -180,7 +177,7 @@ def _step(plan: Plan) -> Step:
         stage=plan.stage,
         loss=losses["total"],
         trained=trained,
-        # The trainer, not the stage, names the backbone, and whole: also what is deeper than asked.
+        # The trainer adds the whole backbone, including layers above the requested ones.
         silent=[n for n in trained if named[n].grad is None and not n.startswith(_BACKBONE)],
         moved=[name for name in trained if name in changed],
         strayed=[
@@ -192,7 +189,7 @@ def _step(plan: Plan) -> Step:
 
 
 def _named(plan: Plan, trainer: Trainer) -> Mapping[str, nn.Parameter]:
-    """All parameters that a step meets."""
+    """Return all parameters of matcher, modules and backbone, by name."""
     extra = dict(trainer.module.extra.named_parameters(prefix="modules"))
     backbone = dict(plan.backbone.named_parameters(prefix=_BACKBONE))
     return {**dict(plan.matcher.named_parameters()), **extra, **backbone}

@@ -30,8 +30,6 @@ def analyse() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("similarity"),
               show_default=True, help="Folder of the pictures.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("-p", "--plugin", multiple=True, expose_value=False, metavar="PLUGIN",
-              help="Load a plugin: a module, or a .py file.")  # fmt: skip
 def similarity(
     images: tuple[Path, ...], backbone: str, weights: str, reference: str, reference_weights: str,
     points: tuple[str, ...], size: int | None, device: str, out: Path, as_json: bool,

@@ -146,7 +146,7 @@ def test_what_a_person_is_told(verify, made):
     assert "greyest on pixels, rings/v1, fold 0, 1-shot, seed 0" in out
     for name in ("device", "hardware", "threads", "precision", "batch size", "torch", "fssbench"):
         assert f"│ {name} " in out
-    assert "Done again: 10 of 30 episodes, drawn with seed 4." in out
+    assert "Measured again: 10 of 30 episodes, drawn with seed 4." in out
     assert "Counts must be equal to the pixel." in out
     assert "finds a change with 95 % certainty where 7 rows or more were changed" in out
     assert out.splitlines()[-1] == "The record stands."
@@ -256,7 +256,7 @@ def test_an_edited_score(run, verify):
     code, out, _ = verify(folder, "--episodes", 2)
     assert code == 1
     assert "scores.miou is 99.000000, the rows give" in out
-    assert "All of their rows came out again." in out
+    assert "All rows are the same." in out
 
 
 def test_rows_of_other_episodes(run, verify):
@@ -266,7 +266,7 @@ def test_rows_of_other_episodes(run, verify):
     code, out, _ = verify(folder)
     assert code == 1
     assert "line 2 is not episode 0 of the manifest" in out
-    assert "Nothing was done again" in out
+    assert "No episode was measured again" in out
 
 
 def test_episodes_that_the_protocol_does_not_draw(run, verify):
@@ -310,7 +310,7 @@ def test_other_hardware_has_a_tolerance(run, verify):
     code, out, _ = verify(folder, "--episodes", 4)
     assert code == 0
     assert "[bold]Abacus" in out
-    assert "Not the same as then: hardware." in out
+    assert "Changed conditions: hardware." in out
     assert "Counts may differ by 0.0001 of an image's pixels, one in 10,000." in out
     # 5 of 2,000 pixels are more than one in 10,000.
     tamper(folder)

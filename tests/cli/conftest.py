@@ -1,4 +1,4 @@
-"""The command, called in this process."""
+"""Fixtures that run the command in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def fresh_plugins():
 
 @pytest.fixture
 def run(capsys):
-    """Run the command in this process: (exit code, stdout, stderr)."""
+    """Return a function that runs the command and returns (exit code, stdout, stderr)."""
 
     def call(*arguments: object):
         code = _run([str(a) for a in arguments])
@@ -28,7 +28,7 @@ def run(capsys):
 
 @pytest.fixture
 def fails(run):
-    """The command must end with code 2 and one line on stderr; returns that line."""
+    """Return a function that expects exit code 2 and returns the line of the error."""
 
     def call(*arguments: object) -> str:
         code, out, err = run(*arguments)

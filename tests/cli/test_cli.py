@@ -1,4 +1,4 @@
-"""The command line, as a person types it."""
+"""Tests of the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = ["--backbone", "pixels", "-p", PLUGIN, "--workers", "0"]
 
 @pytest.fixture
 def photographs(tmp_path):
-    """A person's own folder: two classes of four images, 40 x 30, the object is red."""
+    """A folder dataset: two classes of four images of 40 x 30 with a red object."""
     root = tmp_path / "mine"
     generator = np.random.default_rng(0)
     for name in ("cup", "tree"):
@@ -166,11 +166,11 @@ def test_doctor(run, monkeypatch, tmp_path):
     code, out, _ = run("doctor", "-p", tmp_path / "shaky.py")
     assert code == 1
     assert "is broken: ZeroDivisionError" in out
-    # The trap of a CPU-only torch beside a CUDA torchvision: timm's import fails.
+    # With a CPU-only torch and a CUDA torchvision, the import of timm fails.
     monkeypatch.setitem(sys.modules, "timm", None)
     code, out, _ = run("doctor")
     assert code == 1
-    assert "torchvision must be built for the very torch that is installed" in out
+    assert "torchvision must be built for the installed torch" in out
 
 
 def test_plugin_brings_a_verb(run, tmp_path):

@@ -94,7 +94,7 @@ def test_prepare_by_download(run, fails, archives, tmp_path, monkeypatch):
         assert "run the same command again to go on" in fails(*command)
         code, out, err = run(*command)
         assert code == 0, err
-    assert f"{to / 'downloads' / 'benchmark.tgz'} is not needed any more" in out
+    assert f"{to / 'downloads' / 'benchmark.tgz'} is no longer needed" in out
     assert run("data", "check", "pascal5i", "--data-root", to)[0] == 0
 
 

@@ -41,7 +41,7 @@ def test_diff_of_equal_manifests_in_every_notation(run, manifests, finished):
     code, out, _ = run("episodes", "diff", manifests[0], finished)
     assert code == 0
     assert out.endswith("equal\n")
-    assert "40 in common, 40 of them at the same place" in out
+    assert "40 in common, 40 of them at the same index" in out
     assert run("episodes", "diff", finished / MANIFEST_FILE, manifests[0])[0] == 0
 
 

@@ -1,4 +1,4 @@
-"""``fssbench plugin new``: a package that works as it was written."""
+"""Tests of ``fssbench plugin new`` and of the generated package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_NAME = "a" * 19 + "-" + "b" * (package.LONGEST - 20)
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """An empty folder to work in; packages that were written there are forgotten afterwards."""
+    """Change to an empty folder; modules imported from it are removed afterwards."""
     known = set(sys.modules)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -101,9 +101,9 @@ def test_names(name, title):
         ("my_method", "did you mean 'my-method'?"),
         ("3d", "did you mean 'my-3d'?"),
         ("../up", "did you mean 'up'?"),
-        ("é", "is no name for a matcher"),
+        ("é", "is not a valid name of a matcher"),
         ("x" * 41, "at most 40"),
-        ("prototype", "registered already, by the plugin fssbench.matchers; choose another name, "
+        ("prototype", "already registered by the plugin fssbench.matchers; choose another name, "
                       "e.g. 'prototype-2'"),
     ],
 )  # fmt: skip
@@ -124,7 +124,7 @@ def test_a_module_that_is_installed_already(fails, folder, monkeypatch):
     (folder / "site" / "fssbench_elsewhere.py").write_text("")
     monkeypatch.syspath_prepend(str(folder / "site"))
     line = fails("plugin", "new", "elsewhere")
-    assert "a module called fssbench_elsewhere is installed already" in line
+    assert "a module called fssbench_elsewhere is already installed" in line
     assert "'elsewhere-2'" in line
 
 
@@ -143,7 +143,7 @@ def test_nothing_is_overwritten(run, fails, folder):
 
 
 def test_templates_are_package_data():
-    """The wheel's target takes whole packages, so what lies in one is installed."""
+    """The wheel contains whole packages, with all files in them."""
     texts = resources.files("fssbench.scaffold") / "templates"
     found = {entry.name for entry in texts.iterdir()}
     assert found == {f"{name}.template" for name in package.FILES}

@@ -1,4 +1,4 @@
-"""``fssbench plugin check``: a table, an exit code, and names that are understood."""
+"""Tests of ``fssbench plugin check``: table, exit code and accepted names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Loud(IoU):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """An empty folder to work in; the plugins in it are forgotten afterwards."""
+    """Change to an empty folder; modules imported from it are removed afterwards."""
     known = set(sys.modules)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -65,8 +65,8 @@ def test_a_bad_plugin_is_told_what_where_and_ends_with_1(run):
     assert code == 1
     details = out[out.index("metric overlap, columns:") :].splitlines()
     assert details[1] == "  expected: column intersection_fg: int64 or float64 (6,)"
-    assert details[2] == "  seen:     torch.int32 (6,)"
-    assert details[3].startswith("  look at:  Loud.measure, checked.py:")
+    assert details[2] == "  observed: torch.int32 (6,)"
+    assert details[3].startswith("  location: Loud.measure, checked.py:")
     assert details[-1] == "7 passed, 1 failed"
 
 
@@ -110,9 +110,9 @@ def test_options_reach_the_matcher(run):
     found = {each["name"]: each["outcomes"] for each in json.loads(out)}
     seen = {o["check"]: o for o in found["trainable"]}
     assert "36 on pixels" not in seen["parameter_counts"]["seen"]
-    # 6 x 4 and 4 of mix, 4 and 4 of norm, 4 and 1 of out, 3 that nobody uses.
+    # 6 x 4 and 4 of mix, 4 and 4 of norm, 4 and 1 of out, 3 unused ones.
     assert "44 on pixels" in seen["parameter_counts"]["seen"]
-    # Its stages are made to go wrong in other tests, and name parameters that they do not use.
+    # Its stages are for tests of failures and list parameters that they do not use.
     assert code == 1
     assert seen["gradients"]["verdict"] == "failed"
     assert "none for" in seen["gradients"]["seen"]
@@ -129,7 +129,7 @@ def test_all_ways_to_name_a_plugin(folder):
     Path("checked.py").write_text(GOOD)
     (second,) = find_plugins("checked.py")
     assert second.name == "checked.py"
-    # What was named before is still there.
+    # Plugins loaded before are still registered.
     assert find_plugins("methods_for_tests") == [named]
 
 
@@ -140,7 +140,7 @@ def test_all_ways_to_name_a_plugin(folder):
                  "'dcama'? loaded: fssbench.data, "),
         ("no.such.module", "no plugin, module, .py file or distribution is called"),
         ("nowhere.py", "plugin nowhere.py: there is no such file"),
-        ("json", "json has no function that is a hook of fssbench"),
+        ("json", "json is not a plugin: it has no hook function"),
         ("miou", "miou is a metric of the plugin fssbench.metrics: fssbench plugin check "
                  "fssbench.metrics"),
     ],

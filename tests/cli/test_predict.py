@@ -1,4 +1,4 @@
-"""``fssbench predict``: a person's own pictures."""
+"""Tests of ``fssbench predict``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fssbench.matchers.checkpoint import write_checkpoint
 
 SMALL = ["--backbone", "pixels", "-p", methods_for_tests.__file__]
 TURNED = 6
-"""EXIF orientation of a picture that is to be shown turned clockwise by 90 degrees."""
+"""EXIF orientation of an image that is displayed rotated clockwise by 90 degrees."""
 
 
 def draw(width: int, height: int) -> tuple[Image.Image, Image.Image]:
-    """A red rectangle left of the middle on noise, and its mask."""
+    """Return an image of a red rectangle in the left half on noise, and its mask."""
     generator = np.random.default_rng(width)
     pixels = generator.integers(0, 120, (height, width, 3), dtype=np.uint8)
     mask = np.zeros((height, width), dtype=np.uint8)
@@ -32,7 +32,7 @@ def draw(width: int, height: int) -> tuple[Image.Image, Image.Image]:
 
 
 def save_turned(picture: Image.Image, path: Path) -> None:
-    """Store a picture lying on its side, with the EXIF orientation that sets it upright."""
+    """Save an image rotated, with the EXIF orientation that corrects it."""
     exif = Image.Exif()
     exif[0x0112] = TURNED
     picture.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
@@ -50,7 +50,7 @@ def overlap(path: Path, truth: Image.Image) -> float:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """Two supports of different sizes, and a folder of three queries, one stored on its side."""
+    """Two supports of different sizes, and a folder of three queries, one with an orientation."""
     monkeypatch.chdir(tmp_path)
     for name, size in (("one", (90, 60)), ("two", (48, 100))):
         image, mask = draw(*size)
@@ -130,7 +130,7 @@ def test_json_and_one_encoding_of_the_support(run, monkeypatch):
 
 
 def test_a_checkpoint(run, fails):
-    run("list", "plugins", *SMALL[2:])  # so that the names are known here too
+    run("list", "plugins", *SMALL[2:])  # registers the names in this process
     learner = matcher("learner", backbone("pixels"), width=2)
     with torch.no_grad():
         learner.bias.fill_(3.0)  # everything is foreground

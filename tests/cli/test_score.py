@@ -35,7 +35,7 @@ def evaluated(out, **changes):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run that kept its masks."""
+    """A run with saved masks."""
     result = evaluated(tmp_path_factory.mktemp("made"))
     registry.use_plugins([])
     return result.folder
@@ -43,13 +43,13 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def finished(made, tmp_path):
-    """A copy of it, to be damaged."""
+    """A copy of the run, to be modified."""
     return shutil.copytree(made, tmp_path / "finished")
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Intervals of few replicates, where only scores are looked at."""
+    """Use few replicates for intervals in tests of scores."""
     few = functools.partial(score.resampled_intervals, resamples=100)
     monkeypatch.setattr(score, "resampled_intervals", few)
 
@@ -72,7 +72,7 @@ def metrics_of(out: str) -> dict[str, dict]:
     ids=["1 shot", "5 shots", "void", "input size", "letterbox", "empty masks", "batches"],
 )
 def test_masks_give_what_evaluate_measures(run, tmp_path, quick, change):
-    """Padding of batches, ignored pixels, sizes: all as in the evaluation itself."""
+    """Padding of batches, ignored pixels and sizes are those of the evaluation."""
     folder = evaluated(tmp_path / "kept", **change).folder
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     direct = evaluated(
@@ -91,10 +91,10 @@ def test_masks_give_what_evaluate_measures(run, tmp_path, quick, change):
 
 
 def test_from_rows_where_they_hold_it(run, tmp_path, quick):
-    """No masks, no dataset: a metric that was measured is summarised from its columns."""
+    """A measured metric is summarised from its columns, without masks and dataset."""
     result = evaluated(tmp_path, metrics=METRICS, save_predictions=False)
     names = ",".join(("iou", *METRICS))
-    # An option that the dataset does not have shows that it is not even opened.
+    # An unknown option of the dataset would raise an error if it were opened.
     code, out, err = run("score", result.folder, "--metric", names, "--json", "-d", "no=1", *LOAD)
     assert code == 0, err
     found = metrics_of(out)
@@ -162,7 +162,7 @@ def test_damaged_masks(fails, finished):
 
 
 def forged(finished, change):
-    """Other masks under a record that names their digest."""
+    """Masks that do not match the digest in the record."""
     path = finished / PREDICTIONS_FILE
     content = change(gzip.decompress(path.read_bytes()).decode()).encode()
     path.write_bytes(gzip.compress(content))

@@ -1,4 +1,4 @@
-"""Every hook has a page and a test; the page's signature, example and errors are as it says.
+"""Tests of the hooks and their pages: signatures, examples and errors.
 
 The test of a hook is called like it: ``test_fssbench_datasets``.
 """
@@ -41,18 +41,18 @@ def example(name: str) -> str:
 
 
 def use(name: str) -> Registry:
-    """The registry with the example of a hook."""
+    """Return the registry with the example of a hook."""
     return registry.use_plugins([example(name)])
 
 
 def documented(name: str, message: str) -> None:
-    """An error is on the hook's page word for word (line breaks apart)."""
+    """Expect an error message on the hook's page, apart from line breaks."""
     told = " ".join(sections(page(f"hooks/{name}"))["Errors"].split())
     assert message in told, message
 
 
 def error(code: int, capsys) -> str:
-    """The one line that a command ends with which a user got wrong."""
+    """Return the error line of a command that failed with exit code 2."""
     assert code == 2
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("fssbench: error: ")
@@ -236,7 +236,7 @@ def test_fssbench_evaluation_started(capsys):
     use("fssbench_evaluation_started")
     assert _run(["evaluate", *SMALL]) == 0
     assert "prototype, fold 0: 10 episodes to do" in capsys.readouterr().err
-    assert _run(["evaluate", *SMALL]) == 0  # the record is there: nothing is evaluated
+    assert _run(["evaluate", *SMALL]) == 0  # the record exists: nothing is evaluated
     assert "episodes to do" not in capsys.readouterr().err
 
 
@@ -271,7 +271,7 @@ def test_fssbench_evaluation_finished(capsys):
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory, shared_cache):
-    """Ten steps of a small training in a process of its own, with the examples of four hooks."""
+    """Ten steps of a small training in a new process, with the examples of four hooks."""
     folder = tmp_path_factory.mktemp("training")
     names = ("training_started", "step_finished", "validation_finished", "training_finished")
     examples = [write(files(page(f"hooks/fssbench_{name}")), folder)[0] for name in names]

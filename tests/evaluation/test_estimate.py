@@ -106,8 +106,8 @@ def test_the_command_line_says_it(tmp_path, capsys, monkeypatch):
     assert _run(["evaluate", *plugin, "--grid", "grid.toml", "--estimate"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("pixels") == 2
-    assert "by number of processes" in shown
-    assert "encoded more than once for want of memory" in shown
+    assert "by number of such processes" in shown
+    assert "encoded more than once, too little memory" in shown
     assert not (tmp_path / "runs").exists()
 
 

@@ -147,8 +147,8 @@ def test_wrong_files_are_one_line_and_exit_code_2(grid, capsys, text, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--fold", "0"], "--fold goes into the file that --grid names"),
-        (["mixer"], "MATCHER goes into the file"),
+        (["--fold", "0"], "--fold belongs into the file of --grid"),
+        (["mixer"], "MATCHER belongs into the file"),
         (["--on", "ray", "--devices", "2"], "remove --devices: Ray sets the number"),
     ],
 )
@@ -186,7 +186,7 @@ def test_cells_are_those_of_evaluate_and_never_run_twice(grid, tmp_path, capsys)
     assert [r["created"] for r in again] == [r.record.created for r in results]
     assert _run([*command, "--out", str(tmp_path / "grid-runs")]) == 0
     shown = capsys.readouterr()
-    assert "Nothing was measured anew" in shown.out
+    assert "No episode was measured" in shown.out
     assert shown.err.count("was done before") == 4
 
 

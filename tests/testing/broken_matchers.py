@@ -1,4 +1,4 @@
-"""A plugin whose matchers each break one promise, and one that keeps them all."""
+"""A plugin of matchers that each violate one check, and one that passes all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def fssbench_matchers():
     counts = {"Good": 74, "Miscounted": 75}
     return [
         MatcherSpec(
-            name=cls.__name__.lower(), summary=cls.__doc__ or "keeps all promises",
+            name=cls.__name__.lower(), summary=cls.__doc__ or "passes all checks",
             factory=f"broken_matchers:{cls.__name__}",
             stages="broken_matchers:stages",
             recipes="broken_matchers:broken_recipes.toml",
@@ -83,7 +83,7 @@ class Training(Episodes):
 
 
 class Uneven(Good):
-    """Asks for a size that is no multiple of the backbone's."""
+    """Requests a size that is not a multiple of the backbone's."""
 
     def request(self):
         return FeatureRequest(layers=(LAYER,), size=60)
@@ -105,7 +105,7 @@ class Coupled(Good):
 
 
 class Boxed(Good):
-    """Asks for a letterbox and does not expect its margin."""
+    """Requests a letterbox and does not support its margin."""
 
     def request(self):
         return FeatureRequest(layers=(LAYER,), size=64, resize="letterbox")
@@ -147,14 +147,14 @@ class Weighed(Good):
 
 
 class Blind(Good):
-    """Does not look at the mask."""
+    """Ignores the mask."""
 
     def share(self, masks):
         return torch.ones_like(masks, dtype=torch.float)
 
 
 class Flat(Good):
-    """Draws no maps but single numbers."""
+    """Returns numbers instead of maps."""
 
     def maps(self, query, support):
         return {"brightness": query[LAYER].mean((1, 2, 3))}
@@ -178,7 +178,7 @@ class Unlisted(Good):
 
 
 class Restless(Good):
-    """Adds noise of its own."""
+    """Adds noise."""
 
     def segment(self, query, support):
         noise = float(numpy.random.default_rng().normal())
@@ -186,7 +186,7 @@ class Restless(Good):
 
 
 class Unseeded(Good):
-    """Draws initial weights where no seed reaches."""
+    """Draws initial weights from an unseeded generator."""
 
     def __init__(self, *, config, backbone):
         super().__init__(config=config, backbone=backbone)
@@ -195,7 +195,7 @@ class Unseeded(Good):
 
 
 class Drawing(Good):
-    """Draws from torch's generator, and throws it away."""
+    """Draws an unused number from torch's generator."""
 
     def segment(self, query, support):
         torch.rand(1)
@@ -203,7 +203,7 @@ class Drawing(Good):
 
 
 class Seeding(Good):
-    """Seeds NumPy's generator when it is made."""
+    """Seeds NumPy's generator in its constructor."""
 
     def __init__(self, *, config, backbone):
         super().__init__(config=config, backbone=backbone)
@@ -223,7 +223,7 @@ class Dividing(Training):
 
 
 class Unwritten(Good):
-    """Has a stage that no recipe is for."""
+    """Has a stage without a recipe."""
 
 
 class Nameless(Training):
@@ -231,7 +231,7 @@ class Nameless(Training):
 
 
 class Idle(Good):
-    """Has a stage whose losses do not depend on what it trains."""
+    """Has a stage whose losses do not depend on its parameters."""
 
 
 class Constant(Training):
@@ -240,11 +240,11 @@ class Constant(Training):
 
 
 class Promising(Good):
-    """Names parameters that no loss depends on."""
+    """Has a stage with parameters that do not affect the loss."""
 
 
 class Meddling(Good):
-    """Changes parameters that it does not name."""
+    """Has a stage that changes other parameters than its own."""
 
 
 class Meddler(Training):
@@ -255,7 +255,7 @@ class Meddler(Training):
 
 
 class Losing(Good):
-    """Trains a parameter that no checkpoint would hold."""
+    """Trains a parameter that is not saved in checkpoints."""
 
 
 class Stranger(Training):
@@ -274,7 +274,7 @@ class Stranger(Training):
 
 
 class Forgetful(Good):
-    """Keeps what it learns where no state dict looks."""
+    """Has state outside of its state dict."""
 
     def __init__(self, *, config, backbone):
         super().__init__(config=config, backbone=backbone)
@@ -285,7 +285,7 @@ class Forgetful(Good):
 
 
 class Rooted(Good):
-    """Keeps a tensor that does not move along."""
+    """Has a tensor that is not a buffer."""
 
     def __init__(self, *, config, backbone):
         super().__init__(config=config, backbone=backbone)

@@ -1,4 +1,4 @@
-"""A plugin whose datasets, backbones, metrics, samplers and protocols each break one promise."""
+"""A plugin of datasets, backbones, metrics, samplers, protocols that each violate one check."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class Local(Squares):
 
 
 class Encoder(Pixels):
-    """Keeps all promises."""
+    """Passes all checks."""
 
     def __init__(self, weights):
         super().__init__(weights)
@@ -275,7 +275,7 @@ class Tied(Encoder):
 
 
 class Area(IoU):
-    """Keeps all promises."""
+    """Passes all checks."""
 
 
 class Short(Area):

@@ -1,4 +1,4 @@
-"""What comes with fssbench keeps the promises that it asks of others."""
+"""Conformance tests of the objects that are bundled with fssbench."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TestWrongMask(SamplerConformance):
 
 class TestSharedClass(SamplerConformance):
     sampler = "shared-class"
-    options: ClassVar = {"images_per_split": 900}  # few images have two given classes
+    options: ClassVar = {"images_per_split": 900}  # few images have a given pair of classes
 
 
 class TestHsnetListOrder(SamplerConformance):
@@ -121,7 +121,7 @@ def test_small_backbones(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(registry.registry().specs(BackboneSpec)) - set(SMALL)))
 def test_large_backbones(name):
-    # Each holds half a gigabyte or more, several times over, while it is checked.
+    # Each needs several times half a gigabyte or more of memory.
     if name in ("dinov2-l", "sam-vit-l", "sam-vit-h"):
         pytest.skip("the same code as the smaller ones of its family")
     assert not failures(BACKBONE_CHECKS, BackboneSubject(name=name))
@@ -136,7 +136,7 @@ def test_datasets_with_files(name, shared_data):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Two classes of the dataset ``folder``; for ``images`` they are plain pictures."""
+    """Two classes of the dataset ``folder``; images alone for the dataset ``images``."""
     shapes = fssbench.dataset("shapes", images_per_split=12)
     for image_id in shapes.image_ids("val"):
         class_id, *_ = shapes.class_pixels(image_id)

@@ -1,4 +1,4 @@
-"""A third party's distribution, installed into a fresh environment and used from the shell."""
+"""Tests of a third party's distribution in a new environment, used from the shell."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _done(command: list[object], *, code: int = 0, **more) -> subprocess.Complet
 
 @attrs.frozen
 class Shell:
-    """An environment in which the example is installed, and a folder to work in."""
+    """A working folder, and an environment in which the example is installed."""
 
     python: Path
     folder: Path
@@ -45,7 +45,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """A new environment, but for one file: what the tests run with can be imported there too.
+    """Create an environment with one more file, by which it can import the packages of the tests.
 
     So neither torch nor fssbench is installed again, and the example is installed as anybody's is.
     """
@@ -53,13 +53,13 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     _done([sys.executable, "-m", "venv", folder / "env"])
     python = folder / "env" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     own = _done([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).stdout
-    # `addsitedir` reads .pth files too: an editable fssbench is found by one.
+    # `addsitedir` also reads .pth files, e.g. that of an editable fssbench.
     paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     lines = [f"import site; site.addsitedir({path!r})" for path in sorted(paths)]
     Path(own.strip(), "running.pth").write_text("\n".join(lines) + "\n")
-    # A copy, for building leaves files behind.
+    # A copy, because building writes files.
     source = shutil.copytree(SOURCE, folder / "source")
-    # Without isolation nothing is downloaded, if the build backend is here.
+    # Without isolation, an installed build backend is used and nothing is downloaded.
     offline = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
     _done([python, "-m", "pip", "install", "--quiet", "--no-deps", *offline, source])
     return Shell(python, folder)
@@ -74,7 +74,7 @@ def test_a_third_partys_package_from_list_to_board(shell):
     assert set(example["hooks"]) == {"fssbench_matchers", "fssbench_metrics"}
     assert not example["error"]
 
-    # By its distribution's name; the other ways are tested in tests/cli.
+    # By the distribution's name; tests/cli has tests of other names.
     checked = json.loads(shell("plugin", "check", "fssbench-example", "--json").stdout)
     assert [(each["kind"], each["name"]) for each in checked] == [
         ("matcher", "example-matcher"),

@@ -1,4 +1,4 @@
-"""Each check of matchers passes a good one and finds the fault of a bad one."""
+"""Tests of the checks of matchers, with a correct matcher and one fault for each check."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BROKEN = [
     ("prepared", "unlisted", "a list of one value"),
     ("determinism", "restless", "they differ by up to"),
     ("determinism", "unseeded", "base differs"),
-    ("generators", "drawing", "torch moved"),
+    ("generators", "drawing", "torch changed"),
     ("generators", "seeding", "numpy.random"),
     ("stages", "diverging", "infinite"),
     ("stages", "unwritten", "has none"),
@@ -40,7 +40,7 @@ BROKEN = [
     ("gradients", "meddling", "base got a gradient or changed"),
     ("gradients", "losing", "1 trained parameters belong to neither"),
     ("state_dict", "forgetful", "neither parameter nor buffer"),
-    ("devices", "rooted", "Rooted.grey is no buffer"),
+    ("devices", "rooted", "Rooted.grey is not a buffer"),
     ("parameter_counts", "miscounted", "74"),
 ]
 
@@ -58,7 +58,7 @@ class TestGood(MatcherConformance):
 
 
 class TestGoodAsTold(MatcherConformance):
-    """Everything that can be said, said."""
+    """All attributes are set."""
 
     plugins = PLUGINS
     matcher = "good"
@@ -85,9 +85,9 @@ def test_a_failure_says_what_and_where(plugins):
     with pytest.raises(NonconformityError) as caught:
         CHECKS["shots"].run(MatcherSubject(name="oneshot"))
     expected, seen, look = str(caught.value).splitlines()
-    assert expected == "expected: One shot and five give finite logits (B, h, w)."
-    assert seen == "seen:     ValueError: too many values to unpack (expected 1)"
-    assert look.startswith("look at:  embed_support, ")
+    assert expected == "expected: One and five shots give finite logits (B, h, w)."
+    assert seen == "observed: ValueError: too many values to unpack (expected 1)"
+    assert look.startswith("location: embed_support, ")
     assert look.endswith(": (masks,) = support.masks.unbind(1)")
     assert isinstance(caught.value.__cause__, ValueError)
 
@@ -114,7 +114,7 @@ def test_the_class_wants_a_name():
     class Nothing(MatcherConformance):
         pass
 
-    with pytest.raises(FssbenchError, match="Nothing: say what is tested, matcher = "):
+    with pytest.raises(FssbenchError, match="Nothing: set the attribute matcher to "):
         Nothing().test_shots()
 
 

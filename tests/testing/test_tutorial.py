@@ -1,4 +1,4 @@
-"""The commands of docs/tutorial.md lead to a row on a board."""
+"""Tests of the commands in docs/tutorial.md."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def commands() -> list[str]:
 
 
 def test_six_commands_are_enough():
-    told = commands()
-    assert len(told) <= 6
-    assert told[0] == "fssbench plugin new demo"
-    assert told[-1].startswith("fssbench board build ")
+    lines = commands()
+    assert len(lines) <= 6
+    assert lines[0] == "fssbench plugin new demo"
+    assert lines[-1].startswith("fssbench board build ")
 
 
 @pytest.mark.slow
 def test_they_end_in_a_row(tmp_path, monkeypatch, capsys):
-    """Each as it is told, but with few pictures and steps, and nothing installed."""
+    """The commands run with few images and steps, and without an installation."""
     monkeypatch.chdir(tmp_path)
     for line in commands():
         program, *arguments = shlex.split(line)
@@ -41,7 +41,7 @@ def test_they_end_in_a_row(tmp_path, monkeypatch, capsys):
             registry.use_plugins([])
             continue
         if arguments[:2] == ["plugin", "check"]:
-            arguments[2] = INIT  # what is not installed has its file's name
+            arguments[2] = INIT  # a plugin that is not installed is named by its file
         if arguments[0] == "evaluate":
             (checkpoint,) = tmp_path.glob("trainings/*/*/*/best.safetensors")
             arguments[arguments.index("--checkpoint") + 1] = str(checkpoint)

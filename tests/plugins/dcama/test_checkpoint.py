@@ -166,7 +166,7 @@ def test_wrong_files(resnet50_state, tmp_path, capsys):
     assert "not readable" in fails(tmp_path / "text.pt")
     torch.save({"state_dict": print}, tmp_path / "code.pt")
     assert "not readable" in fails(tmp_path / "code.pt")
-    assert "prototype cannot read files of its authors; those that can: dcama" in fails(
+    assert "prototype has no importer of authors' files; matchers that have one: dcama" in fails(
         tmp_path / "none.pt", matcher="prototype"
     )
 
