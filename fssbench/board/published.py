@@ -1,17 +1,21 @@
-"""Numbers as papers print them: facts with their source, never ranked against measured rows."""
+"""Published numbers with their sources, which are never ranked against measured rows."""
 
 from __future__ import annotations
 
 import csv
 import functools
 import importlib.resources
+from collections.abc import Iterable
 
 import attrs
+
+_SAME = ("dataset", "method", "backbone", "venue_year", "fb_iou", "metric", "note")
+"""Attributes of a row that are columns of the file."""
 
 
 @attrs.frozen(kw_only=True)
 class Source:
-    """Where a number is printed: the paper's short name, its tables, and its full title."""
+    """Source of a number: short name of the paper, its tables, and its full title."""
 
     paper: str
     table: str
@@ -20,18 +24,18 @@ class Source:
 
 @attrs.frozen(kw_only=True)
 class PublishedRow:
-    """One line of a paper's table; every number is text, as printed, "" where none is.
+    """A line of a paper's table; each number is the printed text, "" for an empty cell.
 
     Attributes:
         dataset, shots: the setting.
-        method, backbone: as printed.
-        venue_year: of the method, where the table prints it.
+        method, backbone: printed names.
+        venue_year: venue and year of the method, if the table prints them.
         folds: class mIoU of folds 0 to 3, in percent.
-        mean: the printed mean, in percent.
-        fb_iou: in percent.
-        metric: ``miou``, or what `mean` is instead.
-        sources: the papers that print exactly these numbers.
-        note: what a reader must know.
+        mean: printed mean, in percent.
+        fb_iou: printed FB-IoU, in percent.
+        metric: ``miou``, or the metric of `mean`.
+        sources: papers that print exactly these numbers.
+        note: remark on the numbers.
     """
 
     dataset: str
@@ -46,45 +50,55 @@ class PublishedRow:
     sources: tuple[Source, ...]
     note: str
 
+    @property
+    def label(self) -> str:
+        """Method, with venue and year if known."""
+        return self.method + (f" ({self.venue_year})" if self.venue_year else "")
+
+    @property
+    def printed_in(self) -> str:
+        """Papers and tables of the numbers."""
+        return "; ".join(f"{source.paper}, {source.table}" for source in self.sources)
+
 
 def published_rows(dataset: str) -> dict[int, list[PublishedRow]]:
-    """Published class mIoUs of a dataset by shots, the highest mean first.
+    """Return published class mIoUs of a dataset by shots, the highest mean first.
 
-    Lines that several papers print with the same numbers are one row with several sources.
+    Equal lines of several papers are one row with several sources.
     """
     merged: dict[tuple[str, ...], PublishedRow] = {}
     for key, row in _lines():
         if row.dataset == dataset and row.metric == "miou":
             merged[key] = _join(merged[key], row) if key in merged else row
     tables: dict[int, list[PublishedRow]] = {}
-    for row in sorted(merged.values(), key=_descending):
+    for row in sorted(
+        merged.values(), key=lambda r: (-float(r.mean or "-inf"), r.method.lower(), r.backbone)
+    ):
         tables.setdefault(row.shots, []).append(row)
     return dict(sorted(tables.items()))
 
 
+def paper_titles(rows: Iterable[PublishedRow]) -> list[tuple[str, str]]:
+    """Return the short names and full titles of the sources of rows, sorted."""
+    titles = {source.paper: source.title for row in rows for source in row.sources}
+    return [(name, titles[name].removeprefix(f"{name}: ")) for name in sorted(titles)]
+
+
 @functools.cache
 def _lines() -> list[tuple[tuple[str, ...], PublishedRow]]:
-    """Each line of the file with what makes two lines the same."""
+    """Return the lines of the file, each with a key that is equal for equal lines."""
     file = importlib.resources.files("fssbench.board").joinpath("published", "results.csv")
     lines: list[tuple[tuple[str, ...], PublishedRow]] = []
     for line in csv.DictReader(file.read_text("utf-8").splitlines()):
-        folds = (line["fold0"], line["fold1"], line["fold2"], line["fold3"])
         row = PublishedRow(
-            dataset=line["dataset"],
             shots=int(line["shots"]),
-            method=line["method"],
-            backbone=line["backbone"],
-            venue_year=line["venue_year"],
-            folds=folds,
+            folds=(line["fold0"], line["fold1"], line["fold2"], line["fold3"]),
             mean=line["miou"],
-            fb_iou=line["fb_iou"],
-            metric=line["metric"],
             sources=(Source(paper=line["paper"], table=line["table"], title=line["source"]),),
-            note=line["note"],
+            **{name: line[name] for name in _SAME},
         )
-        where = (line["dataset"], line["shots"], line["metric"])
-        what = (line["method_key"], line["backbone_key"], *folds, line["miou"], line["fb_iou"])
-        lines.append(((*where, *what), row))
+        names = ("dataset", "shots", "metric", "method_key", "backbone_key", "miou", "fb_iou")
+        lines.append(((*(line[name] for name in names), *row.folds), row))
     return lines
 
 
@@ -96,7 +110,3 @@ def _join(row: PublishedRow, other: PublishedRow) -> PublishedRow:
         sources=(*row.sources, *other.sources),
         note="; ".join(filter(None, notes)),
     )
-
-
-def _descending(row: PublishedRow) -> tuple[float, str, str]:
-    return (-float(row.mean or "-inf"), row.method.lower(), row.backbone)

@@ -74,7 +74,7 @@ def test_a_missing_page(board):
 
 def test_a_page_without_results(board):
     (board / "imagenet.md").write_text("# imagenet\n")
-    assert "imagenet.md: no result is behind this page; delete it" in only_problem(board)
+    assert "imagenet.md: page without results; delete it" in only_problem(board)
 
 
 @pytest.mark.parametrize("score", ["miou", "fb_iou", "episode_miou"])
@@ -197,7 +197,7 @@ def test_an_absolute_path(board, path):
 
 def test_a_record_of_another_fold(board):
     change_record(one_result(board), "fold", value=3)
-    assert "fold is 3, the manifest says 0" in only_problem(board)
+    assert "fold is 3, the manifest has 0" in only_problem(board)
 
 
 def test_a_fold_that_the_dataset_does_not_have(runs, tmp_path):

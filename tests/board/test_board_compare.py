@@ -151,7 +151,7 @@ def test_other_episodes(sides, command, other, reason):
     sides[0].add()
     sides[1].add(**other)
     told = refusal(command, sides[0].root, sides[1].root)
-    assert "these records did not answer the same episodes" in told
+    assert "these records are not of the same episodes" in told
     assert reason in told
     digests = [Record.read(side.root / "run-0" / "record.json").manifest.digest for side in sides]
     if digests[0] != digests[1] and "fold" not in other:
@@ -183,7 +183,7 @@ def test_a_folder_of_several_shots_needs_a_choice(sides, command):
     assert code == 0
     assert "pascal5i/v1-1k, 5-shot" in out
     told = refusal(command, *roots, "--shots", "10", "--fold", "0")
-    assert "no record of what was chosen; there are fold 0 1-shot seed 0, fold 0 5-shot" in told
+    assert "no such record; there are fold 0 1-shot seed 0, fold 0 5-shot" in told
 
 
 def test_a_folder_of_several_methods(sides, command):

@@ -139,7 +139,7 @@ def test_a_run_that_was_cut_short(runs, board, capsys):
         (
             ("environment", "note"),
             "by a.b@example.org",
-            "environment.note holds an address of mail",
+            "environment.note holds a mail address",
         ),
     ],
 )

@@ -6,8 +6,7 @@ import pytest
 
 from fssbench import registry
 from fssbench.board.markdown import render
-from fssbench.board.ranks import group_ranks
-from fssbench.board.tables import Table, make_boards
+from fssbench.board.tables import Table, group_ranks, make_boards
 from fssbench.results.record import Weights
 from fssbench.results.result import find_results, read_result
 from fssbench.results.rows import read_rows
