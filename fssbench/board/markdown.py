@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import re
 from collections.abc import Iterator, Sequence
+from string import Template
 
 from fssbench.board.archive import flat
+from fssbench.board.labels import training_label
 from fssbench.board.published import PublishedRow, paper_titles
 from fssbench.board.tables import Board, Row, Table
 from fssbench.board.text import NONE, count, milliseconds, one_line, score
@@ -13,53 +16,6 @@ from fssbench.board.text import NONE, count, milliseconds, one_line, score
 _LEFT = {"Method", "Backbone", "Records", "Note", "Printed in"}
 """Left-aligned columns; all others are right-aligned."""
 _MEASURED = ("95 % CI", "FB-IoU", "Learnable", "ms / episode")
-
-_HEAD = """\
-# {dataset}
-{note}
-Few-shot semantic segmentation on {dataset}. This page follows from the records in
-[results/{folder}](results/{folder}), whose scores follow from their rows; do not edit it.
-
-* A table holds one protocol and one number of shots, and its ranked rows answered exactly the same
-  episodes. They stand by the mean over the folds and rank in groups: from the best row down, a row
-  joins the group when the 95 % interval of its paired difference to the group's first row includes
-  zero, and starts the next group when not. A row without a rank (—) says why.
-* Folds and mean are class mIoU in percent: intersections and unions are added up per class,
-  divided, and averaged over the fold's classes. The 95 % CI is of the mean, by bootstrap over query
-  images. Paired differences are known better than that, because the same episodes are hard for
-  every method: compare two rows by their records.
-* Learnable parameters are the method's, without the frozen backbone. Time is wall time per episode
-  on the hardware that the record names; compare it only on equal hardware.
-
-Add your runs, compare two rows, and check every number of this page, without images and without a
-GPU:
-
-```console
-$ fssbench board build RUNS --out DIR
-$ fssbench board compare RECORD RECORD
-$ fssbench board check DIR
-```
-"""
-
-_REPLAYS = """\
-## Replays of published protocols
-
-Measured here, on episodes that are drawn and scored as a paper's own code does, from list files
-that whoever ran it pointed to. They are for comparing with that paper's numbers: **they have no
-rank**, and are not comparable with the tables above.
-"""
-
-_PUBLISHED = """\
-## Published numbers
-
-As printed in papers, by other code, under **other protocols**: image lists, samplers, episode
-counts, evaluation sizes and training data differ from the tables above and among the papers
-themselves. They are for orientation, **cannot be compared with measured rows, and have no rank**.
-
-A row is exactly what each of its sources prints, sorted by the printed mean; an empty cell was not
-printed. *Own result*: a source is the method's own paper. *Row reconstructed*: the cells of the
-table were displaced in the text that it was read from.
-"""
 
 
 def render(board: Board, note: str = "") -> str:
@@ -70,12 +26,13 @@ def render(board: Board, note: str = "") -> str:
         note: plain text to quote at the head of the page; empty lines separate its paragraphs.
     """
     dataset, folder = escape(board.dataset), flat(board.dataset)
-    head = _HEAD.format(dataset=dataset, folder=folder, note=_quoted(note))
+    head = Template(_part("head.md"))
+    parts = [head.substitute(dataset=dataset, folder=folder, note=_quoted(note))]
+    parts += [_measured(table) for table in board.tables if not table.replay]
     replays = [table for table in board.tables if table.replay]
-    parts = [head, *(_measured(table) for table in board.tables if not table.replay)]
-    parts += [_REPLAYS, *map(_measured, replays)] if replays else []
+    parts += [_part("replays.md"), *map(_measured, replays)] if replays else []
     if board.published:
-        parts.append(_PUBLISHED)
+        parts.append(_part("published.md"))
         parts += [_published(shots, rows) for shots, rows in board.published.items()]
         titles = paper_titles(row for rows in board.published.values() for row in rows)
         lines = [f"* {escape(name)}: {_whole(title)}" for name, title in titles]
@@ -113,7 +70,7 @@ def _measured(table: Table) -> str:
 
 def _trained(row: Row) -> str:
     """Return the checkpoints of a row as a list item."""
-    facts = ", ".join(map(escape, row.training))
+    facts = ", ".join(map(escape, training_label(row.records[min(row.records)])))
     how = f" was trained with {facts};" if facts else ":"
     hashes = ", ".join(f"fold {fold} {_code(sha)}" for fold, sha in row.checkpoints.items())
     return f"* {escape(row.method)} on {escape(row.backbone)}{how} checkpoints {hashes}."
@@ -135,7 +92,7 @@ def _cells(row: Row, folds: Sequence[int], noted: bool) -> list[str]:
         count(row.parameters),
         milliseconds(row.seconds),
         *(["; ".join(map(escape, row.notes))] if noted else []),
-        " ".join(f"[{fold}]({link})" for fold, link in row.records.items()),
+        " ".join(f"[{fold}]({link})" for fold, link in row.links.items()),
     ]
 
 
@@ -205,3 +162,7 @@ def _grid(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 def _code(digest: str) -> str:
     """Return the first eight digits of a hash as code; a fingerprint may be any text."""
     return f"`{digest[:8]}`" if re.fullmatch(r"[0-9A-Za-z]+", digest) else escape(digest[:8])
+
+
+def _part(name: str) -> str:
+    return importlib.resources.files("fssbench.board").joinpath("pages", name).read_text("utf-8")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import importlib.resources
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
+import pandas
 
-_SAME = ("dataset", "method", "backbone", "venue_year", "fb_iou", "metric", "note")
-"""Attributes of a row that are columns of the file."""
+_FOLDS = [f"fold{fold}" for fold in range(4)]
+_EQUAL = ["dataset", "shots", "method_key", "backbone_key", *_FOLDS, "miou", "fb_iou"]
+"""Columns that are equal in equal lines."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +34,6 @@ class PublishedRow:
         folds: class mIoU of folds 0 to 3, in percent.
         mean: printed mean, in percent.
         fb_iou: printed FB-IoU, in percent.
-        metric: ``miou``, or the metric of `mean`.
         sources: papers that print exactly these numbers.
         note: remark on the numbers.
     """
@@ -43,10 +43,9 @@ class PublishedRow:
     method: str
     backbone: str
     venue_year: str
-    folds: tuple[str, str, str, str]
+    folds: tuple[str, ...]
     mean: str
     fb_iou: str
-    metric: str
     sources: tuple[Source, ...]
     note: str
 
@@ -66,16 +65,12 @@ def published_rows(dataset: str) -> dict[int, list[PublishedRow]]:
 
     Equal lines of several papers are one row with several sources.
     """
-    merged: dict[tuple[str, ...], PublishedRow] = {}
-    for key, row in _lines():
-        if row.dataset == dataset and row.metric == "miou":
-            merged[key] = _join(merged[key], row) if key in merged else row
-    tables: dict[int, list[PublishedRow]] = {}
-    for row in sorted(
-        merged.values(), key=lambda r: (-float(r.mean or "-inf"), r.method.lower(), r.backbone)
-    ):
-        tables.setdefault(row.shots, []).append(row)
-    return dict(sorted(tables.items()))
+    lines = _lines()
+    lines = lines[(lines["dataset"] == dataset) & (lines["metric"] == "miou")]
+    rows = [_row(group.to_dict("records")) for _, group in lines.groupby(_EQUAL, sort=False)]
+    rows.sort(key=lambda row: (-float(row.mean or "-inf"), row.method.lower(), row.backbone))
+    shots = sorted({row.shots for row in rows})
+    return {k: [row for row in rows if row.shots == k] for k in shots}
 
 
 def paper_titles(rows: Iterable[PublishedRow]) -> list[tuple[str, str]]:
@@ -85,28 +80,25 @@ def paper_titles(rows: Iterable[PublishedRow]) -> list[tuple[str, str]]:
 
 
 @functools.cache
-def _lines() -> list[tuple[tuple[str, ...], PublishedRow]]:
-    """Return the lines of the file, each with a key that is equal for equal lines."""
+def _lines() -> pandas.DataFrame:
     file = importlib.resources.files("fssbench.board").joinpath("published", "results.csv")
-    lines: list[tuple[tuple[str, ...], PublishedRow]] = []
-    for line in csv.DictReader(file.read_text("utf-8").splitlines()):
-        row = PublishedRow(
-            shots=int(line["shots"]),
-            folds=(line["fold0"], line["fold1"], line["fold2"], line["fold3"]),
-            mean=line["miou"],
-            sources=(Source(paper=line["paper"], table=line["table"], title=line["source"]),),
-            **{name: line[name] for name in _SAME},
-        )
-        names = ("dataset", "shots", "metric", "method_key", "backbone_key", "miou", "fb_iou")
-        lines.append(((*(line[name] for name in names), *row.folds), row))
+    with file.open(encoding="utf-8") as text:
+        lines: pandas.DataFrame = pandas.read_csv(text, dtype=str, keep_default_na=False)
     return lines
 
 
-def _join(row: PublishedRow, other: PublishedRow) -> PublishedRow:
-    notes = dict.fromkeys(part for note in (row.note, other.note) for part in note.split("; "))
-    return attrs.evolve(
-        row,
-        venue_year=row.venue_year or other.venue_year,
-        sources=(*row.sources, *other.sources),
-        note="; ".join(filter(None, notes)),
+def _row(lines: Sequence[Mapping[str, str]]) -> PublishedRow:
+    """Return the row of equal lines."""
+    first = lines[0]
+    notes = dict.fromkeys(part for line in lines for part in line["note"].split("; ") if part)
+    return PublishedRow(
+        shots=int(first["shots"]),
+        venue_year=next((line["venue_year"] for line in lines if line["venue_year"]), ""),
+        folds=tuple(first[name] for name in _FOLDS),
+        mean=first["miou"],
+        sources=tuple(
+            Source(paper=line["paper"], table=line["table"], title=line["source"]) for line in lines
+        ),
+        note="; ".join(notes),
+        **{name: first[name] for name in ("dataset", "method", "backbone", "fb_iou")},
     )

@@ -11,7 +11,7 @@ import attrs
 
 from fssbench import registry
 from fssbench.board.archive import cell
-from fssbench.board.labels import backbone_label, method_label, training_label
+from fssbench.board.labels import backbone_label, method_label
 from fssbench.board.published import PublishedRow, published_rows
 from fssbench.errors import FssbenchError
 from fssbench.results.method import method_id
@@ -39,31 +39,47 @@ class Row:
         rank: rank from 1, equal in a group; see `group_ranks`. None for the reasons in `notes`.
         method: the matcher, and its differences from other rows.
         backbone: the encoder, and its weights if they are not the usual ones.
-        folds: class mIoU by fold.
+        records: records by fold, ascending.
         mean: mean over the table's `averaged` folds; None if the row lacks one.
         interval: 95 % interval of `mean`.
         fb_iou: mean over the same folds.
-        parameters: number of learnable parameters.
-        seconds: seconds per episode, mean over the folds.
-        records: path of each fold's record, relative to the board.
-        training: settings of the checkpoints' training; () if unknown.
-        checkpoints: SHA-256 of each fold's checkpoint.
         notes: reasons why the row has no rank.
     """
 
     rank: int | None
     method: str
     backbone: str
-    folds: Mapping[int, float]
+    records: Mapping[int, Record]
     mean: float | None
     interval: tuple[float, float] | None
     fb_iou: float | None
-    parameters: int
-    seconds: float
-    records: Mapping[int, str]
-    training: tuple[str, ...]
-    checkpoints: Mapping[int, str]
     notes: tuple[str, ...]
+
+    @property
+    def folds(self) -> dict[int, float]:
+        """Class mIoU by fold."""
+        return {fold: record.scores["miou"] for fold, record in self.records.items()}
+
+    @property
+    def links(self) -> dict[int, str]:
+        """Path of each fold's record, relative to the board."""
+        return {fold: f"{cell(record)}/{RECORD_FILE}" for fold, record in self.records.items()}
+
+    @property
+    def checkpoints(self) -> dict[int, str]:
+        """SHA-256 of each fold's checkpoint."""
+        trained = ((fold, record.checkpoint) for fold, record in self.records.items())
+        return {fold: checkpoint.sha256 for fold, checkpoint in trained if checkpoint}
+
+    @property
+    def parameters(self) -> int:
+        """Number of learnable parameters, which may depend on the fold: the largest."""
+        return max(record.cost.learnable_parameters for record in self.records.values())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds per episode, mean over the folds."""
+        return fmean(record.cost.seconds_per_episode for record in self.records.values())
 
 
 @attrs.frozen(kw_only=True)
@@ -259,17 +275,10 @@ def _row(
         rank=None,
         method=method_label(records, peers),
         backbone=backbone_label(records[0], peers),
-        folds={fold: record.scores["miou"] for fold, record in folds.items()},
+        records=folds,
         mean=fmean(r.record.scores["miou"] for r in complete) if complete else None,
         interval=score_intervals([r.rows() for r in complete])["miou"] if complete else None,
         fb_iou=fmean(r.record.scores["fb_iou"] for r in complete) if complete else None,
-        parameters=max(record.cost.learnable_parameters for record in records),
-        seconds=fmean(record.cost.seconds_per_episode for record in records),
-        records={fold: f"{cell(record)}/{RECORD_FILE}" for fold, record in folds.items()},
-        training=training_label(records[0]),
-        checkpoints={
-            fold: record.checkpoint.sha256 for fold, record in folds.items() if record.checkpoint
-        },
         notes=(*why, *([f"fold {', '.join(missing)} missing"] if missing else [])),
     )
 

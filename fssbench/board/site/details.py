@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from fssbench.board.labels import training_label
 from fssbench.board.tables import Row
 from fssbench.board.text import count, milliseconds, one_line
 from fssbench.results.method import training_facts
-from fssbench.results.record import Record
 
 LONGEST = 300
 PANELS = 24
@@ -18,14 +18,11 @@ PANELS = 24
 Link = Callable[[str], str]
 
 
-def details(
-    row: Row, records: Mapping[int, Record], panels: Mapping[int, list[str]], link: Link
-) -> dict[str, Any]:
+def details(row: Row, panels: Mapping[int, list[str]], link: Link) -> dict[str, Any]:
     """Return the details as JSON values, which the page's script inserts as text.
 
     Args:
         row: row of a table.
-        records: records of its folds.
         panels: qualitative panels by fold, as paths below the board.
         link: function from a path below the board to its address.
     """
@@ -36,47 +33,46 @@ def details(
                 "fold": fold,
                 "miou": record.scores["miou"],
                 "episodes": record.manifest.episodes,
-                "record": link(row.records[fold]),
+                "record": link(row.links[fold]),
                 "panels": [[path.rpartition("/")[2], link(path)] for path in panels[fold][:PANELS]],
                 "classes": [
                     [one_line(entry.name), entry.episodes, round(entry.iou, 4)]
                     for entry in record.per_class
                 ],
             }
-            for fold, record in records.items()
+            for fold, record in row.records.items()
         ],
-        "facts": [
-            [name, one_line(text, LONGEST)] for name, text in _facts(row, records).items() if text
-        ],
+        "facts": [[name, one_line(text, LONGEST)] for name, text in _facts(row).items() if text],
     }
 
 
-def hardware(records: Mapping[int, Record]) -> str:
+def hardware(row: Row) -> str:
     """Return the hardware of a row's folds."""
-    found = (r.environment.get("hardware") or r.environment.get("device") for r in records.values())
-    return _different(found)
+    environments = (record.environment for record in row.records.values())
+    return _different(e.get("hardware") or e.get("device") for e in environments)
 
 
-def _facts(row: Row, records: Mapping[int, Record]) -> dict[str, str]:
-    record = records[min(records)]
+def _facts(row: Row) -> dict[str, str]:
+    records = list(row.records.values())
+    record = records[0]
     weights, flops = record.weights, record.cost.flops_per_episode
-    environments = [r.environment for r in records.values()]
+    environments = [r.environment for r in records]
     selected_on = training_facts(record).get("selected_on")
     checkpoints = (f"fold {fold} {sha[:12]}" for fold, sha in row.checkpoints.items())
     return {
         "Backbone": f"{row.backbone}, {count(record.cost.backbone_parameters)} parameters",
         "Weights": " ".join(filter(None, (weights.source, weights.name, weights.sha256[:8]))),
         "Options": json.dumps(dict(record.config), ensure_ascii=False) if record.config else "",
-        "Training": ", ".join(row.training),
+        "Training": ", ".join(training_label(record)),
         "Selected on": f"{selected_on} classes" if selected_on in ("base", "novel") else "",
         "Checkpoints": ", ".join(checkpoints),
         "Learnable": f"{count(row.parameters)} parameters",
         "Operations": "" if flops is None else f"{flops / 1e9:.1f} GFLOPs per episode",
         "Time": f"{milliseconds(row.seconds)} ms per episode",
-        "Hardware": hardware(records),
+        "Hardware": hardware(row),
         "Precision": _different(environment.get("precision") for environment in environments),
         "fssbench": _different(map(_version, environments)),
-        "Measured": ", ".join(sorted({r.created[:10] for r in records.values()})),
+        "Measured": ", ".join(sorted({r.created[:10] for r in records})),
     }
 
 

@@ -22,7 +22,6 @@ from fssbench.board.tables import Board, Table, make_boards
 from fssbench.board.text import NONE, one_line, paragraphs, score
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
-from fssbench.results.record import Record
 from fssbench.results.result import read_result
 from fssbench.results.verify import problems
 from fssbench.specs import ProtocolSpec
@@ -112,16 +111,10 @@ class _Page:
         entries = []
         leader = f"row-{len(self._details)}" if table.rows[0].rank == 1 else None
         for row in table.rows:
-            paths = dict(sorted(row.records.items()))
-            entry = Entry(
-                id=f"row-{len(self._details)}",
-                row=row,
-                records={fold: Record.read(self._out / path) for fold, path in paths.items()},
-                links={fold: self._link(path) for fold, path in paths.items()},
-            )
-            panels = {fold: self._panels(path) for fold, path in paths.items()}
-            content = details(row, entry.records, panels, self._link)
-            self._details[entry.id] = {**content, "leader": leader}
+            links = {fold: self._link(path) for fold, path in row.links.items()}
+            entry = Entry(id=f"row-{len(self._details)}", row=row, links=links)
+            panels = {fold: self._panels(path) for fold, path in row.links.items()}
+            self._details[entry.id] = {**details(row, panels, self._link), "leader": leader}
             entries.append(entry)
         summary = _summary(table.protocol)
         return measured(board, table, entries, next(self._tables), summary)
@@ -138,20 +131,12 @@ class _Page:
         return quote(relative.replace(os.sep, "/"))
 
 
-_CAUTION = tag(
-    "div",
-    tag("h3", "Published numbers"),
-    tag(
-        "p",
-        "As printed in papers, by other code, under ",
-        tag("b", "other protocols"),
-        ": image lists, samplers, episode counts, evaluation sizes and training data differ from "
-        "the measured tables and among the papers themselves. They are for orientation, ",
-        tag("b", "cannot be compared with measured rows, and have no rank"),
-        ".",
-    ),
-    class_="note caution",
-    data_kind="published",
+_CAUTION = Html(
+    '<div class="note caution" data-kind="published"><h3>Published numbers</h3><p>As printed in '
+    "papers, by other code, under <b>other protocols</b>: image lists, samplers, episode counts, "
+    "evaluation sizes and training data differ from the measured tables and among the papers "
+    "themselves. They are for orientation, <b>cannot be compared with measured rows, and have no "
+    "rank</b>.</p></div>"
 )
 
 

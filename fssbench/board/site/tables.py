@@ -13,18 +13,16 @@ from fssbench.board.site.scatter import Point, scatter
 from fssbench.board.tables import REPLAY, Board, Row, Table
 from fssbench.board.text import NONE, count, milliseconds, one_line, score
 from fssbench.results.method import training_facts
-from fssbench.results.record import Record
 
 TO = "\N{EN DASH}"
 
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """A row with its id on the page, its records by fold, and their addresses."""
+    """A row with its id on the page, and the addresses of its records by fold."""
 
     id: str
     row: Row
-    records: Mapping[int, Record]
     links: Mapping[int, str]
 
     @property
@@ -33,7 +31,7 @@ class Entry:
 
         The maximum over the folds: base learners may have different numbers of classes.
         """
-        costs = [record.cost for record in self.records.values()]
+        costs = [record.cost for record in self.row.records.values()]
         return max(cost.learnable_parameters + cost.backbone_parameters for cost in costs)
 
 
@@ -148,12 +146,8 @@ def _grid(
     name: str, caption: str, columns: Sequence[Column], body: Sequence[Html], *, ordered: str
 ) -> Html:
     heads = [_head(column, column.name == ordered) for column in columns]
-    grid = tag(
-        "table",
-        tag("caption", tag("span", caption)),
-        tag("thead", tag("tr", *heads)),
-        tag("tbody", *body),
-    )
+    head = tag("thead", tag("tr", *heads))
+    grid = tag("table", tag("caption", tag("span", caption)), head, tag("tbody", *body))
     return tag(
         "div", grid, class_="scroll", role="region", tabindex=0, aria_labelledby=f"{name}-name"
     )
@@ -171,7 +165,7 @@ def _head(column: Column, ordered: bool) -> Html:
 
 
 def _row(entry: Entry, folds: Sequence[int], tied: bool) -> Html:
-    row, records = entry.row, entry.records.values()
+    row, records = entry.row, entry.row.records.values()
     rank = NONE if row.rank is None else str(row.rank)
     badge = tag("span", rank, class_="badge first" if row.rank == 1 else "badge")
     flags = [tag("span", one_line(note, 200), class_="flag") for note in row.notes]
@@ -259,7 +253,7 @@ def _charts(entries: Sequence[Entry]) -> Html:
     shown = [entry for entry in entries if entry.row.mean is not None and entry.row.interval]
     if len(shown) < 2:
         return Html("")
-    machines = sorted({one_line(hardware(entry.records)) for entry in shown} - {""})
+    machines = sorted({one_line(hardware(entry.row)) for entry in shown} - {""})
     on = (
         f"All on {machines[0]}."
         if len(machines) == 1
@@ -280,7 +274,7 @@ def _charts(entries: Sequence[Entry]) -> Html:
 
 def _point(entry: Entry, x: float) -> Point:
     row = entry.row
-    record = next(iter(entry.records.values()))
+    record = row.records[min(row.records)]
     low, high = interval = row.interval or (0.0, 0.0)
     return Point(
         row=entry.id,
