@@ -46,14 +46,12 @@ def store(result: Result, out: Path) -> None:
         return
     if (target / RECORD_FILE).exists():
         old = read_result(target).record
-        other = "other episodes" if old.manifest.digest != new.manifest.digest else ""
-        if not other and _weights(old) != _weights(new):
-            other = "another checkpoint"
-        if other:
-            raise FssbenchError(
-                f"{result.folder}: {target} is this method and setting already, with {other}; "
-                "leave one of them out"
-            )
+        hashes = [record.checkpoint and record.checkpoint.sha256 for record in (old, new)]
+        same_episodes = old.manifest.digest == new.manifest.digest
+        if not same_episodes or hashes[0] != hashes[1]:
+            what = "another checkpoint" if same_episodes else "other episodes"
+            there = f"{target} is this method and setting already, with {what}"
+            raise FssbenchError(f"{result.folder}: {there}; leave one of them out")
         if old.created >= new.created:
             _log.info("%s: left out, %s is as new or newer", result.folder, target)
             return
@@ -61,7 +59,3 @@ def store(result: Result, out: Path) -> None:
     # The record is last, so that an interrupted copy is no result.
     for name in reversed(FILES):
         write_atomically(target / name, (result.folder / name).read_bytes())
-
-
-def _weights(record: Record) -> str:
-    return record.checkpoint.sha256 if record.checkpoint else ""

@@ -36,8 +36,7 @@ def build_boards(runs: Sequence[Path], out: Path) -> list[Path]:
     """
     folders = find_results(runs)
     for folder in sorted({*folders, *stored_results(out)}):
-        found = problems(folder) or private_problems(folder)
-        if found:
+        if found := problems(folder) or private_problems(folder):
             more = f" (and {len(found) - 1} more problems)" if found[1:] else ""
             raise FssbenchError(f"{found[0]}{more}")
     for folder in folders:

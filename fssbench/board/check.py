@@ -54,7 +54,6 @@ def _pages(out: Path) -> list[str]:
         lines = zip_longest(
             (out / name).read_bytes().split(b"\n"), pages[name].encode().split(b"\n")
         )
-        line = next((n for n, (old, new) in enumerate(lines, start=1) if old != new), 0)
-        if line:
+        if line := next((n for n, (old, new) in enumerate(lines, start=1) if old != new), 0):
             found.append(f"{out / name}: line {line} does not follow from the results; {_REBUILD}")
     return found

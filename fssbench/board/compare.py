@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -83,9 +84,7 @@ class Paired:
                 name: {"label": label, "records": {str(f): str(r.folder) for f, r in side.items()}}
                 for name, label, side in zip("ab", self.labels, (self.a, self.b), strict=True)
             },
-            "protocol": record.protocol,
-            "shots": record.shots,
-            "seed": record.seed,
+            **{name: getattr(record, name) for name in ("protocol", "shots", "seed")},
             "digests": {str(f): r.record.manifest.digest for f, r in self.a.items()},
             "scores": {name: attrs.asdict(value) for name, value in result.scores.items()},
             "folds": {
@@ -150,27 +149,21 @@ def _side(path: Path, choice: Choice) -> dict[int, Result]:
         records = [result.record for result in found]
         there = sorted({f"fold {r.fold} {r.shots}-shot seed {r.seed}" for r in records})
         raise FssbenchError(f"{path}: no such record; there are {_some(there)}")
-    methods = {method_id(result.record): result.folder for result in chosen}
+    methods = {method_id(result.record): str(result.folder) for result in chosen}
     if len(methods) > 1:
-        raise FssbenchError(
-            f"{path}: records of {len(methods)} methods or protocols, e.g. "
-            f"{_some([str(folder) for folder in methods.values()])}; name the folder of one"
-        )
+        which = f"{len(methods)} methods or protocols, e.g. {_some([*methods.values()])}"
+        raise FssbenchError(f"{path}: records of {which}; name the folder of one")
     for name in ("shots", "seed"):
         values = sorted({getattr(result.record, name) for result in chosen})
         if len(values) > 1:
-            raise FssbenchError(
-                f"{path}: records of {name} {_list(values)}; choose with --{name} {values[0]}"
-            )
-    side: dict[int, Result] = {}
-    for result in sorted(chosen, key=lambda result: result.record.fold):
-        fold = result.record.fold
-        if fold in side:
-            raise FssbenchError(
-                f"{path}: two records of fold {fold}: {side[fold].folder} and {result.folder}; "
-                "name one of them"
-            )
-        side[fold] = result
+            which = f"{name} {_list(values)}; choose with --{name} {values[0]}"
+            raise FssbenchError(f"{path}: records of {which}")
+    chosen.sort(key=lambda result: result.record.fold)
+    for one, other in itertools.pairwise(chosen):
+        if one.record.fold == other.record.fold:
+            both = f"{one.folder} and {other.folder}"
+            raise FssbenchError(f"{path}: two records of fold {one.record.fold}: {both}; name one")
+    side = {result.record.fold: result for result in chosen}
     missing = sorted(set(choice.folds or ()) - set(side))
     if missing:
         raise FssbenchError(f"{path}: no record of fold {_list(missing)}; it has {_list(side)}")
@@ -179,29 +172,26 @@ def _side(path: Path, choice: Choice) -> dict[int, Result]:
 
 def _check_comparable(a: Mapping[int, Result], b: Mapping[int, Result]) -> None:
     """Raise an error unless both sides have the same episodes, data and scoring."""
-    record_a, record_b = (side[min(side)].record for side in (a, b))
-    values = {name: attrgetter(key) for name, key in _SETTING.items()}
-    differ = [
-        f"{name} ({value(record_a)} and {value(record_b)})"
-        for name, value in values.items()
-        if value(record_a) != value(record_b)
-    ]
+    differ = []
+    for name, key in _SETTING.items():
+        one, other = (attrgetter(key)(side[min(side)].record) for side in (a, b))
+        if one != other:
+            differ.append(f"{name} ({one} and {other})")
     if set(a) != set(b):
         differ.append(f"folds ({_list(a)} and {_list(b)}; choose common ones with --fold)")
     for fold in sorted(set(a) & set(b)):
         data = [side[fold].record.dataset.fingerprint for side in (a, b)]
         if data[0] != data[1]:
             differ.append(f"annotations of the data ({data[0][:8]} and {data[1][:8]})")
-        one, other = (side[fold].record.manifest for side in (a, b))
-        if one.digest != other.digest:
-            differ.append(
-                f"digest of fold {fold} ({one.digest[:8]}, {one.episodes} episodes, and "
-                f"{other.digest[:8]}, {other.episodes} episodes)"
-            )
+        infos = [side[fold].record.manifest for side in (a, b)]
+        if infos[0].digest != infos[1].digest:
+            both = ", and ".join(f"{i.digest[:8]}, {i.episodes} episodes" for i in infos)
+            differ.append(f"digest of fold {fold} ({both})")
     if differ:
+        which = ", ".join(dict.fromkeys(differ))
         raise FssbenchError(
-            f"these records are not of the same episodes: they differ in "
-            f"{', '.join(dict.fromkeys(differ))}; evaluate both on one manifest"
+            f"these records are not of the same episodes: they differ in {which}; evaluate both on "
+            "one manifest"
         )
 
 

@@ -53,8 +53,9 @@ def _quoted(note: str) -> str:
 
 
 def _measured(table: Table) -> str:
-    setting = f"{escape(table.protocol)}, {table.shots}-shot"
-    setting += f", seed {table.seed}" if table.seed else ""
+    record = table.record
+    setting = f"{escape(record.protocol)}, {record.shots}-shot"
+    setting += f", seed {record.seed}" if record.seed else ""
     qualifier = f", {escape(table.qualifier)}" if table.qualifier else ""
     lines = [f"{'###' if table.replay else '##'} {setting}{qualifier}", ""]
     lines += [*_facts(table), ""]
@@ -98,16 +99,15 @@ def _cells(row: Row, folds: Sequence[int], noted: bool) -> list[str]:
 
 def _facts(table: Table) -> Iterator[str]:
     """Yield list items about data and episodes."""
-    yield (
-        f"* Data: split {escape(table.split)}, annotations {_code(table.fingerprint)}; scored at "
-        f"{escape(table.score_size)} size."
-    )
+    record = table.record
+    data = f"split {escape(record.dataset.split)}, annotations {_code(record.dataset.fingerprint)}"
+    yield f"* Data: {data}; scored at {escape(record.score_size)} size."
     manifests = [
         f"fold {fold} {_code(episodes.digest)} ({episodes.count} episodes, "
         f"{episodes.images} query images)"
         for fold, episodes in table.episodes.items()
     ]
-    yield f"* Manifests, seed {table.seed}: {', '.join(manifests) or 'none is complete'}."
+    yield f"* Manifests, seed {table.record.seed}: {', '.join(manifests) or 'none is complete'}."
     dropped = [
         f"fold {fold} {', '.join(map(escape, episodes.dropped))}"
         for fold, episodes in table.episodes.items()
@@ -123,20 +123,13 @@ def _published(shots: int, rows: Sequence[PublishedRow]) -> str:
     scores = ["Fold 0", "Fold 1", "Fold 2", "Fold 3", "Mean"] if folds else ["mIoU"]
     note = ["Note"] if noted else []
     header = ["Method", "Backbone", *scores, "FB-IoU", "Printed in", *note]
-    body = [
-        [
-            escape(row.label),
-            escape(row.backbone),
-            *(row.folds if folds else ()),
-            row.mean,
-            row.fb_iou,
-            "; ".join(
-                f"{escape(s.paper)}, {escape(s.table.replace(';', ','))}" for s in row.sources
-            ),
-            *([_whole(row.note)] if noted else []),
-        ]
-        for row in rows
-    ]
+    body = []
+    for row in rows:
+        printed = [*(row.folds if folds else ()), row.mean, row.fb_iou]
+        papers = (f"{escape(s.paper)}, {escape(s.table.replace(';', ','))}" for s in row.sources)
+        last = [_whole(row.note)] if noted else []
+        who = [escape(row.label), escape(row.backbone)]
+        body.append([*who, *printed, "; ".join(papers), *last])
     return "\n".join([f"### Published, {shots}-shot", "", *_grid(header, body), ""])
 
 

@@ -65,11 +65,9 @@ def _lines(paired: Paired) -> tuple[list[Line], list[Line], int]:
     result = paired.comparison
     names = {"miou": "mIoU", "fb_iou": "FB-IoU", "episode_miou": "episode mIoU"}
     scores = [(names[name], value) for name, value in result.scores.items()]
+    by_fold = zip(paired.folds, result.folds, strict=True)
     if len(paired.folds) > 1:
-        scores += [
-            (f"mIoU, fold {fold}", values["miou"])
-            for fold, values in zip(paired.folds, result.folds, strict=True)
-        ]
+        scores += [(f"mIoU, fold {fold}", values["miou"]) for fold, values in by_fold]
     classes = [
         (paired.class_name(paired.folds[line.table], line.class_id), line.iou)
         for line in sorted(result.classes, key=lambda line: -line.iou.difference)

@@ -54,11 +54,6 @@ class PublishedRow:
         """Method, with venue and year if known."""
         return self.method + (f" ({self.venue_year})" if self.venue_year else "")
 
-    @property
-    def printed_in(self) -> str:
-        """Papers and tables of the numbers."""
-        return "; ".join(f"{source.paper}, {source.table}" for source in self.sources)
-
 
 def published_rows(dataset: str) -> dict[int, list[PublishedRow]]:
     """Return published class mIoUs of a dataset by shots, the highest mean first.

@@ -53,18 +53,15 @@ def submit(runs: Sequence[Path], board: Path) -> Submission:
     started = {file.parent for path in runs for file in path.rglob(MANIFEST_FILE)}
     for folder in sorted(started):
         if not (folder / RECORD_FILE).exists():
-            raise FssbenchError(
-                f"{folder}: this run is not finished; run its `fssbench evaluate` again"
-            )
+            advice = "run its `fssbench evaluate` again"
+            raise FssbenchError(f"{folder}: this run is not finished; {advice}")
     results = [_checked(folder) for folder in find_results(runs)]
     targets: dict[Path, Result] = {}
     for result in results:
         target = board / cell(result.record)
         if target in targets:
-            raise FssbenchError(
-                f"{result.folder}: {targets[target].folder} is the same method and setting; "
-                "submit one"
-            )
+            other = f"{targets[target].folder} is the same method and setting"
+            raise FssbenchError(f"{result.folder}: {other}; submit one")
         targets[target] = result
     there = [target for target, result in targets.items() if _is_there(result, target)]
     pages = build_boards([result.folder for result in results], board)
@@ -83,10 +80,8 @@ def _checked(folder: Path) -> Result:
     result = read_result(folder)
     info = result.record.manifest
     if info.limit is not None:
-        raise FssbenchError(
-            f"{folder / RECORD_FILE}: only the first {info.episodes} episodes were measured; "
-            "evaluate without --limit"
-        )
+        problem = f"only the first {info.episodes} episodes were measured"
+        raise FssbenchError(f"{folder / RECORD_FILE}: {problem}; evaluate without --limit")
     return result
 
 
@@ -113,14 +108,11 @@ def _is_there(result: Result, target: Path) -> bool:
 def _notes(results: Sequence[Result]) -> Iterator[str]:
     for result in results:
         record = result.record
-        reason = record.rankable or (REPLAY if is_replay(record.protocol) else "")
-        if reason:
+        if reason := record.rankable or (REPLAY if is_replay(record.protocol) else ""):
             yield f"{result.folder}: {reason}: its row has no rank"
         if record.environment.get("dirty"):
-            yield (
-                f"{result.folder}: measured with uncommitted changes of fssbench; a reviewer may "
-                "ask for a clean run"
-            )
+            problem = "measured with uncommitted changes of fssbench"
+            yield f"{result.folder}: {problem}; a reviewer may ask for a clean run"
 
 
 def _missing_folds(targets: Sequence[Path]) -> Iterator[str]:
@@ -129,6 +121,5 @@ def _missing_folds(targets: Sequence[Path]) -> Iterator[str]:
     for (method, setting), target in sorted(settings.items()):
         folds = known_folds(read_result(target).record.dataset.name) or 0
         names = [f"fold{fold}-{setting}" for fold in range(folds)]
-        missing = [name for name in names if not (method / name / RECORD_FILE).exists()]
-        if missing:
+        if missing := [name for name in names if not (method / name / RECORD_FILE).exists()]:
             yield f"{method}: {', '.join(missing)} missing: a row that lacks folds has no rank"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -97,9 +97,9 @@ class Table:
     """Rows that may be compared.
 
     Attributes:
-        protocol, shots, seed, split, score_size: the setting.
+        record: record of a row; protocol, shots, seed, split, scored size and fingerprint are equal
+            in all rows.
         replay: True for a replay of a published protocol, whose rows never rank.
-        fingerprint: hash of the annotations.
         qualifier: difference from other tables of the same setting, "" without any.
         episodes: episodes by fold; a fold with cut manifests only has none.
         folds: the fold columns.
@@ -107,18 +107,18 @@ class Table:
         rows: rows, best first; those without a rank are last.
     """
 
-    protocol: str
-    shots: int
-    seed: int
-    split: str
-    score_size: str
+    record: Record
     replay: bool
-    fingerprint: str
     qualifier: str
     episodes: Mapping[int, Episodes]
     folds: tuple[int, ...]
     averaged: tuple[int, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def ranked(self) -> int:
+        """Number of rows with a rank."""
+        return sum(row.rank is not None for row in self.rows)
 
     @property
     def mean_name(self) -> str:
@@ -198,13 +198,8 @@ def _tables(results: Sequence[Result]) -> list[Table]:
             for number, methods in enumerate(parts, start=1):
                 part = [f"episode set {number} of {len(parts)}"] if len(parts) > 1 else []
                 alike.append(_table(methods, ", ".join(data + part)))
-        tables += sorted(alike, key=_most_ranked)
+        tables += sorted(alike, key=lambda t: (-t.ranked, -len(t.rows), t.qualifier))
     return tables
-
-
-def _most_ranked(table: Table) -> tuple[int, int, str]:
-    ranked = sum(row.rank is not None for row in table.rows)
-    return -ranked, -len(table.rows), table.qualifier
 
 
 def _same_episodes(results: Sequence[Result]) -> list[list[Method]]:
@@ -215,7 +210,7 @@ def _same_episodes(results: Sequence[Result]) -> list[list[Method]]:
     grouped = _grouped((method_id(r.record), r) for r in results)
     methods = [{r.record.fold: r for r in members} for _, members in sorted(grouped.items())]
     parts: list[tuple[dict[int, str], list[Method]]] = []
-    for method in sorted(methods, key=lambda m: (not _digests(m), -len(m), sorted(m), _order(m))):
+    for method in sorted(methods, key=_many_folds_first):
         digests = _digests(method)
         for known, members in parts:
             if all(known.get(fold, digest) == digest for fold, digest in digests.items()):
@@ -233,9 +228,10 @@ def _digests(method: Method) -> dict[int, str]:
     return {fold: info.digest for fold, info in infos.items() if info.limit is None}
 
 
-def _order(method: Method) -> tuple[str, str, str]:
+def _many_folds_first(method: Method) -> tuple[Any, ...]:
     record = _any(method)
-    return record.matcher, record.backbone, method_id(record)
+    names = record.matcher, record.backbone, method_id(record)
+    return not _digests(method), -len(method), sorted(method), names
 
 
 def _table(methods: Sequence[Method], qualifier: str) -> Table:
@@ -247,15 +243,9 @@ def _table(methods: Sequence[Method], qualifier: str) -> Table:
         (_row(method, peers, why, averaged), method)
         for method, why in zip(methods, reasons, strict=True)
     ]
-    record = peers[0]
     return Table(
-        protocol=record.protocol,
-        shots=record.shots,
-        seed=record.seed,
-        split=record.dataset.split,
-        score_size=record.score_size,
-        replay=is_replay(record.protocol),
-        fingerprint=record.dataset.fingerprint,
+        record=peers[0],
+        replay=is_replay(peers[0].protocol),
         qualifier=qualifier,
         episodes=_episodes(methods),
         folds=tuple(sorted({fold for method in methods for fold in method})),

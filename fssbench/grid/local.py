@@ -8,7 +8,7 @@ import pandas
 
 from fssbench.errors import FssbenchError
 from fssbench.evaluation.evaluate import evaluate
-from fssbench.evaluation.evaluator import CellOutcome, Observers
+from fssbench.evaluation.evaluator import CellOutcome
 from fssbench.evaluation.run import Run
 from fssbench.grid.grid import Job
 from fssbench.grid.table import GridTable
@@ -29,8 +29,8 @@ class _TableObserver:
         self._table.measured(self._job, run, rows)
 
     def fssbench_evaluation_finished(self, run: Run, record: Record) -> None:
-        result = CellOutcome(record=record, folder=run.folder, fresh=True)
-        self._table.finished(self._job, result)
+        outcome = CellOutcome(record=record, folder=run.folder, fresh=True)
+        self._table.finished(self._job, outcome)
 
 
 def run_local(jobs: Sequence[Job], table: GridTable) -> list[CellOutcome]:
@@ -45,8 +45,9 @@ def run_local(jobs: Sequence[Job], table: GridTable) -> list[CellOutcome]:
     results: list[CellOutcome] = []
     failures: list[str] = []
     for number, job in enumerate(jobs):
+        observer = _TableObserver(table, number)
         try:
-            found = evaluate(job.evaluation, observers=_observers(table, number))
+            found = evaluate(job.evaluation, observers=lambda _, each=observer: [each])
         except FssbenchError as error:
             table.failed(number, None, str(error))
             failures.append(str(error))
@@ -59,15 +60,9 @@ def run_local(jobs: Sequence[Job], table: GridTable) -> list[CellOutcome]:
     return results
 
 
-def _observers(table: GridTable, job: int) -> Observers:
-    observer = _TableObserver(table, job)
-    return lambda run: [observer]
-
-
 def raise_failures(failures: Sequence[str]) -> None:
     """Raise an `FssbenchError` if there are any."""
     if failures:
         more = f" (and {len(failures) - 1} more, see above)" if len(failures) > 1 else ""
-        raise FssbenchError(
-            f"parts of the grid failed: {failures[0]}{more}; finished cells are saved"
-        )
+        problem = f"parts of the grid failed: {failures[0]}{more}"
+        raise FssbenchError(f"{problem}; finished cells are saved")

@@ -229,10 +229,9 @@ class Record:
         try:
             # The digest is of the file's fields, also those that a newer version may have added.
             if DIGEST in fields and fields.pop(DIGEST) != _digest(fields):
-                raise FssbenchError(
-                    f"{path}: the content does not fit its digest, so it was changed or is "
-                    "damaged; copy the file again, or remove its folder and evaluate again"
-                )
+                problem = "the content does not fit its digest, so it was changed or is damaged"
+                advice = "copy the file again, or remove its folder and evaluate again"
+                raise FssbenchError(f"{path}: {problem}; {advice}")
             record = strict.structure(fields, cls)
             record.to_json()  # raises for NaN and infinity
         except (cattrs.BaseValidationError, TypeError, ValueError, RecursionError) as error:

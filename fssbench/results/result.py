@@ -76,10 +76,8 @@ def read_result(folder: Path) -> Result:
     names = {what: getattr(record, what) for what in ("protocol", "matcher", "backbone")}
     for what, name in {"dataset": record.dataset.name, **names}.items():
         if not all(_NAME.fullmatch(part) for part in name.split("/")) or name.count("/") > 1:
-            raise FssbenchError(
-                f"{path}: {what} {name[:60]!r} is no name: use lower-case letters, digits and "
-                ". _ + -, with at most one /"
-            )
+            rule = "use lower-case letters, digits and . _ + -, with at most one /"
+            raise FssbenchError(f"{path}: {what} {name[:60]!r} is no name: {rule}")
     if record.fold < 0 or record.shots < 1:
         raise FssbenchError(f"{path}: fold {record.fold}, shots {record.shots}: no such setting")
     return Result(folder=folder, record=record)

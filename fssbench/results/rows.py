@@ -48,12 +48,9 @@ def read_rows(path: Path) -> pandas.DataFrame:
         raise FssbenchError(f"{path}: cannot read these rows: {reason}") from error
     except (ValueError, TypeError, OverflowError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split())
-        raise FssbenchError(
-            f"{path}: these rows are damaged: {reason}; copy the file again, or remove its folder "
-            "and evaluate again"
-        ) from error
-    missing = [key for key in KEYS if key not in rows.columns]
-    if missing:
+        advice = "copy the file again, or remove its folder and evaluate again"
+        raise FssbenchError(f"{path}: these rows are damaged: {reason}; {advice}") from error
+    if missing := [key for key in KEYS if key not in rows.columns]:
         raise FssbenchError(f"{path}: these rows lack the column {', '.join(missing)}")
     for name in ("index", "class_id"):
         if not pandas.api.types.is_integer_dtype(rows[name]):

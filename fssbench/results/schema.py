@@ -48,9 +48,8 @@ def schema_text(name: str) -> str:
         FssbenchError: the name is unknown.
     """
     if name not in SCHEMAS:
-        raise FssbenchError(
-            f"no schema is called {name!r}; {near(name, SCHEMAS)}there are: {', '.join(SCHEMAS)}"
-        )
+        known = f"{near(name, SCHEMAS)}there are: {', '.join(SCHEMAS)}"
+        raise FssbenchError(f"no schema is called {name!r}; {known}")
     return json.dumps(SCHEMAS[name](), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -78,8 +77,7 @@ def _value(hint: Any, parts: dict[str, Any]) -> dict[str, Any]:
     if hint in _PLAIN:
         return {"type": _PLAIN[hint]}
     if attrs.has(hint):
-        if hint.__name__ not in parts:
-            parts[hint.__name__] = _object(hint, parts)
+        parts[hint.__name__] = _object(hint, parts)
         return {"$ref": f"#/$defs/{hint.__name__}"}
     if origin in (typing.Union, types.UnionType):
         return {"anyOf": [_value(argument, parts) for argument in arguments]}

@@ -93,8 +93,7 @@ def examine(
 
 def rows_problem(rows: pandas.DataFrame, manifest: Manifest) -> str:
     """Return the reason why rows cannot be those of a manifest's episodes, or ""."""
-    missing = [name for name in IoU.columns if name not in rows.columns]
-    if missing:
+    if missing := [name for name in IoU.columns if name not in rows.columns]:
         return f"these rows lack the column {', '.join(missing)}"
     if wrong := misplaced(rows, manifest):
         return wrong

@@ -219,7 +219,7 @@ def test_protocols_and_shots_never_mix(runs):
     runs.folds(shots=5)
     runs.folds(protocol="pascal5i/other-1k")
     found = tables(runs.root)
-    assert [(table.protocol, table.shots) for table in found] == [
+    assert [(table.record.protocol, table.record.shots) for table in found] == [
         ("pascal5i/other-1k", 1),
         ("pascal5i/v1-1k", 1),
         ("pascal5i/v1-1k", 5),
@@ -241,8 +241,12 @@ def test_protocols_of_the_literature_stand_apart_and_never_rank(runs, dataset, p
     runs.add("measured", dataset=dataset, protocol=f"{dataset}/v1-1k", quality=0.4)
     runs.add("replayed", dataset=dataset, protocol=protocol, quality=0.9)
     house, replay = tables(runs.root)  # although "hsnet" comes before "v1"
-    assert (house.protocol, house.replay, house.rows[0].rank) == (f"{dataset}/v1-1k", False, 1)
-    assert (replay.protocol, replay.replay) == (protocol, True)
+    assert (house.record.protocol, house.replay, house.rows[0].rank) == (
+        f"{dataset}/v1-1k",
+        False,
+        1,
+    )
+    assert (replay.record.protocol, replay.replay) == (protocol, True)
     (row,) = replay.rows
     assert row.rank is None
     assert row.notes == ("replay of a published protocol",)
@@ -270,7 +274,7 @@ def test_a_plugins_protocol_with_lists_is_a_replay_too(runs, tmp_path):
     runs.add(protocol="theirs/free")
     registry.use_plugins([str(plugin)])
     try:
-        ranks = {table.protocol: table.rows[0].rank for table in tables(runs.root)}
+        ranks = {table.record.protocol: table.rows[0].rank for table in tables(runs.root)}
     finally:
         registry.use_plugins([])
     assert ranks == {"theirs/free": 1, "theirs/listed": None}

@@ -118,7 +118,7 @@ def test_checkpoints_by_pattern(grid, tmp_path):
         (TOP + "any_fold = 1\n", "any_fold: 1 is not true or false"),
         (TOP + "batch_size = 0\n", "--batch-size must be at least 1"),
         (TOP + "precision = 'fp16'\n", "precision: 'fp16' is not one of fp32, bf16"),
-        (TOP + "options = ['size=3']\n", "options: write a table"),
+        (TOP + "options = ['size=3']\n", r"options: \['size=3'\] is not a table"),
         (TOP + "cache_memory = 'much'\n", "cache_memory much: write a size"),
         (TOP + "checkpoint = '{name}.safetensors'\n", "unknown field {name}; use {matcher}, "),
         (TOP + "checkpoint = '{fold'\n", "checkpoint {fold: "),

@@ -69,12 +69,11 @@ class _Page:
 
     def render(self, boards: list[Board]) -> str:
         """Return the text of the page."""
-        sections = join([self._section(board) for board in boards], "\n")
         script = _part("page.js")
         tables = [(table, board.dataset) for board in boards for table in board.tables]
         printed = [row for board in boards for rows in board.published.values() for row in rows]
-        protocols = sorted({(table.protocol, dataset) for table, dataset in tables})
-        shots = {table.shots for table, _ in tables} | {row.shots for row in printed}
+        protocols = sorted({(table.record.protocol, dataset) for table, dataset in tables})
+        shots = {table.record.shots for table, _ in tables} | {row.shots for row in printed}
         return Template(_part("page.html")).substitute(
             policy=_policy(script),
             style=_part("page.css"),
@@ -90,21 +89,21 @@ class _Page:
             ),
             measured=str(sum(len(table.rows) for table, _ in tables)),
             published=str(len(printed)),
-            sections=sections,
+            # The sections come first, because they collect the details.
+            sections=join([self._section(board) for board in boards], "\n"),
             data=script_json(self._details),
         )
 
     def _section(self, board: Board) -> Html:
         name = one_line(board.dataset)
         parts = [tag("h2", name)]
-        note = paragraphs(note_of(self._out, board.dataset))
-        if note:
+        if note := paragraphs(note_of(self._out, board.dataset)):
             parts.append(tag("div", *(tag("p", text) for text in note), class_="note", role="note"))
         parts += [self._measured(board, table) for table in board.tables]
         if board.published:
             printed = board.published.items()
             tables = [published(board, k, rows, next(self._tables)) for k, rows in printed]
-            parts += [_CAUTION, *tables, papers(board)]
+            parts += [Html(_part("caution.html").strip()), *tables, papers(board)]
         return tag("section", *parts, class_="dataset", data_dataset=board.dataset, aria_label=name)
 
     def _measured(self, board: Board, table: Table) -> Html:
@@ -116,7 +115,7 @@ class _Page:
             panels = {fold: self._panels(path) for fold, path in row.links.items()}
             self._details[entry.id] = {**details(row, panels, self._link), "leader": leader}
             entries.append(entry)
-        summary = _summary(table.protocol)
+        summary = _summary(table.record.protocol)
         return measured(board, table, entries, next(self._tables), summary)
 
     def _panels(self, record: str) -> list[str]:
@@ -131,15 +130,6 @@ class _Page:
         return quote(relative.replace(os.sep, "/"))
 
 
-_CAUTION = Html(
-    '<div class="note caution" data-kind="published"><h3>Published numbers</h3><p>As printed in '
-    "papers, by other code, under <b>other protocols</b>: image lists, samplers, episode counts, "
-    "evaluation sizes and training data differ from the measured tables and among the papers "
-    "themselves. They are for orientation, <b>cannot be compared with measured rows, and have no "
-    "rank</b>.</p></div>"
-)
-
-
 def _card(board: Board) -> Html:
     """Return a button that shows a dataset, with the best row of its first ranked table."""
     ranked = [(t, r) for t in board.tables if not t.replay for r in t.rows if r.rank == 1]
@@ -148,7 +138,7 @@ def _card(board: Board) -> Html:
     if ranked:
         table, row = ranked[0]
         best = score(row.mean)
-        of = f"{one_line(row.method.partition(' (')[0], 28)} · {table.shots}-shot"
+        of = f"{one_line(row.method.partition(' (')[0], 28)} · {table.record.shots}-shot"
     number = _plural(len(methods), "method")
     return _button(one_line(board.dataset), best, of, number, value=board.dataset)
 

@@ -74,9 +74,11 @@ def scatter(points: Sequence[Point], what: str, unit: Callable[[float], str]) ->
     zero = any(point.x == 0 for point in points)
     start = LEFT + (ZERO_BAND if zero else 0)
     exponents = [math.log10(point.x) for point in points if point.x > 0] or [0.0]
-    x = _Scale(*_padded(min(exponents), max(exponents)), start + 14, WIDTH - RIGHT - 10)
-    lows = [point.interval[0] for point in points]
-    highs = [point.interval[1] for point in points]
+    low, high = min(exponents), max(exponents)
+    # At least a third of a decade, for points of equal cost.
+    middle, half = (low + high) / 2, max((high - low) / 2, 1 / 6)
+    x = _Scale(middle - half, middle + half, start + 14, WIDTH - RIGHT - 10)
+    lows, highs = zip(*(point.interval for point in points), strict=True)
     ticks_y = _round_ticks(max(0.0, min(lows)), min(100.0, max(highs)))
     y = _Scale(ticks_y[0], ticks_y[-1], HEIGHT - BOTTOM, TOP)
 
@@ -133,23 +135,14 @@ def _labels(points: Sequence[Point], positions: Sequence[tuple[float, float]]) -
             left = px + dx - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             box = (left, py + dy - FONT + 2, left + width, py + dy + 2)
             inside = box[0] > LEFT and box[2] < WIDTH and box[1] > 0 and box[3] < HEIGHT - BOTTOM
-            if inside and not any(_touch(box, other) for other in taken):
+            gaps = (max(b[0] - box[2], box[0] - b[2], b[1] - box[3], box[1] - b[3]) for b in taken)
+            if inside and all(gap >= 0 for gap in gaps):
                 taken.append(box)
                 position = {"x": _n(px + dx), "y": _n(py + dy)}
                 label = tag("text", point.label, **position, class_=f"name {anchor}")
                 break
         found.append(label)
     return found
-
-
-def _touch(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _padded(low: float, high: float) -> tuple[float, float]:
-    """Widen a range to at least a third of a decade, for points of equal cost."""
-    middle, half = (low + high) / 2, max((high - low) / 2, 1 / 6)
-    return middle - half, middle + half
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

@@ -65,18 +65,19 @@ def measured(
         number: number of the table on the page.
         description: summary of the protocol, or "".
     """
+    record = table.record
     chips = [
-        (f"{table.shots}-shot", "chip strong"),
-        (f"seed {table.seed}" if table.seed else "", "chip"),
+        (f"{record.shots}-shot", "chip strong"),
+        (f"seed {record.seed}" if record.seed else "", "chip"),
         (one_line(table.qualifier), "chip"),
         (REPLAY if table.replay else "", "chip warn"),
     ]
     setting = join([tag("span", text, class_=kind) for text, kind in chips if text], " ")
     name = f"table-{number}"
-    heading = tag("h3", one_line(table.protocol), " ", setting, id=f"{name}-name")
+    heading = tag("h3", one_line(record.protocol), " ", setting, id=f"{name}-name")
     about = [tag("p", description, class_="about")] if description else []
     body = [heading, *about, _measured_grid(table, entries, name), _charts(entries), _facts(table)]
-    return _article("measured", board, table.protocol, table.shots, *body)
+    return _article("measured", board, record.protocol, record.shots, *body)
 
 
 def published(board: Board, shots: int, rows: Sequence[PublishedRow], number: int) -> Html:
@@ -137,7 +138,7 @@ def _measured_grid(table: Table, entries: Sequence[Entry], name: str) -> Html:
     ranked = "Rows of one rank cannot be told apart on these episodes."
     caption = (
         f"Class mIoU in percent, mean {over}, with its 95 % interval. "
-        f"{ranked if any(ranks) else 'No row has a rank.'}"
+        f"{ranked if table.ranked else 'No row has a rank.'}"
     )
     return _grid(name, caption, columns, body, ordered="Rank")
 
@@ -178,7 +179,7 @@ def _row(entry: Entry, folds: Sequence[int], tied: bool) -> Html:
     cells = [
         tag("td", badge, class_="rank", data_v=row.rank),
         *_who(row.method, row.backbone, flags),
-        _mean(row, only=None if folds else next(iter(row.folds.values()), None)),
+        _mean(row),
         *(_number(row.folds.get(fold), score(row.folds.get(fold))) for fold in folds),
         _number(row.fb_iou, score(row.fb_iou)),
         _number(row.parameters, count(row.parameters)),
@@ -194,10 +195,11 @@ def _row(entry: Entry, folds: Sequence[int], tied: bool) -> Html:
 def _published_row(row: PublishedRow, folds: bool, background: bool) -> Html:
     flags = [tag("span", one_line(row.note, 300), class_="remark")] if row.note else []
     printed = [row.mean, *(row.folds if folds else ()), *([row.fb_iou] if background else [])]
+    papers = "; ".join(f"{source.paper}, {source.table}" for source in row.sources)
     cells = [
         *_who(row.label, row.backbone, flags),
         *(_number(_value(text), text) for text in printed),
-        tag("td", one_line(row.printed_in, 300), class_="text", data_v=one_line(row.printed_in)),
+        tag("td", one_line(papers, 300), class_="text", data_v=one_line(papers)),
     ]
     return tag("tr", *cells, data_text=_words(row.label, row.backbone))
 
@@ -225,11 +227,10 @@ def _parted(label: str) -> tuple[str, Html]:
     return name, more
 
 
-def _mean(row: Row, only: float | None) -> Html:
-    value = row.mean if row.mean is not None else only
-    if value is None or row.interval is None:
-        return tag("td", score(value), class_="number mean", data_v=value)
-    low, high = row.interval
+def _mean(row: Row) -> Html:
+    if row.mean is None or row.interval is None:
+        return tag("td", score(row.mean), class_="number mean", data_v=row.mean)
+    value, (low, high) = row.mean, row.interval
     style = f"--v:{value:.2f};--low:{low:.2f};--high:{high:.2f}"
     bar = tag("span", tag("i"), class_="bar", aria_hidden="true", style=style)
     between = tag("span", f"{low:.1f}{TO}{high:.1f}", class_="interval")
@@ -254,12 +255,8 @@ def _charts(entries: Sequence[Entry]) -> Html:
     if len(shown) < 2:
         return Html("")
     machines = sorted({one_line(hardware(entry.row)) for entry in shown} - {""})
-    on = (
-        f"All on {machines[0]}."
-        if len(machines) == 1
-        else "Measured on different hardware, so do not compare times across it: "
-        f"{'; '.join(machines)}."
-    )
+    mixed = "Measured on different hardware, so do not compare times across it: "
+    on = f"{'All on ' if len(machines) == 1 else mixed}{'; '.join(machines)}."
     charts = {
         "Accuracy against parameters, learnable and frozen ones together.": scatter(
             [_point(e, e.parameters) for e in shown], "parameters, all", count
@@ -292,9 +289,10 @@ def _point(entry: Entry, x: float) -> Point:
 
 
 def _facts(table: Table) -> Html:
+    data = table.record.dataset
     facts = {
-        "Data": f"split {one_line(table.split)}, annotations {one_line(table.fingerprint)[:8]}",
-        "Scored at": f"{one_line(table.score_size)} size",
+        "Data": f"split {one_line(data.split)}, annotations {one_line(data.fingerprint)[:8]}",
+        "Scored at": f"{one_line(table.record.score_size)} size",
     }
     for fold, episodes in table.episodes.items():
         without = ", ".join(map(one_line, episodes.dropped))
