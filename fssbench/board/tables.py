@@ -22,7 +22,7 @@ from fssbench.statistics.compare import compare
 from fssbench.statistics.intervals import score_intervals
 
 REPLAY = "replay of a published protocol"
-"""Reason why a row of such a protocol has no rank: nobody else can check its list files."""
+"""Reason why a row has no rank: the list files of such a protocol cannot be checked."""
 
 K = TypeVar("K")
 T = TypeVar("T")

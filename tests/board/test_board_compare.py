@@ -1,4 +1,4 @@
-"""`fssbench board compare`: which records may be compared, and what is told of them."""
+"""`fssbench board compare`: comparable records, and the output."""
 
 import importlib.util
 import json
@@ -36,7 +36,7 @@ def pair(sides) -> tuple[Path, Path]:
 
 @pytest.fixture
 def command(capsys):
-    """Run ``board compare``: (exit code, stdout, stderr)."""
+    """Run ``board compare`` and return exit code, stdout and stderr."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         code = _run(["board", "compare", *map(str, arguments)])
@@ -159,7 +159,7 @@ def test_other_episodes(sides, command, other, reason):
 
 
 def test_another_seed(sides, command):
-    """Even when nothing else of the record shows it."""
+    """Also if no other field of the record differs."""
     sides[0].add()
     change(sides[1].add(), seed=7)
     assert "differ in seed (0 and 7);" in refusal(command, *(side.root for side in sides))

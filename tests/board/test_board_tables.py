@@ -1,4 +1,4 @@
-"""Which results share a table, and how they rank."""
+"""Results that share a table, and their ranks."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_rows_whose_difference_may_be_zero_share_a_rank(runs):
 
 
 def test_a_small_difference_that_is_always_there_is_a_rank(runs):
-    """Paired, half a point counts; the intervals of the two means overlap almost entirely."""
+    """Half a point is significant if paired; the intervals of the means overlap almost entirely."""
     runs.folds("ahead", quality=0.505)
     runs.folds("behind", quality=0.5)
     (table,) = tables(runs.root)
@@ -56,7 +56,7 @@ def test_a_small_difference_that_is_always_there_is_a_rank(runs):
 
 
 def test_only_the_first_of_a_group_decides_who_joins_it():
-    """Steps of 1, and what is more than 1.5 apart differs: a chain does not make one group."""
+    """Steps of 1, and differences above 1.5 are significant: a chain does not make one group."""
     means = [9.0, 8.0, 7.0, 6.0, 3.0]
     assert group_ranks(means, lambda first, other: first - other > 1.5) == [1, 1, 3, 3, 5]
     assert group_ranks(means, lambda first, other: False) == [1] * 5
@@ -189,7 +189,7 @@ def test_another_precision_is_another_row(runs):
 
 
 def test_rounded_features_are_another_row(runs, tmp_path):
-    """`--cache-half` may be another number; folds with and without it are no method's mean."""
+    """`--cache-half` may change scores; folds with and without it have no common mean."""
     exact, rounded = {"precision": "fp32"}, {"precision": "fp32", "features": "float16"}
     runs.folds(quality=0.5, environment=exact)
     runs.folds(quality=0.4, environment=rounded)

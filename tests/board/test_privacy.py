@@ -1,4 +1,4 @@
-"""What is nobody's business is found, and what only looks like it is not."""
+"""Detection of private data, without false positives."""
 
 import json
 from pathlib import Path
