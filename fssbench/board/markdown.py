@@ -107,7 +107,7 @@ def _facts(table: Table) -> Iterator[str]:
         f"{episodes.images} query images)"
         for fold, episodes in table.episodes.items()
     ]
-    yield f"* Manifests, seed {table.record.seed}: {', '.join(manifests) or 'none is complete'}."
+    yield f"* Manifests, seed {record.seed}: {', '.join(manifests) or 'none is complete'}."
     dropped = [
         f"fold {fold} {', '.join(map(escape, episodes.dropped))}"
         for fold, episodes in table.episodes.items()

@@ -177,10 +177,8 @@ def _with_checkpoints(
         if evaluation.folds is None and "fold" not in named:
             trained = trained_fold(read_checkpoint(path).header, dataset.name)
             cells = [cell for cell in cells if trained in (None, cell[0])]
-        axes = (tuple(dict.fromkeys(cell[axis] for cell in cells)) for axis in range(3))
-        yield attrs.evolve(
-            evaluation, checkpoint=path, **dict(zip(("folds", "shots", "seeds"), axes, strict=True))
-        )
+        folds, shots, seeds = (tuple(dict.fromkeys(c[axis] for c in cells)) for axis in range(3))
+        yield attrs.evolve(evaluation, checkpoint=path, folds=folds, shots=shots, seeds=seeds)
 
 
 def _pattern_fields(pattern: str) -> set[str]:

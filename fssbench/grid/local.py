@@ -22,6 +22,10 @@ class _TableObserver:
         self._table = table
         self._job = job
 
+    def of_run(self, _run: Run) -> list[object]:
+        """Return the observers of a run: this one."""
+        return [self]
+
     def fssbench_evaluation_started(self, run: Run) -> None:
         self._table.started(self._job, run)
 
@@ -47,14 +51,13 @@ def run_local(jobs: Sequence[Job], table: GridTable) -> list[CellOutcome]:
     for number, job in enumerate(jobs):
         observer = _TableObserver(table, number)
         try:
-            found = evaluate(job.evaluation, observers=lambda _, each=observer: [each])
+            found = evaluate(job.evaluation, observers=observer.of_run)
         except FssbenchError as error:
             table.failed(number, None, str(error))
             failures.append(str(error))
             continue
-        for result in found:
-            if not result.fresh:
-                table.finished(number, result)
+        for result in (result for result in found if not result.fresh):
+            table.finished(number, result)
         results += found
     raise_failures(failures)
     return results
