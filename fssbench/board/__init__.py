@@ -1,1 +1,1 @@
-"""Boards: leaderboards that follow from records, and published numbers kept apart from them."""
+"""Boards: leaderboards of records, with published numbers in separate tables."""

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
 from fssbench.results.method import method_id
-from fssbench.results.record import MANIFEST_FILE, RECORD_FILE, ROWS_FILE, Record
-from fssbench.results.result import Result, read_result
+from fssbench.results.record import RECORD_FILE, Record
+from fssbench.results.result import FILES, Result, read_result
 
 RESULTS = "results"
 
@@ -19,49 +19,43 @@ _log = logging.getLogger(__name__)
 def cell(record: Record) -> PurePosixPath:
     """Return the path of a result below the board's folder; folds of a method share a folder."""
     head, _, tail = record.protocol.rpartition("/")
-    protocol = tail if head == record.dataset.name else _flat(record.protocol)
-    method = f"{_flat(record.matcher)}--{_flat(record.backbone)}--{method_id(record)}"
+    protocol = tail if head == record.dataset.name else flat(record.protocol)
+    method = f"{flat(record.matcher)}--{flat(record.backbone)}--{method_id(record)}"
     setting = f"fold{record.fold}-{record.shots}shot-seed{record.seed}"
-    return PurePosixPath(RESULTS, _flat(record.dataset.name), protocol, method, setting)
+    return PurePosixPath(RESULTS, flat(record.dataset.name), protocol, method, setting)
 
 
-def _flat(name: str) -> str:
+def flat(name: str) -> str:
+    """Return a name as a part of a path."""
     return name.replace("/", "-")
 
 
-def store(result: Result, out: Path) -> Path:
-    """Copy a result to its `cell`; of two records of the same evaluation, keep the newer one.
+def stored_results(out: Path) -> list[Path]:
+    """Return the sorted folders of all results below `out`."""
+    return sorted({file.parent for file in (out / RESULTS).rglob(RECORD_FILE)})
 
-    Returns:
-        The folder in `out`.
+
+def store(result: Result, out: Path) -> None:
+    """Copy a result to its `cell`; the newer of two records of the same evaluation remains.
 
     Raises:
-        FssbenchError: the cell is taken by other episodes or another checkpoint.
+        FssbenchError: the cell has a result of other episodes or another checkpoint.
     """
-    target = out / cell(result.record)
+    target, new = out / cell(result.record), result.record
     if target.resolve() == result.folder.resolve():
-        return target
+        return
     if (target / RECORD_FILE).exists():
-        there = read_result(target).record
-        here = result.record
-        if _evaluated(there) != _evaluated(here):
-            what = "other episodes" if _digest(there) != _digest(here) else "another checkpoint"
-            raise FssbenchError(
-                f"{result.folder}: {target} is this method and setting already, with {what}; "
-                "leave one of them out"
-            )
-        if there.created >= here.created:
+        old = read_result(target).record
+        hashes = [record.checkpoint and record.checkpoint.sha256 for record in (old, new)]
+        same_episodes = old.manifest.digest == new.manifest.digest
+        if not same_episodes or hashes[0] != hashes[1]:
+            what = "another checkpoint" if same_episodes else "other episodes"
+            there = f"{target} is this method and setting already, with {what}"
+            raise FssbenchError(f"{result.folder}: {there}; leave one of them out")
+        if old.created >= new.created:
             _log.info("%s: left out, %s is as new or newer", result.folder, target)
-            return target
+            return
         _log.info("%s: replaces the older %s", result.folder, target)
-    for name in (MANIFEST_FILE, ROWS_FILE, RECORD_FILE):
+    # The record is last, so that an interrupted copy is no result.
+    for name in reversed(FILES):
         write_atomically(target / name, (result.folder / name).read_bytes())
-    return target
-
-
-def _evaluated(record: Record) -> tuple[str, str]:
-    return _digest(record), record.checkpoint.sha256 if record.checkpoint else ""
-
-
-def _digest(record: Record) -> str:
-    return record.manifest.digest

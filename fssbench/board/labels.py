@@ -1,4 +1,4 @@
-"""What a row of a board is called: short, and different from every other row."""
+"""Names of a board's rows: short, and different for each row."""
 
 from __future__ import annotations
 
@@ -11,25 +11,21 @@ from fssbench.results.record import Record
 
 
 def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:
-    """The matcher, the options in which it differs from its namesakes, and its checkpoint.
+    """Return the matcher, the options that differ from other rows of it, and its checkpoint.
 
     Args:
-        folds: the method's records.
+        folds: records of the method.
         peers: one record of each method in the table.
     """
     record = folds[0]
-    options = _options(record)
-    namesakes = [
-        _options(peer)
-        for peer in peers
-        if (peer.matcher, peer.backbone) == (record.matcher, record.backbone)
-    ]
+    same = [p for p in peers if (p.matcher, p.backbone) == (record.matcher, record.backbone)]
+    others = [_options(peer) for peer in same]
     details = [
-        f"{key}={_compact(value)}"
-        for key, value in options.items()
-        if (key, value) != ("selected_on", "novel")  # said in any case, below
-        and value not in ("", None)  # left to the method, which saying nothing says
-        and any(other.get(key) != value for other in namesakes)
+        f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for key, value in _options(record).items()
+        if (key, value) != ("selected_on", "novel")  # always added below
+        and value not in ("", None)  # the method's own choice, as without the option
+        and any(other.get(key) != value for other in others)
     ]
     checkpoints = {
         fold.checkpoint.name.replace(f"fold{fold.fold}", "fold*")
@@ -40,16 +36,16 @@ def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:
         details.append("selected on novel classes")
     if checkpoints:
         details.append(checkpoints.pop() if len(checkpoints) == 1 else "one checkpoint per fold")
-    return f"{record.matcher} ({', '.join(details)})" if details else record.matcher
+    return _with_details(record.matcher, details)
 
 
 def backbone_label(record: Record, peers: Sequence[Record]) -> str:
-    """The encoder; its weights too, where they are not pretrained or others of the table differ.
+    """Return the encoder, and its weights unless all rows have the same pretrained ones.
 
-    A backbone that the method's own training changed is said to be ``trained``.
+    A backbone that the method's own training changed is ``trained``.
 
     Args:
-        record: one record of the method.
+        record: a record of the method.
         peers: one record of each method in the table.
     """
     weights = record.weights
@@ -57,41 +53,30 @@ def backbone_label(record: Record, peers: Sequence[Record]) -> str:
         return f"{record.backbone} (random weights)"
     if brings_backbone(record):
         return f"{record.backbone} (trained)"
-    others = [
-        peer.weights
-        for peer in peers
-        if peer.backbone == record.backbone
-        and peer.weights.source != "random"
-        and not brings_backbone(peer)
-    ]
+    same = [p for p in peers if p.backbone == record.backbone and not brings_backbone(p)]
+    others = [peer.weights for peer in same if peer.weights.source != "random"]
     details = []
     if weights.source == "file" or any(other.name != weights.name for other in others):
         details.append(weights.name or weights.source)
     if any(o.name == weights.name and o.sha256 != weights.sha256 for o in others):
         details.append(weights.sha256[:8] or weights.source)
-    return f"{record.backbone} ({', '.join(details)})" if details else record.backbone
+    return _with_details(record.backbone, details)
 
 
 def training_label(record: Record) -> tuple[str, ...]:
-    """How the checkpoint was trained, in the words of `fssbench train`; () if it does not say."""
+    """Return the settings of the checkpoint's training, as far as its header has them."""
     header = record.checkpoint.header if record.checkpoint else {}
+    facts = {key: header.get(key) for key in ("dataset", "stage", "recipe", "shots", "seed")}
     environment = header.get("environment")
-    precision = environment.get("precision") if isinstance(environment, dict) else None
-    facts = {
-        "dataset": header.get("dataset"),
-        "stage": header.get("stage"),
-        "recipe": header.get("recipe"),
-        "shots": header.get("shots"),
-        "seed": header.get("seed"),
-        "precision": precision,
-    }
+    if isinstance(environment, dict):
+        facts["precision"] = environment.get("precision")
     return tuple(f"{key} {value}" for key, value in facts.items() if value not in ("", None))
 
 
 def _options(record: Record) -> dict[str, Any]:
-    said = {name: record.environment.get(name) for name in ("precision", "features")}
-    return {**said, **training_facts(record), **record.config}
+    rounding = {name: record.environment.get(name) for name in ("precision", "features")}
+    return {**rounding, **training_facts(record), **record.config}
 
 
-def _compact(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+def _with_details(name: str, details: Sequence[str]) -> str:
+    return f"{name} ({', '.join(details)})" if details else name

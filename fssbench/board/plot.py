@@ -1,4 +1,4 @@
-"""A paired comparison as a picture."""
+"""Plot of a paired comparison."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fssbench.files import write_atomically
 from fssbench.statistics.compare import Difference
 
 FORMATS = (".png", ".pdf", ".svg")
-_BINS = numpy.arange(-102.5, 103, 5)  # ties are in the middle of one
-_CLASSES = 60  # lines of the figure; of more classes the most extreme are shown
+_BINS = numpy.arange(-102.5, 103, 5)  # ties are in the middle of a bin
+_CLASSES = 60  # of more classes, those with the largest differences
 
 
 def check_plot(path: Path) -> None:
-    """Raise an `FssbenchError` unless a picture can be drawn into this file."""
+    """Raise an `FssbenchError` unless a plot can be written to this file."""
     if path.suffix.lower() not in FORMATS:
         raise FssbenchError(f"{path}: a picture's name ends in {', '.join(FORMATS)}")
     if importlib.util.find_spec("matplotlib") is None:
@@ -28,7 +28,7 @@ def check_plot(path: Path) -> None:
 
 
 def draw_comparison(paired: Paired, path: Path) -> None:
-    """Draw the difference of each score and class with its interval, and those of the episodes.
+    """Plot the difference of each score and class with its interval, and those of the episodes.
 
     Raises:
         FssbenchError: see `check_plot`, or the file cannot be written.
@@ -48,10 +48,9 @@ def draw_comparison(paired: Paired, path: Path) -> None:
         left.set_xlabel(f"B - A (points); {left_out} classes in the middle are not shown")
     _draw_episodes(right, paired)
     first, second = paired.labels
-    record = paired.record
     folds = ", ".join(map(str, paired.folds))
-    setting = f"{record.protocol}, {record.shots}-shot, fold {folds}"
-    # A label may hold a $, which would start a formula.
+    setting = f"{paired.record.protocol}, {paired.record.shots}-shot, fold {folds}"
+    # A $ in a label would start a formula.
     figure.suptitle(f"A: {first}\nB: {second}\n{setting}", parse_math=False, fontsize=10)
     data = io.BytesIO()
     figure.savefig(data, dpi=120, format=path.suffix.lower().removeprefix("."))
@@ -62,25 +61,20 @@ Line = tuple[str, Difference]
 
 
 def _lines(paired: Paired) -> tuple[list[Line], list[Line], int]:
-    """Scores; classes, best first; and how many classes are left out."""
+    """Return lines of scores, lines of classes (best first), and the number of omitted classes."""
     result = paired.comparison
     names = {"miou": "mIoU", "fb_iou": "FB-IoU", "episode_miou": "episode mIoU"}
     scores = [(names[name], value) for name, value in result.scores.items()]
+    by_fold = zip(paired.folds, result.folds, strict=True)
     if len(paired.folds) > 1:
-        scores += [
-            (f"mIoU, fold {fold}", values["miou"])
-            for fold, values in zip(paired.folds, result.folds, strict=True)
-        ]
-    classes = sorted(
-        (
-            (paired.class_name(paired.folds[line.table], line.class_id), line.iou)
-            for line in result.classes
-        ),
-        key=lambda pair: -pair[1].difference,
-    )
-    left_out = max(0, len(classes) - _CLASSES)
-    if left_out:
-        classes = classes[: _CLASSES // 2] + classes[-_CLASSES // 2 :]
+        scores += [(f"mIoU, fold {fold}", values["miou"]) for fold, values in by_fold]
+    classes = [
+        (paired.class_name(paired.folds[line.table], line.class_id), line.iou)
+        for line in sorted(result.classes, key=lambda line: -line.iou.difference)
+    ]
+    middle = slice(_CLASSES // 2, max(_CLASSES // 2, len(classes) - _CLASSES // 2))
+    left_out = len(classes[middle])
+    del classes[middle]
     return scores, classes, left_out
 
 
@@ -97,7 +91,7 @@ def _draw_differences(axes: Any, lines: list[Line]) -> None:
 
 
 def _draw_episodes(axes: Any, paired: Paired) -> None:
-    """How much the IoU of single episodes differs."""
+    """Draw a histogram of the differences between the IoUs of each episode."""
     both = []
     for side in (paired.a, paired.b):
         rows = [side[fold].rows() for fold in paired.folds]

@@ -1,17 +1,22 @@
-"""Numbers as papers print them: facts with their source, never ranked against measured rows."""
+"""Published numbers with their sources, which are never ranked against measured rows."""
 
 from __future__ import annotations
 
-import csv
 import functools
 import importlib.resources
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
+import pandas
+
+_FOLDS = [f"fold{fold}" for fold in range(4)]
+_EQUAL = ["dataset", "shots", "method_key", "backbone_key", *_FOLDS, "miou", "fb_iou"]
+"""Columns that are equal in equal lines."""
 
 
 @attrs.frozen(kw_only=True)
 class Source:
-    """Where a number is printed: the paper's short name, its tables, and its full title."""
+    """Source of a number: short name of the paper, its tables, and its full title."""
 
     paper: str
     table: str
@@ -20,18 +25,17 @@ class Source:
 
 @attrs.frozen(kw_only=True)
 class PublishedRow:
-    """One line of a paper's table; every number is text, as printed, "" where none is.
+    """A line of a paper's table; each number is the printed text, "" for an empty cell.
 
     Attributes:
         dataset, shots: the setting.
-        method, backbone: as printed.
-        venue_year: of the method, where the table prints it.
+        method, backbone: printed names.
+        venue_year: venue and year of the method, if the table prints them.
         folds: class mIoU of folds 0 to 3, in percent.
-        mean: the printed mean, in percent.
-        fb_iou: in percent.
-        metric: ``miou``, or what `mean` is instead.
-        sources: the papers that print exactly these numbers.
-        note: what a reader must know.
+        mean: printed mean, in percent.
+        fb_iou: printed FB-IoU, in percent.
+        sources: papers that print exactly these numbers.
+        note: remark on the numbers.
     """
 
     dataset: str
@@ -39,64 +43,57 @@ class PublishedRow:
     method: str
     backbone: str
     venue_year: str
-    folds: tuple[str, str, str, str]
+    folds: tuple[str, ...]
     mean: str
     fb_iou: str
-    metric: str
     sources: tuple[Source, ...]
     note: str
 
+    @property
+    def label(self) -> str:
+        """Method, with venue and year if known."""
+        return self.method + (f" ({self.venue_year})" if self.venue_year else "")
+
 
 def published_rows(dataset: str) -> dict[int, list[PublishedRow]]:
-    """Published class mIoUs of a dataset by shots, the highest mean first.
+    """Return published class mIoUs of a dataset by shots, the highest mean first.
 
-    Lines that several papers print with the same numbers are one row with several sources.
+    Equal lines of several papers are one row with several sources.
     """
-    merged: dict[tuple[str, ...], PublishedRow] = {}
-    for key, row in _lines():
-        if row.dataset == dataset and row.metric == "miou":
-            merged[key] = _join(merged[key], row) if key in merged else row
-    tables: dict[int, list[PublishedRow]] = {}
-    for row in sorted(merged.values(), key=_descending):
-        tables.setdefault(row.shots, []).append(row)
-    return dict(sorted(tables.items()))
+    lines = _lines()
+    lines = lines[(lines["dataset"] == dataset) & (lines["metric"] == "miou")]
+    rows = [_row(group.to_dict("records")) for _, group in lines.groupby(_EQUAL, sort=False)]
+    rows.sort(key=lambda row: (-float(row.mean or "-inf"), row.method.lower(), row.backbone))
+    shots = sorted({row.shots for row in rows})
+    return {k: [row for row in rows if row.shots == k] for k in shots}
+
+
+def paper_titles(rows: Iterable[PublishedRow]) -> list[tuple[str, str]]:
+    """Return the short names and full titles of the sources of rows, sorted."""
+    titles = {source.paper: source.title for row in rows for source in row.sources}
+    return [(name, titles[name].removeprefix(f"{name}: ")) for name in sorted(titles)]
 
 
 @functools.cache
-def _lines() -> list[tuple[tuple[str, ...], PublishedRow]]:
-    """Each line of the file with what makes two lines the same."""
+def _lines() -> pandas.DataFrame:
     file = importlib.resources.files("fssbench.board").joinpath("published", "results.csv")
-    lines: list[tuple[tuple[str, ...], PublishedRow]] = []
-    for line in csv.DictReader(file.read_text("utf-8").splitlines()):
-        folds = (line["fold0"], line["fold1"], line["fold2"], line["fold3"])
-        row = PublishedRow(
-            dataset=line["dataset"],
-            shots=int(line["shots"]),
-            method=line["method"],
-            backbone=line["backbone"],
-            venue_year=line["venue_year"],
-            folds=folds,
-            mean=line["miou"],
-            fb_iou=line["fb_iou"],
-            metric=line["metric"],
-            sources=(Source(paper=line["paper"], table=line["table"], title=line["source"]),),
-            note=line["note"],
-        )
-        where = (line["dataset"], line["shots"], line["metric"])
-        what = (line["method_key"], line["backbone_key"], *folds, line["miou"], line["fb_iou"])
-        lines.append(((*where, *what), row))
+    with file.open(encoding="utf-8") as text:
+        lines: pandas.DataFrame = pandas.read_csv(text, dtype=str, keep_default_na=False)
     return lines
 
 
-def _join(row: PublishedRow, other: PublishedRow) -> PublishedRow:
-    notes = dict.fromkeys(part for note in (row.note, other.note) for part in note.split("; "))
-    return attrs.evolve(
-        row,
-        venue_year=row.venue_year or other.venue_year,
-        sources=(*row.sources, *other.sources),
-        note="; ".join(filter(None, notes)),
+def _row(lines: Sequence[Mapping[str, str]]) -> PublishedRow:
+    """Return the row of equal lines."""
+    first = lines[0]
+    notes = dict.fromkeys(part for line in lines for part in line["note"].split("; ") if part)
+    return PublishedRow(
+        shots=int(first["shots"]),
+        venue_year=next((line["venue_year"] for line in lines if line["venue_year"]), ""),
+        folds=tuple(first[name] for name in _FOLDS),
+        mean=first["miou"],
+        sources=tuple(
+            Source(paper=line["paper"], table=line["table"], title=line["source"]) for line in lines
+        ),
+        note="; ".join(notes),
+        **{name: first[name] for name in ("dataset", "method", "backbone", "fb_iou")},
     )
-
-
-def _descending(row: PublishedRow) -> tuple[float, str, str]:
-    return (-float(row.mean or "-inf"), row.method.lower(), row.backbone)

@@ -1,4 +1,4 @@
-"""Submitting: runs of one's own become results of a public board."""
+"""Submission of runs to a public board."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import attrs
 
 from fssbench.board.archive import cell
 from fssbench.board.board import build_boards
-from fssbench.board.replays import REASON, is_replay
+from fssbench.board.tables import REPLAY, is_replay
 from fssbench.errors import FssbenchError
 from fssbench.results.privacy import private_problems
 from fssbench.results.record import MANIFEST_FILE, RECORD_FILE
@@ -22,13 +22,13 @@ from fssbench.results.verify import known_folds, problems
 
 @attrs.frozen(kw_only=True)
 class Submission:
-    """What a submission did.
+    """Effects of a submission.
 
     Attributes:
         added: folders of new results.
-        there: folders of results that were there already, the same in every byte.
-        pages: the pages, built anew.
-        notes: why a row will have no rank, or what else its submitter may want to mend.
+        there: folders of results that were there already, equal byte for byte.
+        pages: the pages, built again.
+        notes: reasons why rows have no rank, and other remarks for the submitter.
     """
 
     added: tuple[Path, ...]
@@ -38,46 +38,39 @@ class Submission:
 
 
 def submit(runs: Sequence[Path], board: Path) -> Submission:
-    """Verify finished runs, copy record, rows and manifest of each, and build the boards anew.
+    """Verify finished runs, copy record, rows and manifest of each, and build the boards again.
 
-    Submitting once more what is there changes nothing.
+    Submitting the same result again changes nothing.
 
     Args:
-        runs: run directories, or folders that hold some.
+        runs: run directories, or folders of some.
         board: folder of the boards.
 
     Raises:
-        FssbenchError: a run is not finished or was cut short; a result does not verify or holds
-            what is private; or another result has its place. Nothing was copied then.
+        FssbenchError: a run is not finished or was cut; a result does not verify or has private
+            data; or the board has another result of its setting. Nothing was copied then.
     """
-    for started in _unfinished(runs):
-        raise FssbenchError(
-            f"{started}: this run is not finished; run its `fssbench evaluate` again, it goes on"
-        )
+    started = {file.parent for path in runs for file in path.rglob(MANIFEST_FILE)}
+    for folder in sorted(started):
+        if not (folder / RECORD_FILE).exists():
+            advice = "run its `fssbench evaluate` again"
+            raise FssbenchError(f"{folder}: this run is not finished; {advice}")
     results = [_checked(folder) for folder in find_results(runs)]
-    added: list[Path] = []
-    there: list[Path] = []
-    places: dict[Path, Path] = {}
+    targets: dict[Path, Result] = {}
     for result in results:
         target = board / cell(result.record)
-        if target in places:
-            raise FssbenchError(
-                f"{result.folder}: {places[target]} is the same method and setting; submit one"
-            )
-        places[target] = result.folder
-        (there if _is_there(result, target) else added).append(target)
+        if target in targets:
+            other = f"{targets[target].folder} is the same method and setting"
+            raise FssbenchError(f"{result.folder}: {other}; submit one")
+        targets[target] = result
+    there = [target for target, result in targets.items() if _is_there(result, target)]
     pages = build_boards([result.folder for result in results], board)
     return Submission(
-        added=tuple(added),
+        added=tuple(target for target in targets if target not in there),
         there=tuple(there),
         pages=tuple(pages),
-        notes=(*_notes(results), *_missing_folds([*added, *there])),
+        notes=(*_notes(results), *_missing_folds([*targets])),
     )
-
-
-def _unfinished(runs: Sequence[Path]) -> list[Path]:
-    started = {file.parent for path in runs for file in path.rglob(MANIFEST_FILE)}
-    return sorted(folder for folder in started if not (folder / RECORD_FILE).exists())
 
 
 def _checked(folder: Path) -> Result:
@@ -87,17 +80,15 @@ def _checked(folder: Path) -> Result:
     result = read_result(folder)
     info = result.record.manifest
     if info.limit is not None:
-        raise FssbenchError(
-            f"{folder / RECORD_FILE}: only the first {info.episodes} episodes were measured; "
-            "evaluate without --limit"
-        )
+        problem = f"only the first {info.episodes} episodes were measured"
+        raise FssbenchError(f"{folder / RECORD_FILE}: {problem}; evaluate without --limit")
     return result
 
 
 def _own_names() -> list[str]:
-    """What this user and this machine are called, which a record made elsewhere may well hold."""
+    """Return the names of this user and this machine."""
     names = [socket.gethostname(), socket.gethostname().partition(".")[0]]
-    with contextlib.suppress(KeyError, OSError):  # an account without a name, as containers have
+    with contextlib.suppress(KeyError, OSError):  # an account without a name, as in containers
         names.append(getpass.getuser())
     return names
 
@@ -105,40 +96,30 @@ def _own_names() -> list[str]:
 def _is_there(result: Result, target: Path) -> bool:
     if not (target / RECORD_FILE).exists():
         return False
-    if all(_bytes(target / name) == _bytes(result.folder / name) for name in FILES):
+    files = [(target / name, result.folder / name) for name in FILES]
+    if all(old.exists() and old.read_bytes() == new.read_bytes() for old, new in files):
         return True
     raise FssbenchError(
         f"{result.folder}: {target} is another result of this method and setting; to correct it, "
-        "delete that folder first and say why in the pull request"
+        "delete that folder first and give the reason in the pull request"
     )
-
-
-def _bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
 
 
 def _notes(results: Sequence[Result]) -> Iterator[str]:
     for result in results:
         record = result.record
-        reason = record.rankable or (REASON if is_replay(record.protocol) else "")
-        if reason:
+        if reason := record.rankable or (REPLAY if is_replay(record.protocol) else ""):
             yield f"{result.folder}: {reason}: its row has no rank"
         if record.environment.get("dirty"):
-            yield (
-                f"{result.folder}: measured with uncommitted changes of fssbench; a reviewer may "
-                "ask for a clean run"
-            )
+            problem = "measured with uncommitted changes of fssbench"
+            yield f"{result.folder}: {problem}; a reviewer may ask for a clean run"
 
 
-def _missing_folds(places: Sequence[Path]) -> Iterator[str]:
-    """Methods that lack a fold of their dataset; `places` are folders of results on the board."""
-    settings = {(place.parent, place.name.partition("-")[2]): place for place in places}
-    for (method, setting), place in sorted(settings.items()):
-        folds = known_folds(read_result(place).record.dataset.name) or 0
+def _missing_folds(targets: Sequence[Path]) -> Iterator[str]:
+    """Yield a line for each method on the board that lacks a fold of its dataset."""
+    settings = {(target.parent, target.name.partition("-")[2]): target for target in targets}
+    for (method, setting), target in sorted(settings.items()):
+        folds = known_folds(read_result(target).record.dataset.name) or 0
         names = [f"fold{fold}-{setting}" for fold in range(folds)]
-        missing = [name for name in names if not (method / name / RECORD_FILE).exists()]
-        if missing:
+        if missing := [name for name in names if not (method / name / RECORD_FILE).exists()]:
             yield f"{method}: {', '.join(missing)} missing: a row that lacks folds has no rank"

@@ -1,29 +1,33 @@
-"""Tables as data: which results share a table, their ranks, means and intervals."""
+"""Tables as data: results that share a table, their ranks, means and intervals."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
+from fssbench import registry
 from fssbench.board.archive import cell
-from fssbench.board.labels import backbone_label, method_label, training_label
+from fssbench.board.labels import backbone_label, method_label
 from fssbench.board.published import PublishedRow, published_rows
-from fssbench.board.ranks import group_ranks
-from fssbench.board.replays import REASON, is_replay
+from fssbench.errors import FssbenchError
 from fssbench.results.method import method_id
 from fssbench.results.record import RECORD_FILE, Record, trained_fold
 from fssbench.results.result import Result
+from fssbench.specs import ProtocolSpec
 from fssbench.statistics.compare import compare
 from fssbench.statistics.intervals import score_intervals
 
-K = TypeVar("K")
-V = TypeVar("V")
+REPLAY = "replay of a published protocol"
+"""Reason why a row has no rank: the list files of such a protocol cannot be checked."""
 
-# A method's results in one setting, by fold.
+K = TypeVar("K")
+T = TypeVar("T")
+
+# Results of a method in one setting, by fold.
 Method = dict[int, Result]
 
 
@@ -32,39 +36,55 @@ class Row:
     """A method on a board; its scores are percentages.
 
     Attributes:
-        rank: from 1, shared by a group; see `group_ranks`. None when `notes` say why not.
-        method: the matcher, and what tells it from other rows.
-        backbone: the encoder, and its weights where they are not the usual ones.
-        folds: class mIoU by fold.
-        mean: over the table's `averaged` folds; None when the row lacks one.
+        rank: rank from 1, equal in a group; see `group_ranks`. None for the reasons in `notes`.
+        method: the matcher, and its differences from other rows.
+        backbone: the encoder, and its weights if they are not the usual ones.
+        records: records by fold, ascending.
+        mean: mean over the table's `averaged` folds; None if the row lacks one.
         interval: 95 % interval of `mean`.
         fb_iou: mean over the same folds.
-        parameters: learnable ones.
-        seconds: per episode, mean over the folds.
-        records: link of each fold's record, relative to the board.
-        training: how its checkpoints were trained; () without any or when they do not say.
-        checkpoints: sha256 of each fold's.
-        notes: what a reader must know.
+        notes: reasons why the row has no rank.
     """
 
     rank: int | None
     method: str
     backbone: str
-    folds: Mapping[int, float]
+    records: Mapping[int, Record]
     mean: float | None
     interval: tuple[float, float] | None
     fb_iou: float | None
-    parameters: int
-    seconds: float
-    records: Mapping[int, str]
-    training: tuple[str, ...]
-    checkpoints: Mapping[int, str]
     notes: tuple[str, ...]
+
+    @property
+    def folds(self) -> dict[int, float]:
+        """Class mIoU by fold."""
+        return {fold: record.scores["miou"] for fold, record in self.records.items()}
+
+    @property
+    def links(self) -> dict[int, str]:
+        """Path of each fold's record, relative to the board."""
+        return {fold: f"{cell(record)}/{RECORD_FILE}" for fold, record in self.records.items()}
+
+    @property
+    def checkpoints(self) -> dict[int, str]:
+        """SHA-256 of each fold's checkpoint."""
+        trained = ((fold, record.checkpoint) for fold, record in self.records.items())
+        return {fold: checkpoint.sha256 for fold, checkpoint in trained if checkpoint}
+
+    @property
+    def parameters(self) -> int:
+        """Number of learnable parameters, which may depend on the fold: the largest."""
+        return max(record.cost.learnable_parameters for record in self.records.values())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds per episode, mean over the folds."""
+        return fmean(record.cost.seconds_per_episode for record in self.records.values())
 
 
 @attrs.frozen(kw_only=True)
 class Episodes:
-    """What all rows of a table answered on one fold: equal digests, equal episodes."""
+    """Episodes of a table's rows on a fold: equal digests, equal episodes."""
 
     digest: str
     count: int
@@ -77,33 +97,41 @@ class Table:
     """Rows that may be compared.
 
     Attributes:
-        protocol, shots, seed, split: the setting.
-        replay: the protocol replays a published one, and no row may rank; see `is_replay`.
-        fingerprint: of the annotations.
-        qualifier: tells the table from others of the same setting, "" when there are none.
-        episodes: by fold; a fold that was only measured in part has none.
+        record: record of a row; protocol, shots, seed, split, scored size and fingerprint are equal
+            in all rows.
+        replay: True for a replay of a published protocol, whose rows never rank.
+        qualifier: difference from other tables of the same setting, "" without any.
+        episodes: episodes by fold; a fold with cut manifests only has none.
         folds: the fold columns.
-        averaged: the folds that means are of: all that a row that may rank has.
-        rows: best first, those without a rank last.
+        averaged: folds of the means: all folds of the rows that may rank.
+        rows: rows, best first; those without a rank are last.
     """
 
-    protocol: str
-    shots: int
-    seed: int
-    split: str
-    score_size: str
+    record: Record
     replay: bool
-    fingerprint: str
     qualifier: str
     episodes: Mapping[int, Episodes]
     folds: tuple[int, ...]
     averaged: tuple[int, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def ranked(self) -> int:
+        """Number of rows with a rank."""
+        return sum(row.rank is not None for row in self.rows)
+
+    @property
+    def mean_name(self) -> str:
+        """Heading of the column by which rows are sorted."""
+        if len(self.folds) == 1:
+            return f"mIoU, fold {self.folds[0]}"
+        of = "" if self.averaged == self.folds else f" of {', '.join(map(str, self.averaged))}"
+        return f"Mean{of}"
+
 
 @attrs.frozen(kw_only=True)
 class Board:
-    """A dataset's page: measured tables, and published rows by shots."""
+    """The board of a dataset: measured tables, and published rows by shots."""
 
     dataset: str
     tables: tuple[Table, ...]
@@ -111,25 +139,53 @@ class Board:
 
 
 def make_boards(results: Sequence[Result]) -> list[Board]:
-    """One board for each dataset, in the order of the names.
+    """Return a board for each dataset, sorted by name.
 
-    Nothing but the results decides what is on them: neither their order nor where they lie.
+    Boards depend on the results only, not on their order or folders.
     """
     datasets = _grouped((r.record.dataset.name, r) for r in results)
     return [
-        Board(
-            dataset=dataset,
-            tables=tuple(_tables(members)),
-            published=published_rows(dataset),
-        )
-        for dataset, members in sorted(datasets.items())
+        Board(dataset=name, tables=tuple(_tables(members)), published=published_rows(name))
+        for name, members in sorted(datasets.items())
     ]
 
 
-def _tables(results: Sequence[Result]) -> list[Table]:
-    """By protocol, shots and seed; of one setting the table with the most ranked rows first.
+def is_replay(protocol: str) -> bool:
+    """Return True if a protocol is registered and reads the list files of a paper's authors."""
+    try:
+        return bool(registry.registry().get(ProtocolSpec, protocol).lists)
+    except FssbenchError:
+        return False
 
-    Replays of published protocols come last.
+
+def group_ranks(ordered: Sequence[T], differ: Callable[[T, T], bool]) -> list[int]:
+    """Return shared ranks of methods that cannot be told apart from the best one of their group.
+
+    Walking down from the best, each method is compared with the first one of the current group
+    only, and either joins the group or starts the next one. Thus small steps cannot make one group
+    of a long list; the last method of a group may differ from other members, and may not differ
+    from the first method of the next group.
+
+    Args:
+        ordered: methods, best first.
+        differ: function of the first method of a group and of one further down.
+
+    Returns:
+        For each method, 1 + the number of methods in better groups.
+    """
+    ranks: list[int] = []
+    first = 0
+    for index, method in enumerate(ordered):
+        if index != first and differ(ordered[first], method):
+            first = index
+        ranks.append(first + 1)
+    return ranks
+
+
+def _tables(results: Sequence[Result]) -> list[Table]:
+    """Return tables by protocol, shots and seed; in each setting, the most ranked rows first.
+
+    Replays of published protocols are last.
     """
     settings = _grouped(((r.record.protocol, r.record.shots, r.record.seed), r) for r in results)
     tables: list[Table] = []
@@ -142,26 +198,19 @@ def _tables(results: Sequence[Result]) -> list[Table]:
             for number, methods in enumerate(parts, start=1):
                 part = [f"episode set {number} of {len(parts)}"] if len(parts) > 1 else []
                 alike.append(_table(methods, ", ".join(data + part)))
-        tables += sorted(alike, key=_most_ranked)
+        tables += sorted(alike, key=lambda t: (-t.ranked, -len(t.rows), t.qualifier))
     return tables
 
 
-def _most_ranked(table: Table) -> tuple[int, int, str]:
-    ranked = sum(row.rank is not None for row in table.rows)
-    return -ranked, -len(table.rows), table.qualifier
-
-
 def _same_episodes(results: Sequence[Result]) -> list[list[Method]]:
-    """Split methods so that in each part a fold's complete manifests are one and the same.
+    """Split methods into parts, in which all complete manifests of a fold are equal.
 
-    Methods of many folds come first, so that those of few find their part.
+    Methods of many folds are first, so that those of few folds join them.
     """
-    methods: list[Method] = [
-        {result.record.fold: result for result in members}
-        for _, members in sorted(_grouped((method_id(r.record), r) for r in results).items())
-    ]
+    grouped = _grouped((method_id(r.record), r) for r in results)
+    methods = [{r.record.fold: r for r in members} for _, members in sorted(grouped.items())]
     parts: list[tuple[dict[int, str], list[Method]]] = []
-    for method in sorted(methods, key=lambda m: (not _digests(m), -len(m), sorted(m), _order(m))):
+    for method in sorted(methods, key=_many_folds_first):
         digests = _digests(method)
         for known, members in parts:
             if all(known.get(fold, digest) == digest for fold, digest in digests.items()):
@@ -174,74 +223,63 @@ def _same_episodes(results: Sequence[Result]) -> list[list[Method]]:
 
 
 def _digests(method: Method) -> dict[int, str]:
-    """By fold; a manifest that was cut short compares with nothing, and ranks nowhere."""
-    return {
-        fold: result.record.manifest.digest
-        for fold, result in method.items()
-        if result.record.manifest.limit is None
-    }
+    """Return digests by fold, without cut manifests, which never rank."""
+    infos = {fold: result.record.manifest for fold, result in method.items()}
+    return {fold: info.digest for fold, info in infos.items() if info.limit is None}
 
 
-def _order(method: Method) -> tuple[str, str, str]:
+def _many_folds_first(method: Method) -> tuple[Any, ...]:
     record = _any(method)
-    return record.matcher, record.backbone, method_id(record)
+    names = record.matcher, record.backbone, method_id(record)
+    return not _digests(method), -len(method), sorted(method), names
 
 
 def _table(methods: Sequence[Method], qualifier: str) -> Table:
     peers = [_any(method) for method in methods]
     reasons = [_reasons(method) for method in methods]
     may_rank = [method for method, why in zip(methods, reasons, strict=True) if not why]
-    needed = {fold for method in may_rank or methods for fold in method}
-    rows = [_row(method, peers, why, needed) for method, why in zip(methods, reasons, strict=True)]
-    record = peers[0]
+    averaged = sorted({fold for method in may_rank or methods for fold in method})
+    rows = [
+        (_row(method, peers, why, averaged), method)
+        for method, why in zip(methods, reasons, strict=True)
+    ]
     return Table(
-        protocol=record.protocol,
-        shots=record.shots,
-        seed=record.seed,
-        split=record.dataset.split,
-        score_size=record.score_size,
-        replay=is_replay(record.protocol),
-        fingerprint=record.dataset.fingerprint,
+        record=peers[0],
+        replay=is_replay(peers[0].protocol),
         qualifier=qualifier,
         episodes=_episodes(methods),
         folds=tuple(sorted({fold for method in methods for fold in method})),
-        averaged=tuple(sorted(needed)),
-        rows=tuple(_ranked(list(zip(rows, methods, strict=True)), sorted(needed))),
+        averaged=tuple(averaged),
+        rows=tuple(_ranked(rows, averaged)),
     )
 
 
-def _row(method: Method, peers: Sequence[Record], why: Sequence[str], needed: set[int]) -> Row:
+def _row(
+    method: Method, peers: Sequence[Record], why: Sequence[str], averaged: Sequence[int]
+) -> Row:
     folds = {fold: method[fold].record for fold in sorted(method)}
     records = list(folds.values())
-    missing = sorted(needed - set(folds))
-    averaged = [] if missing else sorted(needed)
-    notes = [*why, *([f"fold {', '.join(map(str, missing))} missing"] if missing else [])]
+    missing = [str(fold) for fold in averaged if fold not in folds]
+    complete = [] if missing else [method[fold] for fold in averaged]
     return Row(
         rank=None,
         method=method_label(records, peers),
         backbone=backbone_label(records[0], peers),
-        folds={fold: record.scores["miou"] for fold, record in folds.items()},
-        mean=None if missing else fmean(folds[f].scores["miou"] for f in averaged),
-        interval=None if missing else score_intervals([method[f].rows() for f in averaged])["miou"],
-        fb_iou=None if missing else fmean(folds[f].scores["fb_iou"] for f in averaged),
-        parameters=max(record.cost.learnable_parameters for record in records),
-        seconds=fmean(record.cost.seconds_per_episode for record in records),
-        records={fold: f"{cell(record)}/{RECORD_FILE}" for fold, record in folds.items()},
-        training=training_label(records[0]),
-        checkpoints={
-            fold: record.checkpoint.sha256 for fold, record in folds.items() if record.checkpoint
-        },
-        notes=tuple(notes),
+        records=folds,
+        mean=fmean(r.record.scores["miou"] for r in complete) if complete else None,
+        interval=score_intervals([r.rows() for r in complete])["miou"] if complete else None,
+        fb_iou=fmean(r.record.scores["fb_iou"] for r in complete) if complete else None,
+        notes=(*why, *([f"fold {', '.join(missing)} missing"] if missing else [])),
     )
 
 
-def _ranked(rows: Sequence[tuple[Row, Method]], folds: Sequence[int]) -> list[Row]:
-    """Rows with their ranks, best first.
+def _ranked(rows: Iterable[tuple[Row, Method]], folds: Sequence[int]) -> list[Row]:
+    """Return rows with their ranks, best first.
 
     Rows that may rank have complete manifests of equal digests on all `folds`, so that any two of
     them can be compared episode by episode.
     """
-    rows = sorted(rows, key=lambda pair: _order_of_rows(pair[0]))
+    rows = sorted(rows, key=lambda p: (-(p[0].mean or 0.0), p[0].method, p[0].backbone))
     may_rank = [(row, method) for row, method in rows if not row.notes]
 
     def differ(first: tuple[Row, Method], other: tuple[Row, Method]) -> bool:
@@ -253,44 +291,35 @@ def _ranked(rows: Sequence[tuple[Row, Method]], folds: Sequence[int]) -> list[Ro
     return ranked + [row for row, _ in rows if row.notes]
 
 
-def _order_of_rows(row: Row) -> tuple[float, str, str]:
-    return -(row.mean or 0.0), row.method, row.backbone
-
-
 def _reasons(method: Method) -> list[str]:
-    """Why a method must not rank, whatever the others have."""
-    reasons: dict[str, list[int]] = {}
+    """Return the reasons why a method must not rank, whatever the folds of other methods."""
+    reasons: dict[str, list[int]] = defaultdict(list)
     for fold in sorted(method):
         reason = method[fold].record.rankable or _trained_on_novel(method[fold].record)
         if reason:
-            reasons.setdefault(reason, []).append(fold)
-    replay = [REASON] if is_replay(_any(method).protocol) else []
-    return replay + [
+            reasons[reason].append(fold)
+    return [REPLAY] * is_replay(_any(method).protocol) + [
         reason if len(folds) == len(method) else f"fold {', '.join(map(str, folds))}: {reason}"
         for reason, folds in reasons.items()
     ]
 
 
 def _trained_on_novel(record: Record) -> str:
-    """A checkpoint of another fold of the same dataset has seen the classes that are asked for."""
     header = record.checkpoint.header if record.checkpoint else {}
     fold = trained_fold(header, record.dataset.name)
-    if fold not in (None, record.fold):
-        return f"checkpoint trained for fold {fold}, which has these classes in training"
-    return ""
+    if fold in (None, record.fold):
+        return ""
+    return f"checkpoint trained for fold {fold}, which has these classes in training"
 
 
 def _episodes(methods: Sequence[Method]) -> dict[int, Episodes]:
     found: dict[int, Episodes] = {}
     for method in methods:
-        for fold in sorted(_digests(method).keys() - found.keys()):
+        for fold in _digests(method).keys() - found.keys():
             info = method[fold].record.manifest
-            queries = {episode.query for episode in method[fold].manifest().episodes}
+            images = len({episode.query for episode in method[fold].manifest().episodes})
             found[fold] = Episodes(
-                digest=info.digest,
-                count=info.episodes,
-                images=len(queries),
-                dropped=info.dropped,
+                digest=info.digest, count=info.episodes, images=images, dropped=info.dropped
             )
     return dict(sorted(found.items()))
 
@@ -299,8 +328,8 @@ def _any(method: Method) -> Record:
     return method[min(method)].record
 
 
-def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
-    groups: dict[K, list[V]] = defaultdict(list)
+def _grouped(pairs: Iterable[tuple[K, T]]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = defaultdict(list)
     for key, value in pairs:
         groups[key].append(value)
     return groups

@@ -1,4 +1,4 @@
-"""Numbers and strangers' words as short text, the same on every kind of board."""
+"""Numbers and untrusted texts as short text, equal on all kinds of boards."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ NONE = "—"
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """Text of a stranger as one line of visible characters, cut to `longest`. Not escaped."""
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    line = " ".join(plain.split())
+    """Return an untrusted text as one line of printable characters, cut but not escaped."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def paragraphs(text: str) -> list[str]:
-    """The paragraphs of plain text, which empty lines part, each as one line."""
+    """Return the paragraphs of plain text, which empty lines separate, each as one line."""
     found: list[list[str]] = [[]]
     for line in text.strip().splitlines():
         words = [one_line(word) for word in line.split()]
@@ -26,12 +25,12 @@ def paragraphs(text: str) -> list[str]:
 
 
 def score(value: float | None) -> str:
-    """A percentage."""
+    """Return a percentage with a decimal."""
     return NONE if value is None else f"{value:.1f}"
 
 
 def count(number: float) -> str:
-    """A number of parameters, in thousands or millions."""
+    """Return a number of parameters, in thousands or millions."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         # 999 950 and more would print as 1000.0 k.
         if number >= 0.99995 * size:
@@ -40,6 +39,6 @@ def count(number: float) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Seconds in milliseconds; small ones with a decimal."""
+    """Return seconds in milliseconds; small values with a decimal."""
     value = 1000.0 * seconds
     return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"

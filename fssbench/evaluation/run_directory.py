@@ -17,10 +17,10 @@ from fssbench.errors import FssbenchError
 from fssbench.evaluation.chunk_queue import ChunkQueue
 from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.files import cannot_write
-from fssbench.results.consistency import rows_problem, score_problems
 from fssbench.results.predictions import Predictions
 from fssbench.results.record import MANIFEST_FILE, RECORD_FILE, ROWS_FILE, Record
 from fssbench.results.rows import read_rows, write_rows
+from fssbench.results.verify import rows_problem, score_problems
 from fssbench.runtime.locked_folder import LockedFolder
 
 JOURNAL_FILE = "journal.jsonl"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 import attrs
-import cattrs
 
-from fssbench import build, registry, strict
+from fssbench import build, registry
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.protocol import check_lists
 from fssbench.errors import FssbenchError, near
@@ -26,9 +26,9 @@ from fssbench.specs import BackboneSpec, MatcherSpec, ProtocolSpec
 TABLES = "methods"
 AXES = ("matchers", "backbones", "folds", "shots", "seeds")
 _FIELDS = ("matcher", "backbone", "fold", "shots", "seed")
-_PATHS = ("data_root", "lists", "out", "cache_dir", "checkpoint")
 _SIZES = ("cache_memory", "cache_limit")
 _EXCLUDED = ("matcher", "backbone", "devices")
+_PLAIN = {str: "a text", Path: "a text", int: "a whole number", bool: "true or false"}
 
 Cell = tuple[int, int, int]
 """(fold, shots, seed)."""
@@ -50,12 +50,7 @@ class Job:
     def cells(self) -> tuple[Cell, ...]:
         """Cells in the order of evaluation."""
         asked = self.evaluation
-        return tuple(
-            (fold, shots, seed)
-            for fold in asked.folds or ()
-            for shots in asked.shots
-            for seed in asked.seeds
-        )
+        return tuple(product(asked.folds or (), asked.shots, asked.seeds))
 
 
 def read_grid(path: Path, **changes: Any) -> list[Job]:
@@ -94,10 +89,8 @@ def _jobs(content: Mapping[str, Any], changes: Mapping[str, Any]) -> list[Job]:
     jobs = [job for table in tables for job in _table_jobs({**shared, **table}, changes, datasets)]
     for position, job in enumerate(jobs):
         if job.evaluation in [other.evaluation for other in jobs[:position]]:
-            raise FssbenchError(
-                f"{job.evaluation.matcher} on {job.evaluation.backbone} is listed twice with the "
-                "same options"
-            )
+            names = f"{job.evaluation.matcher} on {job.evaluation.backbone}"
+            raise FssbenchError(f"{names} is listed twice with the same options")
     return jobs
 
 
@@ -105,74 +98,51 @@ def _table_jobs(
     table: Mapping[str, Any], changes: Mapping[str, Any], datasets: dict[str, Dataset]
 ) -> Iterator[Job]:
     given = {key: _value(key, value) for key, value in table.items()}
-    matchers, backbones = given.pop("matchers", None), given.pop("backbones", None)
-    if not matchers:
-        raise FssbenchError("matchers: name at least one, e.g. matchers = ['prototype']")
-    if not backbones:
-        raise FssbenchError("backbones: name at least one, e.g. backbones = ['tiny-resnet']")
+    for key in AXES[:2]:
+        if key not in given:
+            raise FssbenchError(f"{key}: name at least one, e.g. {key} = ['NAME']")
     known = registry.registry()
     pattern = given.pop("checkpoint", None)
-    for matcher in matchers:
-        for backbone in backbones:
-            evaluation = Evaluation(
-                **{
-                    **given,
-                    "matcher": known.get(MatcherSpec, matcher).name,
-                    "backbone": known.get(BackboneSpec, backbone).name,
-                    **changes,
-                }
-            )
-            configure(known.get(MatcherSpec, matcher), evaluation.options)
-            dataset = _dataset(evaluation, datasets)
-            for each in _with_checkpoints(evaluation, pattern, dataset):
-                yield Job(evaluation=each, dataset=dataset)
+    for matcher, backbone in product(given.pop("matchers"), given.pop("backbones")):
+        spec = known.get(MatcherSpec, matcher)
+        names = {"matcher": spec.name, "backbone": known.get(BackboneSpec, backbone).name}
+        evaluation = Evaluation(**{**given, **names, **changes})
+        configure(spec, evaluation.options)
+        dataset = _dataset(evaluation, datasets)
+        for each in _with_checkpoints(evaluation, pattern, dataset):
+            yield Job(evaluation=each, dataset=dataset)
 
 
 def _value(key: str, value: Any) -> Any:
-    """Convert a value of the file to the type of its attribute."""
-    hints: dict[str, Any] = typing.get_type_hints(Evaluation)
-    names: tuple[str, ...] = tuple(n for n in (*AXES[:2], *hints) if n not in _EXCLUDED)
-    if key not in names:
-        raise FssbenchError(
-            f"unknown key {key!r}; {near(key, (*names, TABLES))}keys: {', '.join(names)}"
-        )
-    if key in AXES:
-        texts = key in AXES[:2]
-        kind: Any = tuple[str, ...] if texts else tuple[int, ...]
-        value = tuple(dict.fromkeys(_structured(key, value, kind)))
-        if not value:
-            raise FssbenchError(f"{key}: the list is empty")
-        return value
-    if key in _PATHS:
-        found = _structured(key, value, str)
-        return found if key == "checkpoint" else Path(found)
+    """Check a value of the file, and convert it to the type of its attribute."""
+    hints = typing.get_type_hints(Evaluation)
+    texts = {"matchers": tuple[str, ...], "backbones": tuple[str, ...]}
+    kinds = {k: kind for k, kind in {**texts, **hints}.items() if k not in _EXCLUDED}
+    if key not in kinds:
+        near_by = near(key, (*kinds, TABLES))
+        raise FssbenchError(f"unknown key {key!r}; {near_by}keys: {', '.join(kinds)}")
     if key in _SIZES and isinstance(value, str):
         return parse_size(value, key)
-    return _structured(key, value, hints[key])
-
-
-def _structured(key: str, value: Any, kind: Any) -> Any:
-    origin = typing.get_origin(kind)
-    if origin is typing.Literal:
-        if value in typing.get_args(kind):
-            return value
-        raise FssbenchError(f"{key}: {value!r} is not one of {', '.join(typing.get_args(kind))}")
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        if isinstance(value, dict):
-            return value
-        raise FssbenchError(f"{key}: write a table, e.g. {key} = {{ name = 1 }}")
-    choices = typing.get_args(kind)
-    wanted = next(k for k in choices if k is not type(None)) if type(None) in choices else kind
-    try:
-        if wanted is bool and not isinstance(value, bool):
-            raise TypeError(value)
-        return strict.structure(value, wanted)
-    except (cattrs.BaseValidationError, TypeError, ValueError) as error:
-        spelt = {int: "a whole number", str: "a text", bool: "true or false"}.get(wanted)
-        spelt = (
-            spelt or f"a list of {'texts' if str in typing.get_args(wanted) else 'whole numbers'}"
-        )
-        raise FssbenchError(f"{key}: {value!r} is not {spelt}") from error
+    kind = kinds[key]
+    if type(None) in typing.get_args(kind):
+        kind = typing.get_args(kind)[0]  # without None, which TOML does not have
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        fits = isinstance(value, list) and all(type(item) is arguments[0] for item in value)
+        expected = f"a list of {'texts' if arguments[0] is str else 'whole numbers'}"
+    elif origin is typing.Literal:
+        fits, expected = value in arguments, f"one of {', '.join(arguments)}"
+    elif origin is Mapping:
+        fits, expected = isinstance(value, dict), f"a table, e.g. {key} = {{ name = 1 }}"
+    else:
+        fits, expected = type(value) is (str if kind is Path else kind), _PLAIN[kind]
+    if not fits:
+        raise FssbenchError(f"{key}: {value!r} is not {expected}")
+    if key in AXES and not value:
+        raise FssbenchError(f"{key}: the list is empty")
+    if origin is tuple:
+        return tuple(dict.fromkeys(value))
+    return Path(value) if kind is Path and key != "checkpoint" else value
 
 
 def _dataset(evaluation: Evaluation, made: dict[str, Dataset]) -> Dataset:
@@ -197,31 +167,18 @@ def _with_checkpoints(
         return
     named = _pattern_fields(pattern)
     files: dict[Path, list[Cell]] = {}
-    for fold in folds:
-        for shots in evaluation.shots:
-            for seed in evaluation.seeds:
-                cell = dict(zip(_FIELDS[2:], (fold, shots, seed), strict=True))
-                path = Path(
-                    pattern.format(matcher=evaluation.matcher, backbone=evaluation.backbone, **cell)
-                )
-                if not path.is_file():
-                    raise FssbenchError(f"checkpoint {path}: there is no such file")
-                files.setdefault(path, []).append((fold, shots, seed))
+    for cell in product(folds, evaluation.shots, evaluation.seeds):
+        values = (evaluation.matcher, evaluation.backbone, *cell)
+        path = Path(pattern.format(**dict(zip(_FIELDS, values, strict=True))))
+        if not path.is_file():
+            raise FssbenchError(f"checkpoint {path}: there is no such file")
+        files.setdefault(path, []).append(cell)
     for path, cells in files.items():
         if evaluation.folds is None and "fold" not in named:
             trained = trained_fold(read_checkpoint(path).header, dataset.name)
             cells = [cell for cell in cells if trained in (None, cell[0])]
-        yield attrs.evolve(
-            evaluation,
-            checkpoint=path,
-            folds=_axis(cells, 0),
-            shots=_axis(cells, 1),
-            seeds=_axis(cells, 2),
-        )
-
-
-def _axis(cells: Sequence[Cell], axis: int) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(cell[axis] for cell in cells))
+        folds, shots, seeds = (tuple(dict.fromkeys(c[axis] for c in cells)) for axis in range(3))
+        yield attrs.evolve(evaluation, checkpoint=path, folds=folds, shots=shots, seeds=seeds)
 
 
 def _pattern_fields(pattern: str) -> set[str]:
@@ -229,10 +186,7 @@ def _pattern_fields(pattern: str) -> set[str]:
         named = {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
     except ValueError as error:
         raise FssbenchError(f"checkpoint {pattern}: {error}") from error
-    unknown = sorted(named - set(_FIELDS))
-    if unknown:
-        raise FssbenchError(
-            f"checkpoint {pattern}: unknown field {{{unknown[0]}}}; use "
-            f"{', '.join(f'{{{field}}}' for field in _FIELDS)}"
-        )
+    for unknown in sorted(named - set(_FIELDS)):
+        fields = ", ".join(f"{{{field}}}" for field in _FIELDS)
+        raise FssbenchError(f"checkpoint {pattern}: unknown field {{{unknown}}}; use {fields}")
     return named

@@ -8,7 +8,7 @@ import pandas
 
 from fssbench.errors import FssbenchError
 from fssbench.evaluation.evaluate import evaluate
-from fssbench.evaluation.evaluator import CellOutcome, Observers
+from fssbench.evaluation.evaluator import CellOutcome
 from fssbench.evaluation.run import Run
 from fssbench.grid.grid import Job
 from fssbench.grid.table import GridTable
@@ -22,6 +22,10 @@ class _TableObserver:
         self._table = table
         self._job = job
 
+    def of_run(self, _run: Run) -> list[object]:
+        """Return the observers of a run: this one."""
+        return [self]
+
     def fssbench_evaluation_started(self, run: Run) -> None:
         self._table.started(self._job, run)
 
@@ -29,8 +33,8 @@ class _TableObserver:
         self._table.measured(self._job, run, rows)
 
     def fssbench_evaluation_finished(self, run: Run, record: Record) -> None:
-        result = CellOutcome(record=record, folder=run.folder, fresh=True)
-        self._table.finished(self._job, result)
+        outcome = CellOutcome(record=record, folder=run.folder, fresh=True)
+        self._table.finished(self._job, outcome)
 
 
 def run_local(jobs: Sequence[Job], table: GridTable) -> list[CellOutcome]:
@@ -45,29 +49,23 @@ def run_local(jobs: Sequence[Job], table: GridTable) -> list[CellOutcome]:
     results: list[CellOutcome] = []
     failures: list[str] = []
     for number, job in enumerate(jobs):
+        observer = _TableObserver(table, number)
         try:
-            found = evaluate(job.evaluation, observers=_observers(table, number))
+            found = evaluate(job.evaluation, observers=observer.of_run)
         except FssbenchError as error:
             table.failed(number, None, str(error))
             failures.append(str(error))
             continue
-        for result in found:
-            if not result.fresh:
-                table.finished(number, result)
+        for result in (result for result in found if not result.fresh):
+            table.finished(number, result)
         results += found
     raise_failures(failures)
     return results
-
-
-def _observers(table: GridTable, job: int) -> Observers:
-    observer = _TableObserver(table, job)
-    return lambda run: [observer]
 
 
 def raise_failures(failures: Sequence[str]) -> None:
     """Raise an `FssbenchError` if there are any."""
     if failures:
         more = f" (and {len(failures) - 1} more, see above)" if len(failures) > 1 else ""
-        raise FssbenchError(
-            f"parts of the grid failed: {failures[0]}{more}; finished cells are saved"
-        )
+        problem = f"parts of the grid failed: {failures[0]}{more}"
+        raise FssbenchError(f"{problem}; finished cells are saved")

@@ -15,12 +15,11 @@ import functools
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
-import pandas
 
 from fssbench import registry
 from fssbench.episodes.episode import Episode
@@ -32,7 +31,7 @@ from fssbench.evaluation.process_group import named_plugins
 from fssbench.evaluation.run import Run
 from fssbench.evaluation.run_directory import RunDirectory
 from fssbench.grid import ray_worker
-from fssbench.grid.grid import Job
+from fssbench.grid.grid import Cell, Job
 from fssbench.grid.local import raise_failures
 from fssbench.grid.ray_worker import CellInfo, Failure, Model
 from fssbench.grid.table import GridTable, cell_of
@@ -49,20 +48,21 @@ _SUBMITTED_PER_SLOT = 2
 _WAIT = 1.0
 """Seconds that one wait for results takes at most."""
 
+Key = tuple[int, Cell | None]
+"""Number of a job, and a cell, or None for all of them."""
 Done = Callable[[Any], None]
 
 
-@attrs.define(kw_only=True)
+@attrs.frozen(kw_only=True)
 class _OpenCell:
-    """A cell that is being evaluated."""
+    """A cell that is being evaluated; measured chunks are removed from `left`."""
 
-    number: int
+    key: tuple[int, Cell]
     model: Model
     run: Run
     directory: RunDirectory
     manifest: Any
-    left: Mapping[int, Sequence[Episode]]
-    missing: set[int]
+    left: dict[int, Sequence[Episode]]
 
 
 class _Driver:
@@ -74,16 +74,14 @@ class _Driver:
         self._table = table
         self._gpus = _wants_gpus(ray, jobs)
         resources = {"num_gpus": 1} if self._gpus else {"num_cpus": 1, "num_gpus": 0}
-        options = {"max_retries": RETRIES, "retry_exceptions": False, **resources}
-        self._remote = {
-            name: ray.remote(**options)(getattr(ray_worker, name))
-            for name in ("cells", "measure", "record")
-        }
-        self._flight: dict[Any, Done] = {}
+        remote = ray.remote(max_retries=RETRIES, retry_exceptions=False, **resources)
+        functions = (ray_worker.cells, ray_worker.measure, ray_worker.record)
+        self._remote = {function.__name__: remote(function) for function in functions}
+        self._flight: dict[Any, tuple[Key, Done]] = {}
         self._waiting: collections.deque[Callable[[], None]] = collections.deque()
         self._held = contextlib.ExitStack()
-        self.results: dict[tuple[int, tuple[int, int, int]], CellOutcome] = {}
-        self.failures: list[str] = []
+        self.results: dict[tuple[int, Cell], CellOutcome] = {}
+        self.failures: dict[Key, str] = {}
 
     def run(self) -> None:
         """Evaluate the whole grid."""
@@ -97,11 +95,9 @@ class _Driver:
                     self._waiting.popleft()()
                 if not self._flight:  # the waiting tasks were of failed cells
                     continue
-                ready, _ = self._ray.wait(
-                    list(self._flight), num_returns=1, timeout=_WAIT, fetch_local=True
-                )
+                ready, _ = self._ray.wait(list(self._flight), timeout=_WAIT)
                 for reference in ready:
-                    self._flight.pop(reference)(self._result(reference))
+                    self._receive(reference, *self._flight.pop(reference))
 
     def cancel(self) -> None:
         """Cancel all submitted tasks."""
@@ -114,18 +110,23 @@ class _Driver:
         found = self._ray.cluster_resources().get("GPU" if self._gpus else "CPU", 1)
         return max(1, int(found))
 
-    def _result(self, reference: Any) -> Any:
+    def _submit(self, name: str, key: Key, done: Done, *arguments: Any) -> None:
+        self._flight[self._remote[name].remote(*arguments)] = key, done
+
+    def _receive(self, reference: Any, key: Key, done: Done) -> None:
         try:
-            return self._ray.get(reference)
+            result = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            return Failure(message=f"Ray task failed: {one_line(error)[:300]}")
+            result = Failure(message=f"Ray task failed: {one_line(error)[:300]}")
+        if isinstance(result, Failure):
+            self._fail(key, result.message)
+        elif key not in self.failures:
+            done(result)
 
-    def _submit(self, name: str, done: Done, *arguments: Any) -> None:
-        self._flight[self._remote[name].remote(*arguments)] = done
-
-    def _fail(self, job: int, run: Run | None, failure: Failure) -> None:
-        self._table.failed(job, None if run is None else cell_of(run), failure.message)
-        self.failures.append(failure.message)
+    def _fail(self, key: Key, message: str) -> None:
+        if key not in self.failures:
+            self.failures[key] = message
+            self._table.failed(*key, message)
 
     # A model's cells; a cell's chunks; a cell's record.
 
@@ -136,20 +137,16 @@ class _Driver:
             path=tuple(str(Path(entry).resolve()) for entry in sys.path),
         )
 
-        def found(result: list[CellInfo] | Failure) -> None:
-            if isinstance(result, Failure):
-                self._fail(number, None, result)
-                return
-            for info in result:
+        def found(infos: list[CellInfo]) -> None:
+            for info in infos:
                 self._open(number, job, model, info)
 
-        self._submit("cells", found, model)
+        self._submit("cells", (number, None), found, model)
 
     def _open(self, number: int, job: Job, model: Model, info: CellInfo) -> None:
-        asked = job.evaluation
-        directory = RunDirectory(
-            info.folder, info.identity, info.manifest, save_predictions=asked.save_predictions
-        )
+        asked, key = job.evaluation, (number, cell_of(info.manifest))
+        files = (info.folder, info.identity, info.manifest)
+        directory = RunDirectory(*files, save_predictions=asked.save_predictions, fresh=asked.fresh)
         try:
             self._held.enter_context(directory)
             finished = directory.finished()
@@ -158,20 +155,16 @@ class _Driver:
                 return
             left = directory.left()
         except FssbenchError as error:
-            self._table.failed(number, _cell(info), str(error))
-            self.failures.append(str(error))
+            self._fail(key, str(error))
             return
+        done = len(info.manifest.episodes) - sum(map(len, left.values()))
         run = Run(
-            matcher=asked.matcher,
-            backbone=asked.backbone,
-            manifest=info.manifest,
-            dataset=job.dataset,
-            folder=info.folder,
-            done=len(info.manifest.episodes) - sum(map(len, left.values())),
-        )
+            matcher=asked.matcher, backbone=asked.backbone, manifest=info.manifest,
+            dataset=job.dataset, folder=info.folder, done=done,
+        )  # fmt: skip
         cell = _OpenCell(
-            number=number, model=model, run=run, directory=directory, left=left,
-            manifest=self._ray.put(info.manifest), missing=set(left),
+            key=key, model=model, run=run, directory=directory, left=left,
+            manifest=self._ray.put(info.manifest),
         )  # fmt: skip
         self._table.started(number, run)
         with registry.observing([]) as hook:
@@ -185,55 +178,40 @@ class _Driver:
             self._finish(cell)
 
     def _measure(self, cell: _OpenCell, chunks: Sequence[int]) -> None:
-        if cell.missing:  # the cell has not failed
-            self._submit(
-                "measure", lambda results: self._collect(cell, chunks, results),
-                cell.model, cell.manifest, list(chunks),
-            )  # fmt: skip
+        if cell.key not in self.failures:
+            done = functools.partial(self._collect, cell, chunks)
+            self._submit("measure", cell.key, done, cell.model, cell.manifest, chunks)
 
-    def _collect(
-        self, cell: _OpenCell, chunks: Sequence[int], results: list[bytes] | Failure
-    ) -> None:
-        if not cell.missing:
-            return
-        if isinstance(results, Failure):
-            cell.missing.clear()
-            self._fail(cell.number, cell.run, results)
-            return
+    def _collect(self, cell: _OpenCell, chunks: Sequence[int], results: list[bytes]) -> None:
         for chunk, data in zip(chunks, results, strict=True):
             result = ChunkResult.from_bytes(data, cell.left)
+            del cell.left[chunk]
             cell.directory.add(result)
             with registry.observing([]) as hook:
                 hook.fssbench_episodes_measured(
                     run=cell.run, chunk=chunk, episodes=result.episodes, rows=result.rows,
                     predictions=result.predictions,
                 )  # fmt: skip
-            self._table.measured(cell.number, cell.run, result.rows)
-            cell.missing.discard(chunk)
-        if not cell.missing:
+            self._table.measured(cell.key[0], cell.run, result.rows)
+        if not cell.left:
             self._finish(cell)
 
     def _finish(self, cell: _OpenCell) -> None:
-        directory = cell.directory
-        rows: pandas.DataFrame = directory.rows()
+        directory, run = cell.directory, cell.run
 
-        def finished(record: Record | Failure) -> None:
-            if isinstance(record, Failure):
-                self._fail(cell.number, cell.run, record)
-                return
+        def finished(record: Record) -> None:
             directory.finish(record)
             with registry.observing([]) as hook:
-                hook.fssbench_evaluation_finished(run=cell.run, record=record)
-            self._add(cell.number, CellOutcome(record=record, folder=directory.folder, fresh=True))
+                hook.fssbench_evaluation_finished(run=run, record=record)
+            self._add(cell.key[0], CellOutcome(record=record, folder=run.folder, fresh=True))
 
         self._submit(
-            "record", finished, cell.model, cell.manifest, rows, directory.seconds,
-            directory.predictions_digest(),
+            "record", cell.key, finished, cell.model, cell.manifest, directory.rows(),
+            directory.seconds, directory.predictions_digest(),
         )  # fmt: skip
 
     def _add(self, number: int, result: CellOutcome) -> None:
-        record = result.record
-        self.results[number, (record.fold, record.shots, record.seed)] = result
+        self.results[number, cell_of(result.record)] = result
         self._table.finished(number, result)
 
 
@@ -256,18 +234,15 @@ def run_ray(jobs: Sequence[Job], table: GridTable) -> list[CellOutcome]:
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise FssbenchError(
-                f"--on ray: {one_line(error)}; start a cluster (ray start --head), or set "
-                "RAY_ADDRESS"
-            ) from error
+            advice = "start a cluster (ray start --head), or set RAY_ADDRESS"
+            raise FssbenchError(f"--on ray: {one_line(error)}; {advice}") from error
     driver = _Driver(ray, jobs, table)
     try:
         driver.run()
     finally:
         driver.cancel()
-    raise_failures(driver.failures)
-    order = [(number, cell) for number, job in enumerate(jobs) for cell in job.cells]
-    return [driver.results[key] for key in order]
+    raise_failures([*driver.failures.values()])
+    return [driver.results[number, cell] for number, job in enumerate(jobs) for cell in job.cells]
 
 
 def _wants_gpus(ray: Any, jobs: Sequence[Job]) -> bool:
@@ -285,14 +260,8 @@ def _wants_gpus(ray: Any, jobs: Sequence[Job]) -> bool:
 def _absolute(asked: Evaluation) -> Evaluation:
     """Make all paths absolute, because each worker has its own current directory."""
     paths = ("data_root", "lists", "checkpoint", "cache_dir", "out")
-    found: dict[str, Any] = {
-        name: getattr(asked, name).resolve() for name in paths if getattr(asked, name) is not None
-    }
+    given = {name: getattr(asked, name) for name in paths}
+    found: dict[str, Any] = {name: path.resolve() for name, path in given.items() if path}
     if Path(asked.weights).is_file():
         found["weights"] = str(Path(asked.weights).resolve())
     return attrs.evolve(asked, **found)
-
-
-def _cell(info: CellInfo) -> tuple[int, int, int]:
-    manifest = info.manifest
-    return manifest.fold, manifest.shots, manifest.seed

@@ -35,7 +35,7 @@ class Failure:
     message: str
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class CellInfo:
     """A cell and its run directory.
 
@@ -64,10 +64,6 @@ class Model:
     plugins: tuple[str, ...]
     path: tuple[str, ...]
 
-    def key(self) -> str:
-        """Return a text that is equal for equal models."""
-        return repr(self)
-
 
 _last_evaluator: tuple[str, Any] | None = None
 
@@ -77,11 +73,10 @@ def cells(model: Model) -> list[CellInfo] | Failure:
 
     def found() -> list[CellInfo]:
         evaluator = _evaluator(model)
-        infos = []
-        for manifest in evaluator.manifests():
-            folder, identity = evaluator.folder(manifest), evaluator.identity(manifest)
-            infos.append(CellInfo(manifest=manifest, folder=folder, identity=identity))
-        return infos
+        return [
+            CellInfo(each, evaluator.folder(each), evaluator.identity(each))
+            for each in evaluator.manifests()
+        ]
 
     return _result_of(found)
 
@@ -109,14 +104,14 @@ def record(
 def _evaluator(model: Model) -> Any:
     """Return the model's evaluator; the last one stays in the process with its feature cache."""
     global _last_evaluator
-    if _last_evaluator is None or _last_evaluator[0] != model.key():
+    if _last_evaluator is None or _last_evaluator[0] != repr(model):
         _last_evaluator = None
         sys.path[:] = [*model.path, *(p for p in sys.path if p not in model.path)]
         from fssbench import registry
         from fssbench.evaluation.evaluate import prepare
 
         registry.use_plugins(model.plugins)
-        _last_evaluator = model.key(), prepare(model.evaluation)
+        _last_evaluator = repr(model), prepare(model.evaluation)
     return _last_evaluator[1]
 
 

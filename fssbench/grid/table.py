@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from fssbench.episodes.manifest import Manifest
 from fssbench.evaluation.evaluator import CellOutcome
 from fssbench.evaluation.progress import LINES_EVERY
 from fssbench.evaluation.run import Run
 from fssbench.grid.grid import Cell, Job
+from fssbench.results.record import Record
 
 _SHOWN = 40
 """Rows of the live table; of a larger grid, running and waiting cells are shown first."""
@@ -43,10 +45,9 @@ class GridTable:
         self._console = console
         self._lines: dict[tuple[int, Cell], _Line] = {}
         for number, job in enumerate(jobs):
-            asked = job.evaluation
+            names = job.evaluation.matcher, job.evaluation.backbone
             for cell in job.cells:
-                name = (asked.matcher, asked.backbone, *map(str, cell))
-                self._lines[number, cell] = _Line(name=name)
+                self._lines[number, cell] = _Line(name=(*names, *map(str, cell)))
         self._started = self._last_line = time.monotonic()
         self._measured = 0
         self._live = Live(
@@ -57,12 +58,12 @@ class GridTable:
 
     def started(self, job: int, run: Run) -> None:
         """Show that the evaluation of a cell has started."""
-        line = self._lines[job, cell_of(run)]
+        line = self._lines[job, cell_of(run.manifest)]
         line.state, line.total, line.done = "runs", len(run.manifest.episodes), run.done
 
     def measured(self, job: int, run: Run, rows: pandas.DataFrame) -> None:
         """Add a measured chunk."""
-        line = self._lines[job, cell_of(run)]
+        line = self._lines[job, cell_of(run.manifest)]
         line.done += len(rows)
         self._measured += len(rows)
         sums = rows.groupby("class_id")[["intersection_fg", "union_fg"]].sum()
@@ -77,22 +78,19 @@ class GridTable:
     def finished(self, job: int, result: CellOutcome) -> None:
         """Show the record of a finished cell."""
         record = result.record
-        line = self._lines[job, (record.fold, record.shots, record.seed)]
+        line = self._lines[job, cell_of(record)]
         line.state = "done" if result.fresh else "was done"
         line.total = line.done = record.manifest.episodes
         line.miou = f"{record.scores['miou']:.2f}"
-        self._print(
-            f"{_spell(line)}: mIoU {line.miou}{'' if result.fresh else ', was done before'}"
-        )
+        before = "" if result.fresh else ", was done before"
+        self._report(job, cell_of(record), f"mIoU {line.miou}{before}")
 
     def failed(self, job: int, cell: Cell | None, error: str) -> None:
         """Show the error of a cell, or of all unfinished cells of a job."""
         for (number, each), line in self._lines.items():
             if number == job and cell in (None, each) and "done" not in line.state:
                 line.state = "failed"
-        matcher, backbone, *_ = next(k.name for (n, _), k in self._lines.items() if n == job)
-        which = "" if cell is None else f", fold {cell[0]}, {cell[1]}-shot, seed {cell[2]}"
-        self._print(f"{matcher} {backbone}{which}: {error}")
+        self._report(job, cell, error)
 
     def summary(self) -> str:
         """Return the numbers of cells and episodes, and the rate."""
@@ -108,10 +106,8 @@ class GridTable:
 
     def _table(self) -> Table:
         table = Table(title=self.summary(), title_justify="left")
-        for name in ("method", "backbone"):
-            table.add_column(name)
-        for name in ("fold", "shots", "seed", "episodes", "mIoU", ""):
-            table.add_column(name, justify="right")
+        for name in ("method", "backbone", "fold", "shots", "seed", "episodes", "mIoU", ""):
+            table.add_column(name, justify="left" if name in ("method", "backbone") else "right")
         lines = list(self._lines.values())
         if len(lines) > _SHOWN:
             lines = [line for line in lines if line.state in ("runs", "waits", "failed")][:_SHOWN]
@@ -120,16 +116,15 @@ class GridTable:
             table.add_row(*line.name, episodes, line.miou, line.state)
         return table
 
+    def _report(self, job: int, cell: Cell | None, text: str) -> None:
+        matcher, backbone, *_ = next(line.name for (n, _), line in self._lines.items() if n == job)
+        which = "" if cell is None else f", fold {cell[0]}, {cell[1]}-shot, seed {cell[2]}"
+        self._print(f"{matcher} {backbone}{which}: {text}")
+
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-def cell_of(run: Run) -> Cell:
-    """Return the cell of a run."""
-    manifest = run.manifest
-    return manifest.fold, manifest.shots, manifest.seed
-
-
-def _spell(line: _Line) -> str:
-    matcher, backbone, fold, shots, seed = line.name
-    return f"{matcher} {backbone}, fold {fold}, {shots}-shot, seed {seed}"
+def cell_of(setting: Manifest | Record) -> Cell:
+    """Return the cell of a manifest or a record."""
+    return setting.fold, setting.shots, setting.seed

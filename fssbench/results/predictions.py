@@ -1,4 +1,4 @@
-"""Predicted masks of an evaluation: one line for each episode, as COCO's compressed run lengths."""
+"""Predicted masks of an evaluation: a line for each episode, in COCO's compressed run lengths."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ from fssbench.files import MIB, read_within, write_atomically
 PREDICTIONS_FILE = "predictions.jsonl.gz"
 FORMAT = 1
 MOST_FOR_ONE = MIB // 4
-"""Bytes that a mask may take on average before compression; one of a photograph takes a thousandth,
-one of white noise of 640 x 480 pixels the half."""
+"""Maximum mean number of bytes of a mask before compression.
+
+A mask of a photograph takes about a thousandth of it, one of white noise of 640 x 480 pixels half.
+"""
 
 Line = dict[str, Any]
 """``{"index": 7, "size": [H, W], "counts": "…"}``: an episode and pycocotools' compressed mask."""
 
 
 class Predictions:
-    """The masks that were predicted for the episodes of a manifest, at the size that was scored.
+    """Predicted masks of the episodes of a manifest, at the scored size.
 
-    The file holds a header line with the manifest's digest, then a line for each episode, in
-    manifest order; the same masks give the same bytes.
+    The file has a header line with the manifest's digest and a line for each episode, in manifest
+    order. Equal masks give equal bytes.
 
     Args:
         manifest: digest of the manifest.
@@ -51,25 +53,25 @@ class Predictions:
         """Add masks of episodes.
 
         Args:
-            episodes: of the manifest.
-            masks: one bool (H, W) for each of them.
+            episodes: episodes of the manifest.
+            masks: a bool (H, W) for each episode.
 
         Returns:
-            Their lines, for a journal.
+            The lines of the masks, for a journal.
         """
         lines = [_compress(e.index, mask) for e, mask in zip(episodes, masks, strict=True)]
         self.restore(lines)
         return lines
 
     def restore(self, lines: Sequence[Line]) -> None:
-        """Add what `add` gave before."""
+        """Add lines that `add` returned."""
         self._lines.update((line["index"], line) for line in lines)
 
     def mask(self, index: int, height: int, width: int) -> Tensor:
-        """The mask of an episode, bool (height, width).
+        """Return the mask of an episode, bool (height, width).
 
         Raises:
-            FssbenchError: there is none, it is of another size, or it is damaged.
+            FssbenchError: the mask is missing or damaged, or has another size.
         """
         try:
             decoded = rle.decode(run_lengths(self._lines[index], [height, width]))
@@ -81,65 +83,58 @@ class Predictions:
 
     @property
     def digest(self) -> str:
-        """Sha256 (hex) of the file's content before compression."""
+        """SHA-256 (hex) of the file's content before compression."""
         return hashlib.sha256(self._content()).hexdigest()
 
     def write(self, folder: Path) -> Path:
-        """Write ``predictions.jsonl.gz`` into a folder, by rename."""
+        """Write ``predictions.jsonl.gz`` into a folder atomically."""
         path = folder / PREDICTIONS_FILE
         write_atomically(path, gzip.compress(self._content(), mtime=0))
         return path
 
     def _content(self) -> bytes:
-        header = {
-            "fssbench_predictions": FORMAT,
-            "manifest": self.manifest,
-            "episodes": len(self._lines),
-        }
+        count = len(self._lines)
+        header = {"fssbench_predictions": FORMAT, "manifest": self.manifest, "episodes": count}
         lines = [header, *(self._lines[index] for index in sorted(self._lines))]
         return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode()
 
 
 def read_predictions(path: Path, digest: str, episodes: int) -> Predictions:
-    """Read what `Predictions.write` wrote.
+    """Read the file of `Predictions.write`.
 
     Args:
         path: the file.
-        digest: what the record says of it.
-        episodes: how many the manifest has, which bounds what is unpacked.
+        digest: digest in the record.
+        episodes: number of episodes of the manifest, which limits the unpacked size.
 
     Raises:
-        FssbenchError: it cannot be read, it is too large, or it is not what the record was made
-            with.
+        FssbenchError: the file cannot be read or is too large, or does not match the digest.
     """
-    again = "evaluate again with --save-predictions"
     try:
         content = read_within(path, (episodes + 1) * MOST_FOR_ONE, packed=True)
     except (gzip.BadGzipFile, EOFError, ValueError, zlib.error) as error:
-        raise FssbenchError(f"{path}: these predictions are damaged ({error}); {again}") from error
+        raise _unusable(path, f"these predictions are damaged ({error})") from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise FssbenchError(f"{path}: cannot read these predictions: {reason}; {again}") from error
+        raise _unusable(path, f"cannot read these predictions: {reason}") from error
     if hashlib.sha256(content).hexdigest() != digest:
-        raise FssbenchError(
-            f"{path}: the content does not fit the digest in the record; it was changed, or is of "
-            f"another run: {again}"
-        )
+        raise _unusable(path, "changed or of another run, does not fit the digest in the record")
     try:
         header, *lines = (json.loads(line) for line in content.splitlines())
         if header["fssbench_predictions"] != FORMAT or header["episodes"] != len(lines):
             raise ValueError("another format")
-        return Predictions(
-            manifest=header["manifest"], lines={line["index"]: line for line in lines}
-        )
+        by_episode = {line["index"]: line for line in lines}
+        return Predictions(manifest=header["manifest"], lines=by_episode)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FssbenchError(
-            f"{path}: these are no predictions of fssbench ({one_line(error)}); {again}"
+        raise _unusable(
+            path, f"these are no predictions of fssbench ({one_line(error)})"
         ) from error
 
 
+def _unusable(path: Path, problem: str) -> FssbenchError:
+    return FssbenchError(f"{path}: {problem}; evaluate again with --save-predictions")
+
+
 def _compress(index: int, mask: Tensor) -> Line:
-    plane = np.asfortranarray(mask.cpu().numpy(), dtype=np.uint8)
-    encoded = rle.encode(plane)
-    height, width = mask.shape
-    return {"index": index, "size": [height, width], "counts": encoded["counts"].decode("ascii")}
+    encoded = rle.encode(np.asfortranarray(mask.cpu().numpy(), dtype=np.uint8))
+    return {"index": index, "size": [*mask.shape], "counts": encoded["counts"].decode("ascii")}

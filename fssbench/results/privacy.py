@@ -1,4 +1,4 @@
-"""What must not be in a public result: secrets, user and host names, paths of a machine."""
+"""Private data that a public result must not contain: secrets, names, paths of a machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from fssbench.episodes.manifest import Manifest
 from fssbench.results.record import MANIFEST_FILE, RECORD_FILE
 
-# What the issuers of tokens put at their head, so that leaked ones are found.
+# Prefixes that issuers give their tokens so that leaked ones can be found.
 _TOKEN = re.compile(
     r"\b(?:gh[pousr]_\w{20}|github_pat_\w{20}|glpat-[\w-]{16}|hf_[A-Za-z]{20}|sk-[\w-]{20}"
     r"|xox[abeprs]-[\w-]{10}|A(?:KI|SI)A[0-9A-Z]{16}|AIza[\w-]{30}|pypi-Ag\w{16}"
@@ -28,7 +28,7 @@ _PERSON_KEY = re.compile(
     r"|fqdn|ip|ip[_-]?address|mac[_-]?address|home|cwd|pwd|argv|command[_-]?line)$",
     re.IGNORECASE,
 )
-# Of at least two parts, so that "/" between words is none; an address of the web is none either.
+# At least two parts, because "/" may separate words; web addresses are removed before.
 _PATH = re.compile(
     r"(?:^|[\s\"'=(,;:])(?:/(?!/)[\w.@+-]+/|~(?:[a-z_][\w-]*)?/|[A-Za-z]:\\|\\\\[\w.-]+\\)|\bfile://"
     r"|[/\\](?:home|Users)[/\\]\w"
@@ -41,95 +41,91 @@ _HOST = re.compile(
 )
 _BYTE = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 _ADDRESS = re.compile(rf"(?<![\d.])(?:{_BYTE}\.){{3}}{_BYTE}(?![\d.])")
-# Names of accounts and machines that say nothing about anybody.
-_NOBODY = {
+# Names of accounts and machines that identify nobody.
+_COMMON = {
     *("admin", "build", "builder", "ci", "container", "default", "docker", "jovyan", "linux"),
     *("localhost", "nobody", "root", "runner", "test", "ubuntu", "user", "vscode", "windows"),
 }
 
+_ADVICE = "results are public: evaluate again without it"
+
 
 def private_problems(folder: Path, names: Sequence[str] = ()) -> list[str]:
-    """What of a verified result is nobody's business, one line each; see `private_facts`.
+    """Return the private data of a verified result, one line each; see `private_facts`.
 
     Args:
-        folder: holds the result's files.
-        names: of this user and this machine.
+        folder: folder of the result's files.
+        names: names of this user and this machine.
     """
     path, manifest = folder / RECORD_FILE, folder / MANIFEST_FILE
     found = [f"{path}: {fact}" for fact in private_facts(json.loads(path.read_bytes()), names)]
     episodes = Manifest.read(manifest).episodes
-    images = (image for e in episodes for image in (e.query, *e.support))
-    if any(_PATH.search(image) for image in images):
-        found.append(f"{manifest}: images are named by paths of a machine; {_MEND}")
+    if any(_PATH.search(image) for e in episodes for image in (e.query, *e.support)):
+        found.append(f"{manifest}: image ids are paths of a machine; {_ADVICE}")
     return found
 
 
 def private_facts(record: Mapping[str, Any], names: Sequence[str] = ()) -> Iterator[str]:
-    """What of a record's JSON is nobody's business, one line each; a value is never repeated.
+    """Yield a line for each private item in a record's JSON; lines do not contain the values.
 
-    Tokens, logins in addresses, and paths of a machine are looked for everywhere; keys that ask for
-    a secret, user and host names, addresses of mail and network in the blocks ``environment``.
+    Tokens, addresses with a password, and paths of a machine are searched everywhere; keys of
+    secrets, names of users and hosts, mail and network addresses in blocks ``environment``.
 
     Args:
-        record: the fields of ``record.json``.
-        names: of this user and this machine, which no environment may hold; common ones
-            (``root``, ``localhost``, …) are not looked for.
+        record: fields of ``record.json``.
+        names: names of this user and this machine, which no environment may contain; common ones
+            (``root``, ``localhost``, …) are ignored.
     """
-    own = [name for name in names if len(name) > 2 and name.lower() not in _NOBODY]
-    for key, value in _leaves(record):
-        where = ascii(key)[1:-1][:80]
-        for what in _everywhere(key, value):
-            yield f"{where} holds {what}; {_MEND}"
-        if ".environment." in f".{key}.":
-            for what in _in_environment(key, value, own):
-                yield f"{where} holds {what}; {_MEND}"
+    own = [name for name in names if len(name) > 2 and name.lower() not in _COMMON]
+    for key, value in walk(record):
+        found = [(key, what) for what in _everywhere(value)]
+        if isinstance(value, Mapping):
+            where = f"a key of {key or 'the record'}"
+            found += [(where, what) for name in value for what in _everywhere(name)]
+        elif ".environment." in f".{key}.":
+            found += [(key, what) for what in _in_environment(key, value, own)]
+        for where, what in found:
+            yield f"{ascii(where)[1:-1][:80]} holds {what}; {_ADVICE}"
 
 
-_MEND = "results are public: evaluate again without it"
+def walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values in nested JSON data, a container before its contents."""
+    yield key, value
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from walk(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from walk(item, f"{key}[{index}]")
 
 
-def _everywhere(key: str, value: Any) -> Iterator[str]:
+def _everywhere(value: Any) -> Iterator[str]:
     if not isinstance(value, str):
         return
     if _TOKEN.search(value):
         yield "what looks like an access token"
     if _LOGIN.search(value):
         yield "an address with a password"
-    # A path at the start of a value is told by the verification of records.
+    # Verification reports paths at the start of a value.
     elif _PATH.search(_WEB.sub("", value)):
         yield "a path of a machine"
 
 
 def _in_environment(key: str, value: Any, names: Sequence[str]) -> Iterator[str]:
     last = key.rpartition(".")[2]
-    if value in ("", None, [], {}) or isinstance(value, bool):
+    if value in ("", None) or isinstance(value, (bool, list, tuple)):
         return
     if _SECRET_KEY.search(last):
-        yield "what its name calls a secret"
+        yield "a secret, by its name"
     elif _PERSON_KEY.search(last):
-        yield "what its name says of a person or a machine"
+        yield "data of a person or a machine, by its name"
     if not isinstance(value, str):
         return
     if _MAIL.search(_WEB.sub("", value)):
-        yield "an address of mail, or a user at a host"
+        yield "a mail address, or a user at a host"
     elif _HOST.search(value):
         yield "a host name"
     elif _ADDRESS.search(value) and ".packages." not in f".{key}":
         yield "a network address"
     if any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", value) for name in names):
         yield "the name of this user or this machine"
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value that holds no other, with the path to it; keys of mappings are values too."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            inner = f"{key}.{name}" if key else str(name)
-            if isinstance(name, str) and (_TOKEN.search(name) or _PATH.search(name)):
-                yield f"a key of {key or 'the record'}", name
-            yield from _leaves(item, inner)
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _leaves(item, f"{key}[{index}]")
-    else:
-        yield key, value

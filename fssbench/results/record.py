@@ -1,4 +1,4 @@
-"""The record of one evaluation: what was measured, of what, how, and how far to trust it."""
+"""Record of an evaluation: setting, scores, cost and provenance."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from fssbench.files import MIB, read_within, write_atomically
 
 SCHEMA = 1
 DIGEST = "digest"
-"""The key of the file that is no attribute of `Record`: the digest of all others."""
+"""Key of the digest of all other fields, which is in the file but no attribute of `Record`."""
 RECORD_FILE = "record.json"
 ROWS_FILE = "rows.csv.gz"
 MANIFEST_FILE = "manifest.jsonl.gz"
 MOST_BYTES = 16 * MIB
-"""No record is larger; one of a thousand classes has a quarter of a MiB."""
+"""Maximum size of a record; one of a thousand classes takes a quarter of a MiB."""
 
 
 def trained_fold(header: Mapping[str, Any], dataset: str) -> int | None:
-    """The fold of a dataset that a checkpoint was trained for: all others' classes it has seen.
+    """Return the fold of a dataset that a checkpoint was trained for.
 
-    None when its header names none, or another dataset. A header without a dataset counts as this.
+    None if the header has no fold or names another dataset. A header without a dataset is assumed
+    to be of this one.
     """
     return header.get("fold") if header.get("dataset") in (None, dataset) else None
 
 
 def folder_of(path: Path) -> Path:
-    """The run directory that a person named, by itself or by the ``record.json`` in it.
+    """Return the run directory of a path, which is the directory or the ``record.json`` in it.
 
     Raises:
-        FssbenchError: it holds no record.
+        FssbenchError: the directory has no record.
     """
     folder = path.parent if path.name == RECORD_FILE else path
     if (folder / RECORD_FILE).is_file():
@@ -45,9 +46,7 @@ def folder_of(path: Path) -> Path:
     if not folder.is_dir():
         raise FssbenchError(f"{path}: name a {RECORD_FILE}, or the run directory that holds one")
     if (folder / MANIFEST_FILE).is_file():
-        raise FssbenchError(
-            f"{folder}: this run is not finished; run the same fssbench evaluate command again"
-        )
+        raise FssbenchError(f"{folder}: this run is not finished; run the same command again")
     below = sorted(folder.rglob(RECORD_FILE))
     hint = f"name one of the {len(below)} below it, e.g. {below[0]}" if below else "finish a run"
     raise FssbenchError(f"{folder}: no {RECORD_FILE} in it; {hint}")
@@ -55,14 +54,14 @@ def folder_of(path: Path) -> Path:
 
 @attrs.frozen(kw_only=True)
 class ManifestInfo:
-    """Which episodes were measured.
+    """The measured episodes.
 
     Attributes:
-        digest: sha256 of the manifest: equal digests, equal episodes.
-        episodes: how many.
-        classes: class ids asked for.
-        dropped: names of the fold's classes that were left out for want of images.
-        limit: the manifest was cut to its first so many episodes; such a record never ranks.
+        digest: SHA-256 of the manifest: equal digests, equal episodes.
+        episodes: number of episodes.
+        classes: class ids of the episodes.
+        dropped: names of the fold's classes that were left out because they have too few images.
+        limit: number of episodes that the manifest was cut to; such a record never ranks.
     """
 
     digest: str
@@ -74,7 +73,7 @@ class ManifestInfo:
 
 @attrs.frozen(kw_only=True)
 class DatasetInfo:
-    """Which data: name, split, and the hash of the split's annotations."""
+    """The data: name, split, and hash of the split's annotations."""
 
     name: str
     split: str
@@ -83,7 +82,7 @@ class DatasetInfo:
 
 @attrs.frozen(kw_only=True)
 class Weights:
-    """Where the backbone's weights come from; see `fssbench.backbones.backbone.WeightsInfo`."""
+    """Source of the backbone's weights; see `fssbench.backbones.backbone.WeightsInfo`."""
 
     source: str
     name: str = ""
@@ -92,7 +91,7 @@ class Weights:
 
 @attrs.frozen(kw_only=True)
 class CheckpointInfo:
-    """The trained matcher: file name, hash of the file, and the header that training wrote."""
+    """The trained matcher: file name, hash of the file, and header written by the training."""
 
     name: str
     sha256: str
@@ -101,7 +100,7 @@ class CheckpointInfo:
 
 @attrs.frozen(kw_only=True)
 class ClassScore:
-    """One class: IoU in percent over its episodes, foreground and background."""
+    """IoU of a class over its episodes in percent, foreground and background."""
 
     class_id: int
     name: str
@@ -112,16 +111,15 @@ class ClassScore:
 
 @attrs.frozen(kw_only=True)
 class Cost:
-    """What the evaluation took.
+    """Size, operations, time and memory of an evaluation.
 
     Attributes:
-        learnable_parameters: of the matcher.
-        backbone_parameters: of the frozen encoder.
+        learnable_parameters: number of trainable parameters of the matcher.
+        backbone_parameters: number of parameters of the frozen encoder.
         flops_per_episode: floating-point operations (two per multiply-add) of one episode with
             nothing cached: K+1 images encoded, supports embedded, query segmented. None if unknown.
-        seconds_per_episode: wall time of the whole run (loading, encoding, matching, counting)
-            divided by the episodes; caches on, as the run had them. The parts of an interrupted run
-            are added up.
+        seconds_per_episode: wall time of the whole run (loading, encoding, matching, counting, with
+            the run's caches) divided by the episodes. Times of an interrupted run are added up.
         peak_memory_mib: peak resident memory of the process, or on a GPU peak allocated memory.
     """
 
@@ -138,25 +136,25 @@ class Record:
 
     Attributes:
         schema: version of this layout.
-        protocol, fold, shots, seed: the manifest's.
+        protocol, fold, shots, seed: setting of the manifest.
         score_size: predictions were scored at the ``original`` size of the image or at the
-            matcher's ``input`` size, as the protocol says.
-        dataset: which data.
-        manifest: which episodes.
+            matcher's ``input`` size, as the protocol defines.
+        dataset: the data.
+        manifest: the episodes.
         matcher: name of the matcher.
         config: all its options, also those left at their defaults.
         checkpoint: its trained weights, or None for a training-free method.
         backbone: name of the backbone.
         weights: the backbone's weights.
-        features: what the matcher asked of the backbone (layers, input size, resizing).
-        scores: by name, in percent (``miou``, ``fb_iou``, ``episode_miou``, …).
+        features: features that the matcher requested (layers, input size, resizing).
+        scores: scores by name, in percent (``miou``, ``fb_iou``, ``episode_miou``, …).
         intervals: 95 % confidence intervals (low, high) of the IoU scores, by bootstrap over query
             images.
         per_class: IoU of each class.
         cost: parameters, operations, time, memory.
         environment: versions, commit, hardware, precision, batch size.
         created: UTC time, ISO 8601.
-        predictions: sha256 of what the file of predicted masks holds, or "" when none were kept.
+        predictions: SHA-256 of the uncompressed predicted masks, or "" if they were not saved.
     """
 
     schema: int = SCHEMA
@@ -183,30 +181,24 @@ class Record:
 
     @property
     def rankable(self) -> str:
-        """Why the record must not rank on a board, or "" if it may."""
+        """Reason why the record must not rank on a board, or ""."""
         if self.weights.source == "random":
             return "random weights"
         if self.manifest.limit is not None:
             return f"only the first {self.manifest.episodes} episodes"
         return ""
 
-    @property
-    def digest(self) -> str:
-        """Sha256 (hex) of all fields, which the file holds beside them."""
-        return _digest(self._fields())
-
     def to_json(self) -> str:
-        """The record as JSON text: keys in the order of the attributes, and the digest."""
-        fields = self._fields()
+        """Return the record as JSON text: the attributes in order, then the digest.
+
+        Raises:
+            ValueError: a number is NaN or infinite.
+        """
+        fields = json.loads(json.dumps(cattrs.unstructure(self), allow_nan=False))
         return json.dumps({**fields, DIGEST: _digest(fields)}, indent=2) + "\n"
 
-    def _fields(self) -> dict[str, Any]:
-        """The record as JSON has it; raises a ValueError for NaN and infinity."""
-        fields: dict[str, Any] = json.loads(json.dumps(cattrs.unstructure(self), allow_nan=False))
-        return fields
-
     def write(self, folder: Path) -> Path:
-        """Write ``record.json`` into a folder, by rename."""
+        """Write ``record.json`` into a folder atomically."""
         path = folder / RECORD_FILE
         write_atomically(path, self.to_json().encode())
         return path
@@ -215,13 +207,12 @@ class Record:
     def read(cls, path: Path) -> Record:
         """Read a record.
 
-        One without a digest was written before records had any, and is read all the same. The
-        digest finds damage and slips of the hand. It is no signature: whether a stranger's scores
-        are those of the rows is for `fssbench.results.verify`.
+        The digest detects damage and careless edits; the first records have none. It is no
+        signature: `fssbench.results.verify` compares scores with the rows.
 
         Raises:
-            FssbenchError: it cannot be read, is no record of this schema, or has changed since it
-                was written.
+            FssbenchError: the file cannot be read, is no record of this schema, or does not match
+                its digest.
         """
         try:
             fields = json.loads(read_within(path, MOST_BYTES))
@@ -229,31 +220,27 @@ class Record:
             reason = error.strerror or str(error)
             raise FssbenchError(f"{path}: cannot read this record: {reason}") from error
         except (ValueError, RecursionError) as error:
-            reason = one_line(error) if isinstance(error, RecursionError) else str(error)
+            reason = one_line(error)
             raise FssbenchError(f"{path}: this is no record: not JSON ({reason})") from error
         schema = fields.get("schema") if isinstance(fields, dict) else None
         if schema != SCHEMA:
-            raise FssbenchError(
-                f"{path}: a record of schema {ascii(schema)[:20]}; this fssbench reads schema "
-                f"{SCHEMA}"
-            )
+            found = ascii(schema)[:20]
+            raise FssbenchError(f"{path}: a record of schema {found}; this fssbench reads {SCHEMA}")
         try:
-            # Of what the file says, with all that a newer version may have added.
+            # The digest is of the file's fields, also those that a newer version may have added.
             if DIGEST in fields and fields.pop(DIGEST) != _digest(fields):
-                raise FssbenchError(
-                    f"{path}: the content does not fit its digest, so it was changed or is "
-                    "damaged; copy the file again, or remove its folder and evaluate again"
-                )
+                problem = "the content does not fit its digest, so it was changed or is damaged"
+                advice = "copy the file again, or remove its folder and evaluate again"
+                raise FssbenchError(f"{path}: {problem}; {advice}")
             record = strict.structure(fields, cls)
-            record.to_json()  # raises for what JSON cannot say: NaN, infinity
+            record.to_json()  # raises for NaN and infinity
         except (cattrs.BaseValidationError, TypeError, ValueError, RecursionError) as error:
-            raise FssbenchError(
-                f"{path}: this record is damaged: {strict.reasons(error)}"
-            ) from error
+            reason = strict.reasons(error)
+            raise FssbenchError(f"{path}: this record is damaged: {reason}") from error
         return record
 
 
 def _digest(fields: Mapping[str, Any]) -> str:
-    """Sha256 (hex) of the canonical text of a record's JSON without its digest."""
+    """Return the SHA-256 (hex) of the canonical JSON text of a record without its digest."""
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

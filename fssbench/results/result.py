@@ -1,4 +1,4 @@
-"""Results: a record with its rows and its manifest, found and read."""
+"""Results: records with their rows and manifests."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _log = logging.getLogger(__name__)
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """One evaluation in a folder.
+    """An evaluation in a folder.
 
     Attributes:
-        folder: holds ``record.json``, ``rows.csv.gz`` and ``manifest.jsonl.gz``.
+        folder: folder of ``record.json``, ``rows.csv.gz`` and ``manifest.jsonl.gz``.
         record: the record.
     """
 
@@ -34,18 +34,18 @@ class Result:
     record: Record
 
     def rows(self) -> pandas.DataFrame:
-        """The per-episode table."""
+        """Return the per-episode table."""
         return read_rows(self.folder / ROWS_FILE)
 
     def manifest(self) -> Manifest:
-        """The episodes."""
+        """Return the manifest."""
         return Manifest.read(self.folder / MANIFEST_FILE)
 
 
 def find_results(paths: Sequence[Path]) -> list[Path]:
-    """Folders that hold a record, at or below `paths`, sorted.
+    """Return the sorted folders with a record, at or below `paths`.
 
-    Runs that are not finished (a manifest, no record yet) are counted in a log warning.
+    A log warning counts unfinished runs: those with a manifest, but without a record.
 
     Raises:
         FssbenchError: a path does not exist, or there is no record below it.
@@ -54,7 +54,7 @@ def find_results(paths: Sequence[Path]) -> list[Path]:
     unfinished: set[Path] = set()
     for path in paths:
         if not path.is_dir():
-            raise FssbenchError(f"{path}: no such folder; name run directories, or what holds them")
+            raise FssbenchError(f"{path}: no such folder; name run directories, or folders of some")
         records = {file.parent for file in path.rglob(RECORD_FILE)}
         unfinished |= {file.parent for file in path.rglob(MANIFEST_FILE)} - records
         if not records:
@@ -69,25 +69,15 @@ def read_result(folder: Path) -> Result:
     """Read the record of a folder.
 
     Raises:
-        FssbenchError: the record cannot be read, or a name in it cannot be a file name.
+        FssbenchError: the record cannot be read, or a name in it is no valid file name.
     """
     path = folder / RECORD_FILE
-    try:
-        record = Record.read(path)
-    except RecursionError as error:
-        raise FssbenchError(f"{path}: this is no record: nested too deep") from error
-    names = {
-        "dataset": record.dataset.name,
-        "protocol": record.protocol,
-        "matcher": record.matcher,
-        "backbone": record.backbone,
-    }
-    for what, name in names.items():
+    record = Record.read(path)
+    names = {what: getattr(record, what) for what in ("protocol", "matcher", "backbone")}
+    for what, name in {"dataset": record.dataset.name, **names}.items():
         if not all(_NAME.fullmatch(part) for part in name.split("/")) or name.count("/") > 1:
-            raise FssbenchError(
-                f"{path}: {what} {name[:60]!r} is no name: use lower-case letters, digits and "
-                ". _ + -, with at most one /"
-            )
+            rule = "use lower-case letters, digits and . _ + -, with at most one /"
+            raise FssbenchError(f"{path}: {what} {name[:60]!r} is no name: {rule}")
     if record.fold < 0 or record.shots < 1:
         raise FssbenchError(f"{path}: fold {record.fold}, shots {record.shots}: no such setting")
     return Result(folder=folder, record=record)

@@ -1,4 +1,4 @@
-"""The table of an evaluation: one row for each episode."""
+"""Table of an evaluation: one row for each episode."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from fssbench.files import MIB, read_within, write_atomically
 
 KEYS = ("index", "class_id", "query")
 MOST_BYTES = 128 * MIB
-"""No table is larger, unpacked: 10,000 episodes take one."""
+"""Maximum unpacked size of a table; 10,000 episodes take one MiB."""
 
-# Before pandas 3.1, floats came back with another last bit unless one asked for all of them.
-_OLD = tuple(int(part) for part in pandas.__version__.split(".")[:2]) < (3, 1)
+# Before pandas 3.1, the default parser may change the last bit of a float.
+_OLD = tuple(map(int, pandas.__version__.split(".")[:2])) < (3, 1)
 _EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD else {}
 
 
 def rows_bytes(rows: pandas.DataFrame) -> bytes:
-    """The table as gzipped CSV; the same table gives the same bytes."""
+    """Return the table as gzipped CSV; equal tables give equal bytes."""
     text = rows.to_csv(index=False, lineterminator="\n")
     return gzip.compress(text.encode(), mtime=0)
 
 
 def write_rows(rows: pandas.DataFrame, path: Path) -> None:
-    """Write ``rows.csv.gz``, by rename."""
+    """Write ``rows.csv.gz`` atomically."""
     write_atomically(path, rows_bytes(rows))
 
 
 def read_rows(path: Path) -> pandas.DataFrame:
-    """Read what `write_rows` wrote.
+    """Read the file of `write_rows`.
 
     Raises:
-        FssbenchError: it cannot be read, it is too large, the key columns are not there, or another
-            column than ``query`` holds no numbers.
+        FssbenchError: the file cannot be read or is too large, lacks a key column, or has values
+            other than numbers in a column other than ``query``.
     """
     try:
         rows = _parsed(read_within(path, MOST_BYTES, packed=True))
@@ -48,39 +48,32 @@ def read_rows(path: Path) -> pandas.DataFrame:
         raise FssbenchError(f"{path}: cannot read these rows: {reason}") from error
     except (ValueError, TypeError, OverflowError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split())
-        raise FssbenchError(
-            f"{path}: these rows are damaged: {reason}; copy the file again, or remove its folder "
-            "and evaluate again"
-        ) from error
-    missing = [key for key in KEYS if key not in rows.columns]
-    if missing:
+        advice = "copy the file again, or remove its folder and evaluate again"
+        raise FssbenchError(f"{path}: these rows are damaged: {reason}; {advice}") from error
+    if missing := [key for key in KEYS if key not in rows.columns]:
         raise FssbenchError(f"{path}: these rows lack the column {', '.join(missing)}")
-    for name in rows.columns.drop("query"):
-        whole = pandas.api.types.is_integer_dtype(rows[name])
-        if (name in KEYS and not whole) or not pandas.api.types.is_numeric_dtype(rows[name]):
-            kind = "whole numbers" if name in KEYS else "numbers"
-            raise FssbenchError(f"{path}: these rows are damaged: column {name[:40]!r}: no {kind}")
+    for name in ("index", "class_id"):
+        if not pandas.api.types.is_integer_dtype(rows[name]):
+            raise FssbenchError(f"{path}: these rows are damaged: column {name}: no whole numbers")
     return rows
 
 
 def _parsed(text: bytes) -> pandas.DataFrame:
     rows: pandas.DataFrame = pandas.read_csv(
-        io.BytesIO(text), dtype={"query": str}, keep_default_na=False, low_memory=False,
-        **_EXACT,
-    )  # fmt: skip
+        io.BytesIO(text), dtype={"query": str}, keep_default_na=False, low_memory=False, **_EXACT
+    )
     if not isinstance(rows.index, pandas.RangeIndex):
-        raise ValueError("lines with more cells than columns")  # pandas would shift all of them
-    for name in rows.columns:
-        if name != "query" and not pandas.api.types.is_numeric_dtype(rows[name]):
-            rows[name] = pandas.to_numeric(rows[name])  # an empty cell is NaN
+        raise ValueError("lines with more cells than columns")  # pandas would shift the cells
+    for name in rows.columns.difference(["query"]):
+        rows[name] = pandas.to_numeric(rows[name])  # an empty cell is NaN
     return rows
 
 
 def misplaced(rows: pandas.DataFrame, manifest: Manifest) -> str:
-    """Why rows are not the episodes of a manifest in order, or "" when they are."""
+    """Return the first difference of rows from the episodes of a manifest in order, or ""."""
     if len(rows) != len(manifest.episodes):
         return f"{len(rows)} rows for the manifest's {len(manifest.episodes)} episodes"
-    listed = zip(rows["index"], rows["class_id"], rows["query"], strict=True)
+    listed = rows[list(KEYS)].itertuples(index=False, name=None)
     for line, (row, episode) in enumerate(zip(listed, manifest.episodes, strict=True), start=2):
         if row != (episode.index, episode.class_id, episode.query):
             return f"line {line} is not episode {episode.index} of the manifest"

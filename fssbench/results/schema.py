@@ -1,4 +1,4 @@
-"""JSON Schema (draft 2020-12) of what fssbench writes, made from the attrs classes themselves."""
+"""JSON Schema (draft 2020-12) of records, made from their attrs classes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(
 
 
 def record_schema() -> dict[str, Any]:
-    """The schema of ``record.json``: fields, types and descriptions are those of `Record`.
+    """Return the schema of ``record.json``, with the fields, types and descriptions of `Record`.
 
-    A field with a default may be missing, as `Record.read` allows; a field that `Record` does not
-    have is refused. Raises TypeError for a field whose type JSON cannot hold.
+    A field with a default may be missing, as in `Record.read`; unknown fields are refused.
+
+    Raises:
+        TypeError: a field has a type that has no equivalent in JSON.
     """
     parts: dict[str, Any] = {}
     whole = _object(Record, parts)
     whole["properties"]["schema"] |= {"const": SCHEMA}
     whole["required"].insert(0, "schema")
-    # Not required: the first records had none.
+    # Not required, because the first records have none.
     whole["properties"][DIGEST] = {
-        "type": "string", "description": "sha256 of all other fields, by which damage is found.",
+        "type": "string", "description": "SHA-256 of all other fields, to detect damage.",
     }  # fmt: skip
     return {"$schema": DIALECT, "title": "fssbench record", **whole, "$defs": parts}
 
@@ -40,32 +42,30 @@ SCHEMAS = {"record": record_schema}
 
 
 def schema_text(name: str) -> str:
-    """The schema called `name`, as the text of its committed file ``docs/NAME.schema.json``.
+    """Return a schema as the text of the committed file ``docs/NAME.schema.json``.
 
     Raises:
-        FssbenchError: there is none.
+        FssbenchError: the name is unknown.
     """
     if name not in SCHEMAS:
-        raise FssbenchError(
-            f"no schema is called {name!r}; {near(name, SCHEMAS)}there are: {', '.join(SCHEMAS)}"
-        )
+        known = f"{near(name, SCHEMAS)}there are: {', '.join(SCHEMAS)}"
+        raise FssbenchError(f"no schema is called {name!r}; {known}")
     return json.dumps(SCHEMAS[name](), indent=2, ensure_ascii=False) + "\n"
 
 
 def _object(kind: type[Any], parts: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an attrs class; those of the classes inside of it are added to `parts`."""
-    summary, told = _docstring(kind)
+    """Return the schema of an attrs class, and add those of nested classes to `parts`."""
+    summary, documented = _docstring(kind)
     hints = typing.get_type_hints(kind)
-    fields = attrs.fields(kind)
     properties = {
-        field.name: {**_value(hints[field.name], parts), **_described(told.get(field.name, ""))}
-        for field in fields
+        name: {**_value(hint, parts), **_described(documented.get(name, ""))}
+        for name, hint in hints.items()
     }
     return {
         **_described(summary),
         "type": "object",
         "properties": properties,
-        "required": [field.name for field in fields if field.default is attrs.NOTHING],
+        "required": [field.name for field in attrs.fields(kind) if field.default is attrs.NOTHING],
         "additionalProperties": False,
     }
 
@@ -77,8 +77,7 @@ def _value(hint: Any, parts: dict[str, Any]) -> dict[str, Any]:
     if hint in _PLAIN:
         return {"type": _PLAIN[hint]}
     if attrs.has(hint):
-        if hint.__name__ not in parts:
-            parts[hint.__name__] = _object(hint, parts)
+        parts[hint.__name__] = _object(hint, parts)
         return {"$ref": f"#/$defs/{hint.__name__}"}
     if origin in (typing.Union, types.UnionType):
         return {"anyOf": [_value(argument, parts) for argument in arguments]}
@@ -87,19 +86,17 @@ def _value(hint: Any, parts: dict[str, Any]) -> dict[str, Any]:
     if origin is tuple and arguments[-1] is Ellipsis:
         return {"type": "array", "items": _value(arguments[0], parts)}
     if origin is tuple:
-        places = [_value(argument, parts) for argument in arguments]
-        return {"type": "array", "prefixItems": places, "minItems": len(places), "items": False}
+        items = [_value(argument, parts) for argument in arguments]
+        return {"type": "array", "prefixItems": items, "minItems": len(items), "items": False}
     raise TypeError(f"a field of type {hint} has no JSON Schema")
 
 
 def _docstring(kind: type[Any]) -> tuple[str, dict[str, str]]:
-    """First paragraph of a class's docstring, and what it says of each attribute."""
+    """Return the first paragraph of a class's docstring, and the texts of its attributes."""
     summary, _, listed = inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:\n")
-    told: dict[str, str] = {}
-    for entry in re.split(r"\n(?=    \w)", f"\n{listed}"):
-        names, _, text = entry.partition(": ")
-        told |= {name.strip(): text for name in names.split(",")}
-    return summary.partition("\n\n")[0], told
+    entries = (entry.partition(": ") for entry in re.split(r"\n(?=    \w)", f"\n{listed}"))
+    texts = {name.strip(): text for names, _, text in entries for name in names.split(",")}
+    return summary.partition("\n\n")[0], texts
 
 
 def _described(text: str) -> dict[str, str]:

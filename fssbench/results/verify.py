@@ -1,11 +1,12 @@
-"""Verifying a result: is what its record says what its manifest and its rows give?"""
+"""Verification of a result: record, rows and manifest must agree."""
 
 from __future__ import annotations
 
 import logging
 import math
+import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +18,43 @@ from fssbench import registry
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
+from fssbench.metrics.iou import IoU
 from fssbench.metrics.metric import Metric
-from fssbench.results.consistency import near, rows_problem, score_problems
+from fssbench.results.privacy import walk
 from fssbench.results.record import RECORD_FILE, ROWS_FILE, Record
 from fssbench.results.result import FILES, Result, read_result
-from fssbench.specs import DatasetSpec
+from fssbench.results.rows import misplaced
+from fssbench.specs import DatasetSpec, MetricSpec
 from fssbench.statistics.intervals import score_intervals
 
-# An interval comes from floating-point comparisons of replicates with the score, which another
-# machine's linear algebra may decide otherwise; it moves the bounds by less than this.
+TOLERANCE = 1e-6
+"""Tolerated difference of scores in percent: rounding of sums in another order."""
 INTERVAL_TOLERANCE = 0.01
+"""Tolerated difference of interval bounds in percent.
 
+BCa counts the bootstrap replicates below the score; linear algebra of another machine may round
+these comparisons differently.
+"""
+MOST_PIXELS = 2**31 - 1
+"""Maximum number of pixels of an image; sums over all rows of the largest table fit 64 bits."""
+
+# Attributes of a record that its manifest has under the same names.
+_COPIED = (
+    *("protocol", "fold", "shots", "seed", "dataset.split", "dataset.fingerprint"),
+    *("manifest.digest", "manifest.limit"),
+)
 _ABSOLUTE = re.compile(r"/|~/|\\\\|[A-Za-z]:[\\/]|file:")
 _log = logging.getLogger(__name__)
 
 
 def problems(folder: Path, *, intervals: bool = True) -> list[str]:
-    """Why the result in a folder cannot be trusted, one line each; empty when all of it fits.
+    """Return the problems of the result in a folder, one line each.
 
-    The scores, the per-class scores and the intervals are computed anew from the rows.
+    The scores, the per-class scores and the intervals are computed again from the rows.
 
     Args:
-        folder: holds the result's files.
-        intervals: False spares the intervals, which take the longest.
+        folder: folder of the result's files.
+        intervals: False skips the intervals, which take most of the time.
     """
     for name in FILES:
         if not (folder / name).is_file():
@@ -55,99 +70,81 @@ def problems(folder: Path, *, intervals: bool = True) -> list[str]:
 def examine(
     result: Result, manifest: Manifest, rows: pandas.DataFrame, *, intervals: bool = True
 ) -> tuple[list[str], bool]:
-    """What of a result does not fit the rest of it.
+    """Compare record, manifest and rows of a result.
 
     Args:
         result: the result.
         manifest: its manifest.
         rows: its rows.
-        intervals: False spares the intervals, which take the longest.
+        intervals: False skips the intervals, which take most of the time.
 
     Returns:
-        Its problems, one line each, and whether the rows are those of the manifest at all.
+        The problems, one line each, and True if the rows are those of the manifest.
     """
     record, path = result.record, result.folder / RECORD_FILE
     found = [f"{path}: {problem}" for problem in _facts(record, manifest)]
-    bad_rows = rows_problem(rows, manifest)
-    if bad_rows:
+    if bad_rows := rows_problem(rows, manifest):
         return [*found, f"{result.folder / ROWS_FILE}: {bad_rows}; evaluate again"], False
-    metrics = measured_metrics(rows).values()
-    found += [
-        f"{path}: {problem}; evaluate again"
-        for problem in score_problems(record, manifest, rows, metrics)
-    ]
+    wrong = [*score_problems(record, manifest, rows, measured_metrics(rows).values())]
     if intervals:
-        found += [f"{path}: {problem}" for problem in _intervals(record, rows)]
-    return found, True
+        wrong += _intervals(record, rows)
+    return [*found, *(f"{path}: {problem}; evaluate again" for problem in wrong)], True
 
 
-def _facts(record: Record, manifest: Manifest) -> Iterator[str]:
-    """What the record says of its episodes against the manifest, and what no record may hold."""
-    folds = known_folds(record.dataset.name)
-    if folds is not None and record.fold >= folds:
-        # It would be a column of the table, and every other row would lack it.
-        yield f"fold is {record.fold}, but {record.dataset.name} has {folds} (from 0)"
-    class_ids = {class_id for class_id, _ in manifest.classes}
-    pairs = {
-        "protocol": (record.protocol, manifest.protocol),
-        "fold": (record.fold, manifest.fold),
-        "shots": (record.shots, manifest.shots),
-        "seed": (record.seed, manifest.seed),
-        "dataset.name": (record.dataset.name, manifest.dataset),
-        "dataset.split": (record.dataset.split, manifest.split),
-        "dataset.fingerprint": (record.dataset.fingerprint, manifest.fingerprint),
-        "manifest.digest": (record.manifest.digest, manifest.digest),
-        "manifest.episodes": (record.manifest.episodes, len(manifest.episodes)),
-        "manifest.limit": (record.manifest.limit, manifest.limit),
-        "manifest.dropped": (record.manifest.dropped, tuple(name for _, name in manifest.dropped)),
-    }
-    for key, (said, true) in pairs.items():
-        if said != true:
-            yield f"{key} is {_brief(said)}, the manifest says {_brief(true)}; evaluate again"
-    if not set(manifest.class_ids) <= set(record.manifest.classes) <= class_ids:
-        yield "manifest.classes are not the manifest's; evaluate again"
-    cost = attrs.asdict(record.cost)
-    for key, value in cost.items():
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            yield f"cost.{key} is {value}; it must be a number from 0"
-    for key in _absolute_paths(cattrs.unstructure(record)):
-        yield f"{key} is an absolute path; records are public: evaluate again with a name instead"
+def rows_problem(rows: pandas.DataFrame, manifest: Manifest) -> str:
+    """Return the reason why rows cannot be those of a manifest's episodes, or ""."""
+    if missing := [name for name in IoU.columns if name not in rows.columns]:
+        return f"these rows lack the column {', '.join(missing)}"
+    if wrong := misplaced(rows, manifest):
+        return wrong
+    for name in IoU.columns:
+        counts = rows[name]
+        if counts.dtype != "int64" or not counts.between(0, MOST_PIXELS).all():
+            return f"column {name} must be whole numbers from 0 to {MOST_PIXELS}"
+    for part in ("fg", "bg"):
+        if (rows[f"intersection_{part}"] > rows[f"union_{part}"]).any():
+            return f"column intersection_{part} is larger than union_{part}"
+    return ""
 
 
-def _absolute_paths(value: Any, key: str = "") -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _absolute_paths(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _absolute_paths(item, f"{key}[{index}]")
-    elif isinstance(value, str) and _ABSOLUTE.match(value):
-        yield _brief(key)
+def score_problems(
+    record: Record, manifest: Manifest, rows: pandas.DataFrame, metrics: Iterable[Metric] = ()
+) -> Iterator[str]:
+    """Yield a clause for each score of a record that differs from the rows, except intervals.
 
-
-def _intervals(record: Record, rows: pandas.DataFrame) -> Iterator[str]:
-    for name, (low, high) in score_intervals([rows]).items():
-        said_low, said_high = record.intervals.get(name, (math.nan, math.nan))
-        if not (
-            near(said_low, low, INTERVAL_TOLERANCE) and near(said_high, high, INTERVAL_TOLERANCE)
-        ):
-            yield (
-                f"intervals.{name} is {said_low:.4f} to {said_high:.4f}, the rows give {low:.4f} "
-                f"to {high:.4f}; evaluate again"
-            )
+    Args:
+        record: record with the IoU scores of all classes and of each class.
+        manifest: its manifest.
+        rows: its rows, which must have no `rows_problem`.
+        metrics: further metrics, compared if the record has their scores.
+    """
+    iou = IoU()
+    expected: dict[str, float] = {}
+    for metric in metrics:
+        expected |= metric.summarise(rows, manifest.class_ids)
+    for name, true in {**expected, **iou.summarise(rows)}.items():
+        if name in record.scores:
+            if not _close(record.scores[name], true):
+                yield f"scores.{name} is {record.scores[name]:.6f}, the rows give {true:.6f}"
+        elif name in ("miou", "fb_iou", "episode_miou"):
+            yield f"scores.{name} is missing"
+    names = dict(manifest.classes)
+    table = iou.per_class(rows)
+    if [entry.class_id for entry in record.per_class] != list(table.index):
+        yield "per_class has other classes than the rows"
+        return
+    for entry in record.per_class:
+        line = table.loc[entry.class_id]
+        same = (entry.name, entry.episodes) == (names.get(entry.class_id), line["episodes"])
+        scores = (entry.iou, line["iou"]), (entry.background_iou, line["background_iou"])
+        if not (same and all(_close(*pair) for pair in scores)):
+            yield f"per_class of class {entry.class_id} is not what the rows give"
 
 
 def measured_metrics(rows: pandas.DataFrame) -> dict[str, Metric]:
-    """The installed metrics whose columns the rows have, by name."""
-    try:
-        from fssbench import registry
-        from fssbench.specs import MetricSpec
-
-        specs = registry.registry().specs(MetricSpec).values()
-    except (ImportError, FssbenchError):
-        return {}
+    """Return the installed metrics whose columns the rows have, by name."""
     metrics: dict[str, Metric] = {}
-    for spec in specs:
+    for spec in registry.registry().specs(MetricSpec).values():
         try:
             metric: Metric = registry.load(spec)(**spec.arguments)
         except FssbenchError as error:
@@ -156,11 +153,6 @@ def measured_metrics(rows: pandas.DataFrame) -> dict[str, Metric]:
         if set(metric.columns) <= set(rows.columns):
             metrics[spec.name] = metric
     return metrics
-
-
-def _brief(value: Any) -> str:
-    text = " ".join(ascii(value).strip("'").split()) or "empty"
-    return text if len(text) <= 70 else f"{text[:67]}…"
 
 
 def known_folds(dataset: str) -> int | None:
@@ -173,6 +165,52 @@ def known_folds(dataset: str) -> int | None:
         found = registry.load(registry.registry().get(DatasetSpec, dataset))
     except FssbenchError:
         return None
-    bases = [base for base in getattr(found, "__mro__", ()) if base is not Dataset]
-    declared = [vars(base)["folds"] for base in bases if isinstance(vars(base).get("folds"), int)]
-    return declared[0] if declared else None
+    declared = (vars(base).get("folds") for base in getattr(found, "__mro__", ())
+                if base is not Dataset)  # fmt: skip
+    return next((folds for folds in declared if isinstance(folds, int)), None)
+
+
+def _facts(record: Record, manifest: Manifest) -> Iterator[str]:
+    """Yield differences between a record and its manifest, and values that no record may have."""
+    folds = known_folds(record.dataset.name)
+    if folds is not None and record.fold >= folds:
+        # The fold would be a column of the table, which all other rows lack.
+        yield f"fold is {record.fold}, but {record.dataset.name} has {folds} (from 0)"
+    trues = {key: getattr(manifest, key.rpartition(".")[2]) for key in _COPIED}
+    trues |= {
+        "dataset.name": manifest.dataset,
+        "manifest.episodes": len(manifest.episodes),
+        "manifest.dropped": tuple(name for _, name in manifest.dropped),
+    }
+    for key, true in trues.items():
+        recorded = operator.attrgetter(key)(record)
+        if recorded != true:
+            yield f"{key} is {_brief(recorded)}, the manifest has {_brief(true)}; evaluate again"
+    if not set(manifest.class_ids) <= set(record.manifest.classes) <= dict(manifest.classes).keys():
+        yield "manifest.classes are not the manifest's; evaluate again"
+    for key, value in attrs.asdict(record.cost).items():
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            yield f"cost.{key} is {value}; it must be a number from 0"
+    for key, value in walk(cattrs.unstructure(record)):
+        if isinstance(value, str) and _ABSOLUTE.match(value):
+            yield f"{_brief(key)} is an absolute path; records are public: evaluate with a name"
+
+
+def _intervals(record: Record, rows: pandas.DataFrame) -> Iterator[str]:
+    for name, true in score_intervals([rows]).items():
+        recorded = record.intervals.get(name, (math.nan, math.nan))
+        if not all(map(_close, recorded, true, [INTERVAL_TOLERANCE] * 2)):
+            yield (
+                f"intervals.{name} is {recorded[0]:.4f} to {recorded[1]:.4f}, the rows give "
+                f"{true[0]:.4f} to {true[1]:.4f}"
+            )
+
+
+def _close(recorded: float, true: float, tolerance: float = TOLERANCE) -> bool:
+    """Return True if two numbers differ by at most `tolerance`; NaN is close to nothing."""
+    return abs(recorded - true) <= tolerance  # False for NaN
+
+
+def _brief(value: Any) -> str:
+    text = " ".join(ascii(value).strip("'").split()) or "empty"
+    return text if len(text) <= 70 else f"{text[:67]}…"

@@ -56,7 +56,7 @@ def manifest_of(protocol: str, dataset: str, fingerprint: str, fold: int, shots:
 
 
 def rows_of(manifest: Manifest, quality: float, luck: int) -> pandas.DataFrame:
-    """Counts whose IoUs lie about `quality`; the same arguments give the same counts."""
+    """Return counts with IoUs around `quality`; equal arguments give equal counts."""
     generator = numpy.random.default_rng([luck, manifest.fold])
     count = len(manifest.episodes)
     union = generator.integers(200, 2000, size=count)
@@ -124,7 +124,7 @@ def record_of(manifest: Manifest, rows: pandas.DataFrame, **fields: object) -> R
 
 
 class Runs:
-    """Writes finished runs below a folder; `fields` replace those of the record."""
+    """Writer of finished runs below a folder; `fields` replace those of the record."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -171,7 +171,7 @@ def runs(tmp_path: Path) -> Runs:
 
 @pytest.fixture
 def trained() -> Callable[..., CheckpointInfo]:
-    """A checkpoint of one fold."""
+    """Return the checkpoint of a fold."""
 
     def make(fold: int, **header: object) -> CheckpointInfo:
         facts = {"matcher": "dcama", "dataset": "pascal5i", "fold": fold, "seed": 0, **header}

@@ -1,4 +1,4 @@
-"""The page in a real browser: Chromium without a window, driven by real clicks and keys."""
+"""The page in headless Chromium, with real clicks and keys."""
 
 import contextlib
 import io
@@ -48,7 +48,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, runs_below) -> Path:
-    """Three methods and a random one on PASCAL, two on shapes, one with an evil option."""
+    """Three methods and a random one on PASCAL, two on shapes, one with markup in an option."""
     folder = tmp_path_factory.mktemp("site")
     runs = runs_below(folder / "runs")
     runs.folds("middle", quality=0.5)
@@ -80,7 +80,7 @@ def emulate(browser, width: int, height: int, scheme: str = "light", mobile: boo
 
 
 class Page:
-    """What a reader does and sees."""
+    """Actions of a reader, and visible content."""
 
     def __init__(self, browser) -> None:
         self.browser = browser
@@ -348,12 +348,12 @@ CONTRAST = """(() => {
 
 
 def contrast(page: Page, selector: str) -> float:
-    """Contrast of the text of the first such element with what it stands on (WCAG 2, 1.4.3)."""
+    """Return the contrast of an element's text with its background (WCAG 2, 1.4.3)."""
     return page.run(CONTRAST.replace("SELECTOR", repr(selector)))
 
 
 def brightness(png: bytes) -> float:
-    """Mean brightness of the top left corner of a screenshot, 0 to 255."""
+    """Return the mean brightness of the top left corner of a screenshot, 0 to 255."""
     with Image.open(io.BytesIO(png)) as image:
         corner = image.convert("L").crop((0, 0, 8, 8))
         return sum(corner.tobytes()) / 64

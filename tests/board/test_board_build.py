@@ -1,4 +1,4 @@
-"""From runs to pages."""
+"""Building of pages from runs."""
 
 import re
 import shutil
@@ -25,7 +25,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def table_lines(page: Path) -> list[str]:
-    """The measured tables' lines."""
+    """Return the lines of the measured tables."""
     measured = page.read_text().split("## Published numbers")[0]
     return [line for line in measured.splitlines() if line.startswith("|")]
 

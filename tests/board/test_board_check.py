@@ -1,4 +1,4 @@
-"""Whatever is changed by hand is found."""
+"""Detection of manual changes."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ from fssbench.results.verify import known_folds
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, runs_below) -> Path:
-    """A board of two methods and two folds that is fine."""
+    """A valid board of two methods and two folds."""
     folder = tmp_path_factory.mktemp("board")
     runs = runs_below(folder / "runs")
     for matcher, quality in (("prototype", 0.5), ("other", 0.7)):
@@ -74,7 +74,7 @@ def test_a_missing_page(board):
 
 def test_a_page_without_results(board):
     (board / "imagenet.md").write_text("# imagenet\n")
-    assert "imagenet.md: no result is behind this page; delete it" in only_problem(board)
+    assert "imagenet.md: page without results; delete it" in only_problem(board)
 
 
 @pytest.mark.parametrize("score", ["miou", "fb_iou", "episode_miou"])
@@ -166,7 +166,7 @@ def test_a_damaged_record(board, text):
 
 
 def test_a_record_that_was_changed_without_its_digest(board):
-    """Of what no other file could tell, too: times, versions, names."""
+    """Also in fields that no other file could contradict: times, versions, names."""
     path = one_result(board) / "record.json"
     text = path.read_text()
     for change in (('"seconds_per_episode": 0.0', '"seconds_per_episode": 9.0'),
@@ -197,11 +197,11 @@ def test_an_absolute_path(board, path):
 
 def test_a_record_of_another_fold(board):
     change_record(one_result(board), "fold", value=3)
-    assert "fold is 3, the manifest says 0" in only_problem(board)
+    assert "fold is 3, the manifest has 0" in only_problem(board)
 
 
 def test_a_fold_that_the_dataset_does_not_have(runs, tmp_path):
-    """A stranger's record of it would be a column that all other rows lack."""
+    """Its record would be a column that all other rows lack."""
     runs.add()
     runs.add("stranger", fold=4)
     with pytest.raises(FssbenchError, match=r"fold is 4, but pascal5i has 4 \(from 0\)"):

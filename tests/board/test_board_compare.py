@@ -1,4 +1,4 @@
-"""`fssbench board compare`: which records may be compared, and what is told of them."""
+"""`fssbench board compare`: comparable records, and the output."""
 
 import importlib.util
 import json
@@ -36,7 +36,7 @@ def pair(sides) -> tuple[Path, Path]:
 
 @pytest.fixture
 def command(capsys):
-    """Run ``board compare``: (exit code, stdout, stderr)."""
+    """Run ``board compare`` and return exit code, stdout and stderr."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         code = _run(["board", "compare", *map(str, arguments)])
@@ -151,7 +151,7 @@ def test_other_episodes(sides, command, other, reason):
     sides[0].add()
     sides[1].add(**other)
     told = refusal(command, sides[0].root, sides[1].root)
-    assert "these records did not answer the same episodes" in told
+    assert "these records are not of the same episodes" in told
     assert reason in told
     digests = [Record.read(side.root / "run-0" / "record.json").manifest.digest for side in sides]
     if digests[0] != digests[1] and "fold" not in other:
@@ -159,7 +159,7 @@ def test_other_episodes(sides, command, other, reason):
 
 
 def test_another_seed(sides, command):
-    """Even when nothing else of the record shows it."""
+    """Also if no other field of the record differs."""
     sides[0].add()
     change(sides[1].add(), seed=7)
     assert "differ in seed (0 and 7);" in refusal(command, *(side.root for side in sides))
@@ -183,7 +183,7 @@ def test_a_folder_of_several_shots_needs_a_choice(sides, command):
     assert code == 0
     assert "pascal5i/v1-1k, 5-shot" in out
     told = refusal(command, *roots, "--shots", "10", "--fold", "0")
-    assert "no record of what was chosen; there are fold 0 1-shot seed 0, fold 0 5-shot" in told
+    assert "no such record; there are fold 0 1-shot seed 0, fold 0 5-shot" in told
 
 
 def test_a_folder_of_several_methods(sides, command):

@@ -1,4 +1,4 @@
-"""The page as text: what is on it, that it needs nothing else, and that text stays text."""
+"""The page as text: content, self-containedness, escaping."""
 
 import base64
 import hashlib
@@ -73,7 +73,7 @@ def details(page: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, runs_below) -> Path:
-    """Two methods of four folds, one with random weights, and one fold under a literature's."""
+    """Two methods of four folds, one with random weights, and a replay of one fold."""
     folder = tmp_path_factory.mktemp("board")
     runs = runs_below(folder / "runs")
     runs.folds("better", quality=0.6)

@@ -1,4 +1,4 @@
-"""From runs of one's own to a public board."""
+"""Submission of runs to a public board."""
 
 import shutil
 import socket
@@ -23,7 +23,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, runs_below) -> Path:
-    """A board that has a row already."""
+    """A board with a row."""
     folder = tmp_path_factory.mktemp("board")
     theirs = runs_below(folder / "theirs")
     theirs.folds("theirs", quality=0.4)
@@ -139,7 +139,7 @@ def test_a_run_that_was_cut_short(runs, board, capsys):
         (
             ("environment", "note"),
             "by a.b@example.org",
-            "environment.note holds an address of mail",
+            "environment.note holds a mail address",
         ),
     ],
 )

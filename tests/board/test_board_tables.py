@@ -1,4 +1,4 @@
-"""Which results share a table, and how they rank."""
+"""Results that share a table, and their ranks."""
 
 from pathlib import Path
 
@@ -6,8 +6,7 @@ import pytest
 
 from fssbench import registry
 from fssbench.board.markdown import render
-from fssbench.board.ranks import group_ranks
-from fssbench.board.tables import Table, make_boards
+from fssbench.board.tables import Table, group_ranks, make_boards
 from fssbench.results.record import Weights
 from fssbench.results.result import find_results, read_result
 from fssbench.results.rows import read_rows
@@ -47,7 +46,7 @@ def test_rows_whose_difference_may_be_zero_share_a_rank(runs):
 
 
 def test_a_small_difference_that_is_always_there_is_a_rank(runs):
-    """Paired, half a point counts; the intervals of the two means overlap almost entirely."""
+    """Half a point is significant if paired; the intervals of the means overlap almost entirely."""
     runs.folds("ahead", quality=0.505)
     runs.folds("behind", quality=0.5)
     (table,) = tables(runs.root)
@@ -57,7 +56,7 @@ def test_a_small_difference_that_is_always_there_is_a_rank(runs):
 
 
 def test_only_the_first_of_a_group_decides_who_joins_it():
-    """Steps of 1, and what is more than 1.5 apart differs: a chain does not make one group."""
+    """Steps of 1, and differences above 1.5 are significant: a chain does not make one group."""
     means = [9.0, 8.0, 7.0, 6.0, 3.0]
     assert group_ranks(means, lambda first, other: first - other > 1.5) == [1, 1, 3, 3, 5]
     assert group_ranks(means, lambda first, other: False) == [1] * 5
@@ -190,7 +189,7 @@ def test_another_precision_is_another_row(runs):
 
 
 def test_rounded_features_are_another_row(runs, tmp_path):
-    """`--cache-half` may be another number; folds with and without it are no method's mean."""
+    """`--cache-half` may change scores; folds with and without it have no common mean."""
     exact, rounded = {"precision": "fp32"}, {"precision": "fp32", "features": "float16"}
     runs.folds(quality=0.5, environment=exact)
     runs.folds(quality=0.4, environment=rounded)
@@ -220,7 +219,7 @@ def test_protocols_and_shots_never_mix(runs):
     runs.folds(shots=5)
     runs.folds(protocol="pascal5i/other-1k")
     found = tables(runs.root)
-    assert [(table.protocol, table.shots) for table in found] == [
+    assert [(table.record.protocol, table.record.shots) for table in found] == [
         ("pascal5i/other-1k", 1),
         ("pascal5i/v1-1k", 1),
         ("pascal5i/v1-1k", 5),
@@ -242,8 +241,12 @@ def test_protocols_of_the_literature_stand_apart_and_never_rank(runs, dataset, p
     runs.add("measured", dataset=dataset, protocol=f"{dataset}/v1-1k", quality=0.4)
     runs.add("replayed", dataset=dataset, protocol=protocol, quality=0.9)
     house, replay = tables(runs.root)  # although "hsnet" comes before "v1"
-    assert (house.protocol, house.replay, house.rows[0].rank) == (f"{dataset}/v1-1k", False, 1)
-    assert (replay.protocol, replay.replay) == (protocol, True)
+    assert (house.record.protocol, house.replay, house.rows[0].rank) == (
+        f"{dataset}/v1-1k",
+        False,
+        1,
+    )
+    assert (replay.record.protocol, replay.replay) == (protocol, True)
     (row,) = replay.rows
     assert row.rank is None
     assert row.notes == ("replay of a published protocol",)
@@ -271,7 +274,7 @@ def test_a_plugins_protocol_with_lists_is_a_replay_too(runs, tmp_path):
     runs.add(protocol="theirs/free")
     registry.use_plugins([str(plugin)])
     try:
-        ranks = {table.protocol: table.rows[0].rank for table in tables(runs.root)}
+        ranks = {table.record.protocol: table.rows[0].rank for table in tables(runs.root)}
     finally:
         registry.use_plugins([])
     assert ranks == {"theirs/free": 1, "theirs/listed": None}

@@ -1,4 +1,4 @@
-"""Does a record stand when some of its episodes are done again?"""
+"""Verification of records by measuring some of their episodes again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ALL = Rerun(episodes=1000, device="cpu", workers=0)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Finished runs by their settings, made once."""
+    """Finished runs by their settings, each made once."""
     folder = tmp_path_factory.mktemp("runs")
     done: dict[str, Path] = {}
 
@@ -54,13 +54,13 @@ plugin = registered(methods_for_tests, rings_for_tests)
 
 @pytest.fixture
 def run(made, tmp_path):
-    """A run that may be damaged."""
+    """A copy of a run, to be damaged."""
     return lambda **changes: shutil.copytree(made(**changes), tmp_path / "run")
 
 
 @pytest.fixture
 def verify(capsys):
-    """The command: (exit code, stdout, stderr)."""
+    """Run the command and return exit code, stdout and stderr."""
 
     def call(*arguments: object):
         code = _run(["board", "verify", *map(str, arguments), *HERE, *LOAD])
@@ -72,7 +72,7 @@ def verify(capsys):
 
 @pytest.fixture
 def fails(verify):
-    """The command must end with code 2 and one line, which is returned."""
+    """Return the single line of a command that ends with exit code 2."""
 
     def call(*arguments: object) -> str:
         code, out, err = verify(*arguments)
@@ -84,7 +84,7 @@ def fails(verify):
 
 
 def tamper(folder: Path, index: int = 12, pixels: int = 5) -> None:
-    """Better one row, and make all that follows from the rows fit it: only a model can tell."""
+    """Improve one row, and adapt all other files, so that only a model can detect it."""
     rows = read_rows(folder / "rows.csv.gz")
     rows.loc[index, "intersection_fg"] += pixels
     rows.loc[index, "union_bg"] -= pixels
@@ -171,7 +171,7 @@ def test_an_entry_of_a_board(verify, made, tmp_path):
 
 
 def test_a_committed_entry():
-    """One of the repository's own boards: the embedded benchmark, a backbone without weights."""
+    """A result of the repository's boards: the embedded benchmark, a backbone without weights."""
     repository = Path(__file__).parents[2]
     results = repository / "leaderboards" / "results" / "shapes" / "v1-1k"
     folder = min(results.glob("prototype--filterbank--*/fold0-1shot-seed0"))
@@ -180,7 +180,7 @@ def test_a_committed_entry():
 
 
 def test_each_file_is_read_once(made, monkeypatch):
-    """What is verified and what is compared cannot be two states of a file."""
+    """Verification and comparison use the same state of a file."""
     read = []
     for kind, name in ((Record, "record.json"), (Manifest, "manifest.jsonl.gz")):
         monkeypatch.setattr(kind, "read", counted(kind.read, name, read))
@@ -190,7 +190,7 @@ def test_each_file_is_read_once(made, monkeypatch):
 
 
 def counted(function, name, calls):
-    """The function, which puts its name on a list each time."""
+    """Return the function, extended to record its calls."""
 
     def call(*arguments):
         calls.append(name)
@@ -230,7 +230,7 @@ def test_a_tampered_row_that_everything_else_fits(run, verify):
 
 
 def test_an_untouched_sample_of_a_tampered_record(run):
-    """The sample is what is verified, and no more than that."""
+    """Only the sample is verified."""
     folder = run()
     tamper(folder, index=12)
     seeds = [s for s in range(20) if 12 not in draw_sample(30, 5, s)]
@@ -270,7 +270,7 @@ def test_rows_of_other_episodes(run, verify):
 
 
 def test_episodes_that_the_protocol_does_not_draw(run, verify):
-    """Supports of somebody's choice, under a manifest with a digest of its own."""
+    """Chosen supports, in a manifest with a valid digest."""
     folder = run()
     manifest = Manifest.read(folder / "manifest.jsonl.gz")
     first, second, *rest = manifest.episodes

@@ -1,4 +1,4 @@
-"""The numbers that papers print."""
+"""Published numbers."""
 
 import csv
 import importlib.resources
@@ -8,7 +8,7 @@ import pytest
 
 from fssbench.board.published import published_rows
 
-# What the papers print although their folds give another mean; the notes of the rows say so.
+# Printed means that differ from those of the printed folds; the notes of the rows mention it.
 MISPRINTS = {("pascal5i", "1", "gf-sam"), ("coco20i", "1", "abcb")}
 
 

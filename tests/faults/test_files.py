@@ -114,7 +114,7 @@ def test_the_digest_of_a_record_can_be_made_by_anybody(tmp_path):
     """It is of the JSON alone, and so holds for fields that later versions add."""
     path = a_record().write(tmp_path)
     fields = json.loads(path.read_text())
-    assert fields.pop("digest") == digest_of(fields) == Record.read(path).digest
+    assert fields.pop("digest") == digest_of(fields)
     change_record(tmp_path, "of_a_later_version", value=[1, {"10": 1, "9": None}])
     assert Record.read(path) == a_record()
 

@@ -1,4 +1,4 @@
-"""The small evaluation that these tests share."""
+"""Shared small evaluation."""
 
 from __future__ import annotations
 

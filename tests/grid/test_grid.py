@@ -1,4 +1,4 @@
-"""Grids: what a file asks for, and that it is done, once."""
+"""Grids: reading of files, and evaluation of each cell once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ workers = 0
 
 @pytest.fixture
 def grid(tmp_path, monkeypatch):
-    """Writes a grid file; relative paths are below an empty folder."""
+    """Return a writer of grid files; relative paths are below an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def write(text: str) -> Path:
@@ -118,7 +118,7 @@ def test_checkpoints_by_pattern(grid, tmp_path):
         (TOP + "any_fold = 1\n", "any_fold: 1 is not true or false"),
         (TOP + "batch_size = 0\n", "--batch-size must be at least 1"),
         (TOP + "precision = 'fp16'\n", "precision: 'fp16' is not one of fp32, bf16"),
-        (TOP + "options = ['size=3']\n", "options: write a table"),
+        (TOP + "options = ['size=3']\n", r"options: \['size=3'\] is not a table"),
         (TOP + "cache_memory = 'much'\n", "cache_memory much: write a size"),
         (TOP + "checkpoint = '{name}.safetensors'\n", "unknown field {name}; use {matcher}, "),
         (TOP + "checkpoint = '{fold'\n", "checkpoint {fold: "),
@@ -222,7 +222,7 @@ MEMORY = 80 * 2**20
 
 @pytest.fixture
 def cluster(monkeypatch, cache_folder):
-    """Two nodes of one CPU each; the driver is at the first one."""
+    """Two nodes of one CPU each; the driver is on the first one."""
     ray = pytest.importorskip("ray", reason="ray is not installed")
     from ray.cluster_utils import Cluster
 
@@ -241,7 +241,7 @@ def cluster(monkeypatch, cache_folder):
 
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_node(grid, tmp_path, cluster):
-    """Every node is at work when one of the two is killed; all rows come, and they are the same."""
+    """One of two busy nodes is killed; the rows are complete and unchanged."""
     from fssbench.grid.ray import run_ray
 
     registry.use_plugins([methods_for_tests.__file__])

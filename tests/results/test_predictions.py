@@ -1,4 +1,4 @@
-"""Kept masks: what the file holds, that it survives interruptions, and what damages it."""
+"""Saved masks: content of the file, interruptions, damage."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def kept(folder) -> tuple[dict, list[dict]]:
 
 
 def decoded(line: dict) -> np.ndarray:
-    """By nothing but pycocotools."""
+    """Decode masks with pycocotools only."""
     return coco.decode({"size": line["size"], "counts": line["counts"].encode()}) == 1
 
 
@@ -203,7 +203,7 @@ def test_what_is_not_there(written):
 
 
 def test_every_flipped_byte_is_seen(written):
-    """Whatever is flipped of the compressed content: an error, never another mask."""
+    """Each flipped byte of the compressed content is an error, never another mask."""
     path, digest, _ = written
     data = path.read_bytes()
     for place in range(10, len(data)):  # ten bytes of gzip's header say nothing of the content
@@ -246,7 +246,7 @@ def test_a_right_digest_of_something_else(tmp_path, content):
 
 
 def test_a_small_file_that_unpacks_to_gigabytes(tmp_path):
-    """What two masks can take is unpacked, and no more."""
+    """Unpacking stops at the maximum size of two masks."""
     path = tmp_path / PREDICTIONS_FILE
     with gzip.open(path, "wb", compresslevel=9) as file:
         for _ in range(300):
@@ -260,7 +260,7 @@ def test_a_small_file_that_unpacks_to_gigabytes(tmp_path):
 
 @pytest.mark.parametrize("counts", ["", "3", "~~~~", "0" * 9, 7, None])
 def test_run_lengths_that_are_none(counts):
-    """A file with a right digest is somebody's all the same; pycocotools must not read past it."""
+    """A file with a valid digest is not trusted; pycocotools must not read beyond its data."""
     line = {"index": 0, "size": [5, 7], "counts": counts}
     predictions = Predictions(manifest="", lines={0: line})
     with pytest.raises(FssbenchError, match="the predicted mask of episode 0"):

@@ -1,1 +1,1 @@
-"""The boards as one static HTML page that needs nothing beside itself."""
+"""Boards as one self-contained static HTML page."""

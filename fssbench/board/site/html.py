@@ -1,4 +1,4 @@
-"""Mark-up in which text cannot become mark-up."""
+"""HTML elements with escaped text."""
 
 from __future__ import annotations
 
@@ -9,47 +9,44 @@ from typing import Any
 
 
 class Html(str):
-    """Text that is mark-up already; any other text is escaped where it goes in."""
+    """Markup; any other text is escaped when it is inserted."""
 
     __slots__ = ()
 
 
-# Elements that have no end.
-_VOID = {"br", "input", "line", "circle", "rect", "path"}
+# Elements without content.
+_VOID = {"line", "circle"}
 
 
 def tag(name: str, *inside: str, **attributes: str | float | bool | None) -> Html:
-    """An element.
+    """Return an element.
 
     Args:
-        name: of the element.
-        inside: what it holds; whatever is no `Html` is escaped.
-        attributes: ``class_`` is ``class`` and ``data_row`` is ``data-row``. True is an attribute
-            without a value; None and False leave it out.
+        name: name of the element.
+        inside: content; text other than `Html` is escaped.
+        attributes: attributes, with ``class_`` for ``class`` and ``data_row`` for ``data-row``.
+            True is an attribute without a value; None and False leave it out.
     """
-    said = "".join(
-        f" {_name(key)}" if value is True else f' {_name(key)}="{html.escape(str(value))}"'
-        for key, value in attributes.items()
-        if value is not None and value is not False
-    )
+    start = name
+    for key, value in attributes.items():
+        if value is not None and value is not False:
+            attribute = key.rstrip("_").replace("_", "-")
+            text = "" if value is True else f'="{html.escape(str(value))}"'
+            start += f" {attribute}{text}"
     if name in _VOID:
-        return Html(f"<{name}{said}>" if name in ("br", "input") else f"<{name}{said}/>")
-    return Html(f"<{name}{said}>{join(inside)}</{name}>")
+        return Html(f"<{start}/>")
+    return Html(f"<{start}>{join(inside)}</{name}>")
 
 
 def join(parts: Iterable[str], between: str = "") -> Html:
-    """Parts one after another, each escaped unless it is `Html`."""
+    """Return parts one after another, each escaped unless it is `Html`."""
     return Html(between.join(p if isinstance(p, Html) else html.escape(p) for p in parts))
 
 
 def script_json(value: Any) -> Html:
-    """JSON that may stand in a ``<script>`` element: nothing in it can end the element."""
+    """Return JSON for a ``<script>`` element, which no text in it can end."""
     # ASCII only, so that U+2028 and U+2029 are escapes too.
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Html(text)
-
-
-def _name(key: str) -> str:
-    return key.rstrip("_").replace("_", "-")

@@ -1,27 +1,30 @@
-"""All boards of a folder as one HTML page, with its style and its script inside."""
+"""All boards of a folder as one HTML page that includes its style and script."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import importlib.resources
+import itertools
 import os
 from pathlib import Path
 from string import Template
 from typing import Any
 from urllib.parse import quote
 
-from fssbench.board.board import note_of, stored_results
+from fssbench import registry
+from fssbench.board.archive import stored_results
+from fssbench.board.board import note_of
 from fssbench.board.site.details import details
 from fssbench.board.site.html import Html, join, script_json, tag
 from fssbench.board.site.tables import Entry, measured, papers, published
 from fssbench.board.tables import Board, Table, make_boards
-from fssbench.board.text import one_line, paragraphs, score
+from fssbench.board.text import NONE, one_line, paragraphs, score
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
-from fssbench.results.record import Record
 from fssbench.results.result import read_result
 from fssbench.results.verify import problems
+from fssbench.specs import ProtocolSpec
 
 PAGE_FILE = "index.html"
 
@@ -30,185 +33,135 @@ def write_page(out: Path, file: Path | None = None) -> Path:
     """Write the page of the boards in a folder.
 
     Args:
-        out: where ``results/`` lies.
+        out: folder of ``results/``.
         file: the page, ``index.html`` in `out` if None. Links to records are relative to it.
 
     Returns:
         The page.
 
     Raises:
-        FssbenchError: no results there, or one that does not follow from its rows; or the page
+        FssbenchError: there are no results, or one does not follow from its rows; or the page
             cannot be written.
     """
     file = file or out / PAGE_FILE
     if file.is_dir():
         raise FssbenchError(f"{file}: this is a folder; name a file, e.g. {file / PAGE_FILE}")
-    write_atomically(file, render_page(out, file).encode())
-    return file
-
-
-def render_page(out: Path, file: Path) -> str:
-    """The text of the page; the same results give the same text."""
-    if not out.is_dir():
-        raise FssbenchError(f"{out}: no such folder; name what `fssbench board build` wrote")
     folders = stored_results(out)
     if not folders:
-        raise FssbenchError(f"{out}: no results below it; name what `fssbench board build` wrote")
+        problem = "no results below it" if out.is_dir() else "no such folder"
+        raise FssbenchError(f"{out}: {problem}; name the folder of `fssbench board build`")
     for folder in folders:
         for problem in problems(folder, intervals=False):
             raise FssbenchError(problem)
     boards = make_boards([read_result(folder) for folder in folders])
-    return _Page(out, file).render(boards)
+    write_atomically(file, _Page(out, file).render(boards).encode())
+    return file
 
 
 class _Page:
-    """What is counted up while the page is written."""
+    """A page with the details of its rows, and its number of tables so far."""
 
     def __init__(self, out: Path, file: Path) -> None:
-        self.out = out
-        self.file = file
-        self.details: dict[str, Any] = {}
-        self.tables = 0
+        self._out = out
+        self._file = file
+        self._details: dict[str, Any] = {}
+        self._tables = itertools.count(1)
 
     def render(self, boards: list[Board]) -> str:
-        sections = join([self._section(board) for board in boards], "\n")
-        style, script = _part("page.css"), _part("page.js")
+        """Return the text of the page."""
+        script = _part("page.js")
+        tables = [(table, board.dataset) for board in boards for table in board.tables]
+        printed = [row for board in boards for rows in board.published.values() for row in rows]
+        protocols = sorted({(table.record.protocol, dataset) for table, dataset in tables})
+        shots = {table.record.shots for table, _ in tables} | {row.shots for row in printed}
         return Template(_part("page.html")).substitute(
             policy=_policy(script),
-            style=style,
+            style=_part("page.css"),
             script=script,
             cards=join([_all_card(boards), *map(_card, boards)]),
-            protocols=_options(boards),
-            shots=_shots(boards),
-            measured=str(sum(len(table.rows) for board in boards for table in board.tables)),
-            published=str(sum(len(rows) for b in boards for rows in b.published.values())),
-            sections=sections,
-            data=script_json(self.details),
+            protocols=join(
+                tag("option", one_line(protocol), value=protocol, data_dataset=dataset)
+                for protocol, dataset in protocols
+            ),
+            shots=join(
+                tag("button", f"{k}", type="button", aria_pressed="false", data_value=k)
+                for k in sorted(shots)
+            ),
+            measured=str(sum(len(table.rows) for table, _ in tables)),
+            published=str(len(printed)),
+            # The sections come first, because they collect the details.
+            sections=join([self._section(board) for board in boards], "\n"),
+            data=script_json(self._details),
         )
 
     def _section(self, board: Board) -> Html:
         name = one_line(board.dataset)
         parts = [tag("h2", name)]
-        note = paragraphs(note_of(self.out, board.dataset))
-        if note:
+        if note := paragraphs(note_of(self._out, board.dataset)):
             parts.append(tag("div", *(tag("p", text) for text in note), class_="note", role="note"))
         parts += [self._measured(board, table) for table in board.tables]
         if board.published:
-            parts.append(_CAUTION)
-            for shots, rows in board.published.items():
-                self.tables += 1
-                parts.append(published(board, shots, rows, self.tables))
-            parts.append(papers(board))
+            printed = board.published.items()
+            tables = [published(board, k, rows, next(self._tables)) for k, rows in printed]
+            parts += [Html(_part("caution.html").strip()), *tables, papers(board)]
         return tag("section", *parts, class_="dataset", data_dataset=board.dataset, aria_label=name)
 
     def _measured(self, board: Board, table: Table) -> Html:
-        self.tables += 1
         entries = []
+        leader = f"row-{len(self._details)}" if table.rows[0].rank == 1 else None
         for row in table.rows:
-            records = {
-                fold: Record.read(self.out / path) for fold, path in sorted(row.records.items())
-            }
-            entry = Entry(
-                id=f"row-{len(self.details)}",
-                row=row,
-                records=records,
-                links={fold: self._link(path) for fold, path in sorted(row.records.items())},
-            )
-            panels = {fold: self._panels(path) for fold, path in row.records.items()}
-            self.details[entry.id] = details(row, records, panels, self._link)
+            links = {fold: self._link(path) for fold, path in row.links.items()}
+            entry = Entry(id=f"row-{len(self._details)}", row=row, links=links)
+            panels = {fold: self._panels(path) for fold, path in row.links.items()}
+            self._details[entry.id] = {**details(row, panels, self._link), "leader": leader}
             entries.append(entry)
-        leader = entries[0].id if entries[0].row.rank == 1 else None
-        for entry in entries:
-            self.details[entry.id]["leader"] = leader
-        return measured(board, table, entries, self.tables, _description(table.protocol))
+        summary = _summary(table.record.protocol)
+        return measured(board, table, entries, next(self._tables), summary)
 
     def _panels(self, record: str) -> list[str]:
-        """Pictures that lie beside a record, as paths below the board."""
-        folder = self.out / Path(record).parent / "panels"
-        found = sorted(path.name for path in folder.glob("*.png") if path.is_file())
-        return [f"{record.rpartition('/')[0]}/panels/{name}" for name in found]
+        """Return the pictures beside a record, as paths below the board."""
+        folder = Path(record).parent / "panels"
+        found = sorted(path.name for path in (self._out / folder).glob("*.png") if path.is_file())
+        return [f"{folder.as_posix()}/{name}" for name in found]
 
     def _link(self, path: str) -> str:
-        relative = os.path.relpath(self.out / path, self.file.parent)
-        # A colon is quoted too: no folder's name can become the scheme of an address.
+        relative = os.path.relpath(self._out / path, self._file.parent)
+        # A colon is quoted too, so that no folder's name is the scheme of an address.
         return quote(relative.replace(os.sep, "/"))
 
 
-_CAUTION = tag(
-    "div",
-    tag("h3", "Published numbers"),
-    tag(
-        "p",
-        "As printed in papers, by other code, under ",
-        tag("b", "other protocols"),
-        ": image lists, samplers, episode counts, evaluation sizes and training data differ from "
-        "the measured tables and among the papers themselves. They are for orientation, ",
-        tag("b", "cannot be compared with measured rows, and have no rank"),
-        ".",
-    ),
-    class_="note caution",
-    data_kind="published",
-)
-
-
 def _card(board: Board) -> Html:
-    """A button that shows one dataset, with the best that is ranked on its first table."""
+    """Return a button that shows a dataset, with the best row of its first ranked table."""
     ranked = [(t, r) for t in board.tables if not t.replay for r in t.rows if r.rank == 1]
     methods = {(row.method, row.backbone) for table in board.tables for row in table.rows}
+    best, of = NONE, "nothing is ranked"
     if ranked:
         table, row = ranked[0]
-        best = tag("span", score(row.mean), class_="best")
-        of = f"{one_line(row.method.partition(' (')[0], 28)} · {table.shots}-shot"
-    else:
-        best, of = tag("span", "—", class_="best"), "nothing is ranked"
-    return tag(
-        "button",
-        tag("span", one_line(board.dataset), class_="title"),
-        best,
-        tag("span", of, class_="of"),
-        tag("span", _plural(len(methods), "method"), class_="of"),
-        type="button", class_="card", aria_pressed="false", data_value=board.dataset,
-    )  # fmt: skip
+        best = score(row.mean)
+        of = f"{one_line(row.method.partition(' (')[0], 28)} · {table.record.shots}-shot"
+    number = _plural(len(methods), "method")
+    return _button(one_line(board.dataset), best, of, number, value=board.dataset)
 
 
 def _all_card(boards: list[Board]) -> Html:
-    tables = sum(len(board.tables) for board in boards)
+    tables = _plural(sum(len(board.tables) for board in boards), "table")
+    return _button("All datasets", str(len(boards)), "datasets", tables, value="")
+
+
+def _button(title: str, best: str, *more: str, value: str) -> Html:
+    lines = [(title, "title"), (best, "best"), *((text, "of") for text in more)]
     return tag(
-        "button",
-        tag("span", "All datasets", class_="title"),
-        tag("span", str(len(boards)), class_="best"),
-        tag("span", "datasets", class_="of"),
-        tag("span", _plural(tables, "table"), class_="of"),
-        type="button", class_="card", aria_pressed="true", data_value="",
+        "button", *(tag("span", text, class_=kind) for text, kind in lines), type="button",
+        class_="card", aria_pressed="false" if value else "true", data_value=value,
     )  # fmt: skip
 
 
 def _plural(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _options(boards: list[Board]) -> Html:
-    protocols = {(table.protocol, board.dataset) for board in boards for table in board.tables}
-    return join(
-        tag("option", one_line(protocol), value=protocol, data_dataset=dataset)
-        for protocol, dataset in sorted(protocols)
-    )
-
-
-def _shots(boards: list[Board]) -> Html:
-    found = {table.shots for board in boards for table in board.tables}
-    found |= {shots for board in boards for shots in board.published}
-    return join(
-        tag("button", f"{k}", type="button", aria_pressed="false", data_value=k)
-        for k in sorted(found)
-    )
-
-
-def _description(protocol: str) -> str:
-    """The line of description of a protocol that is registered here."""
-    from fssbench import registry
-    from fssbench.specs import ProtocolSpec
-
+def _summary(protocol: str) -> str:
+    """Return the summary of a protocol, or "" if it is not registered."""
     try:
         return registry.registry().get(ProtocolSpec, protocol).summary
     except FssbenchError:
@@ -216,7 +169,7 @@ def _description(protocol: str) -> str:
 
 
 def _policy(script: str) -> str:
-    """What a browser lets the page do: run this very script, and load nothing."""
+    """Return a content security policy that allows this script only and no loading."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "

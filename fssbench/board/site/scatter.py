@@ -1,4 +1,4 @@
-"""Accuracy against what it costs, as SVG."""
+"""Scatter plots of accuracy against cost, as SVG."""
 
 from __future__ import annotations
 
@@ -12,27 +12,32 @@ from fssbench.board.site.html import Html, join, tag
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 40, 16, 14, 42
 ZERO_BAND = 30
-"""Width of the place of x = 0, which a logarithmic axis does not have."""
+"""Width of the strip for x = 0, which is not on a logarithmic axis."""
 RADIUS = 5
 FONT = 11.5
 LETTER = 0.56 * FONT
-"""About how wide a letter is; labels are placed by it."""
+"""Approximate mean width of a letter, for the placement of labels."""
 
 Box = tuple[float, float, float, float]
+_OFFSETS = (
+    *(("start", 9, 4), ("end", -9, 4), ("middle", 0, -11), ("middle", 0, 20)),
+    *(("start", 7, -8), ("start", 7, 16), ("end", -7, -8), ("end", -7, 16)),
+)
+"""Positions of a label relative to its point: anchor, x and y; the first free one is taken."""
 
 
 @attrs.frozen(kw_only=True)
 class Point:
-    """One row of a table.
+    """A row of a table as a point.
 
     Attributes:
         row: id of the row.
-        label: what it is called beside the point.
-        title: all of it, for a pointer that rests on the point.
+        label: text beside the point.
+        title: text of the tooltip.
         x: parameters or seconds, from 0.
         y: score in percent.
-        interval: of y.
-        ranked: whether the row has a rank.
+        interval: interval of y.
+        ranked: True if the row has a rank.
     """
 
     row: str
@@ -46,7 +51,7 @@ class Point:
 
 @attrs.frozen
 class _Scale:
-    """Where on the picture a value lies."""
+    """A linear function from values to positions."""
 
     low: float
     high: float
@@ -59,24 +64,23 @@ class _Scale:
 
 
 def scatter(points: Sequence[Point], what: str, unit: Callable[[float], str]) -> Html:
-    """A picture of the points: x logarithmic, y in percent, whiskers for the intervals.
+    """Return a plot of points: x logarithmic, y in percent, whiskers for the intervals.
 
     Args:
-        points: at least one, best first; where names do not all fit, the first are shown.
+        points: points, at least one, best first; the first labels are shown if not all fit.
         what: name of the x axis.
-        unit: how a value of x is written.
+        unit: function from a value of x to its text.
     """
     zero = any(point.x == 0 for point in points)
     start = LEFT + (ZERO_BAND if zero else 0)
     exponents = [math.log10(point.x) for point in points if point.x > 0] or [0.0]
-    x = _Scale(*_padded(min(exponents), max(exponents)), start + 14, WIDTH - RIGHT - 10)
-    lows = [point.interval[0] for point in points]
-    highs = [point.interval[1] for point in points]
+    low, high = min(exponents), max(exponents)
+    # At least a third of a decade, for points of equal cost.
+    middle, half = (low + high) / 2, max((high - low) / 2, 1 / 6)
+    x = _Scale(middle - half, middle + half, start + 14, WIDTH - RIGHT - 10)
+    lows, highs = zip(*(point.interval for point in points), strict=True)
     ticks_y = _round_ticks(max(0.0, min(lows)), min(100.0, max(highs)))
     y = _Scale(ticks_y[0], ticks_y[-1], HEIGHT - BOTTOM, TOP)
-
-    def place(point: Point) -> tuple[float, float]:
-        return (x(math.log10(point.x)) if point.x > 0 else LEFT + ZERO_BAND / 2), y(point.y)
 
     bottom = HEIGHT - BOTTOM
     parts = [_horizontal(value, y(value)) for value in ticks_y]
@@ -84,87 +88,68 @@ def scatter(points: Sequence[Point], what: str, unit: Callable[[float], str]) ->
     if zero:
         parts.append(_vertical(LEFT + ZERO_BAND / 2, "0"))
     parts.append(tag("text", what, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6, class_="axis-name"))
-    # The axis is broken between 0 and the first power.
+    # The axis has a gap between 0 and the first power.
     stretches = [(LEFT, start - 6), (start, WIDTH - RIGHT)] if zero else [(LEFT, WIDTH - RIGHT)]
     parts += [tag("line", x1=a, x2=b, y1=bottom, y2=bottom, class_="axis") for a, b in stretches]
-    places = [place(point) for point in points]
-    labels = _labels(points, places)
-    # The best point is drawn last, above the others.
-    for point, (px, py), label in reversed(list(zip(points, places, labels, strict=True))):
+    positions = [
+        (x(math.log10(point.x)) if point.x > 0 else LEFT + ZERO_BAND / 2, y(point.y))
+        for point in points
+    ]
+    labels = _labels(points, positions)
+    # The best point is drawn last, on top of the others.
+    for point, (px, py), label in reversed(list(zip(points, positions, labels, strict=True))):
         whisker = tag(
             "line", x1=_n(px), x2=_n(px), y1=_n(y(point.interval[0])), y2=_n(y(point.interval[1])),
             class_="whisker",
         )  # fmt: skip
         circle = tag("circle", cx=_n(px), cy=_n(py), r=RADIUS, class_="dot")
-        inside = [tag("title", point.title), whisker, circle, *([label] if label else [])]
+        inside = [tag("title", point.title), whisker, circle, label]
         kind = "point" if point.ranked else "point unranked"
         parts.append(tag("g", *inside, class_=kind, data_row=point.row))
-    told = f"Mean class mIoU in percent against {what}, {len(points)} methods; the table has both."
+    text = f"Mean class mIoU in percent against {what}, {len(points)} methods; the table has both."
     return tag(
-        "svg", join(parts), viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=told,
+        "svg", join(parts), viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=text,
         class_="scatter",
     )  # fmt: skip
 
 
 def _horizontal(value: float, y: float) -> Html:
-    name = f"{value:g}"
-    return join(
-        [
-            tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=_n(y), y2=_n(y), class_="grid"),
-            tag("text", name, x=LEFT - 7, y=_n(y + 4), class_="tick end"),
-        ]
-    )
+    line = tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=_n(y), y2=_n(y), class_="grid")
+    return join([line, tag("text", f"{value:g}", x=LEFT - 7, y=_n(y + 4), class_="tick end")])
 
 
 def _vertical(x: float, name: str) -> Html:
     bottom = HEIGHT - BOTTOM
-    return join(
-        [
-            tag("line", x1=_n(x), x2=_n(x), y1=bottom, y2=bottom + 4, class_="axis"),
-            tag("text", name, x=_n(x), y=bottom + 17, class_="tick middle"),
-        ]
-    )
+    line = tag("line", x1=_n(x), x2=_n(x), y1=bottom, y2=bottom + 4, class_="axis")
+    return join([line, tag("text", name, x=_n(x), y=bottom + 17, class_="tick middle")])
 
 
-def _labels(points: Sequence[Point], places: Sequence[tuple[float, float]]) -> list[Html | None]:
-    """A name beside each point, where one fits without touching a point or another name."""
-    taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
-    found: list[Html | None] = []
-    for point, (px, py) in zip(points, places, strict=True):
+def _labels(points: Sequence[Point], positions: Sequence[tuple[float, float]]) -> list[Html]:
+    """Return the labels of points; empty where one would overlap a point or another label."""
+    taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in positions]
+    found: list[Html] = []
+    for point, (px, py) in zip(points, positions, strict=True):
         width = LETTER * len(point.label)
-        for anchor, dx, dy in (
-            ("start", 9, 4), ("end", -9, 4), ("middle", 0, -11), ("middle", 0, 20),
-            ("start", 7, -8), ("start", 7, 16), ("end", -7, -8), ("end", -7, 16),
-        ):  # fmt: skip
+        label = Html("")
+        for anchor, dx, dy in _OFFSETS:
             left = px + dx - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             box = (left, py + dy - FONT + 2, left + width, py + dy + 2)
             inside = box[0] > LEFT and box[2] < WIDTH and box[1] > 0 and box[3] < HEIGHT - BOTTOM
-            if inside and not any(_touch(box, other) for other in taken):
+            gaps = (max(b[0] - box[2], box[0] - b[2], b[1] - box[3], box[1] - b[3]) for b in taken)
+            if inside and all(gap >= 0 for gap in gaps):
                 taken.append(box)
-                found.append(
-                    tag("text", point.label, x=_n(px + dx), y=_n(py + dy), class_=f"name {anchor}")
-                )
+                position = {"x": _n(px + dx), "y": _n(py + dy)}
+                label = tag("text", point.label, **position, class_=f"name {anchor}")
                 break
-        else:
-            found.append(None)
+        found.append(label)
     return found
 
 
-def _touch(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _padded(low: float, high: float) -> tuple[float, float]:
-    """At least a third of a decade, so that equal costs do not fill the axis."""
-    middle, half = (low + high) / 2, max((high - low) / 2, 1 / 6)
-    return middle - half, middle + half
-
-
 def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 10, 100, …; numbers between them where these are few."""
+    """Return powers of ten, and numbers between them if these are few."""
     found: list[float] = []
+    decades = range(math.floor(low), math.ceil(high) + 1)
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
-        decades = range(math.floor(low), math.ceil(high) + 1)
         values = [step * 10.0**decade for decade in decades for step in steps]
         found = [value for value in values if low <= math.log10(value) <= high]
         if len(found) >= 3:
@@ -173,7 +158,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
-    """Round numbers that enclose both, about four steps apart."""
+    """Return round numbers in about four steps that enclose a range."""
     size = max(high - low, 1.0) / 4
     power = 10.0 ** math.floor(math.log10(size))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= size)

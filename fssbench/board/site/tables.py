@@ -1,4 +1,4 @@
-"""A board's tables as HTML: what stands there without any script."""
+"""A board's tables as HTML, complete without any script."""
 
 from __future__ import annotations
 
@@ -6,103 +6,106 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from fssbench.board.published import PublishedRow, Source
-from fssbench.board.replays import REASON
+from fssbench.board.published import PublishedRow, paper_titles
 from fssbench.board.site.details import hardware
 from fssbench.board.site.html import Html, join, tag
 from fssbench.board.site.scatter import Point, scatter
-from fssbench.board.tables import Board, Row, Table
+from fssbench.board.tables import REPLAY, Board, Row, Table
 from fssbench.board.text import NONE, count, milliseconds, one_line, score
 from fssbench.results.method import training_facts
-from fssbench.results.record import Record
 
-Records = Mapping[int, Record]
 TO = "\N{EN DASH}"
 
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """A row with its id on the page, its records by fold, and their addresses."""
+    """A row with its id on the page, and the addresses of its records by fold."""
 
     id: str
     row: Row
-    records: Records
     links: Mapping[int, str]
 
+    @property
+    def parameters(self) -> int:
+        """Number of all parameters, learnable and frozen.
 
-@attrs.frozen(kw_only=True)
+        The maximum over the folds: base learners may have different numbers of classes.
+        """
+        costs = [record.cost for record in self.row.records.values()]
+        return max(cost.learnable_parameters + cost.backbone_parameters for cost in costs)
+
+
+@attrs.frozen
 class Column:
     """The head of a column.
 
     Attributes:
-        name: as shown.
-        first: how a first click sorts: the best on top.
+        name: heading.
         kind: class of its cells.
+        first: order after a first click, with the best value on top; "" for no sorting.
     """
 
     name: str
-    first: str = "descending"
     kind: str = "number"
+    first: str = "descending"
 
 
-def measured(board: Board, table: Table, entries: Sequence[Entry], number: int, what: str) -> Html:
-    """One measured table with its facts and its charts.
+_WHO = [Column("Method", "method", "ascending"), Column("Backbone", "backbone", "ascending")]
+
+
+def measured(
+    board: Board, table: Table, entries: Sequence[Entry], number: int, description: str
+) -> Html:
+    """Return a measured table with its facts and its charts.
 
     Args:
-        board: which one.
-        table: one of it.
-        entries: of the table's rows.
-        number: of the table on the page.
-        what: the protocol's line of description, or "".
+        board: board of the table.
+        table: the table.
+        entries: entries of the table's rows.
+        number: number of the table on the page.
+        description: summary of the protocol, or "".
     """
-    setting = [tag("span", f"{table.shots}-shot", class_="chip strong")]
-    if table.seed:
-        setting.append(tag("span", f"seed {table.seed}", class_="chip"))
-    if table.qualifier:
-        setting.append(tag("span", one_line(table.qualifier), class_="chip"))
-    if table.replay:
-        setting.append(tag("span", REASON, class_="chip warn"))
+    record = table.record
+    chips = [
+        (f"{record.shots}-shot", "chip strong"),
+        (f"seed {record.seed}" if record.seed else "", "chip"),
+        (one_line(table.qualifier), "chip"),
+        (REPLAY if table.replay else "", "chip warn"),
+    ]
+    setting = join([tag("span", text, class_=kind) for text, kind in chips if text], " ")
     name = f"table-{number}"
-    heading = tag("h3", one_line(table.protocol), " ", join(setting, " "), id=f"{name}-name")
-    about = [tag("p", what, class_="about")] if what else []
-    body = [heading, *about, _grid(table, entries, name), _charts(entries), _facts(table)]
-    return _article("measured", board, table.protocol, table.shots, *body)
+    heading = tag("h3", one_line(record.protocol), " ", setting, id=f"{name}-name")
+    about = [tag("p", description, class_="about")] if description else []
+    body = [heading, *about, _measured_grid(table, entries, name), _charts(entries), _facts(table)]
+    return _article("measured", board, record.protocol, record.shots, *body)
 
 
 def published(board: Board, shots: int, rows: Sequence[PublishedRow], number: int) -> Html:
-    """One table of printed numbers."""
+    """Return a table of published numbers."""
     name = f"table-{number}"
     folds = any(any(row.folds) for row in rows)
     background = any(row.fb_iou for row in rows)
+    mean = "Mean" if folds else "mIoU"
     columns = [
-        Column(name="Method", first="ascending", kind="method"),
-        Column(name="Backbone", first="ascending", kind="backbone"),
-        Column(name="Mean" if folds else "mIoU"),
-        *(Column(name=f"Fold {fold}") for fold in range(4) if folds),
-        *([Column(name="FB-IoU")] if background else []),
-        Column(name="Printed in", first="ascending", kind="text"),
+        *_WHO,
+        Column(mean),
+        *(Column(f"Fold {fold}") for fold in range(4) if folds),
+        *([Column("FB-IoU")] if background else []),
+        Column("Printed in", "text", "ascending"),
     ]
-    body = [_published_row(row, folds, background) for row in rows]
+    chip = tag("span", f"{shots}-shot", class_="chip strong")
+    heading = tag("h3", "Printed in papers ", chip, id=f"{name}-name")
     caption = "As printed, sorted by the printed mean; an empty cell was not printed."
-    heading = tag(
-        "h3", "Printed in papers ", tag("span", f"{shots}-shot", class_="chip strong"),
-        id=f"{name}-name",
-    )  # fmt: skip
-    grid = _table(name, caption, columns, body, ordered="Mean" if folds else "mIoU")
+    body = [_published_row(row, folds, background) for row in rows]
+    grid = _grid(name, caption, columns, body, ordered=mean)
     return _article("published", board, "", shots, heading, grid)
 
 
 def papers(board: Board) -> Html:
-    """The full titles of what is cited."""
-    sources = (s for rows in board.published.values() for row in rows for s in row.sources)
-    titles: dict[str, Source] = {source.paper: source for source in sources}
+    """Return the full titles of the cited papers."""
+    titles = paper_titles(row for rows in board.published.values() for row in rows)
     items = [
-        tag(
-            "li",
-            tag("b", one_line(name)),
-            f": {one_line(titles[name].title.removeprefix(f'{name}: '), 300)}",
-        )
-        for name in sorted(titles)
+        tag("li", tag("b", one_line(name)), f": {one_line(title, 300)}") for name, title in titles
     ]
     return tag("details", tag("summary", "The papers"), tag("ul", *items), class_="papers")
 
@@ -114,88 +117,101 @@ def _article(kind: str, board: Board, protocol: str, shots: int, *body: str) -> 
     )  # fmt: skip
 
 
-def _grid(table: Table, entries: Sequence[Entry], name: str) -> Html:
-    several = len(table.folds) > 1
-    of = "" if table.averaged == table.folds else f" of {', '.join(map(str, table.averaged))}"
-    mean = f"Mean{of}" if several else f"mIoU, fold {table.folds[0]}"
+def _measured_grid(table: Table, entries: Sequence[Entry], name: str) -> Html:
+    folds = table.folds if len(table.folds) > 1 else ()
     columns = [
-        Column(name="Rank", first="ascending", kind="rank"),
-        Column(name="Method", first="ascending", kind="method"),
-        Column(name="Backbone", first="ascending", kind="backbone"),
-        Column(name=mean),
-        *(Column(name=f"Fold {fold}") for fold in table.folds if several),
-        Column(name="FB-IoU"),
-        Column(name="Learnable", first="ascending"),
-        Column(name="Time, ms", first="ascending"),
+        Column("Rank", "rank", "ascending"),
+        *_WHO,
+        Column(table.mean_name),
+        *(Column(f"Fold {fold}") for fold in folds),
+        Column("FB-IoU"),
+        Column("Learnable", first="ascending"),
+        Column("Time, ms", first="ascending"),
+        Column("Records", "links", ""),
     ]
-    above = [None, *(entry.row.rank for entry in entries)]
+    ranks = [entry.row.rank for entry in entries]
     body = [
-        _row(entry, table.folds if several else (), tied=entry.row.rank == rank is not None)
-        for entry, rank in zip(entries, above, strict=False)
+        _row(entry, folds, tied=entry.row.rank == above is not None)
+        for entry, above in zip(entries, [None, *ranks], strict=False)
     ]
-    over = f"over folds {', '.join(map(str, table.averaged))}" if several else "of one fold"
+    over = f"over folds {', '.join(map(str, table.averaged))}" if folds else "of one fold"
+    ranked = "Rows of one rank cannot be told apart on these episodes."
     caption = (
-        f"Class mIoU in percent, mean {over}, with its 95 % interval. Rows of one rank cannot be "
-        "told apart on these episodes."
-        if any(entry.row.rank for entry in entries)
-        else f"Class mIoU in percent, mean {over}, with its 95 % interval. No row has a rank."
+        f"Class mIoU in percent, mean {over}, with its 95 % interval. "
+        f"{ranked if table.ranked else 'No row has a rank.'}"
     )
-    return _table(name, caption, columns, body, ordered="Rank", records=True)
+    return _grid(name, caption, columns, body, ordered="Rank")
 
 
-def _table(
-    name: str, caption: str, columns: Sequence[Column], body: Sequence[Html], *, ordered: str,
-    records: bool = False,
-) -> Html:  # fmt: skip
+def _grid(
+    name: str, caption: str, columns: Sequence[Column], body: Sequence[Html], *, ordered: str
+) -> Html:
     heads = [_head(column, column.name == ordered) for column in columns]
-    if records:
-        heads.append(tag("th", "Records", scope="col", class_="links"))
-    grid = tag(
-        "table",
-        tag("caption", tag("span", caption)),
-        tag("thead", tag("tr", *heads)),
-        tag("tbody", *body),
-    )
+    head = tag("thead", tag("tr", *heads))
+    grid = tag("table", tag("caption", tag("span", caption)), head, tag("tbody", *body))
     return tag(
         "div", grid, class_="scroll", role="region", tabindex=0, aria_labelledby=f"{name}-name"
     )
 
 
 def _head(column: Column, ordered: bool) -> Html:
+    if not column.first:
+        return tag("th", column.name, scope="col", class_=column.kind)
     arrow = tag("span", class_="arrow", aria_hidden="true")
     button = tag("button", column.name, arrow, type="button", class_="sort")
-    said = column.first if ordered else None
     return tag(
-        "th", button, scope="col", class_=column.kind, data_first=column.first, aria_sort=said
-    )
+        "th", button, scope="col", class_=column.kind, data_first=column.first,
+        aria_sort=column.first if ordered else None,
+    )  # fmt: skip
 
 
 def _row(entry: Entry, folds: Sequence[int], tied: bool) -> Html:
-    row = entry.row
+    row, records = entry.row, entry.row.records.values()
     rank = NONE if row.rank is None else str(row.rank)
     badge = tag("span", rank, class_="badge first" if row.rank == 1 else "badge")
     flags = [tag("span", one_line(note, 200), class_="flag") for note in row.notes]
-    if any(training_facts(record).get("selected_on") == "novel" for record in _of(entry)):
+    if any(training_facts(record).get("selected_on") == "novel" for record in records):
         flags.append(tag("span", "selected on novel classes", class_="flag"))
-    method, backbone = one_line(row.method), one_line(row.backbone)
+    links = [
+        tag("a", str(fold), href=address, aria_label=f"Record of fold {fold}")
+        for fold, address in entry.links.items()
+    ]
     cells = [
         tag("td", badge, class_="rank", data_v=row.rank),
-        *_who(method, backbone, flags),
-        _mean(row, only=next(iter(row.folds.values()), None) if not folds else None),
+        *_who(row.method, row.backbone, flags),
+        _mean(row),
         *(_number(row.folds.get(fold), score(row.folds.get(fold))) for fold in folds),
         _number(row.fb_iou, score(row.fb_iou)),
         _number(row.parameters, count(row.parameters)),
         _number(row.seconds, milliseconds(row.seconds)),
-        tag("td", join(_links(entry), " "), class_="links"),
-    ]  # fmt: skip
+        tag("td", join(links, " "), class_="links"),
+    ]
     return tag(
-        "tr", *cells, data_row=entry.id, data_text=f"{method} {backbone}".lower(),
+        "tr", *cells, data_row=entry.id, data_text=_words(row.method, row.backbone),
         data_ranked=row.rank is not None, class_="tied" if tied else None,
     )  # fmt: skip
 
 
+def _published_row(row: PublishedRow, folds: bool, background: bool) -> Html:
+    flags = [tag("span", one_line(row.note, 300), class_="remark")] if row.note else []
+    printed = [row.mean, *(row.folds if folds else ()), *([row.fb_iou] if background else [])]
+    papers = "; ".join(f"{source.paper}, {source.table}" for source in row.sources)
+    cells = [
+        *_who(row.label, row.backbone, flags),
+        *(_number(_value(text), text) for text in printed),
+        tag("td", one_line(papers, 300), class_="text", data_v=one_line(papers)),
+    ]
+    return tag("tr", *cells, data_text=_words(row.label, row.backbone))
+
+
+def _words(method: str, backbone: str) -> str:
+    """Return the text that the search of the page compares."""
+    return f"{one_line(method)} {one_line(backbone)}".lower()
+
+
 def _who(method: str, backbone: str, flags: Sequence[Html]) -> list[Html]:
-    """The cells of method and encoder; on a phone the second stands below the first."""
+    """Return the cells of method and encoder; on a phone the encoder is below the method."""
+    method, backbone = one_line(method), one_line(backbone)
     name, variant = _parted(method)
     head = [tag("span", name, class_="name"), variant, tag("span", backbone, class_="below")]
     return [
@@ -205,129 +221,25 @@ def _who(method: str, backbone: str, flags: Sequence[Html]) -> list[Html]:
 
 
 def _parted(label: str) -> tuple[str, Html]:
-    """A name, and below it what stands in brackets after it."""
+    """Return a name, and the brackets after it as an element for the next line."""
     name, _, variant = label.partition(" (")
     more = tag("span", variant.removesuffix(")"), class_="variant") if variant else Html("")
     return name, more
 
 
-def _of(entry: Entry) -> list[Record]:
-    return list(entry.records.values())
-
-
-def _mean(row: Row, only: float | None) -> Html:
-    value = row.mean if row.mean is not None else only
-    if value is None or row.interval is None:
-        return tag("td", score(value), class_="number mean", data_v=value)
-    low, high = row.interval
-    bar = tag(
-        "span", tag("i"), class_="bar", aria_hidden="true",
-        style=f"--v:{value:.2f};--low:{low:.2f};--high:{high:.2f}",
-    )  # fmt: skip
+def _mean(row: Row) -> Html:
+    if row.mean is None or row.interval is None:
+        return tag("td", score(row.mean), class_="number mean", data_v=row.mean)
+    value, (low, high) = row.mean, row.interval
+    style = f"--v:{value:.2f};--low:{low:.2f};--high:{high:.2f}"
+    bar = tag("span", tag("i"), class_="bar", aria_hidden="true", style=style)
     between = tag("span", f"{low:.1f}{TO}{high:.1f}", class_="interval")
-    return tag(
-        "td", tag("b", score(value)), " ", between, bar, class_="number mean", data_v=f"{value:.6f}"
-    )
+    inside = tag("b", score(value)), " ", between, bar
+    return tag("td", *inside, class_="number mean", data_v=f"{value:.6f}")
 
 
 def _number(value: float | None, text: str) -> Html:
     return tag("td", text, class_="number", data_v=value)
-
-
-def _links(entry: Entry) -> list[Html]:
-    return [
-        tag("a", str(fold), href=address, aria_label=f"Record of fold {fold}")
-        for fold, address in entry.links.items()
-    ]
-
-
-def _charts(entries: Sequence[Entry]) -> Html:
-    """Accuracy against all parameters and against time, when there is something to compare."""
-    shown = [entry for entry in entries if entry.row.mean is not None and entry.row.interval]
-    if len(shown) < 2:
-        return Html("")
-    machines = sorted({one_line(hardware(entry.records)) for entry in shown} - {""})
-    on = f"All on {machines[0]}." if len(machines) == 1 else _MIXED + "; ".join(machines) + "."
-    figures = [
-        _figure(
-            scatter([_point(e, _parameters(e)) for e in shown], "parameters, all", count),
-            "Accuracy against parameters, learnable and frozen ones together.",
-        ),
-        _figure(
-            scatter([_point(e, e.row.seconds) for e in shown], "ms per episode", milliseconds),
-            f"Accuracy against time, loading and caches included. {on}",
-        ),
-    ]
-    return tag("div", *figures, class_="charts")
-
-
-_MIXED = "Measured on different hardware, so do not compare times across it: "
-
-
-def _figure(picture: Html, caption: str) -> Html:
-    return tag("figure", picture, tag("figcaption", caption))
-
-
-def _parameters(entry: Entry) -> int:
-    """The most of its folds: a fold's checkpoint may have fewer classes in its base learner."""
-    costs = [record.cost for record in _of(entry)]
-    return max(cost.learnable_parameters + cost.backbone_parameters for cost in costs)
-
-
-def _point(entry: Entry, x: float) -> Point:
-    row = entry.row
-    record = _of(entry)[0]
-    mean, interval = row.mean or 0.0, row.interval or (0.0, 0.0)
-    low, high = interval
-    return Point(
-        row=entry.id,
-        label=one_line(f"{record.matcher} · {record.backbone}", 30),
-        title=(
-            f"{one_line(row.method)} on {one_line(row.backbone)}: {mean:.1f} "
-            f"({low:.1f}{TO}{high:.1f}), {count(row.parameters)} learnable, "
-            f"{count(_parameters(entry))} in all, {milliseconds(row.seconds)} ms"
-        ),
-        x=x,
-        y=mean,
-        interval=interval,
-        ranked=row.rank is not None,
-    )
-
-
-def _facts(table: Table) -> Html:
-    facts = [
-        ("Data", f"split {one_line(table.split)}, annotations {one_line(table.fingerprint)[:8]}"),
-        ("Scored at", f"{one_line(table.score_size)} size"),
-    ]
-    facts += [
-        (
-            f"Fold {fold}",
-            f"{episodes.count} episodes of {episodes.images} query images, manifest "
-            f"{one_line(episodes.digest)[:8]}"
-            + (f", without {', '.join(map(one_line, episodes.dropped))}" * bool(episodes.dropped)),
-        )
-        for fold, episodes in table.episodes.items()
-    ]
-    listed = [tag("div", tag("dt", name), tag("dd", text)) for name, text in facts]
-    return tag(
-        "details", tag("summary", "Data and episodes"), tag("dl", *listed), class_="episodes"
-    )
-
-
-def _published_row(row: PublishedRow, folds: bool, background: bool) -> Html:
-    name = row.method + (f" ({row.venue_year})" if row.venue_year else "")
-    method, backbone = one_line(name), one_line(row.backbone)
-    flags = [tag("span", one_line(row.note, 300), class_="remark")] if row.note else []
-    printed = "; ".join(f"{source.paper}, {source.table}" for source in row.sources)
-    mean = _number(_value(row.mean), row.mean)
-    cells = [
-        *_who(method, backbone, flags),
-        mean,
-        *(_number(_value(value), value) for value in row.folds if folds),
-        *([_number(_value(row.fb_iou), row.fb_iou)] if background else []),
-        tag("td", one_line(printed, 300), class_="text", data_v=one_line(printed)),
-    ]  # fmt: skip
-    return tag("tr", *cells, data_text=f"{method} {backbone}".lower())
 
 
 def _value(printed: str) -> float | None:
@@ -335,3 +247,59 @@ def _value(printed: str) -> float | None:
         return float(printed)
     except ValueError:
         return None
+
+
+def _charts(entries: Sequence[Entry]) -> Html:
+    """Return charts of accuracy against parameters and time, for two methods or more."""
+    shown = [entry for entry in entries if entry.row.mean is not None and entry.row.interval]
+    if len(shown) < 2:
+        return Html("")
+    machines = sorted({one_line(hardware(entry.row)) for entry in shown} - {""})
+    mixed = "Measured on different hardware, so do not compare times across it: "
+    on = f"{'All on ' if len(machines) == 1 else mixed}{'; '.join(machines)}."
+    charts = {
+        "Accuracy against parameters, learnable and frozen ones together.": scatter(
+            [_point(e, e.parameters) for e in shown], "parameters, all", count
+        ),
+        f"Accuracy against time, loading and caches included. {on}": scatter(
+            [_point(e, e.row.seconds) for e in shown], "ms per episode", milliseconds
+        ),
+    }
+    figures = [tag("figure", chart, tag("figcaption", text)) for text, chart in charts.items()]
+    return tag("div", *figures, class_="charts")
+
+
+def _point(entry: Entry, x: float) -> Point:
+    row = entry.row
+    record = row.records[min(row.records)]
+    low, high = interval = row.interval or (0.0, 0.0)
+    return Point(
+        row=entry.id,
+        label=one_line(f"{record.matcher} · {record.backbone}", 30),
+        title=(
+            f"{one_line(row.method)} on {one_line(row.backbone)}: {row.mean or 0.0:.1f} "
+            f"({low:.1f}{TO}{high:.1f}), {count(row.parameters)} learnable, "
+            f"{count(entry.parameters)} in all, {milliseconds(row.seconds)} ms"
+        ),
+        x=x,
+        y=row.mean or 0.0,
+        interval=interval,
+        ranked=row.rank is not None,
+    )
+
+
+def _facts(table: Table) -> Html:
+    data = table.record.dataset
+    facts = {
+        "Data": f"split {one_line(data.split)}, annotations {one_line(data.fingerprint)[:8]}",
+        "Scored at": f"{one_line(table.record.score_size)} size",
+    }
+    for fold, episodes in table.episodes.items():
+        without = ", ".join(map(one_line, episodes.dropped))
+        facts[f"Fold {fold}"] = (
+            f"{episodes.count} episodes of {episodes.images} query images, manifest "
+            f"{one_line(episodes.digest)[:8]}{f', without {without}' if without else ''}"
+        )
+    listed = [tag("div", tag("dt", name), tag("dd", text)) for name, text in facts.items()]
+    summary = tag("summary", "Data and episodes")
+    return tag("details", summary, tag("dl", *listed), class_="episodes")
