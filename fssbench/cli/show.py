@@ -41,7 +41,7 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
         "options": _options(spec),
     }
     if isinstance(spec, BackboneSpec):
-        from fssbench.backbones.describe import describe
+        from fssbench.build import describe
 
         about["layers"] = {
             name: f"{layer.channels} channels, stride {layer.stride}"
