@@ -1,54 +1,54 @@
-"""Blocks of the feature pyramid: self-attention on fewer keys, and a convolutional MLP.
+"""Blocks of the feature pyramid: self-attention with reduced keys, and a convolutional MLP.
 
 They are those of SegFormer (Xie et al., NeurIPS 2021, section 3.1), as the authors' code takes them
-from mmsegmentation. Dropout paths of rate 0 are left out.
+from mmsegmentation, without its drop path, whose rate is 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fssbench_hdmnet.maps import join, pointwise, split, to_map, to_tokens
 
-EPSILON = 1e-6
-"""Of every layer norm."""
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a map to itself (equation 2 with F_q = F_s).
+    """Multi-head self-attention of a feature map (equation 2 with F_q = F_s).
 
     Args:
-        channels: C of the tokens.
-        heads: they divide C among them.
-        reduction: keys are a strided convolution of the map, so many times fewer along each side.
-        dropout: of what comes out.
+        channels: C, channels of the tokens.
+        heads: number of attention heads, a divisor of C.
+        reduction: stride of the convolution that computes the source of keys and values, so that
+            there are 1 / reduction² as many of them; 1 for no convolution.
+        dropout: dropout rate of the output.
     """
 
     def __init__(self, channels: int, *, heads: int, reduction: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(channels, channels, bias=False)
-        self.key = nn.Linear(channels, channels, bias=False)
-        self.value = nn.Linear(channels, channels, bias=False)
-        self.output = nn.Linear(channels, channels, bias=False)
+        self.query, self.key, self.value, self.output = (
+            nn.Linear(channels, channels, bias=False) for _ in range(4)
+        )
         self.reduce: nn.Conv2d | None = None
         if reduction > 1:
             self.reduce = nn.Conv2d(channels, channels, reduction, stride=reduction)
-            self.norm = nn.LayerNorm(channels, eps=EPSILON)
+            self.norm = LayerNorm(channels)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, size: Sequence[int]) -> Tensor:
-        """Attend.
+        """Return the attention's output, without the residual.
 
         Args:
-            tokens: (N, h·w, C), normalised.
-            size: h, w.
+            tokens: normalised tokens, (N, h·w, C).
+            size: h and w.
 
         Returns:
-            (N, h·w, C), without the residual.
+            (N, h·w, C).
         """
         source = tokens
         if self.reduce is not None:
@@ -58,16 +58,15 @@ class SelfAttention(nn.Module):
             split(self.key(source), self.heads),
             split(self.value(source), self.heads),
         )
-        joined: Tensor = self.dropout(self.output(join(mixed)))
-        return joined
+        return self.dropout(self.output(join(mixed)))
 
 
 class FeedForward(nn.Module):
-    """Two pointwise layers with a depthwise 3 x 3 convolution between, which tells positions.
+    """Two pointwise layers and between them a depthwise 3 x 3 convolution, which encodes positions.
 
     Args:
-        channels: C of the tokens.
-        dropout: after the activation, and of what comes out.
+        channels: C, channels of the tokens.
+        dropout: dropout rate after the activation and of the output.
     """
 
     def __init__(self, channels: int, *, dropout: float) -> None:
@@ -79,32 +78,30 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, size: Sequence[int]) -> Tensor:
-        """(N, h·w, C) to the same, without the residual."""
+        """Map tokens (N, h·w, C) to tokens of the same shape, without the residual."""
         wide = self.position(to_map(pointwise(tokens, self.expand), size))
         wide = self.dropout(functional.gelu(to_tokens(wide)))
-        reduced: Tensor = self.dropout(pointwise(wide, self.reduce))
-        return reduced
+        return self.dropout(pointwise(wide, self.reduce))
 
 
 class Block(nn.Module):
-    """Self-attention and feed-forward, each behind a layer norm and beside a residual.
+    """Self-attention and feed-forward network, each with a layer norm before it and a residual.
 
     Args:
-        channels: C of the tokens.
-        heads: of attention.
-        reduction: see `SelfAttention`.
-        dropout: rate.
+        channels: C, channels of the tokens.
+        heads: number of attention heads.
+        reduction: stride of the keys; see `SelfAttention`.
+        dropout: dropout rate.
     """
 
     def __init__(self, channels: int, *, heads: int, reduction: int, dropout: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=EPSILON)
+        self.norm1 = LayerNorm(channels)
         self.attention = SelfAttention(channels, heads=heads, reduction=reduction, dropout=dropout)
-        self.norm2 = nn.LayerNorm(channels, eps=EPSILON)
+        self.norm2 = LayerNorm(channels)
         self.feed_forward = FeedForward(channels, dropout=dropout)
 
     def forward(self, tokens: Tensor, size: Sequence[int]) -> Tensor:
-        """(N, h·w, C) to the same."""
+        """Map tokens (N, h·w, C) to tokens of the same shape."""
         tokens = tokens + self.attention(self.norm1(tokens), size)
-        refined: Tensor = tokens + self.feed_forward(self.norm2(tokens), size)
-        return refined
+        return tokens + self.feed_forward(self.norm2(tokens), size)

@@ -1,9 +1,9 @@
-"""Reads the authors' own checkpoint files."""
+"""Import of the authors' checkpoint files."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -14,10 +14,10 @@ from fssbench_hdmnet.model import HdmNet
 
 _TRANSFORMER = "transformer.mix_transformer"
 _BACKBONE = re.compile(r"layer[0-4]\.")
-# What stands before one of these is the prefix of a wrapper.
+# The text before one of these is the prefix of a wrapper module.
 _MARKS = (f"{_TRANSFORMER}.", "base_learnear.", "down_query.")
 
-# Parts of the network: our name, the authors' name. What follows is the same.
+# Prefixes of tensor names, ours and the authors'; the rest of a name is the same in both.
 _PARTS = {
     "base.pyramid.levels": "ppm.features",
     "base.bottleneck": "cls",
@@ -49,46 +49,40 @@ _BLOCK = {
 
 
 def import_official(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Imported:
-    """Match the authors' names with ours; the files hold the backbone, too.
+    """Map the authors' tensor names to ours; their files contain the backbone, too.
 
     The number of base classes and of shots is read from shapes.
 
     Args:
-        tensors: of the authors' file, by name.
+        tensors: tensors of the authors' file, by name.
         backbone: names and shapes of the encoder's features.
     """
-    prefix = _wrapper(tensors)
+    prefix = next((n.partition(mark)[0] for mark in _MARKS for n in tensors if mark in n), "")
     named = {full.removeprefix(prefix): full for full in tensors}
-    config: dict[str, Any] = {}
-    for option, name, more in (
-        ("base_classes", "base_learnear.2.bias", 1),
-        ("shots", "kshot_rw.2.bias", 0),
-    ):
-        if name in named and tensors[named[name]].numel() > more:
-            config[option] = tensors[named[name]].numel() - more
+    config: dict[str, Any] = {
+        option: tensors[named[name]].numel() - background
+        for option, name, background in (
+            ("base_classes", "base_learnear.2.bias", 1),
+            ("shots", "kshot_rw.2.bias", 0),
+        )
+        if name in named and tensors[named[name]].numel() > background
+    }
     ours = official_names(HdmNet(config=HdmNetConfig(**config), backbone=backbone))
-    weights: dict[str, Tensor] = {}
-    encoder: dict[str, Tensor] = {}
-    for name, full in named.items():
-        if _BACKBONE.match(name):
-            encoder[name] = tensors[full]
-        else:
-            weights[ours.get(name, full)] = tensors[full]
+    encoder = {name: tensors[full] for name, full in named.items() if _BACKBONE.match(name)}
     return Imported(
-        weights=weights,
+        weights={
+            ours.get(name, full): tensors[full]
+            for name, full in named.items()
+            if name not in encoder
+        },
         backbone=encoder,
         names={own: name for name, own in ours.items()},
         config=config,
     )
 
 
-def _wrapper(names: Iterable[str]) -> str:
-    found = (name.partition(mark)[0] for mark in _MARKS for name in names if mark in name)
-    return next(found, "")
-
-
 def official_names(matcher: HdmNet) -> dict[str, str]:
-    """Our name of each tensor by the authors'."""
+    """Return our tensor names by the authors' names."""
     parts = dict(_PARTS)
     for stage in range(len(matcher.pyramid.stages)):
         ours, theirs = f"pyramid.stages.{stage}", f"{_TRANSFORMER}.down_sample_layers.{stage}"
@@ -100,8 +94,9 @@ def official_names(matcher: HdmNet) -> dict[str, str]:
         for own, name in _BLOCK.items():
             parts[f"{ours}.{own.removeprefix('attention.')}"] = f"{theirs}.0.{name}"
         parts |= {f"{ours}.fuse": f"{theirs}.1.conv", f"{ours}.fuse_norm": f"{theirs}.1.bn"}
-    found = {}
-    for own in matcher.state_dict():
-        part = next(part for part in parts if own.startswith(f"{part}."))
-        found[f"{parts[part]}{own.removeprefix(part)}"] = own
-    return found
+    return {
+        f"{theirs}{own.removeprefix(ours)}": own
+        for own in matcher.state_dict()
+        for ours, theirs in parts.items()
+        if own.startswith(f"{ours}.")
+    }

@@ -1,4 +1,4 @@
-"""Choice of the backbone's layers: two of middle level, and the deepest."""
+"""Choice of the backbone's layers: two intermediate ones and the deepest."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fssbench import BackboneInfo, FssbenchError
 
 
 def choose_layers(backbone: BackboneInfo) -> tuple[str, str, str]:
-    """The layers that take the places of ``layer2``, ``layer3`` and ``layer4`` of a ResNet.
+    """Return the layers in the roles of ``layer2``, ``layer3`` and ``layer4`` of a ResNet.
 
-    Blocks called ``layerN…`` are parts of stage N; elsewhere a stage is all layers of one stride.
-    The last layers of the last three stages are chosen. A backbone of fewer stages (a vision
-    transformer) gives its layers at one half, three quarters and the end of its depth.
+    These are the last layers of the last three stages. A stage is all blocks called ``layerN…``, or
+    in other backbones all layers of one stride. In a backbone with fewer stages (a vision
+    transformer) the layers at one half, three quarters and the end of its depth are chosen.
 
     Args:
         backbone: names and shapes of the features.
@@ -24,14 +24,14 @@ def choose_layers(backbone: BackboneInfo) -> tuple[str, str, str]:
     for name, layer in backbone.layers.items():
         stage = re.match(r"layer\d+(?=\.|$)", name)
         last[stage[0] if stage else f"stride {layer.stride}"] = name
+    names = list(backbone.layers)
+    end = len(names) - 1
+    if end < 2:
+        raise FssbenchError(
+            f"hdmnet needs three layers, and {backbone.name} has {len(names)}; choose "
+            "resnet50-psp or another backbone"
+        )
     if len(last) < 3:
-        names = list(backbone.layers)
-        if len(names) < 3:
-            raise FssbenchError(
-                f"hdmnet needs three layers, and {backbone.name} has {len(names)}; choose "
-                "resnet50-psp or another backbone"
-            )
-        count = len(names)
-        return names[(count - 1) // 2], names[max(1, 3 * (count - 1) // 4)], names[-1]
+        return names[end // 2], names[max(1, 3 * end // 4)], names[end]
     middle, upper, deepest = list(last.values())[-3:]
     return middle, upper, deepest

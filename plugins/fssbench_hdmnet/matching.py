@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,24 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fssbench_hdmnet.attention import EPSILON, FeedForward
+from fssbench.nn import tensors
+from fssbench_hdmnet.attention import FeedForward, LayerNorm
 from fssbench_hdmnet.maps import join, split, to_map
 
 Matching = Literal["cross-attention", "cosine", "cosine-softmax", "cosine-inverse-softmax"]
 
 _HEADS = 2
-# Correlations that exist at a time where no gradient is wanted: 16 M floats.
+# Correlations that are computed at a time without gradients: 16 M floats.
 _AT_ONCE = 1 << 24
 
 
 @attrs.frozen(eq=False)
 class Keys:
-    """What S support pixels of one stage are found by, and what they say.
+    """Attention keys and values of S support pixels at one stage.
 
     Attributes:
-        keys: (B, heads, S, d), of length 1 unless matching is ``cross-attention``.
-        values: (B, heads, S, d), zero outside of the foreground.
-        foreground: float (B, S) of 0 and 1.
+        keys: keys, (B, heads, S, d), of length 1 unless matching is ``cross-attention``.
+        values: values, (B, heads, S, d), zero outside of the foreground.
+        foreground: foreground of the pixels, float (B, 1, S, 1) of 0 and 1.
     """
 
     keys: Tensor
@@ -36,58 +39,44 @@ class Keys:
     foreground: Tensor
 
     def mean(self) -> Tensor:
-        """Sum of the foreground's keys, divided by their number: (B, heads, d, 1)."""
-        weights = self.foreground[:, None, :, None].to(self.keys.dtype)
+        """Return the mean key of the foreground, (B, heads, d, 1)."""
+        weights = self.foreground.to(self.keys.dtype)
         total = (self.keys * weights).sum(2).unsqueeze(-1)
         return total / (weights.sum(2).unsqueeze(-1) + 1e-9)
 
     def foreground_only(self) -> Keys:
-        """Those of one image that say something; one pixel of background if there is nothing."""
-        shown = self.foreground[0] > 0
+        """Return the foreground pixels of one image; if it has none, one background pixel."""
+        shown = self.foreground[0, 0, :, 0] > 0
         shown[0] |= ~shown.any()
-        return Keys(self.keys[:, :, shown], self.values[:, :, shown], self.foreground[:, shown])
-
-    def padded(self, length: int) -> Keys:
-        """With pixels of background, up to a length."""
-        more = length - self.foreground.shape[1]
-        if not more:
-            return self
-        pad = functional.pad
-        return Keys(
-            pad(self.keys, (0, 0, 0, more)),
-            pad(self.values, (0, 0, 0, more)),
-            pad(self.foreground, (0, more)),
-        )
+        return Keys(*(tensor[:, :, shown] for tensor in tensors(self)))
 
 
 def joined_keys(keys: Sequence[Sequence[Keys]]) -> Keys:
-    """Of K images of each of B episodes: pixels of an episode side by side, background behind."""
+    """Concatenate the pixels of K images of each of B episodes.
+
+    Episodes with fewer pixels are padded with background.
+    """
     episodes = [
-        Keys(
-            torch.cat([one.keys for one in shots], 2),
-            torch.cat([one.values for one in shots], 2),
-            torch.cat([one.foreground for one in shots], 1),
-        )
-        for shots in keys
+        [torch.cat(shots, 2) for shots in zip(*map(tensors, images), strict=True)]
+        for images in keys
     ]
-    longest = max(each.foreground.shape[1] for each in episodes)
-    every = [each.padded(longest) for each in episodes]
-    return Keys(
-        torch.cat([each.keys for each in every]),
-        torch.cat([each.values for each in every]),
-        torch.cat([each.foreground for each in every]),
+    longest = max(each[0].shape[2] for each in episodes)
+    padded = (
+        [functional.pad(tensor, (0, 0, 0, longest - tensor.shape[2])) for tensor in each]
+        for each in episodes
     )
+    return Keys(*(torch.cat(each) for each in zip(*padded, strict=True)))
 
 
 class MatchingModule(nn.Module):
-    """Enriches query tokens with what they resemble in the support.
+    """Query tokens enriched with the values of the support pixels that correlate with them.
 
     Equation 4 is a cosine divided by t; equation 5, the inverse softmax, is taken over the *query*
-    positions, for each support pixel alone; support background is masked afterwards. The
+    positions, for each support pixel separately; support background is masked afterwards. The
     ablations of table 5 replace equation 5, and the paper does not print their formulas:
 
-    * ``cosine``: no softmax. The mean over the foreground's pixels, so that the size of an object
-      does not set the scale.
+    * ``cosine``: no softmax, but the mean over the foreground's pixels, so that the scale does not
+      depend on the size of the object.
     * ``cosine-softmax``: softmax over the foreground's pixels.
     * ``cross-attention``: dot products divided by sqrt(d), softmax over the foreground's pixels.
 
@@ -95,69 +84,60 @@ class MatchingModule(nn.Module):
     a feed-forward layer, and a 3 x 3 convolution with batch norm and ReLU.
 
     Args:
-        channels: C of the tokens.
-        priors: prior maps that are concatenated.
-        matching: how weights are made of correlations.
+        channels: C, channels of the tokens.
+        priors: number of prior maps that are concatenated.
+        matching: function from correlations to weights.
         temperature: t of equation 4; ``cross-attention`` has none.
-        dropout: rate.
+        dropout: dropout rate.
     """
 
     def __init__(
-        self,
-        channels: int,
-        *,
-        priors: int,
-        matching: Matching,
-        temperature: float,
-        dropout: float,
+        self, channels: int, *, priors: int, matching: Matching, temperature: float, dropout: float
     ) -> None:
         super().__init__()
         self.matching = matching
-        self.temperature = temperature
-        self.norm1 = nn.LayerNorm(channels, eps=EPSILON)
-        self.query = nn.Linear(channels, channels, bias=False)
-        self.key = nn.Linear(channels, channels, bias=False)
-        self.value = nn.Linear(channels, channels, bias=False)
-        self.output = nn.Linear(channels, channels, bias=False)
+        dot = matching == "cross-attention"
+        self.scale = 1 / (math.sqrt(channels // _HEADS) if dot else temperature)
+        self.norm1 = LayerNorm(channels)
+        self.query, self.key, self.value, self.output = (
+            nn.Linear(channels, channels, bias=False) for _ in range(4)
+        )
         self.dropout = nn.Dropout(dropout)
-        self.norm2 = nn.LayerNorm(channels, eps=EPSILON)
+        self.norm2 = LayerNorm(channels)
         self.feed_forward = FeedForward(channels, dropout=dropout)
         self.fuse = nn.Conv2d(channels + priors, channels, 3, padding=1, bias=False)
         self.fuse_norm = nn.BatchNorm2d(channels)
         nn.init.kaiming_normal_(self.fuse.weight, mode="fan_out", nonlinearity="relu")
 
     def keys(self, tokens: Tensor, foreground: Tensor) -> Keys:
-        """Project support tokens, once for a support set.
+        """Return the keys and values of a support set, which do not depend on the query.
 
         Args:
-            tokens: (B, S, C); for K shots S = K·h·w.
-            foreground: float (B, S) of 0 and 1.
+            tokens: tokens of the supports, (B, S, C); for K shots S = K·h·w.
+            foreground: foreground of the pixels, float (B, S) of 0 and 1.
         """
         source = self.norm1(tokens)
         values = split(self.value(source), _HEADS)
-        return Keys(
-            self._directed(self.key(source)),
-            values * foreground[:, None, :, None].to(values.dtype),
-            foreground,
-        )
+        weights = foreground[:, None, :, None]
+        return Keys(self._directed(self.key(source)), values * weights.to(values.dtype), weights)
 
     def forward(
         self, tokens: Tensor, size: Sequence[int], support: Keys, priors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Match.
+        """Match queries with their supports.
 
         Args:
-            tokens: of the queries, (B, h·w, C).
-            size: h, w.
-            support: of `keys`.
-            priors: (B, P, h, w).
+            tokens: tokens of the queries, (B, h·w, C).
+            size: h and w.
+            support: result of `keys`.
+            priors: prior maps, (B, P, h, w).
 
         Returns:
             Matching results X of equation 6, (B, C, h, w), and the correlation maps C' of
             equation 7, (B, h, w): means over the support's foreground and the heads.
         """
-        queries = self._directed(self.query(self.norm1(tokens))) * self._scale(support.keys)
-        # The mean of products is the product with the mean: no map of all pairs is needed here.
+        queries = self._directed(self.query(self.norm1(tokens))) * self.scale
+        # The mean of products is the product with the mean, so C' needs no map of all pairs.
         correlation = (queries @ support.mean()).mean(1).view(-1, *size)
         matched = join(self._retrieve(queries, support))
         tokens = tokens + self.dropout(self.output(matched))
@@ -166,54 +146,46 @@ class MatchingModule(nn.Module):
         return functional.relu(self.fuse_norm(fused)), correlation
 
     def _directed(self, tokens: Tensor) -> Tensor:
-        """Heads of tokens, of length 1 where only their direction counts."""
+        """Split tokens into heads, normalised to length 1 for cosines."""
         heads = split(tokens, _HEADS)
         return heads if self.matching == "cross-attention" else functional.normalize(heads, dim=-1)
 
-    def _scale(self, keys: Tensor) -> float:
-        if self.matching == "cross-attention":
-            return 1 / math.sqrt(keys.shape[-1])
-        return 1 / self.temperature
-
     def _retrieve(self, queries: Tensor, support: Keys) -> Tensor:
-        """(B, heads, h·w, d): values of the support, weighted by correlations with it."""
+        """Return the support's values weighted by correlations, (B, heads, h·w, d)."""
         if self.matching == "cosine-inverse-softmax":
             return inverse_softmax(queries, support.keys, support.values)
+        count = support.foreground.sum(2, keepdim=True)
         if self.matching == "cosine":
-            count = support.foreground.sum(1).clamp(min=1).view(-1, 1, 1, 1)
             summed = support.keys.transpose(2, 3) @ support.values  # (B, heads, d, d)
-            return queries @ (summed / count)
-        # Values of the background are zero: with nothing to attend to, all of it gives zero.
-        nothing = support.foreground.sum(1, keepdim=True) == 0
-        attended = (support.foreground > 0) | nothing
+            return queries @ (summed / count.clamp(min=1))
+        # Without foreground, all of the background is attended to; its values are zero.
+        attended = (support.foreground > 0) | (count == 0)
         return functional.scaled_dot_product_attention(
-            queries, support.keys, support.values, attn_mask=attended[:, None, None, :], scale=1.0
+            queries, support.keys, support.values, attn_mask=attended.transpose(2, 3), scale=1.0
         )
 
 
 def inverse_softmax(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Equation 5 and its product with V: each key's weights sum to 1 over the queries.
+    """Return equation 5 multiplied with V: the weights of each key sum to 1 over the queries.
 
-    Keys do not see each other, so without gradients they come a few at a time.
+    Keys are independent of each other, so without gradients they are processed in portions.
 
     Args:
-        queries: scaled, (B, heads, Q, d).
-        keys: (B, heads, S, d).
-        values: (B, heads, S, d).
+        queries: scaled queries, (B, heads, Q, d).
+        keys: keys, (B, heads, S, d).
+        values: values, (B, heads, S, d).
 
     Returns:
         (B, heads, Q, d).
     """
-    batch, heads, length, _ = queries.shape
     step = keys.shape[2]
     if not torch.is_grad_enabled():
-        step = max(1, min(step, _AT_ONCE // (batch * heads * length)))
-    total: Tensor | None = None
-    for start in range(0, keys.shape[2], step):
-        some = slice(start, start + step)
-        # Support by query, so that a softmax runs along memory: twice as fast on a CPU.
-        weights = (keys[:, :, some] @ queries.transpose(2, 3)).softmax(3)
-        part = weights.to(values.dtype).transpose(2, 3) @ values[:, :, some]
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+        step = max(1, _AT_ONCE // queries[..., 0].numel())
+    # The matrix is support by query, so that the softmax runs along memory: twice as fast on a CPU.
+    portions = (
+        (some @ queries.transpose(2, 3)).softmax(3).to(values.dtype).transpose(2, 3) @ theirs
+        for some, theirs in zip(
+            torch.split(keys, step, 2), torch.split(values, step, 2), strict=True
+        )
+    )
+    return functools.reduce(operator.add, portions)

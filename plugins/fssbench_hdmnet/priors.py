@@ -12,11 +12,11 @@ from fssbench_hdmnet.maps import resize_nearest
 
 
 def foreground_vectors(features: Tensor, foreground: Tensor) -> Tensor:
-    """Return features of the support's foreground, of length 1; zero elsewhere.
+    """Return the support's features, normalised to length 1, with zeros in the background.
 
     Args:
         features: high-level features, (B, K, C, h, w).
-        foreground: float (B, K, H, W) of 0 and 1.
+        foreground: foreground of the supports, float (B, K, H, W) of 0 and 1.
 
     Returns:
         (B, K, h·w, C).
@@ -36,7 +36,7 @@ def distinct_vectors(vectors: Tensor) -> Tensor:
         (1, S', C).
     """
     shown = vectors[0].abs().amax(1) > 0
-    if not bool(shown.all()):
+    if not shown.all():
         shown[(~shown).nonzero()[0]] = True
     return vectors[:, shown]
 
@@ -50,11 +50,15 @@ def joined_vectors(prepared: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     Returns:
         K tensors (B, S, C), with the S of the longest.
     """
-    return [_padded(shot) for shot in zip(*prepared, strict=True)]
+    joined = []
+    for shot in zip(*prepared, strict=True):
+        positions = torch.arange(max(each.shape[1] for each in shot), device=shot[0].device)
+        joined.append(torch.cat([each[:, positions.clamp(max=each.shape[1] - 1)] for each in shot]))
+    return joined
 
 
 def directions(features: Tensor) -> Tensor:
-    """Return features of a query, of length 1: (B, C, h, w) to (B, C, h·w)."""
+    """Normalise features of queries to length 1: (B, C, h, w) to (B, C, h·w)."""
     return functional.normalize(features.flatten(2), dim=1)
 
 
@@ -71,17 +75,4 @@ def prior_map(query: Tensor, vectors: Sequence[Tensor]) -> Tensor:
     Returns:
         (B, 1, h·w).
     """
-    each = [(shot @ query).amax(1) for shot in vectors]
-    return torch.stack(each).mean(0).unsqueeze(1)
-
-
-def _padded(vectors: Sequence[Tensor]) -> Tensor:
-    longest = max(each.shape[1] for each in vectors)
-    return torch.cat(
-        [
-            torch.cat([each, each[:, -1:].expand(-1, longest - each.shape[1], -1)], 1)
-            if each.shape[1] < longest
-            else each
-            for each in vectors
-        ]
-    )
+    return torch.stack([(shot @ query).amax(1) for shot in vectors]).mean(0).unsqueeze(1)

@@ -1,15 +1,15 @@
-"""Decoupled down-sampling: a pyramid of each image by itself (section 3.2)."""
+"""Decoupled down-sampling: a feature pyramid of each image, query or support (section 3.2)."""
 
 from __future__ import annotations
 
 import attrs
 from torch import Tensor, nn
 
-from fssbench_hdmnet.attention import EPSILON, Block
+from fssbench_hdmnet.attention import Block, LayerNorm
 from fssbench_hdmnet.maps import pointwise, sides, to_map, to_tokens
 
-# By stage, fine to coarse: attention heads, and how many times fewer keys there are along a side.
-# The last stage of the four of table 7 is not in the authors' code; it repeats the third.
+# Attention heads and strides of the keys by stage, fine to coarse. The fourth stage of table 7 is
+# not in the authors' code; its values are those of the third.
 _HEADS = (2, 4, 8, 8)
 _REDUCTIONS = (4, 2, 1, 1)
 LEAST_SIDE = max(_REDUCTIONS)
@@ -21,8 +21,8 @@ class Level:
     """Output of one stage of the pyramid.
 
     Attributes:
-        tokens: (N, h·w, C).
-        size: h, w.
+        tokens: tokens, (N, h·w, C).
+        size: h and w.
     """
 
     tokens: Tensor
@@ -33,32 +33,24 @@ class PyramidStage(nn.Module):
     """Patch embedding, two self-attention blocks, layer norm.
 
     Args:
-        channels: C of the map and of the tokens.
-        number: index of the stage, 0 for the finest, which keeps the map's size; others halve it.
-        dropout: rate.
+        channels: C, channels of the map and of the tokens.
+        number: index of the stage: 0 for the finest, at the map's size; the others halve the size.
+        dropout: dropout rate.
     """
 
     def __init__(self, channels: int, *, number: int, dropout: float) -> None:
         super().__init__()
-        self.embed = (
-            nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-            if number
-            else nn.Conv2d(channels, channels, 1)
-        )
-        self.embed_norm = nn.LayerNorm(channels, eps=EPSILON)
+        kernel, stride = (3, 2) if number else (1, 1)
+        self.embed = nn.Conv2d(channels, channels, kernel, stride, padding=kernel // 2)
+        self.embed_norm = LayerNorm(channels)
         self.blocks = nn.ModuleList(
-            Block(
-                channels,
-                heads=_HEADS[number],
-                reduction=_REDUCTIONS[number],
-                dropout=dropout,
-            )
+            Block(channels, heads=_HEADS[number], reduction=_REDUCTIONS[number], dropout=dropout)
             for _ in range(2)
         )
-        self.norm = nn.LayerNorm(channels, eps=EPSILON)
+        self.norm = LayerNorm(channels)
 
     def forward(self, maps: Tensor) -> Level:
-        """Map (N, C, h, w) to tokens of the same or half the size (rounded up)."""
+        """Map (N, C, h, w) to tokens at the same size, or at half the size (rounded up)."""
         if self.embed.stride == (1, 1):
             maps = to_map(pointwise(to_tokens(maps), self.embed), maps.shape[-2:])
         else:
@@ -71,12 +63,12 @@ class PyramidStage(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Stages one after the other; query and support go through the same ones, never mixed.
+    """Sequence of stages, shared by queries and supports, which are processed separately.
 
     Args:
-        channels: C of the map and of the tokens.
+        channels: C, channels of the map and of the tokens.
         stages: number of stages.
-        dropout: rate.
+        dropout: dropout rate.
     """
 
     def __init__(self, channels: int, *, stages: int, dropout: float) -> None:
@@ -86,7 +78,7 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> list[Level]:
-        """Map (N, C, h, w) to the levels, fine to coarse."""
+        """Return the levels of a map (N, C, h, w), fine to coarse."""
         levels: list[Level] = []
         for stage in self.stages:
             if levels:

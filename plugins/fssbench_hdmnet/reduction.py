@@ -1,4 +1,4 @@
-"""Input of the pyramid from backbone features: fuse, reduce, add prototype and priors."""
+"""Fusion of backbone features, prototype and priors to the input of the pyramid."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fssbench_hdmnet.maps import pointwise, sides, to_map, to_tokens
 REDUCED = 256
 """Channels of the fused features."""
 
-_PRIOR_SCALE = 10.0  # the authors' code scales priors here, and nowhere else
+_PRIOR_SCALE = 10.0  # from the authors' code, which scales the priors in this input only
 
 
 class Reduction(nn.Module):
-    """Two backbone layers, side by side, to fewer channels.
+    """Projection of two concatenated backbone layers to 256 channels.
 
     Args:
-        channels: channels of both layers together.
+        channels: sum of the channels of both layers.
         dropout: probability that a channel is dropped.
     """
 
@@ -31,15 +31,14 @@ class Reduction(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Map (N, C, h, w) to (N, 256, h, w)."""
         reduced = functional.relu(pointwise(to_tokens(maps), self.project))
-        dropped: Tensor = self.dropout(to_map(reduced, maps.shape[-2:]))
-        return dropped
+        return self.dropout(to_map(reduced, maps.shape[-2:]))
 
 
 class Merge(nn.Module):
-    """Reduced features, prototype and priors to the channels of the pyramid.
+    """Projection of reduced features, prototype and priors to the channels of the pyramid.
 
-    It is a 1 x 1 convolution of all of them side by side, and a ReLU; the prototype, the same
-    everywhere, is projected once.
+    It is a 1 x 1 convolution of their concatenation, and a ReLU. The prototype is the same at all
+    positions and is projected once.
 
     Args:
         channels: output channels.
@@ -51,15 +50,12 @@ class Merge(nn.Module):
         self.project = nn.Conv2d(2 * REDUCED + priors, channels, 1, bias=False)
 
     def forward(self, features: Tensor, prototype: Tensor, priors: Tensor | None = None) -> Tensor:
-        """Merge.
+        """Return the input of the pyramid, (N, C, h, w).
 
         Args:
-            features: (N, 256, h, w).
-            prototype: (N, 256).
-            priors: (N, P, h, w), if there are any.
-
-        Returns:
-            (N, C, h, w).
+            features: reduced features, (N, 256, h, w).
+            prototype: prototype, (N, 256).
+            priors: priors, (N, P, h, w), if the module has any.
         """
         return self.join(self.of_features(features), prototype, priors, sides(features))
 
@@ -74,9 +70,9 @@ class Merge(nn.Module):
 
         Args:
             merged: result of `of_features`, (N, h·w, C).
-            prototype: (N, 256).
-            priors: (N, P, h, w), if there are any.
-            size: h, w.
+            prototype: prototype, (N, 256).
+            priors: priors, (N, P, h, w), if the module has any.
+            size: h and w.
         """
         weight = self.project.weight.flatten(1)
         constant = functional.linear(prototype, weight[:, REDUCED : 2 * REDUCED])
@@ -91,8 +87,8 @@ def prototypes(features: Tensor, foreground: Tensor) -> Tensor:
     """Return the mean of each support's foreground features.
 
     Args:
-        features: (N, C, h, w).
-        foreground: float (N, H, W) of 0 and 1; resized bilinearly.
+        features: features of the supports, (N, C, h, w).
+        foreground: foreground, float (N, H, W) of 0 and 1; it is resized bilinearly.
 
     Returns:
         (N, C).

@@ -27,11 +27,9 @@ from fssbench_hdmnet.distillation import distillation_losses
 if TYPE_CHECKING:
     from fssbench_hdmnet.model import HdmNet
 
-_HEAD_SCALE = 10.0
-
 
 def stages(matcher: HdmNet) -> tuple[Stage, ...]:
-    """Return the stage of the base learner with its encoder, and the one of all else."""
+    """Return the stage of the base learner and its encoder, and the stage of all other modules."""
     return (Base(learner=matcher.base, layer=matcher.deepest), Meta())
 
 
@@ -40,11 +38,11 @@ class Base(Stage):
 
     Encoder and base learner are trained together, batch norm included, and both are in the
     checkpoint, from which the stage `meta` starts (``--init``). Pixels of novel classes are
-    background, and images that show them are kept, as in BAM's code.
+    background, and images that contain novel classes are included, as in BAM's code.
 
     Args:
-        learner: the matcher's base learner.
-        layer: the requested layer that it reads.
+        learner: base learner of the matcher.
+        layer: requested layer that the base learner reads.
     """
 
     name = "base"
@@ -60,38 +58,27 @@ class Base(Stage):
 
     def parameters(self, matcher: Matcher, recipe: Recipe) -> Sequence[ParameterGroup]:
         """Return the base learner as group ``base``; the trainer adds the group ``backbone``."""
-        del matcher, recipe
         return [ParameterGroup(name="base", parameters=list(self.learner.parameters()))]
 
     def losses(self, matcher: Any, batch: LabelledBatch) -> dict[str, Tensor]:
         """Return ``ce``, the cross entropy: the mean over all pixels that are not ignored.
 
-        Args:
-            matcher: HDMNet, unused.
-            batch: B labelled images.
-
         Raises:
             FssbenchError: the base learner was made for another number of classes.
         """
-        del matcher
         check_base_classes(self.learner.classes - 1, batch.classes)
-        logits = functional.interpolate(
-            self.learner(batch.features[self.layer]).float(),
-            batch.labels.shape[-2:],
-            mode="bilinear",
-            align_corners=True,
-        )  # (B, classes, S, S)
-        return {"ce": cross_entropy(logits, batch.labels)}
+        logits = self.learner(batch.features[self.layer]).float()
+        return {"ce": cross_entropy(resize(logits, batch.labels.shape[-2:]), batch.labels)}
 
 
 class Meta(Stage):
     """Cross entropy of final and meta outputs, and distillation of correlation maps.
 
-    As in the authors' code, and not in the paper: cross entropy takes the merged probabilities of
-    the final output for logits; the base learner's probability of the episode's class is left out
-    of the merge; batch norm, also that of the decoder, which is trained, keeps its running
-    statistics, so that it is an affine map; everything outside of the transformer learns ten times
-    as fast; the K-shot reweighting is not trained.
+    The following is in the authors' code but not in the paper. The cross entropy treats the merged
+    probabilities of the final output as logits. The base learner's probability of the episode's
+    class is left out of the merge. All batch norms, including those of the trained decoder, use
+    their running statistics and so are affine maps. All modules outside of the transformer have ten
+    times its learning rate. The K-shot reweighting is not trained.
     """
 
     name = "meta"
@@ -105,7 +92,6 @@ class Meta(Stage):
         Raises:
             FssbenchError: training does not start from a checkpoint.
         """
-        del matcher
         if not context.started:
             raise FssbenchError(
                 "hdmnet, stage meta: there is no trained base learner; train stage base first and "
@@ -113,35 +99,23 @@ class Meta(Stage):
             )
         return {}
 
-    def parameters(self, matcher: Matcher, recipe: Recipe) -> Sequence[ParameterGroup]:
+    def parameters(self, matcher: Any, recipe: Recipe) -> Sequence[ParameterGroup]:
         """Return the parameter groups of the authors' optimiser."""
-        del recipe
-        net: Any = matcher
-        transformer = [net.pyramid, net.matching, net.decoder]
-        heads: dict[str, nn.Module] = {
-            "reduce_support": net.reduce_support,
-            "reduce_query": net.reduce_query,
-            "merge_support": net.merge_support,
-            "merge_query": net.merge_query,
-        }
-        if net.ensemble is not None:
-            heads["gram_merge"] = net.ensemble.gram_merge
-            heads["base_merge"] = net.ensemble.base_merge
+        names = ("reduce_support", "reduce_query", "merge_support", "merge_query")
+        heads = {name: getattr(matcher, name) for name in names}
+        if matcher.ensemble is not None:
+            heads |= {n: getattr(matcher.ensemble, n) for n in ("gram_merge", "base_merge")}
+        transformer = nn.ModuleList([matcher.pyramid, matcher.matching, matcher.decoder])
         return [
-            ParameterGroup(
-                name="transformer",
-                parameters=[p for module in transformer for p in module.parameters()],
-            ),
+            ParameterGroup(name="transformer", parameters=list(transformer.parameters())),
             *(
-                ParameterGroup(
-                    name=name, parameters=list(module.parameters()), lr_scale=_HEAD_SCALE
-                )
-                for name, module in heads.items()
+                ParameterGroup(name=name, parameters=list(head.parameters()), lr_scale=10.0)
+                for name, head in heads.items()
             ),
         ]
 
     def training_mode(self, matcher: Matcher) -> None:
-        """Enable dropout, also the base learner's; freeze batch norm."""
+        """Enable dropout, also in the base learner, and freeze batch norm."""
         matcher.train()
         for module in matcher.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -152,12 +126,8 @@ class Meta(Stage):
 
         * ``final``, ``meta``: cross entropy of these outputs (``final`` with the ensemble only);
         * ``distillation1`` (fine) to ``distillationL`` (coarse): see `distillation_losses`;
-        * ``base``: cross entropy of the base learner, if the batch has labels. Nothing is trained
-          by it; it is only reported, as in the authors' code.
-
-        Args:
-            matcher: HDMNet.
-            batch: B episodes; masks at the input's size.
+        * ``base``: cross entropy of the base learner, if the batch has labels. It has no gradient
+          and is only reported, as in the authors' code.
 
         Raises:
             FssbenchError: the base learner was made for another number of classes.
@@ -190,8 +160,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean over pixels that are not 255 (ignore); 0, not NaN, if all of them are.
 
     Args:
-        logits: float (B, classes, H, W).
-        labels: int64 (B, H, W).
+        logits: logits, float (B, classes, H, W).
+        labels: channels of the pixels, int64 (B, H, W).
     """
     total = functional.cross_entropy(logits, labels, ignore_index=255, reduction="sum")
     return total / torch.count_nonzero(labels != 255).clamp(min=1)
@@ -202,10 +172,10 @@ def margin_loss(margins: Tensor, masks: Tensor) -> Tensor:
 
     Args:
         margins: foreground minus background, (B, S, S).
-        masks: uint8 (B, S, S); 255 is left out.
+        masks: masks, uint8 (B, S, S); pixels of 255 are ignored.
 
     Returns:
-        The mean over pixels; 0 where all are left out.
+        Mean over the pixels; 0 if all are ignored.
     """
     counted = masks != 255
     signed = torch.where(masks == 1, -margins, margins)

@@ -217,7 +217,7 @@ def test_matching_weights(kind):
     foreground = torch.tensor([[1.0, 0, 0, 1, 1, 0, 1, 0, 1, 1]])
     support = module.keys(tokens, foreground)
     heads = module._directed(module.query(module.norm1(queries)))
-    found = module._retrieve(heads * module._scale(support.keys), support)
+    found = module._retrieve(heads * module.scale, support)
 
     q = module.query(module.norm1(queries)).view(6, 2, 4).transpose(0, 1)  # (heads, Q, d)
     k = module.key(module.norm1(tokens)).view(10, 2, 4).transpose(0, 1)
@@ -274,7 +274,7 @@ def test_reweighting_of_shots_uses_weights_in_ascending_order():
 
 
 def test_keys_mean_of_nothing_is_zero():
-    keys = Keys(torch.randn(1, 2, 5, 3), torch.zeros(1, 2, 5, 3), torch.zeros(1, 5))
+    keys = Keys(torch.randn(1, 2, 5, 3), torch.zeros(1, 2, 5, 3), torch.zeros(1, 1, 5, 1))
     assert (keys.mean() == 0).all()
 
 
