@@ -48,15 +48,9 @@ class Teacher:
         self._layer = layer
         self._dataset: Dataset = context.dataset
         self._geometry = Geometry(info.image_size, context.resize)
-        self.identity = {
-            "teacher": info.name,
-            "weights": {
-                "source": backbone.weights.source,
-                "name": backbone.weights.name,
-                "sha256": backbone.weights.sha256,
-            },
-        }
-        ids = sorted({*context.images, *context.held_out})
+        names = ("source", "name", "sha256")
+        weight = {name: getattr(backbone.weights, name) for name in names}
+        self.identity = {"teacher": info.name, "weights": weight}
         self.store = FeatureStore(
             {
                 **self.identity,
@@ -66,7 +60,7 @@ class Teacher:
                 "dataset": context.dataset.name,
                 "fingerprint": context.dataset.fingerprint("train"),
             },
-            ids,
+            sorted({*context.images, *context.held_out}),
             (channels, self.grid, self.grid),
         )
 
@@ -84,16 +78,16 @@ class Teacher:
 
     @torch.no_grad()
     def _embedding(self, image: str, device: torch.device) -> Tensor:
-        kept = self.store.read(image)
-        if kept is None:
+        stored = self.store.read(image)
+        if stored is None:
             picture = self._geometry.image(self._dataset.image(image)).float() / 255
             # One image at a time: an embedding must not depend on other images of a batch.
             found = self.backbone.to(device)(picture[None].to(device), (self._layer,))[self._layer]
             self.store.write(image, at_grid(found.float(), self.grid)[0])
-            kept = self.store.read(image)
-        if kept is None:
-            raise FssbenchError(f"{self.store.folder}: what was written cannot be read again")
-        return kept
+            stored = self.store.read(image)
+        if stored is None:
+            raise FssbenchError(f"{self.store.folder}: a written embedding cannot be read back")
+        return stored
 
 
 def at_grid(maps: Tensor, grid: int) -> Tensor:

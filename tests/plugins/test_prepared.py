@@ -1,4 +1,4 @@
-"""What is made of single images and kept says what the two halves of the contract say at once."""
+"""Prepared supports and queries give the same logits as the direct calls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CASES = [
 
 @pytest.mark.parametrize("shots", [1, 3])
 @pytest.mark.parametrize(("name", "backbone", "options"), CASES)
-def test_four_steps_say_what_two_say(name, backbone, options, shots):
+def test_prepared_steps_equal_the_direct_ones(name, backbone, options, shots):
     torch.manual_seed(0)
     encoder = fssbench.backbone(backbone, "random")
     pipeline = Pipeline(
