@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-# Attention weights that exist at a time. On a CPU, one head's few hundred queries at a time stay in
-# its cache and take a third of the time of all at once; a GPU wants large pieces.
+# Attention weights that are computed at a time. On a CPU, a few hundred queries of one head fit the
+# cache and take a third of the time of all at once; a GPU is faster with large pieces.
 _WEIGHTS_CPU = 1 << 19
 _WEIGHTS_GPU = 1 << 26
 # Limit of weights stored for the backward pass (64 MiB in float32); more are recomputed there.
-_KEPT = 1 << 24
+_STORED = 1 << 24
 
 
 class MaskAggregation(nn.Module):
-    """Query masks from support masks, weighted by how much a query pixel resembles theirs.
+    """Query masks as averages of support masks, weighted by the similarity of pixels.
 
     The value of the attention is the support mask itself, so there is neither a value nor an
-    output projection; the heads are averaged. All layers of one scale share one of these.
+    output projection; the heads are averaged. All layers of one scale share one module.
 
     Args:
-        channels: C of the features.
-        heads: attention heads; they divide C among them.
+        channels: C, channels of the features.
+        heads: number of attention heads, a divisor of C.
         pixels: h · w of the largest feature map.
-        dropout: dropout rate of the features with their positions added, and of attention weights.
+        dropout: dropout rate of attention weights and of features with positions, in training.
         gain: factor of the initial weights of the projections.
     """
 
@@ -50,7 +52,7 @@ class MaskAggregation(nn.Module):
         """Return the attention keys of support pixels, computed once for a support set.
 
         Args:
-            features: (B, K, C, h, w). Each shot's positions start anew.
+            features: support features, (B, K, C, h, w). Positions are numbered within each shot.
 
         Returns:
             (B, heads, K·h·w, C / heads).
@@ -62,7 +64,7 @@ class MaskAggregation(nn.Module):
         """Return the attention queries of query pixels, computed once for a query.
 
         Args:
-            features: (B, C, h, w).
+            features: query features, (B, C, h, w).
 
         Returns:
             (B, heads, h·w, C / heads), scaled.
@@ -70,27 +72,13 @@ class MaskAggregation(nn.Module):
         queries = self._split(self.query(self._tokens(features)))
         return queries / math.sqrt(queries.shape[-1])
 
-    def forward(self, features: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Aggregate support masks for each query pixel.
-
-        Args:
-            features: features of the query, (B, C, h, w).
-            keys: result of `keys`.
-            values: same.
-
-        Returns:
-            (B, h, w), in [0, 1] outside of training.
-        """
-        masks = self.aggregate(self.queries(features), keys, values)
-        return masks.view(-1, *features.shape[-2:])
-
     def aggregate(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Aggregate support masks for projected queries.
 
         Args:
             queries: result of `queries` for Q query pixels, (B, heads, Q, C / heads).
             keys: result of `keys` for S support pixels, (B, heads, S, C / heads).
-            values: mask values of these pixels in [0, 1], (B, S).
+            values: mask values of the support pixels in [0, 1], (B, S).
 
         Returns:
             (B, Q), in [0, 1] outside of training.
@@ -120,9 +108,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, dropout: float = 0.
     """Return softmax(Q Kᵀ) V of equation 1, computed in pieces to bound memory.
 
     Args:
-        queries: scaled, (N, Q, d).
-        keys: (N, S, d).
-        values: (N, S).
+        queries: scaled queries, (N, Q, d).
+        keys: keys, (N, S, d).
+        values: values, (N, S).
         dropout: dropout rate of attention weights.
 
     Returns:
@@ -135,22 +123,20 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, dropout: float = 0.
     budget = _WEIGHTS_CPU if queries.device.type == "cpu" else _WEIGHTS_GPU
     rows = max(1, min(length, budget // keys.shape[1]))
     group = max(1, min(count, budget // (rows * keys.shape[1])))
-    # Gradients would keep the weights of all pieces of all layers: where these are many they are
-    # computed again instead, which takes twice the time.
-    again = grad and count * length * keys.shape[1] > _KEPT
-    results = []
-    for first in range(0, count, group):
-        some = slice(first, first + group)
-        parts = []
-        for start in range(0, length, rows):
-            piece = (queries[some, start : start + rows], keys[some], values[some], dropout)
-            parts.append(
-                checkpoint(_attend, *piece, use_reentrant=False, preserve_rng_state=dropout > 0)
-                if again
-                else _attend(*piece)
+    # For gradients the weights of all pieces of all layers would be stored. If there are many, they
+    # are recomputed in the backward pass, which takes twice the time.
+    again = grad and count * length * keys.shape[1] > _STORED
+    run: Callable[..., Tensor] = _attend
+    if again:
+        run = partial(checkpoint, _attend, use_reentrant=False, preserve_rng_state=dropout > 0)
+    return torch.cat(
+        [
+            torch.cat([run(piece, *others, dropout) for piece in torch.split(some, rows, 1)], 1)
+            for some, *others in zip(
+                *(torch.split(each, group) for each in (queries, keys, values)), strict=True
             )
-        results.append(torch.cat(parts, 1))
-    return torch.cat(results)
+        ]
+    )
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float) -> Tensor:
@@ -160,7 +146,7 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float) -> Te
 
 
 def _attend_in_place(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """As `attend`, head by head, all pieces in the same memory: twice as fast on a CPU."""
+    """Return the same as `attend`, reusing memory for all pieces: twice as fast on a CPU."""
     count, length = queries.shape[:2]
     rows = max(1, min(length, _WEIGHTS_CPU // 2 // keys.shape[1]))
     weights = queries.new_empty(rows, keys.shape[1])

@@ -1,4 +1,4 @@
-"""The first half of the decoder, which joins masks from coarse scales to fine ones (figure 2)."""
+"""First half of the decoder: fusion of masks from coarse scales to fine ones (figure 2)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -23,7 +23,7 @@ def import_official(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Im
         backbone: names and shapes of the encoder's features.
     """
     ours = official_names(Dcama(config=DcamaConfig(), backbone=backbone))
-    prefix = _wrapper(tensors)
+    prefix = next((n.partition(mark)[0] for mark in _MARKS for n in tensors if mark in n), "")
     weights: dict[str, Tensor] = {}
     encoder: dict[str, Tensor] = {}
     for full, tensor in tensors.items():
@@ -37,30 +37,23 @@ def import_official(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Im
     )
 
 
-def _wrapper(names: Iterable[str]) -> str:
-    found = (name.partition(mark)[0] for mark in _MARKS for name in names if mark in name)
-    return next(found, "")
-
-
 def official_names(matcher: Dcama) -> dict[str, str]:
     """Return our tensor names by the authors' names.
 
-    They number scales from fine to coarse for attention and from coarse to fine for convolutions;
-    within a block of convolutions, both have the same order.
+    The authors number scales from fine to coarse for attention and from coarse to fine for
+    convolutions. Within a block of convolutions, the order is the same.
     """
     parts = {}
     for name in matcher.attention:
         index = (8, 16, 32).index(int(name.partition("-")[0]))
         for linear, ours in enumerate(("query", "key")):
             parts[f"attention.{name}.{ours}"] = f"DCAMA_blocks.{index}.linears.{linear}"
-    for number, stride in enumerate((32, 16, 8), start=1):
-        parts[f"prepare.{stride}"] = f"conv{number}"
-    for number, stride in enumerate((16, 8), start=4):
-        parts[f"integrate.{stride}"] = f"conv{number}"
-    for block in range(3):
-        parts[f"mixer.{block}"] = f"mixer{block + 1}"
-    found = {}
-    for name in matcher.state_dict():
-        part = next(part for part in parts if name.startswith(f"{part}."))
-        found[f"{_MODEL}{parts[part]}{name.removeprefix(part)}"] = name
-    return found
+    parts |= {f"prepare.{stride}": f"conv{n}" for n, stride in enumerate((32, 16, 8), start=1)}
+    parts |= {f"integrate.{stride}": f"conv{n}" for n, stride in enumerate((16, 8), start=4)}
+    parts |= {f"mixer.{block}": f"mixer{block + 1}" for block in range(3)}
+    return {
+        f"{_MODEL}{theirs}{own.removeprefix(ours)}": own
+        for own in matcher.state_dict()
+        for ours, theirs in parts.items()
+        if own.startswith(f"{ours}.")
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ class Mixer(nn.ModuleList):
     """Mask-feature mixer: three blocks of two convolutions, size / 4 to size / 2 to size.
 
     Args:
-        skips: channels of the layers that are given to it, by name, coarse to fine.
-        sides: 2 where these are features of query and support, 1 where they are the query's alone.
+        skips: channels of the skip connections' layers, by name, coarse to fine.
+        sides: 2 for skip connections of query and support, 1 for the query's alone.
         size: side of the encoder's input, in pixels.
     """
 
@@ -27,7 +28,7 @@ class Mixer(nn.ModuleList):
         skipped = sides * sum(skips.values())
         super().__init__(
             [
-                FirstMixerBlock(*_block(WIDE + skipped, WIDE, MIDDLE, last_relu=True)),
+                _block(WIDE + skipped, WIDE, MIDDLE, last_relu=True),
                 _block(MIDDLE, MIDDLE, NARROW, last_relu=True),
                 _block(NARROW, NARROW, 2, last_relu=False),
             ]
@@ -51,74 +52,48 @@ class Mixer(nn.ModuleList):
         for count in self.skips.values():  # coarse to fine, query before support
             channels += range(start + side * count, start + (side + 1) * count)
             start += self.sides * count
-        first = self[0]
-        assert isinstance(first, FirstMixerBlock)
         size = (self.side, self.side)
-        return first.part(torch.cat([resize(maps[name], size) for name in self.skips], 1), channels)
+        return self._part(torch.cat([resize(maps[name], size) for name in self.skips], 1), channels)
 
     def forward(self, masks: Tensor, *skipped: Tensor | None) -> Tensor:
-        """Mix masks with skip connections.
+        """Return the logits of background and foreground, (B, 2, size, size).
+
+        The first convolution is a sum over masks, query and support features, so that each summand
+        is computed once for each new input.
 
         Args:
-            masks: output of the cascade, (B, 128, h, w).
+            masks: result of the cascade, (B, 128, h, w).
             skipped: results of `skipped`; None without skip connections.
-
-        Returns:
-            (B, 2, size, size), background and foreground.
         """
         side = self.side
-        first, *others = self
-        mixed: Tensor = first(resize(masks, (side, side)), *skipped)
+        blocks: Any = self
+        (first, *layers), *others = blocks
+        masks = resize(masks, (side, side))
+        mixed = self._part(masks, range(masks.shape[1]))
+        mixed = mixed + first.bias.to(mixed.dtype).view(-1, 1, 1)
+        for each in skipped:
+            if each is not None:
+                mixed = mixed + each.to(mixed.dtype)
+        for layer in layers:
+            mixed = layer(mixed)
         for block in others:
             side *= 2
             mixed = block(resize(mixed, (side, side)))
         return mixed
 
-
-class FirstMixerBlock(nn.Sequential):
-    """A mixer block whose first convolution is a sum over masks, query and support features.
-
-    Each summand is computed once for each new input.
-    """
-
-    def part(self, maps: Tensor, channels: Sequence[int]) -> Tensor:
+    def _part(self, maps: Tensor, channels: Sequence[int]) -> Tensor:
         """Apply the first convolution to some of its input channels, without the bias.
 
         Args:
-            maps: (B, C, h, w).
-            channels: indices of these C channels among all input channels.
+            maps: maps of C channels, (B, C, h, w).
+            channels: indices of these channels among all input channels.
 
         Returns:
             (B, 128, h, w).
         """
-        weight, padding = self._first.weight, self._first.padding
-        return functional.conv2d(maps, weight[:, list(channels)], padding=padding)
-
-    def forward(self, masks: Tensor, *parts: Tensor | None) -> Tensor:
-        """Apply the whole block.
-
-        Args:
-            masks: (B, 128, h, w), the first of the input channels.
-            parts: results of `part`; None for absent inputs.
-
-        Returns:
-            (B, 64, h, w).
-        """
-        mixed = self.part(masks, range(masks.shape[1]))
-        assert self._first.bias is not None
-        mixed = mixed + self._first.bias.to(mixed.dtype).view(-1, 1, 1)
-        for each in parts:
-            if each is not None:
-                mixed = mixed + each.to(mixed.dtype)
-        for layer in list(self)[1:]:
-            mixed = layer(mixed)
-        return mixed
-
-    @property
-    def _first(self) -> nn.Conv2d:
-        first = self[0]
-        assert isinstance(first, nn.Conv2d)
-        return first
+        blocks: Any = self
+        first = blocks[0][0]
+        return functional.conv2d(maps, first.weight[:, list(channels)], padding=first.padding)
 
 
 def _block(before: int, middle: int, after: int, *, last_relu: bool) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""How DCAMA is trained: on 1-shot episodes, with one loss on the final mask (section 4)."""
+"""Training stage of DCAMA: 1-shot episodes, with one loss on the final mask (section 4)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 def stages(matcher: Dcama) -> tuple[Stage, ...]:
     """Return the only stage, on 1-shot episodes."""
-    del matcher
     return (Meta(),)
 
 
@@ -30,11 +29,11 @@ class Meta(Stage):
     summary = "1-shot episodes, binary cross entropy of the query mask; the backbone stays frozen"
 
     def losses(self, matcher: Dcama, batch: EpisodeBatch) -> dict[str, Tensor]:
-        """``bce``: binary cross entropy, the mean over all pixels of all queries.
+        """Return ``bce``, the binary cross entropy: the mean over all pixels of all queries.
 
         Args:
             matcher: DCAMA, in training mode.
-            batch: B episodes of one shot; masks at the matcher's input size.
+            batch: B episodes of one shot, with masks at the matcher's input size.
         """
         logits = matcher(batch.query, batch.support, batch.support_masks)  # (B, S, S)
         target = (batch.query_masks == 1).float()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional
@@ -65,8 +63,7 @@ class BottleneckAdapter(nn.Module):
         tokens = maps.flatten(2).transpose(1, 2)  # (B, h·w, inner)
         for block in self.blocks:
             tokens = block(tokens)
-        embedding: Tensor = self.expand(tokens.transpose(1, 2).unflatten(2, size))
-        return embedding
+        return self.expand(tokens.transpose(1, 2).unflatten(2, size))
 
 
 class SelfAttentionBlock(nn.Module):
@@ -93,8 +90,7 @@ class SelfAttentionBlock(nn.Module):
         queries, keys, values = split.permute(2, 0, 3, 1, 4)  # each (B, heads, N, d)
         mixed = functional.scaled_dot_product_attention(queries, keys, values)
         tokens = self.norm1(tokens + self.project(mixed.transpose(1, 2).flatten(2)))
-        fed: Tensor = self.norm2(tokens + self.feed(tokens))
-        return fed
+        return self.norm2(tokens + self.feed(tokens))
 
 
 def early_layer(backbone: BackboneInfo, wanted: str = "") -> str:
@@ -117,7 +113,7 @@ def early_layer(backbone: BackboneInfo, wanted: str = "") -> str:
                 f"{backbone.last_layer} is {last.stride}; choose a layer of that stride"
             )
         return wanted
-    blocks: Sequence[str] = [name for name in backbone.layers if name.startswith("blocks.")]
+    blocks = [name for name in backbone.layers if name.startswith("blocks.")]
     if not blocks or any(backbone.layers[name].stride != last.stride for name in blocks):
         raise FssbenchError(
             f"backbone {backbone.name}: no vision transformer of one scale; choose "

@@ -26,12 +26,12 @@ def from_sam(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     The image encoder, point and box embeddings and the embedding of "no mask" are left out.
     """
-    found = {}
-    for name, tensor in tensors.items():
-        for theirs, ours in _PARTS.items():
-            if name.startswith(theirs):
-                found[ours + name.removeprefix(theirs)] = tensor
-    return found
+    return {
+        ours + name.removeprefix(theirs): tensor
+        for name, tensor in tensors.items()
+        for theirs, ours in _PARTS.items()
+        if name.startswith(theirs)
+    }
 
 
 def load_sam(matcher: Segmenter, tensors: Mapping[str, Tensor], file: str) -> None:

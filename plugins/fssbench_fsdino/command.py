@@ -8,6 +8,21 @@ from pathlib import Path
 import click
 
 
+def _points(
+    context: click.Context, option: click.Parameter, texts: tuple[str, ...]
+) -> list[tuple[float, float]]:
+    points = []
+    for text in texts:
+        try:
+            x, y = map(float, text.split(","))
+        except ValueError as error:
+            raise click.UsageError(f"--point {text}: write X,Y, e.g. 0.5,0.25") from error
+        if not (0 <= x <= 1 and 0 <= y <= 1):
+            raise click.UsageError(f"--point {text}: width and height are shares from 0 to 1")
+        points.append((x, y))
+    return points
+
+
 @click.group()
 def analyse() -> None:
     """Analyse encoders."""
@@ -22,9 +37,9 @@ def analyse() -> None:
               help="Encoder whose last layer it is compared with.")  # fmt: skip
 @click.option("--reference-weights", default="pretrained", show_default=True,
               help="Weights of the reference: pretrained, random, or a file.")  # fmt: skip
-@click.option("--point", "points", multiple=True, metavar="X,Y",
-              help="Point to draw maps of, as shares of width and height; repeatable.  "
-              "[default: four, a quarter in from the corners]")  # fmt: skip
+@click.option("--point", "points", multiple=True, metavar="X,Y", callback=_points,
+              default=["0.25,0.25", "0.75,0.25", "0.25,0.75", "0.75,0.75"], show_default=True,
+              help="Point to draw maps of, as shares of width and height; repeatable.")  # fmt: skip
 @click.option("--size", type=int, help="Input side of the backbone  [default: its own].")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("similarity"),
@@ -32,7 +47,7 @@ def analyse() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def similarity(
     images: tuple[Path, ...], backbone: str, weights: str, reference: str, reference_weights: str,
-    points: tuple[str, ...], size: int | None, device: str, out: Path, as_json: bool,
+    points: list[tuple[float, float]], size: int | None, device: str, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw self-similarity maps of all blocks, and rank blocks by agreement with a reference."""
     import attrs
@@ -42,9 +57,6 @@ def similarity(
     import fssbench
     from fssbench_fsdino.similarity import draw_similarity, layer_features, rank_layers
 
-    places = [_point(text) for text in points] or [
-        (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75),
-    ]  # fmt: skip
     where = fssbench.choose_device(device)
     pictures = {path: fssbench.read_image(path, missing="no such file") for path in images}
     encoder = fssbench.backbone(backbone, weights).to(where)
@@ -55,7 +67,7 @@ def similarity(
     for number, (path, picture) in enumerate(pictures.items()):
         own = layer_features(encoder, picture, list(encoder.layers), size)
         theirs = layer_features(other, picture, [last])[last]
-        sheet = draw_similarity(picture, places, {**own, other.info.name: theirs})
+        sheet = draw_similarity(picture, points, {**own, other.info.name: theirs})
         written.append(out / f"{number:03d}-{path.stem}.png")
         sheet.save(written[-1])
         features.append(own)
@@ -85,13 +97,3 @@ def similarity(
     if "random" in (encoder.weights.source, other.weights.source):
         click.echo("Some weights are random: the ranking is not valid for trained encoders.")
     click.echo(f"Pictures: {out}")
-
-
-def _point(text: str) -> tuple[float, float]:
-    try:
-        x, y = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise click.UsageError(f"--point {text}: write X,Y, e.g. 0.5,0.25") from error
-    if not (0 <= x <= 1 and 0 <= y <= 1):
-        raise click.UsageError(f"--point {text}: shares of width and height must be from 0 to 1")
-    return x, y

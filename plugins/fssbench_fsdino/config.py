@@ -11,7 +11,6 @@ import attrs
 
 def multiple_of_16(config: Any, field: attrs.Attribute[int], value: int) -> None:
     """Check a number of channels: attention heads have 16 or 32 channels."""
-    del config
     if value < 16 or value % 16:
         raise ValueError(f"{field.name} must be a multiple of 16, not {value}")
 
@@ -20,7 +19,6 @@ def three_numbers(
     config: Any, field: attrs.Attribute[tuple[int, ...]], value: tuple[int, ...]
 ) -> None:
     """Check the channels of three consecutive convolutions."""
-    del config
     if len(value) != 3 or min(value) < 1:
         example = ",".join(map(str, field.default or ()))
         raise ValueError(f"{field.name} takes three numbers, e.g. {example}")

@@ -62,14 +62,20 @@ class MaskDecoder(mask_decoder.MaskDecoder):
         filters = self.output_hypernetworks_mlps[0](tokens[:, 1])
         return torch.einsum("bc,bchw->bhw", filters, maps)
 
-    def used(self) -> list[nn.Parameter]:
-        """Return the parameters of `forward`, without other masks' heads and the quality's."""
-        unused = {
-            id(parameter)
-            for module in (self.iou_prediction_head, *self.output_hypernetworks_mlps[1:])
-            for parameter in module.parameters()
-        }
-        return [parameter for parameter in self.parameters() if id(parameter) not in unused]
+    def used(self, *, wanted: bool = True) -> list[nn.Parameter]:
+        """Return the parameters that `forward` uses, or all others.
+
+        Heads of further masks and of the mask's quality are not used.
+
+        Args:
+            wanted: False for the parameters that are not used.
+        """
+        heads = ("iou_prediction_head.", *(f"output_hypernetworks_mlps.{n}." for n in (1, 2, 3)))
+        return [
+            parameter
+            for name, parameter in self.named_parameters()
+            if name.startswith(heads) != wanted
+        ]
 
 
 class FusedAttention(Attention):
@@ -85,8 +91,7 @@ class FusedAttention(Attention):
             self._separate_heads(self.k_proj(k), self.num_heads),
             self._separate_heads(self.v_proj(v), self.num_heads),
         )
-        out: Tensor = self.out_proj(self._recombine_heads(mixed))
-        return out
+        return self.out_proj(self._recombine_heads(mixed))
 
 
 class FourierPositions(PositionEmbeddingRandom):

@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.nn import functional
 
-from fssbench import FssbenchError, ImageBatch, Matcher, ParameterGroup, Recipe, Stage, StageContext
+from fssbench import FssbenchError, ImageBatch, ParameterGroup, Recipe, Stage, StageContext
 from fssbench_fsdino.teacher import Teacher, at_grid
 
 if TYPE_CHECKING:
-    from fssbench_fsdino.adapter import BottleneckAdapter
     from fssbench_fsdino.segmenter import Segmenter
-
-HELD_OUT = 200
-"""Number of images measured after each epoch."""
 
 
 class Distill(Stage):
@@ -33,7 +29,7 @@ class Distill(Stage):
 
     feeds = "images"
     validates = False
-    held_out = HELD_OUT
+    held_out = 200
     parts = ("teacher",)
 
     def __init__(self, pixels: int) -> None:
@@ -62,20 +58,17 @@ class Distill(Stage):
         )
         return self._teacher.identity
 
-    def layers(self, matcher: Matcher) -> Sequence[str]:
+    def layers(self, matcher: Any) -> Sequence[str]:
         """Return the adapter's layer; later layers of the encoder are not computed."""
-        return (matcher.layer,)  # type: ignore[return-value]
+        return (matcher.layer,)
 
-    def parameters(self, matcher: Matcher, recipe: Recipe) -> Sequence[ParameterGroup]:
+    def parameters(self, matcher: Any, recipe: Recipe) -> Sequence[ParameterGroup]:
         """Return the adapter's parameters."""
-        del recipe
-        adapter: BottleneckAdapter = matcher.adapter  # type: ignore[assignment]
-        return [ParameterGroup(name="adapter", parameters=list(adapter.parameters()))]
+        return [ParameterGroup(name="adapter", parameters=list(matcher.adapter.parameters()))]
 
     def losses(self, matcher: Segmenter, batch: ImageBatch) -> dict[str, Tensor]:
         """Return ``mse``, the mean squared error between student and teacher."""
-        student, teacher = self._both(matcher, batch)
-        return {"mse": functional.mse_loss(student, teacher)}
+        return {"mse": functional.mse_loss(*self._both(matcher, batch))}
 
     def measures(self, matcher: Segmenter, batch: ImageBatch) -> dict[str, Tensor]:
         """Return ``mse`` and ``cosine``, the mean cosine similarity over all positions."""

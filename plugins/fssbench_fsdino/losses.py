@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
+from fssbench.nn import resize
+
 IGNORE = 255
 
 
@@ -49,12 +51,12 @@ def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def mask_losses(final: Tensor, prior: Tensor | None, truth: Tensor) -> dict[str, Tensor]:
-    """Return both losses of the final mask and of the prior (equation 8), at the target's size.
+    """Return Dice and cross entropy of the final mask and of the prior mask (equation 8).
 
     Args:
-        final: logits, float (B, h, w).
+        final: logits of the final mask, float (B, h, w); they are resized to the target's size.
         prior: logits of the prior mask, float (B, h', w'); None without a prior.
-        truth: uint8 (B, H, W) of 0, 1 and 255.
+        truth: target, uint8 (B, H, W) of 0, 1 and 255.
 
     Returns:
         ``dice`` and ``bce``; with a prior also ``prior_dice`` and ``prior_bce``.
@@ -62,9 +64,7 @@ def mask_losses(final: Tensor, prior: Tensor | None, truth: Tensor) -> dict[str,
     losses = {}
     for prefix, logits in (("", final), ("prior_", prior)):
         if logits is not None:
-            full = functional.interpolate(
-                logits[:, None].float(), truth.shape[-2:], mode="bilinear", align_corners=True
-            )[:, 0]
+            full = resize(logits[:, None].float(), truth.shape[-2:])[:, 0]
             losses[f"{prefix}dice"] = dice_loss(full, truth)
             losses[f"{prefix}bce"] = bce_loss(full, truth)
     return losses

@@ -15,10 +15,11 @@ class SemanticPrompt(nn.Module):
     """Semantic-aware visual prompt: the foreground's mean feature as one sparse prompt.
 
     "We process the support features from DINOv2's last layer to match the dimension of SAM's sparse
-    prompt embedding, and then average them to a vector." The process is not printed. Of one 1 x 1
-    convolution 768 → 256 (0.20 M) and two of them through 64 channels (0.07 M) only the second
-    gives the sizes of the paper's later version (UINO-FSS, table IV: 0.07 M trained parameters
-    without the decoder, 92.0 M in all with DINOv2-B), so it is taken, with a GELU in between.
+    prompt embedding, and then average them to a vector." The paper does not describe the process.
+    Of one 1 x 1 convolution 768 → 256 (0.20 M parameters) and two of them with 64 channels between
+    them (0.07 M) only the second has the size given in the paper's later version (UINO-FSS, table
+    IV: 0.07 M trained parameters without the decoder, 92.0 M in all with DINOv2-B). It is used
+    here, with a GELU between the convolutions.
 
     Args:
         channels: channels of the support features.
@@ -28,9 +29,8 @@ class SemanticPrompt(nn.Module):
 
     def __init__(self, channels: int, *, width: int = 256, inner: int = 64) -> None:
         super().__init__()
-        self.project = nn.Sequential(
-            nn.Conv2d(channels, inner, 1), nn.GELU(), nn.Conv2d(inner, width, 1)
-        )
+        layers = (nn.Conv2d(channels, inner, 1), nn.GELU(), nn.Conv2d(inner, width, 1))
+        self.project = nn.Sequential(*layers)
 
     def forward(self, features: Tensor, masks: Tensor) -> Tensor:
         """Compute one prompt for each support.
@@ -59,11 +59,11 @@ class CorrelationPrior(nn.Module):
 
     1369 → 512 → 361 at other sizes is h·w → `width` → ceil(h / 2)². "4 x higher" is four times the
     features' own 37 x 37, because SAM's mask downscaling turns 148 x 148 into 37 x 37; from 19 this
-    takes three doublings. Their channels are not printed: 256, 128 and 64 make 3.70 M parameters
-    in all, the paper's "4 M". Activations are not printed either: ReLUs follow both convolutions
-    of `shrink` and each of `decode` but the last, none is in equations 4 and 5. Weights
-    are initialised for ReLUs (He et al., 2015), biases with zeros: with PyTorch's default a map
-    shrinks to less than half with each convolution, and the prior did not train on `shapes`.
+    takes three doublings. The paper does not give their channels: 256, 128 and 64 make 3.70 M
+    parameters in all, the paper's "4 M". Nor does it give activations: here ReLUs follow both
+    convolutions of `shrink` and each of `decode` but the last, and equations 4 and 5 have none.
+    Weights are initialised for ReLUs (He et al., 2015), biases with zeros: with PyTorch's default
+    each convolution more than halves the values, and the prior did not train on `shapes`.
 
     Args:
         grid: positions along a side, h.
@@ -84,9 +84,7 @@ class CorrelationPrior(nn.Module):
         self.depthwise = nn.Conv2d(places, places, 3, padding=1, groups=places)
         self.pointwise = nn.Conv2d(places, places, 1)
         widths = (places, *channels, 1)
-        self.upsample = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths)
-        )
+        self.upsample = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -129,16 +127,13 @@ class CorrelationPrior(nn.Module):
         turned = maps.flatten(2).transpose(1, 2)
         turned = turned.reshape(len(maps), -1, self.shrunk, self.shrunk)
         mixed = self.pointwise(turned).flatten(2).transpose(1, 2).reshape(maps.shape)
-        refined: Tensor = across + mixed
-        return refined
+        return across + mixed
 
     def decode(self, maps: Tensor) -> Tensor:
         """Upsample (B, s, ceil(h/2), ceil(h/2)) to logits (B, 4 h, 4 h)."""
         *hidden, last = self.upsample
-        steps = len(hidden)
         for number, convolution in enumerate(hidden, start=1):
-            side = 4 * self.grid // 2 ** (steps - number)
+            side = 4 * self.grid // 2 ** (len(hidden) - number)
             maps = convolution(maps).relu()
             maps = functional.interpolate(maps, (side, side), mode="bilinear", align_corners=False)
-        logits: Tensor = last(maps)[:, 0]
-        return logits
+        return last(maps)[:, 0]

@@ -59,8 +59,8 @@ def layer_features(
     """
     square = Geometry(size or backbone.info.image_size).image(image).float() / 255
     device = backbone.mean.device
-    found = backbone(square[None].to(device), layers)
-    return {name: maps[0].float().cpu() for name, maps in found.items()}
+    features = backbone(square[None].to(device), layers)
+    return {name: maps[0].float().cpu() for name, maps in features.items()}
 
 
 def self_similarity(features: Tensor) -> Tensor:
@@ -95,8 +95,7 @@ def agreement(features: Tensor, reference: Tensor) -> float:
         similar = self_similarity(maps).flatten(2).flatten(0, 1).double()
         above = torch.triu_indices(len(similar), len(similar), offset=1)
         values.append(similar[above[0], above[1]])
-    both = torch.corrcoef(torch.stack(values))[0, 1]
-    return float(both.nan_to_num(0.0))
+    return float(torch.corrcoef(torch.stack(values))[0, 1].nan_to_num(0.0))
 
 
 def rank_layers(
@@ -113,9 +112,9 @@ def rank_layers(
     """
     if not features:
         raise FssbenchError("similarity: give at least one image")
+    pairs = list(zip(features, references, strict=True))
     ranked = []
     for layer in features[0]:
-        pairs = zip(features, references, strict=True)
         each = tuple(agreement(maps[layer], reference) for maps, reference in pairs)
         ranked.append(Agreement(layer=layer, mean=math.fsum(each) / len(each), images=each))
     return sorted(ranked, key=lambda entry: -entry.mean)
@@ -152,8 +151,8 @@ def draw_similarity(
 def _coloured(similar: Tensor) -> Image.Image:
     """Colour similarities from the lowest (blue) through white to the highest (red)."""
     values = similar.numpy().astype(np.float64)
-    low, high = values.min(), values.max()
-    share = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    values -= values.min()
+    share = values / (values.max() or 1.0)
     rising, falling = np.clip(2 * share, 0, 1), np.clip(2 - 2 * share, 0, 1)
     pixels = np.stack([rising, np.minimum(rising, falling), falling], -1)
     return Image.fromarray((255 * pixels).round().astype(np.uint8))

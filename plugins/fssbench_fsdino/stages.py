@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fssbench import (
     EpisodeBatch,
-    Matcher,
     ParameterGroup,
     Recipe,
     Stage,
@@ -33,16 +32,16 @@ log = logging.getLogger(__name__)
 
 def stages(matcher: Segmenter) -> tuple[Stage, ...]:
     """Return the three stages of distillation, coarse to fine, and the one on episodes."""
-    del matcher
     return (*distillation(), Meta())
 
 
 class Meta(Stage):
     """Prompts and decoder learn on episodes; encoder and adapter are frozen.
 
-    Parameters that the single mask does not depend on (the decoder's heads for further masks and
+    Parameters that have no effect on the single mask (the decoder's heads for further masks and
     for their quality) are not trained. The group ``decoder`` is SAM's decoder with its mask
-    downscaling and the Gaussian matrix of positions; ``prompts`` is what starts from nothing.
+    downscaling and the Gaussian matrix of positions; ``prompts`` are the modules without
+    pretrained weights.
     """
 
     name = "meta"
@@ -50,10 +49,10 @@ class Meta(Stage):
     summary = "episodes; Dice and cross entropy of prior and final mask; encoder and adapter frozen"
 
     def prepare(self, matcher: Segmenter, context: StageContext) -> Mapping[str, Any]:
-        """Put SAM's decoder in (``--weights sam=FILE``), and say plainly what starts from nothing.
+        """Load SAM's decoder (``--weights sam=FILE``), and log a warning for random weights.
 
         Raises:
-            FssbenchError: the file is none of SAM's, or the option ``width`` is not SAM's.
+            FssbenchError: the file is not a SAM checkpoint, or ``width`` differs from SAM's.
         """
         file = context.weights.get("sam")
         if not context.started and matcher.config.adapter == "frozen":
@@ -63,45 +62,41 @@ class Meta(Stage):
                 matcher.method,
             )
         if file is None:
-            frozen = not self.decoder_groups(matcher)
+            frozen = " and is frozen" if not self.decoder_groups(matcher) else ""
             if not context.started or frozen:
                 log.warning(
                     "%s: the mask decoder has random weights%s; give --weights sam=FILE, one of "
-                    "SAM's checkpoints",
-                    matcher.method,
-                    " and is frozen" if frozen else "",
-                )
+                    "SAM's checkpoints", matcher.method, frozen,
+                )  # fmt: skip
             return {}
-        load_sam(matcher, read_tensors(Path(file)), Path(file).name)
-        return {"sam": {"name": Path(file).name, "sha256": sha256(Path(file))}}
+        path = Path(file)
+        load_sam(matcher, read_tensors(path), path.name)
+        return {"sam": {"name": path.name, "sha256": sha256(path)}}
 
-    def parameters(self, matcher: Matcher, recipe: Recipe) -> Sequence[ParameterGroup]:
-        """``prompts`` and ``decoder``; and ``adapter`` with the option ``adapter=trained``."""
-        model: Segmenter = matcher  # type: ignore[assignment]
-        del recipe
-        fresh = [parameter for module in model.prompting for parameter in module.parameters()]
-        groups = [ParameterGroup(name="prompts", parameters=fresh)] if fresh else []
-        groups += self.decoder_groups(model)
-        if model.config.adapter == "trained":
-            groups.append(
-                ParameterGroup(name="adapter", parameters=list(model.adapter.parameters()))
-            )
-        return groups
+    def parameters(self, matcher: Any, recipe: Recipe) -> Sequence[ParameterGroup]:
+        """Return ``prompts`` and ``decoder``, and with ``adapter=trained`` also ``adapter``."""
+        groups = [
+            ParameterGroup(
+                name="prompts", parameters=list(nn.ModuleList(matcher.prompting).parameters())
+            ),
+            *self.decoder_groups(matcher),
+        ]
+        if matcher.config.adapter == "trained":
+            adapter = list(matcher.adapter.parameters())
+            groups.append(ParameterGroup(name="adapter", parameters=adapter))
+        return [group for group in groups if group.parameters]
 
     def decoder_groups(self, matcher: Segmenter) -> list[ParameterGroup]:
-        """Return the trained parameters of SAM's modules."""
-        used = [
-            *matcher.decoder.used(),
-            *matcher.downscaling.parameters(),
-            *matcher.positions.parameters(),
-        ]
+        """Return the trained modules of SAM as group ``decoder``."""
+        others = nn.ModuleList([matcher.downscaling, matcher.positions])
+        used = [*matcher.decoder.used(), *others.parameters()]
         return [ParameterGroup(name="decoder", parameters=used)]
 
     def losses(self, matcher: Segmenter, batch: EpisodeBatch) -> dict[str, Tensor]:
-        """Equations 6 to 8, at the size of the encoder's input.
+        """Return the losses of equations 6 to 8, at the size of the encoder's input.
 
         Args:
-            matcher: FS-DINO, or a method on top of it.
+            matcher: FS-DINO, or a method that extends it.
             batch: B episodes of K shots.
 
         Returns:

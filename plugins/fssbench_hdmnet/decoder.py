@@ -38,15 +38,16 @@ class Bottleneck(nn.Sequential):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, out, h, w)."""
-        if not self.training or self[1].training or self[3].training:
-            return super().forward(maps)
-        kernel, bias = self._merged()
-        # The bias of the first layer is not added to the zero padding of the second. It is the
-        # weight of a channel of ones, which has the same padding.
-        ones = maps.new_ones(len(maps), 1, *maps.shape[-2:])
-        maps = functional.conv2d(torch.cat([maps, ones], 1), kernel, bias, padding=1)
-        for module in list(self)[5:]:
-            maps = module(maps)
+        layers = list(self)
+        if self.training and not (self[1].training or self[3].training):
+            kernel, bias = self._merged()
+            # The bias of the first layer is not added to the zero padding of the second. It is the
+            # weight of a channel of ones, which has the same padding.
+            ones = maps.new_ones(len(maps), 1, *maps.shape[-2:])
+            maps = functional.conv2d(torch.cat([maps, ones], 1), kernel, bias, padding=1)
+            layers = layers[5:]
+        for layer in layers:
+            maps = layer(maps)
         return maps
 
     def _merged(self) -> tuple[Tensor, Tensor]:

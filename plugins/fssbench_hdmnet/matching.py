@@ -184,6 +184,8 @@ def inverse_softmax(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     # The matrix is support by query, so that the softmax runs along memory: twice as fast on a CPU.
     portions = (
         (some @ queries.transpose(2, 3)).softmax(3).to(values.dtype).transpose(2, 3) @ theirs
-        for some, theirs in zip(keys.split(step, 2), values.split(step, 2), strict=True)
+        for some, theirs in zip(
+            torch.split(keys, step, 2), torch.split(values, step, 2), strict=True
+        )
     )
     return functools.reduce(operator.add, portions)

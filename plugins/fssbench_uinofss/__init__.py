@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from fssbench import MatcherSpec
 
-_PAPER = (
-    "Zhuo et al., UINO-FSS: Unifying Representation Learning and Few-shot Segmentation via "
-    "Hierarchical Distillation and Mamba-HyperCorrelation, arXiv 2504.15669v4, 2025"
-)
+_VARIANTS = {
+    "uinofss": (
+        "UinoFssConfig",
+        "DINOv2 with an adapter taught by SAM, Mamba over 4D correlations, SAM's decoder",
+    ),
+    "uinofss-comp": (
+        "UinoFssCompConfig",
+        "compact UINO-FSS: a prototype's similarity map instead of the 4D correlations",
+    ),
+    "uinofss-comp-frozen": (
+        "UinoFssCompFrozenConfig",
+        "compact UINO-FSS that trains the semantic prompt alone; SAM's decoder is frozen",
+    ),
+}
 
 
 def fssbench_matchers() -> list[MatcherSpec]:
@@ -21,24 +31,10 @@ def fssbench_matchers() -> list[MatcherSpec]:
             stages="fssbench_uinofss.stages:stages",
             recipes="fssbench_uinofss:recipes.toml",
             aliases=(name.replace("uinofss", "uino-fss"),),
-            paper=_PAPER,
+            paper="Zhuo et al., UINO-FSS: Unifying Representation Learning and Few-shot "
+            "Segmentation via Hierarchical Distillation and Mamba-HyperCorrelation, arXiv "
+            "2504.15669v4, 2025",
             licence="Apache-2.0",
         )
-        for name, config, summary in (
-            (
-                "uinofss",
-                "UinoFssConfig",
-                "DINOv2 with an adapter taught by SAM, Mamba over 4D correlations, SAM's decoder",
-            ),
-            (
-                "uinofss-comp",
-                "UinoFssCompConfig",
-                "compact UINO-FSS: a prototype's similarity map instead of the 4D correlations",
-            ),
-            (
-                "uinofss-comp-frozen",
-                "UinoFssCompFrozenConfig",
-                "compact UINO-FSS that trains the semantic prompt alone; SAM's decoder is frozen",
-            ),
-        )
+        for name, (config, summary) in _VARIANTS.items()
     ]

@@ -12,10 +12,10 @@ _GROUPS = 4  # groups of the group norms, as in HSNet
 
 
 class HyperCorrelation(nn.Sequential):
-    """Two blocks, one after the other: (N, layers, …) to (N, channels, …).
+    """Sequence of two blocks: (N, layers, …) to (N, channels, …).
 
-    With ``mamba`` they are hierarchical global modelling blocks (HGMB), with ``cp4d`` their first
-    halves alone, which is HSNet's centre-pivot 4D convolution (table VI).
+    With ``mamba`` they are hierarchical global modelling blocks (HGMB), with ``cp4d`` only the
+    first half of each, which is HSNet's centre-pivot 4D convolution (table VI).
 
     Args:
         layers: l, channels of the volume.
@@ -41,8 +41,8 @@ class HyperCorrelation(nn.Sequential):
 class PlaneConvolution(nn.Sequential):
     """Sum of 3 x 3 convolutions of the query's and the support's planes; group norm; ReLU.
 
-    The paper says "convolution block" and names no norm; these are HSNet's, after which the swap of
-    table VI is one of the state space block alone.
+    The paper says "convolution block" and names no norm. With HSNet's, the rows of table VI differ
+    only in the state space block.
 
     Args:
         channels: channels of the volume.

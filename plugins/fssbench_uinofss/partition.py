@@ -16,16 +16,15 @@ def partition(volume: Tensor, query_block: int, support_block: int) -> Tensor:
     Args:
         volume: (N, C, hq, wq, hs, ws), of any size.
         query_block: kq, side of a block over query positions.
-        support_block: ks, the same over support positions.
+        support_block: ks, side of a block over support positions.
 
     Returns:
         (N · blocks, kq², ks², C): rows are a block's query positions, columns its
         support positions.
     """
     sizes = _blocks(volume.shape[2:], query_block, support_block)
-    padding: list[int] = []
-    for side, (count, block) in zip(volume.shape[2:], sizes, strict=True):
-        padding = [0, count * block - side, *padding]  # the last dimension comes first
+    ends = [count * block - n for n, (count, block) in zip(volume.shape[2:], sizes, strict=True)]
+    padding = [n for end in reversed(ends) for n in (0, end)]  # the last dimension comes first
     x = functional.pad(volume, padding) if any(padding) else volume
     x = x.reshape(*volume.shape[:2], *(number for pair in sizes for number in pair))
     # (N, C, nq, kq, mq, kq, ns, ks, ms, ks)
@@ -46,11 +45,10 @@ def assemble(patches: Tensor, sides: Sequence[int], query_block: int, support_bl
         (N, C, hq, wq, hs, ws).
     """
     sizes = _blocks(sides, query_block, support_block)
-    counts, blocks = [count for count, _ in sizes], [block for _, block in sizes]
+    counts, blocks = zip(*sizes, strict=True)
     x = patches.reshape(-1, *counts, *blocks, patches.shape[-1])
     x = x.permute(0, 9, 1, 5, 2, 6, 3, 7, 4, 8)
-    for place in range(4):
-        x = x.flatten(2 + place, 3 + place)
+    x = x.reshape(*x.shape[:2], *(count * block for count, block in sizes))
     hq, wq, hs, ws = sides
     return x[:, :, :hq, :wq, :hs, :ws]
 

@@ -15,10 +15,10 @@ from fssbench.nn import masked_average
 class SinePrompt(nn.Module):
     """Semantic-aware visual prompt: the sine of a projected prototype (equations 2 and 3).
 
-    The projection is a 1 x 1 and a 3 x 3 convolution, "each followed by layer normalization". Their
-    inner width is not printed. A full 3 x 3 convolution to 256 channels behind 24 makes 0.075 M
-    parameters with DINOv2-B; 0.07 M is all that UINO-FSS-Comp* trains (table IV). "The sine
-    function" is taken as it stands: of each number. For K shots their prototypes are averaged.
+    The projection is a 1 x 1 and a 3 x 3 convolution, "each followed by layer normalization". The
+    paper does not give their inner width. With 24 channels and a full 3 x 3 convolution to 256 they
+    have 0.075 M parameters with DINOv2-B; UINO-FSS-Comp* trains 0.07 M in all (table IV). "The sine
+    function" is applied to each element. For K shots the prototypes are averaged.
 
     Args:
         channels: C, channels of the features.
@@ -47,11 +47,11 @@ class SinePrompt(nn.Module):
 class DensePrior(nn.Module):
     """Prior mask from a volume averaged over support positions (equation 11).
 
-    "Upsampled and further projected ... a convolution followed by a sigmoid": SAM's downscaling of
-    masks wants four times the features' size, so the maps are doubled twice. The paper's branch has
-    0.5 M parameters, 0.18 M of them in the Mamba module, so that upsampling must have about 0.3 M:
-    three 3 x 3 convolutions with ReLUs, of 128, 128 and 64 channels, the first two doubled
-    afterwards, and one to a single channel make 0.296 M.
+    "Upsampled and further projected ... a convolution followed by a sigmoid": the input of SAM's
+    mask downscaling has four times the features' size, so the maps are doubled twice. The paper's
+    branch has 0.5 M parameters, 0.18 M of them in the Mamba module, so that upsampling must have
+    about 0.3 M. Three 3 x 3 convolutions with ReLUs, of 128, 128 and 64 channels, with doubling
+    after the first two, and one to a single channel have 0.296 M.
 
     Args:
         channels: l', channels of the pooled volume.
@@ -73,5 +73,4 @@ class DensePrior(nn.Module):
                 maps = functional.interpolate(
                     maps, scale_factor=2, mode="bilinear", align_corners=False
                 )
-        logits: Tensor = self.project(maps)[:, 0]
-        return logits
+        return self.project(maps)[:, 0]

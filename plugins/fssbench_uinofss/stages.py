@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fssbench import EpisodeBatch, ParameterGroup, Stage
 from fssbench_fsdino import stages as fsdino
@@ -15,26 +15,26 @@ from fssbench_fsdino.segmenter import Segmenter
 
 def stages(matcher: Segmenter) -> tuple[Stage, ...]:
     """Return FS-DINO's three stages of distillation, coarse to fine, and the one on episodes."""
-    del matcher
     return (*distillation(), Meta())
 
 
 class Meta(fsdino.Meta):
     """FS-DINO's episodic stage, with the parameters that the option ``decoder`` adds.
 
-    As in the paper's count (table IV) all of SAM's decoder is among the trained parameters; those
-    that the single mask does not depend on (the heads of further masks and of quality) are the
-    group ``idle`` and never change.
+    As in the paper's count (table IV) the trained parameters are all of SAM's decoder. Those that
+    have no effect on the single mask (the heads of further masks and of quality) are the group
+    ``idle`` and never change.
     """
 
-    # A distilled adapter is of use to all variants and ablations.
+    # All variants and ablations can start from the same distilled adapter.
     inherits = MappingProxyType({stage.name: ("adapter.",) for stage in distillation()})
 
     def decoder_groups(self, matcher: Any) -> list[ParameterGroup]:
         """Return the groups ``decoder`` and ``idle``, unless the decoder is frozen."""
         if matcher.config.decoder == "frozen":
             return []
-        idle = ParameterGroup(name="idle", parameters=_idle(matcher), weight_decay=0.0)
+        unused = matcher.decoder.used(wanted=False)
+        idle = ParameterGroup(name="idle", parameters=unused, weight_decay=0.0)
         return [*super().decoder_groups(matcher), idle]
 
     def losses(self, matcher: Any, batch: EpisodeBatch) -> dict[str, Tensor]:
@@ -42,10 +42,6 @@ class Meta(fsdino.Meta):
         losses = super().losses(matcher, batch)
         if matcher.config.decoder == "trained":
             # Data parallelism needs a gradient, even zero, for every trained parameter.
-            losses["dice"] = losses["dice"] + sum(0 * each.sum() for each in _idle(matcher))
+            unused = matcher.decoder.used(wanted=False)
+            losses["dice"] = losses["dice"] + sum(0 * each.sum() for each in unused)
         return losses
-
-
-def _idle(model: Segmenter) -> list[nn.Parameter]:
-    used = {id(parameter) for parameter in model.decoder.used()}
-    return [parameter for parameter in model.decoder.parameters() if id(parameter) not in used]

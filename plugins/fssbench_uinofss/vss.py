@@ -15,17 +15,16 @@ DIRECTIONS = 4
 # Tensor elements of the patches that are processed together, and the number of elements above
 # which the backward pass recomputes them.
 _AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 25}
-_REMEMBERED = {"cpu": 1 << 23, "cuda": 1 << 25}
-_LEAST_STEP, _MOST_STEP = 1e-3, 1e-1
+_STORED = {"cpu": 1 << 23, "cuda": 1 << 25}
 
 
 class VssBlock(nn.Module):
     """Scan and feed-forward network, each on normed input and added to it (VMamba, figure 3).
 
-    Liu et al., "VMamba: Visual State Space Model", NeurIPS 2024, whose final form is taken: one
-    state, no gate, as many channels inside as outside, a feed-forward network four times as wide.
-    UINO-FSS names none of these numbers; with them its module has 0.17 M parameters, the paper's
-    0.18 M being 0.01 M off.
+    The final form of Liu et al., "VMamba: Visual State Space Model", NeurIPS 2024: one state, no
+    gate, as many inner channels as outer ones, a feed-forward network four times as wide. UINO-FSS
+    gives none of these numbers; with them its module has 0.17 M parameters, and 0.18 M in the
+    paper.
 
     Args:
         channels: channels of a patch.
@@ -47,8 +46,8 @@ class VssBlock(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Process patches independently of each other.
 
-        They are processed some at a time, and when there are many, they are recomputed in
-        the backward pass, so memory hardly grows with their number.
+        They are processed in portions, which are recomputed in the backward pass if there are many
+        patches, so memory hardly grows with their number.
 
         Args:
             patches: (P, h, w, channels).
@@ -64,14 +63,13 @@ class VssBlock(nn.Module):
                 out[start : start + count] = self._some(patches[start : start + count])
             return out
         parts = torch.split(patches, count)
-        if patches.numel() <= _REMEMBERED.get(device, _REMEMBERED["cpu"]):
+        if patches.numel() <= _STORED.get(device, _STORED["cpu"]):
             return torch.cat([self._some(part) for part in parts])
         return torch.cat([checkpoint(self._some, part, use_reentrant=False) for part in parts])
 
     def _some(self, patches: Tensor) -> Tensor:
         patches = patches + self.scan(self.norm1(patches))
-        fed: Tensor = patches + self.feed(self.norm2(patches))
-        return fed
+        return patches + self.feed(self.norm2(patches))
 
 
 class CrossScan(nn.Module):
@@ -93,7 +91,8 @@ class CrossScan(nn.Module):
         self.select = nn.Parameter(torch.empty(DIRECTIONS, channels, self.rank + 2 * states))
         self.steps = nn.Parameter(torch.empty(DIRECTIONS, self.rank, channels))
         self.step_bias = nn.Parameter(torch.empty(DIRECTIONS, channels))
-        # A = -exp(decay_log) is below 0 whatever is learned; it starts at -1, -2, … (S4D-real).
+        # A = -exp(decay_log) is below 0 for all parameters; its initial values are -1, -2, …
+        # (S4D-real).
         start = torch.arange(1.0, states + 1).log()
         self.decay_log = nn.Parameter(start.repeat(DIRECTIONS * channels, 1))
         self.skip = nn.Parameter(torch.ones(DIRECTIONS * channels))
@@ -105,7 +104,7 @@ class CrossScan(nn.Module):
         """Initialise as Mamba does: steps from 0.001 to 0.1, evenly on a logarithmic scale."""
         nn.init.uniform_(self.select, -(self.select.shape[1] ** -0.5), self.select.shape[1] ** -0.5)
         nn.init.uniform_(self.steps, -(self.rank**-0.5), self.rank**-0.5)
-        low, high = math.log(_LEAST_STEP), math.log(_MOST_STEP)
+        low, high = math.log(1e-3), math.log(1e-1)
         with torch.no_grad():
             step = torch.exp(low + (high - low) * torch.rand_like(self.step_bias))
             self.step_bias.copy_(step + torch.log(-torch.expm1(-step)))  # softplus's inverse
@@ -141,8 +140,7 @@ class CrossScan(nn.Module):
         by_column = directions[:, :, 1] + directions[:, :, 3].flip(0)
         turned = by_column.view(width, height, -1, channels).transpose(0, 1).flatten(0, 1)
         merged = (by_row + turned).transpose(0, 1).reshape(patches.shape)
-        out: Tensor = self.project_out(self.norm(merged))
-        return out
+        return self.project_out(self.norm(merged))
 
 
 def _diagonal(blocks: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ def test_strides_of_the_stages() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SPECS))
-def test_describing_is_quick_and_tells_the_same(name: str) -> None:
+def test_describing_is_quick_and_equals_the_encoder(name: str) -> None:
     describe(SPECS["tiny-resnet"])  # imports timm
     start = time.perf_counter()
     info = describe(SPECS[name])

@@ -135,7 +135,7 @@ def test_vgg_walks_as_the_plain_network_does(tiny_images: Tensor, tmp_path: Path
         assert torch.equal(found["layer4:pre"], plain.features[:42](x))
 
 
-def test_wrong_files_are_told(tmp_path: Path) -> None:
+def test_wrong_files_are_reported(tmp_path: Path) -> None:
     state = dict(build.backbone("resnet50", "random").model.state_dict())
     torch.save(state, tmp_path / "torchvision.pth")
     with pytest.raises(FssbenchError, match=r"torchvision.pth: not weights of resnet50-psp") as e:

@@ -53,7 +53,7 @@ def test_full_sizes(name, blocks, count):
     assert parameters(spec) == count
 
 
-def test_random_weights_are_the_same_each_time_and_tell_places_apart():
+def test_random_weights_are_reproducible_and_distinguish_positions():
     first, second = (fssbench.backbone("tiny-sam", "random") for _ in range(2))
     grey = torch.full((1, 3, 160, 160), 0.5)
     one, other = (b(grey, ["neck"])["neck"] for b in (first, second))

@@ -285,7 +285,7 @@ def refused_download() -> str:
 
 
 @pytest.mark.usefixtures("empty_hub_cache")
-def test_no_network_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()  # accepts and never answers, as some firewalls do

@@ -145,7 +145,7 @@ def test_without_runs_the_pages_are_written_anew(runs, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["missing", "empty"])
-def test_runs_without_a_record_are_told(tmp_path, path):
+def test_runs_without_a_record_are_reported(tmp_path, path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FssbenchError, match=path):
         build_boards([tmp_path / path], tmp_path / "boards")

@@ -262,7 +262,7 @@ def fssbench_datasets():
 """
 
 
-def test_a_result_in_the_wrong_place(board):
+def test_a_result_in_the_wrong_folder(board):
     folder = one_result(board)
     folder.rename(folder.with_name("fold7-1shot-seed0"))
     assert "this result belongs in results/pascal5i/v1-1k/" in only_problem(board)

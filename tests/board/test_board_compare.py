@@ -114,7 +114,7 @@ def test_json(pair, command):
     assert sum(told["episodes"].values()) == 96
 
 
-def test_methods_are_told_apart_by_their_options(sides):
+def test_methods_are_distinguished_by_their_options(sides):
     sides[0].add(config={"temperature": 10.0})
     sides[1].add(config={"temperature": 20.0}, luck=1)
     assert compare_paths(sides[0].root, sides[1].root).labels == (

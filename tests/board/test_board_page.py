@@ -302,7 +302,7 @@ def test_the_command(board, tmp_path, capsys):
     assert (tmp_path / "p.html").read_text().startswith("<!doctype html>")
 
 
-def test_wrong_folders_are_told_on_one_line(board, tmp_path, capsys):
+def test_wrong_folders_are_reported_on_one_line(board, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for arguments, reason in (
         ([str(tmp_path / "missing")], "no such folder"),

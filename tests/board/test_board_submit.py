@@ -83,7 +83,7 @@ def test_a_board_that_is_not_there_yet_is_made(runs, tmp_path):
 
 
 @pytest.mark.parametrize("when", ["2025-01-01T00:00:00+00:00", "2027-01-01T00:00:00+00:00"])
-def test_a_different_result_keeps_its_place(runs, board, capsys, when):
+def test_a_different_result_is_not_overwritten(runs, board, capsys, when):
     submit([runs.add(quality=0.5)], board)
     before = files(board)
     other = runs.add(quality=0.6, created=when)
@@ -206,7 +206,7 @@ def test_arguments_that_are_missing(board, capsys):
     assert "--to" in only_line(capsys)
 
 
-def test_rows_that_will_not_rank_are_told(runs, board):
+def test_rows_that_will_not_rank_are_reported(runs, board):
     runs.add("lucky", weights=Weights(source="random"))
     runs.add("replayed", protocol="pascal5i/hsnet-1k")
     notes = submit([runs.root], board).notes
@@ -227,7 +227,7 @@ def test_folds_that_are_there_already_are_not_missing(runs, board):
     assert submit([runs.add("mine", fold=1)], board).notes == ()
 
 
-def test_uncommitted_changes_are_told(runs, board):
+def test_uncommitted_changes_are_reported(runs, board):
     runs.folds(environment={"precision": "fp32", "dirty": True})
     assert len(submit([runs.root], board).notes) == 4
 

@@ -168,7 +168,7 @@ def test_a_page_says_how_and_to_what_a_method_was_trained(runs, trained):
     assert line.endswith("checkpoints fold 0 `aaaaaaaa`, fold 1 `bbbbbbbb`.")
 
 
-def test_labels_tell_only_the_options_that_differ(runs):
+def test_labels_contain_only_the_options_that_differ(runs):
     runs.folds(quality=0.4, config={"temperature": 10.0, "layers": ["last"]})
     runs.folds(quality=0.5, config={"temperature": 20.0, "layers": ["last"]})
     (table,) = tables(runs.root)

@@ -140,7 +140,7 @@ def test_rounded_features_are_rounded_again(verify, made):
     assert "float16" not in verify(made(), "--episodes", 2)[1]
 
 
-def test_what_a_person_is_told(verify, made):
+def test_messages_of_the_verification(verify, made):
     code, out, err = verify(made(), "--episodes", 10, "--seed", 4)
     assert code == 0, err
     assert "greyest on pixels, rings/v1, fold 0, 1-shot, seed 0" in out

@@ -150,7 +150,7 @@ def test_list_shows_broken_plugins(run, tmp_path):
     assert "broken: ModuleNotFoundError: No module named 'not_there_at_all'" in out
 
 
-def test_show_tells_options_and_layers(run):
+def test_show_prints_options_and_layers(run):
     out = run("show", "matcher", "prototype")[1]
     assert "layer" in out
     assert "default 20.0" in out
@@ -259,7 +259,7 @@ def spoil(root: Path, how: str) -> None:
         ("empty mask", "too few: cup (0)"),
     ],
 )
-def test_spoilt_data_is_one_line_and_what_was_done_is_kept(
+def test_damaged_data_is_one_line_and_finished_rows_are_preserved(
     fails, photographs, tmp_path, how, expected
 ):
     spoil(photographs, how)

@@ -61,7 +61,7 @@ def test_diff_of_different_manifests(run, manifests):
     assert found["first_difference"]["a"] is None
 
 
-def test_diff_tells_other_annotations(run):
+def test_diff_reports_other_annotations(run):
     code, out, _ = run("episodes", "diff", A, "shapes/v1-1k/fold1-1shot", *SHAPES)
     assert code == 1
     assert "differs   classes: 5 (star" in out

@@ -59,7 +59,7 @@ def test_a_good_plugin(run):
     assert lines[-1] == "8 passed"
 
 
-def test_a_bad_plugin_is_told_what_where_and_ends_with_1(run):
+def test_a_bad_plugin_gets_error_location_and_exit_code_1(run):
     Path("checked.py").write_text(GOOD.replace(":IoU", ":Loud") + BAD)
     code, out, _ = run("plugin", "check", "checked.py")
     assert code == 1

@@ -64,7 +64,7 @@ def test_without_lists_every_class_is_in_every_split(
         assert len(fss.image_ids(split)) == 12
 
 
-def test_lists_part_the_classes(
+def test_lists_partition_the_classes(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = lists(tmp_path / "l", trn="dingo\r\nabacus\n", val="cello\n", test="bee_house\n")

@@ -78,7 +78,7 @@ def test_pixels_are_counted_once(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert again.class_pixels("dog/2") == {1: 4}
 
 
-def test_the_fingerprint_is_of_contents_not_of_places(root: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_contents_not_on_paths(root: Path, tmp_path: Path) -> None:
     here = Folder(root=root).fingerprint("test")
     assert len(here) == 64
     shutil.copytree(root, tmp_path / "copy")

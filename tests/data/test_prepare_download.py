@@ -96,7 +96,7 @@ def test_a_server_that_cannot_go_on_sends_it_all_again(change, server, archive, 
     assert download(archive, tmp_path).read_bytes() == server.files["thing.tar"]
 
 
-def test_a_part_that_is_whole_already(server, archive, tmp_path):
+def test_a_partial_file_that_is_complete(server, archive, tmp_path):
     """Killed between the last byte and the digest."""
     (tmp_path / "thing.tar.part").write_bytes(DATA)
     (tmp_path / "thing.tar.part.tag").write_text('"\\"one\\""')
@@ -104,7 +104,7 @@ def test_a_part_that_is_whole_already(server, archive, tmp_path):
     assert server.asked == [("thing.tar", f"bytes={len(DATA)}-")]
 
 
-def test_a_part_that_is_longer_than_the_file(server, archive, tmp_path):
+def test_a_partial_file_longer_than_the_file(server, archive, tmp_path):
     (tmp_path / "thing.tar.part").write_bytes(DATA + b"more")
     (tmp_path / "thing.tar.part.tag").write_text('"\\"one\\""')
     assert download(archive, tmp_path).read_bytes() == DATA
@@ -224,7 +224,7 @@ def test_a_broken_download_is_gone_on_with_by_the_same_call(official, tmp_path):
     assert not list((to / DOWNLOADS).glob("*.part*"))
 
 
-def test_a_given_archive_with_other_bytes_is_told(official, tmp_path, caplog):
+def test_a_given_archive_with_other_bytes_is_reported(official, tmp_path, caplog):
     given = made.write(tmp_path / "in", {"a.tar": made.tar_bytes(made.voc_files()) + bytes(10_240)})
     done = prepare(RECIPES["pascal5i"], tmp_path / "data", given=list(given.values()), fetch=True)
     assert "is not the published VOCtrainval_11-May-2012.tar" in caplog.text

@@ -107,7 +107,7 @@ def test_each_class_has_enough_images(
     assert again.class_pixels("val-000042") == Shapes().class_pixels("val-000042")
 
 
-def test_colour_and_brightness_do_not_tell_the_class(shapes: Shapes) -> None:
+def test_colour_and_brightness_are_independent_of_the_class(shapes: Shapes) -> None:
     """Between-class differences of mean colour are what chance gives (one-way F test)."""
     means: dict[int, list[np.ndarray]] = {class_id: [] for class_id in range(20)}
     for index in range(500):
@@ -149,7 +149,7 @@ def test_an_unknown_class_is_refused(shapes: Shapes) -> None:
         shapes.mask("val-000000", 20)
 
 
-def test_the_fingerprint_tells_splits_seeds_and_lengths_apart() -> None:
+def test_the_fingerprint_depends_on_split_seed_and_length() -> None:
     prints = {
         Shapes(config).fingerprint(split)
         for config in (ShapesConfig(), ShapesConfig(seed=1), ShapesConfig(images_per_split=10))

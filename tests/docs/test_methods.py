@@ -86,7 +86,7 @@ def test_every_bundled_method_has_a_card():
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_cards_tell_the_same_things(name):
+def test_cards_have_the_same_sections(name):
     assert page(f"methods/{name}").startswith(f"# {name}\n")
     told = [heading for heading in card(name) if heading in SECTIONS]
     assert told == SECTIONS

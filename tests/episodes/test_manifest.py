@@ -37,7 +37,7 @@ def test_files_hold_all_of_it_and_are_the_same_bytes(tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-def test_the_fingerprint_is_no_part_of_the_digest_but_all_else_is():
+def test_the_digest_covers_everything_except_the_fingerprint():
     assert attrs.evolve(MANIFEST, fingerprint="e" * 64).digest == DIGEST
     changed = attrs.evolve(MANIFEST.episodes[0], support=("c", "b"))
     others = [

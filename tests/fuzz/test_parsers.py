@@ -206,7 +206,7 @@ def test_a_rectangle_has_its_area(folder, box):
 # --- what once was read, and must not be ----------------------------------------------------------
 
 
-def test_the_place_of_an_episode_is_its_line(tmp_path):
+def test_the_position_of_an_episode_is_its_line(tmp_path):
     """An index in the line itself is not part of the digest, and would have been believed."""
     MANIFEST.write(tmp_path / "m.jsonl")
     text = (tmp_path / "m.jsonl").read_text().replace('{"class_id":0', '{"index":1,"class_id":0')

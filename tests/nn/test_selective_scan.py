@@ -145,7 +145,7 @@ def test_gradcheck_in_float64():
     )
 
 
-def test_double_precision_is_kept():
+def test_double_precision_is_preserved():
     inputs = draw(2, 4, 50, 2, 2)
     found = selective_scan(**inputs)
     assert found.dtype == torch.float64

@@ -1,4 +1,4 @@
-"""What is made of single images and kept says what the two halves of the contract say at once."""
+"""Prepared supports and queries give the same logits as the direct calls."""
 
 from __future__ import annotations
 

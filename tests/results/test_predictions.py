@@ -96,7 +96,7 @@ def test_the_record_names_the_digest_of_the_content(job):
     assert json.loads((result.folder / "record.json").read_text())["predictions"]
 
 
-def test_without_the_option_nothing_is_kept_and_the_rows_are_the_same(job):
+def test_without_the_option_nothing_is_stored_and_the_rows_are_the_same(job):
     (keeping,) = evaluate(job)
     (without,) = evaluate(attrs.evolve(job, save_predictions=False))
     assert keeping.folder != without.folder

@@ -80,7 +80,7 @@ def test_the_same_questions_of_other_annotations_are_not_equal():
     assert not found.equal
 
 
-def test_class_numbers_of_different_datasets_are_told_apart_by_names():
+def test_classes_of_different_datasets_are_compared_by_name():
     other = manifest(ASKED, classes=((3, "car"), (4, "dog"), (5, "hen")), dataset="other")
     found = diff(manifest(ASKED), other)
     assert found.common == 2

@@ -126,7 +126,7 @@ def test_more_episodes_of_the_same_images_say_little():
     assert found[2000].width / found[200].width > 0.7  # 0.32 if the episodes were independent
 
 
-def test_without_rows_images_are_told():
+def test_images_without_rows_are_reported():
     found = widths(drawn(1000, 100), counts=(50, 1000, 5000))
     assert [w.width for w in found] == [None, None, None]
     assert found[1].images == found[1].effective == 100

@@ -256,7 +256,7 @@ def test_lists_that_lack_a_class_an_image_or_a_second_image(tmp_path, make_pasca
         )
 
 
-def test_other_lists_than_the_official_ones_are_told(tmp_path, make_pascal, caplog):
+def test_other_lists_than_the_official_ones_are_reported(tmp_path, make_pascal, caplog):
     pairs = [(c, f"{c}_{n}") for c in range(5) for n in range(2)]
     write_pascal(tmp_path / "data" / "splits", pairs)  # a checkout of HSNet serves as well
     with caplog.at_level(logging.WARNING):

@@ -69,7 +69,7 @@ def test_harmless_classes_and_outside_objects_are_refused_too(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps({0: ["a"]})[:-3], b"\x80\x04"])
-def test_a_broken_pickle_is_an_error_of_one_line(tmp_path, content):
+def test_a_broken_pickle_is_reported_in_one_line(tmp_path, content):
     (tmp_path / "fold0.pkl").write_bytes(content)
     with pytest.raises(FssbenchError, match=r"fold0\.pkl: is no pickle, or a broken one") as error:
         read_pickle(tmp_path / "fold0.pkl")

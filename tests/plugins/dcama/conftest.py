@@ -1,4 +1,4 @@
-"""The authors' checkpoint, made again by the rules of the fixtures, and what it is imported to."""
+"""The authors' checkpoint, recomputed from the fixtures' rules, and its import."""
 
 from __future__ import annotations
 

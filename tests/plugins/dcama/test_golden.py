@@ -1,4 +1,4 @@
-"""Against the numbers of the authors' own code: ResNet-50 at 384, their weights and inputs."""
+"""Comparison with numbers of the authors' code: ResNet-50 at 384, their weights and inputs."""
 
 from __future__ import annotations
 

@@ -106,20 +106,21 @@ def test_attention_in_pieces_has_the_same_gradients(monkeypatch):
 
     def gradients():
         module.zero_grad()
-        (module(query, module.keys(other), values) * weight).sum().backward()
+        masks = module.aggregate(module.queries(query), module.keys(other), values)
+        (masks.view(weight.shape) * weight).sum().backward()
         return [p.grad.clone() for p in module.parameters()]
 
     whole = gradients()
     monkeypatch.setattr(attention, "_WEIGHTS_CPU", 500)
     in_pieces = gradients()
-    monkeypatch.setattr(attention, "_KEPT", 0)  # weights are computed again in the backward pass
+    monkeypatch.setattr(attention, "_STORED", 0)  # weights are computed again in the backward pass
     computed_again = gradients()
     for piece, again, expected in zip(in_pieces, computed_again, whole, strict=True):
         torch.testing.assert_close(piece, expected, rtol=1e-4, atol=1e-5)
         assert torch.equal(again, piece)
 
 
-def test_positions_are_sines_and_cosines_that_start_anew_for_each_shot():
+def test_positions_are_sines_and_cosines_within_each_shot():
     table = attention.sinusoids(50, 6)
     assert table[7, 0].item() == pytest.approx(math.sin(7), abs=1e-6)
     assert table[7, 3].item() == pytest.approx(math.cos(7 / 10000 ** (2 / 6)), abs=1e-6)
@@ -402,10 +403,10 @@ def test_ensembles_are_made_of_1_shot_predictions(strategy):
         ({"attention": ""}, "attention: name at least one"),
         ({"skip": "32"}, "skip: give each of 4, 8, 16 at most once"),
         ({"output": "1/8", "attention": "16"}, "output 1/8: attention has no such scale"),
-        ({"pixels": "1"}, "pixels: at least 2"),
-        ({"heads": "0"}, "heads must be at least 1"),
-        ({"dropout": "1"}, r"dropout in \[0, 1\)"),
-        ({"gain": "0"}, "gain must be above 0"),
+        ({"pixels": "1"}, "'pixels' must be >= 2"),
+        ({"heads": "0"}, "'heads' must be >= 1"),
+        ({"dropout": "1"}, "'dropout' must be < 1"),
+        ({"gain": "0"}, "'gain' must be > 0"),
         ({"shots": "best"}, "expected one of one-pass, voting, averaging, hsnet, scl"),
         ({"heads": "7"}, "32 channels of layer 'd0' of four-scales cannot be divided among 7"),
     ],

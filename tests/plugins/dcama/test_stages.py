@@ -1,4 +1,4 @@
-"""How DCAMA is trained: the paper's numbers, and that the trainer takes them."""
+"""Training of DCAMA: the paper's recipe, and one step of the trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mask decoder against SAM's own code, and that the images of a batch do not mix."""
+"""The mask decoder, compared with SAM's own code, and independence of a batch's images."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_equals_the_installed_package():
         np.testing.assert_allclose(value, golden[name], atol=2e-6)
 
 
-def test_each_image_as_if_it_were_alone(parts):
+def test_images_of_a_batch_are_independent(parts):
     together = answer(parts)
     for one in range(sam_for_tests.BATCH):
         alone = answer(parts, slice(one, one + 1))

@@ -47,7 +47,7 @@ def test_dice_of_probabilities():
     assert dice_loss(logits, masks).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_known_ends():
+def test_losses_of_perfect_and_undecided_masks():
     masks = torch.ones(2, 4, 4, dtype=torch.uint8)
     assert dice_loss(torch.full((2, 4, 4), 50.0), masks).item() == pytest.approx(0, abs=1e-6)
     assert bce_loss(torch.zeros(2, 4, 4), masks).item() == pytest.approx(math.log(2))
@@ -57,7 +57,7 @@ def test_known_ends():
 
 
 @pytest.mark.parametrize("loss", [dice_loss, bce_loss])
-def test_ignored_pixels_have_no_say_and_no_gradient(loss):
+def test_ignored_pixels_have_no_effect_and_no_gradient(loss):
     logits, masks = case()
     other = torch.where(masks == 255, logits + 5, logits).requires_grad_()
     value = loss(other, masks)

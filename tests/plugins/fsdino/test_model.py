@@ -166,7 +166,7 @@ def test_ignored_support_pixels_are_background():
     assert torch.equal(run(matcher, query, support, ignored), expected)
 
 
-def test_the_background_of_the_support_is_not_seen():
+def test_the_background_of_the_support_has_no_effect():
     query, support, masks = features(1), features(1, 1, seed=1), masks_of(1, 1)
     outside = (masks == 0)[:, :, None, ::8, ::8]  # the mask fills whole cells
     changed = {n: torch.where(outside, 7 * m.flip(-1), m) for n, m in support.items()}
@@ -176,7 +176,7 @@ def test_the_background_of_the_support_is_not_seen():
         assert torch.allclose(*found, atol=1e-5) == same
 
 
-def test_prior_and_final_mask_are_told_apart():
+def test_prior_and_final_mask_are_separate_outputs():
     query, support, masks = features(2), features(2, 1, seed=1), masks_of(2, 1)
     for options in ({}, {"correlation": "prototype"}):
         matcher = make(**options)
@@ -236,7 +236,7 @@ def test_every_ablation_trains_and_segments(options):
     assert torch.isfinite(logits).all()
 
 
-def test_frozen_parts_stay_frozen():
+def test_frozen_modules_stay_frozen():
     matcher = make()
     stage = stages(matcher)[-1]
     trained = {id(p) for g in stage.parameters(matcher, None) for p in g.parameters}

@@ -47,7 +47,7 @@ def test_similarity_map_is_equation_2():
                 assert found[b, i, j].item() == pytest.approx(cosine, abs=1e-6)
 
 
-def test_a_support_without_foreground_resembles_nothing():
+def test_a_support_without_foreground_has_no_similarity():
     support = maps(1, 6, 3, 4)
     found = cosine_map(maps(1, 6, 3, 4), masked_average(support, torch.zeros(1, 3, 4)))
     assert torch.equal(found, torch.zeros(1, 3, 4))
@@ -94,7 +94,7 @@ def test_refinement_is_equations_4_and_5(grid):
                 assert found[place, hq, wq] == pytest.approx(across + mixed, abs=1e-5)
 
 
-def test_shrinking_takes_support_places_as_channels():
+def test_shrinking_uses_support_positions_as_channels():
     torch.manual_seed(0)
     prior = CorrelationPrior(5, width=8, channels=(4, 4, 4))
     volume = maps(2, 5, 5, 5, 5)

@@ -31,7 +31,7 @@ def test_equation_1():
     np.testing.assert_allclose(self_similarity(features).reshape(9, 9), expected, atol=1e-6)
 
 
-def test_a_point_picks_its_place():
+def test_a_point_selects_its_position():
     features = maps()
     assert torch.equal(similarity_map(features, (0.6, 0.1)), self_similarity(features)[0, 2])
     assert torch.equal(similarity_map(features, (1.0, 1.0)), self_similarity(features)[3, 3])

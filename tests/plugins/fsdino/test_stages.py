@@ -1,4 +1,4 @@
-"""How FS-DINO is trained: recipes, episodes, distillation, SAM's weights."""
+"""Training of FS-DINO: recipes, episodes, distillation, SAM's weights."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_trains_on_shapes_and_segments_afterwards(meta, tmp_path, caplog):
     assert 0 <= evaluated.record.scores["miou"] <= 100
 
 
-def test_features_are_kept_and_nothing_else_changes(meta, tmp_path, monkeypatch):
+def test_stored_features_do_not_change_the_weights(meta, tmp_path, monkeypatch):
     kept = weights(fssbench.train(meta).last)
     assert plan.make_plan(meta).loader.caches
     monkeypatch.setattr(plan, "CACHE_BYTES", 0)
@@ -141,7 +141,7 @@ def test_features_are_kept_and_nothing_else_changes(meta, tmp_path, monkeypatch)
         torch.testing.assert_close(tensor, fresh[name], rtol=0, atol=3e-4, msg=name)
 
 
-def test_a_recipe_that_augments_keeps_nothing(meta, tmp_path):
+def test_a_recipe_that_augments_stores_no_features(meta, tmp_path):
     recipe = tmp_path / "flips.toml"
     recipe.write_text(
         '[meta.flips]\nbackbone = "tiny-vit"\nsteps = 2\nbatch = 2\n'
@@ -260,7 +260,7 @@ def test_the_teacher_sees_each_image_once_over_all_stages(distill, own_cache, mo
     assert len(seen) == 12
 
 
-def test_distillation_goes_on_to_the_same_weights(distill, own_cache):
+def test_resumed_distillation_ends_with_the_same_weights(distill, own_cache):
     whole = weights(fssbench.train(distill, epochs=3).last)
 
     other = distill.out.with_name("other")
@@ -294,7 +294,7 @@ def test_a_teacher_of_another_width_is_refused(distill, own_cache):
         fssbench.train(distill, part_weights={})
 
 
-def test_augmentation_is_refused_beside_a_kept_teacher(distill, own_cache, tmp_path):
+def test_augmentation_is_refused_with_a_stored_teacher(distill, own_cache, tmp_path):
     recipe = tmp_path / "flips.toml"
     recipe.write_text(
         '[distill-126.flips]\nbackbone = "tiny-vit"\nsteps = 2\nbatch = 2\nsize = 40\n'
@@ -305,7 +305,7 @@ def test_augmentation_is_refused_beside_a_kept_teacher(distill, own_cache, tmp_p
         fssbench.train(distill, recipe=str(recipe), epochs=None)
 
 
-def test_weights_of_parts_on_the_command_line(pictures, tmp_path, own_cache, capsys):
+def test_weights_option_on_the_command_line(pictures, tmp_path, own_cache, capsys):
     command = [
         "train", "fsdino", "--stage", "distill-126", "--recipe", "tiny", "--dataset", "images",
         "--data-root", str(pictures), "--steps", "1", "--batch-size", "2", "--workers", "0",

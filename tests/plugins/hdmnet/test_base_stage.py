@@ -1,4 +1,4 @@
-"""How the base learner is trained: BAM's numbers, what learns, what the checkpoint holds."""
+"""Training of the base learner: recipe of BAM, trained parameters, checkpoint."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_encoder_and_base_learner_are_trained_and_nothing_else(trained):
 
 
 @pytest.mark.slow
-def test_two_processes_train_it(tmp_path):
+def test_two_processes_train_the_base_learner(tmp_path):
     """The recipe's layers leave the encoder's last stage out, for whose gradients nobody waits."""
     done = command_line(
         "train", "hdmnet", "--stage", "base", "-d", "images_per_split=60", "--device", "cpu",
@@ -106,7 +106,7 @@ def test_two_processes_train_it(tmp_path):
     assert not torch.equal(before["conv1.weight"], after["backbone.conv1.weight"])
 
 
-def test_the_checkpoint_says_what_it_is(trained):
+def test_the_header_of_the_checkpoint(trained):
     assert trained.best is None  # nothing can be segmented yet
     header = read_checkpoint(trained.last).header
     assert (header["stage"], header["fold"], header["train_filter"]) == ("base", 0, "keep")
@@ -124,7 +124,7 @@ optimiser = {{ kind = "adamw", lr = 1e-3 }}
 """
 
 
-def test_matching_starts_from_it_and_keeps_the_encoder(job, trained, tmp_path):
+def test_matching_starts_from_the_base_checkpoint_with_its_encoder(job, trained, tmp_path):
     recipe = tmp_path / "matching.toml"
     recipe.write_text(MATCHING)
     meta = train(
@@ -138,7 +138,7 @@ def test_matching_starts_from_it_and_keeps_the_encoder(job, trained, tmp_path):
     assert {"pyramid", "decoder"} <= changed
 
 
-def test_another_number_of_classes_is_told_in_a_line(job):
+def test_another_number_of_classes_is_reported_on_one_line(job):
     with pytest.raises(FssbenchError, match="15 base classes; give -o base_classes=15") as error:
         train(job, options={"base_classes": "7"})
     assert "\n" not in str(error.value)
@@ -167,7 +167,7 @@ def test_the_loss_is_that_of_logits_at_the_size_of_the_labels():
     assert stage.losses(None, batch(labels, features))["ce"] == 0
 
 
-def test_it_learns():
+def test_the_loss_falls():
     """Labels that the features spell out are learned in a few steps."""
     torch.manual_seed(0)
     labels = torch.randint(0, 4, (4, 6, 6))

@@ -1,4 +1,4 @@
-"""How HDMNet's matching is trained: losses, groups, recipes; ablations, trained and measured."""
+"""Training of HDMNet's matching: losses, groups, recipes; ablations, trained and measured."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_episodes_of_a_batch_do_not_mix():
             torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_one_support_shown_thrice_is_that_support():
+def test_a_support_repeated_three_times_equals_one_shot():
     # Inverse softmax is over the query: keys do not compete, so three of one weigh three times.
     # With a softmax over keys, nothing changes.
     matcher = make(matching="cosine-softmax")
@@ -153,7 +153,7 @@ def test_one_support_shown_thrice_is_that_support():
     assert (first.meta - second.meta).abs().max() > 1e-3
 
 
-def test_ignored_and_background_pixels_of_the_support_say_nothing():
+def test_ignored_and_background_pixels_of_the_support_have_no_effect():
     matcher = make()
     query, other, masks = features(1), features(1, 1, seed=1), masks_of(1, 1)
     ignored = torch.where(masks == 0, 255, masks).to(torch.uint8)
@@ -274,7 +274,7 @@ def test_reweighting_of_shots_uses_weights_in_ascending_order():
     assert torch.equal(gram(torch.zeros(1, 3, 2, 2)), torch.zeros(1, 3, 3))
 
 
-def test_keys_mean_of_nothing_is_zero():
+def test_the_mean_key_without_foreground_is_zero():
     keys = Keys(torch.randn(1, 2, 5, 3), torch.zeros(1, 2, 5, 3), torch.zeros(1, 1, 5, 1))
     assert (keys.mean() == 0).all()
 

@@ -226,7 +226,7 @@ def test_equation_9_two_global_modelling_blocks(states):
 
 
 @torch.no_grad()
-def test_blocks_see_nothing_of_each_other_but_through_the_convolution():
+def test_blocks_are_connected_only_by_the_convolution():
     module = shaken(GlobalModelling(4, 4, blocks=(2, 2)))
     module.local = torch.nn.Identity()
     volume = doubles(2, 1, 4, 4, 4, 4, 4)
@@ -332,7 +332,7 @@ def test_equations_2_and_3_sine_of_a_prototype():
     np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=1e-10)
 
 
-def test_places_are_averages():
+def test_coarser_positions_are_averages():
     maps = torch.randn(1, 2, 6, 6)
     assert at_places(maps, None) is maps
     torch.testing.assert_close(at_places(maps, 3), torch.nn.functional.avg_pool2d(maps, 2))

@@ -141,7 +141,7 @@ def test_layers_of_the_papers_encoders(backbone, layers):
 
 
 @pytest.mark.parametrize("name", DINOV2)
-def test_the_encoders_have_the_sizes_that_totals_are_made_of(name):
+def test_sizes_of_the_papers_encoders(name):
     spec = registry().get(BackboneSpec, name)
     assert parameters(spec) == pytest.approx(DINOV2[name], abs=2_000)
 
@@ -203,7 +203,7 @@ def test_losses_are_equations_12_to_14():
 
 @pytest.mark.parametrize("options", [{}, {"dense": "prototype"}, {"hypercorrelation": "cp4d"}])
 @torch.no_grad()
-def test_samples_of_a_batch_do_not_see_each_other(options):
+def test_samples_of_a_batch_are_independent(options):
     matcher = make(**options).eval()
     query, support = features(matcher, 3), features(matcher, 3, 2, seed=1)
     whole = run(matcher, query, support, masks_of(3, 2))
@@ -228,7 +228,7 @@ def test_the_order_of_shots_does_not_matter_and_a_repeated_shot_is_one(options):
     torch.testing.assert_close(once, thrice, rtol=1e-4, atol=1e-5)
 
 
-def test_pairs_one_by_one_give_the_same_logits_and_gradients(monkeypatch):
+def test_pairs_processed_one_by_one_give_the_same_logits_and_gradients(monkeypatch):
     gradients, answers, seen = [], [], []
     for at_once in (1 << 24, 1):
         monkeypatch.setattr(module, "_AT_ONCE", at_once)
@@ -251,7 +251,7 @@ def test_pairs_one_by_one_give_the_same_logits_and_gradients(monkeypatch):
         torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-5)
 
 
-def test_patches_some_at_a_time_give_the_same(monkeypatch):
+def test_patches_processed_in_portions_give_the_same_result(monkeypatch):
     torch.manual_seed(0)
     block = VssBlock(8)
     patches = torch.randn(10, 4, 6, 8)
@@ -260,7 +260,7 @@ def test_patches_some_at_a_time_give_the_same(monkeypatch):
     expected = [p.grad.clone() for p in block.parameters()]
     monkeypatch.setitem(vss._AT_ONCE, "cpu", 3 * 4 * 6 * 8)
     for remembered in (1 << 23, 1):
-        monkeypatch.setitem(vss._REMEMBERED, "cpu", remembered)
+        monkeypatch.setitem(vss._STORED, "cpu", remembered)
         block.zero_grad()
         some = block(patches)
         torch.testing.assert_close(some, whole, rtol=1e-5, atol=1e-6)
@@ -309,8 +309,8 @@ def test_mamba_without_its_scans_is_cp4d():
         ({"width": 20}, "multiple of 16"),
         ({"channels": 6}, "multiple of 4"),
         ({"decode": (4, 4)}, "three numbers"),
-        ({"query_block": 0}, "query_block must be at least 1"),
-        ({"support_places": 0}, "support_places must be at least 1"),
+        ({"query_block": 0}, "'query_block' must be >= 1"),
+        ({"support_places": 0}, "'support_places' must be >= 1"),
         ({"volume_layers": 9}, "has 8 blocks; ask for fewer"),
     ],
 )

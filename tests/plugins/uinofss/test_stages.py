@@ -1,4 +1,4 @@
-"""How UINO-FSS is trained: recipes, episodes, distillation, SAM's weights."""
+"""Training of UINO-FSS: recipes, episodes, distillation, SAM's weights."""
 
 from __future__ import annotations
 
