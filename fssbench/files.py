@@ -1,4 +1,4 @@
-"""Files: written so that a reader sees the old one or the new one; read within a bound."""
+"""Atomic writing, bounded reading and hashing of files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _BLOCK = MIB
 
 
 def write_atomically(path: Path, data: bytes, *, flush: bool = True) -> None:
-    """Write a file under a temporary name beside it, flush it to the disk, and rename it.
+    """Write a temporary file in the same folder, flush it to the disk, and rename it.
 
     Args:
-        path: the file.
-        data: what it is to hold.
-        flush: wait for the disk; without it, a machine that dies may leave the new name with half
-            of the data, which is for files that are checked when they are read.
+        path: file to write.
+        data: content of the file.
+        flush: call fsync before the rename. Without it a power failure may leave a truncated file;
+            use it only for files that are validated when they are read.
 
     Raises:
-        FssbenchError: the disk is full, or the folder cannot be written.
+        FssbenchError: the disk is full, or the folder is not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def write_atomically(path: Path, data: bytes, *, flush: bool = True) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> FssbenchError:
-    """The one line that a person gets for an `OSError` while writing."""
+    """Return the user error for an `OSError` while writing."""
     reason = error.strerror or str(error)
     return FssbenchError(
         f"{path}: cannot write: {reason}; nothing finished is lost: make room or choose another "
@@ -56,18 +56,18 @@ def cannot_write(path: Path, error: OSError) -> FssbenchError:
 
 
 def read_within(path: Path, most: int, *, packed: bool = False) -> bytes:
-    """A file's bytes, unless there are more than any honest file of its kind has.
+    """Return the bytes of a file of limited size.
 
-    A few kilobytes of gzip can stand for gigabytes: what is unpacked is counted while it comes.
+    A few kilobytes of gzip can decompress to gigabytes, so the limit is checked while reading.
 
     Args:
-        path: the file.
-        most: bytes that it may hold, after unpacking.
-        packed: it is gzipped.
+        path: file to read.
+        most: maximum size in bytes, after decompression.
+        packed: the file is compressed with gzip.
 
     Raises:
-        ValueError: it holds more.
-        OSError, EOFError, zlib.error: it cannot be read, or is no gzip or a damaged one.
+        ValueError: the file is larger.
+        OSError, EOFError, zlib.error: the file cannot be read, or is not valid gzip.
     """
     blocks, size = [], 0
     with gzip.open(path) if packed else path.open("rb") as file:
@@ -80,10 +80,10 @@ def read_within(path: Path, most: int, *, packed: bool = False) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """Hash (hex) of a file's bytes.
+    """Return the SHA-256 (hex) of a file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""From JSON values to attrs objects: a value of another type is an error, never converted."""
+"""Strict structuring of JSON values as attrs objects, without type conversion."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 def structure(value: Any, kind: type[T]) -> T:
-    """Make an object of JSON values.
+    """Return an attrs object made of JSON values.
 
-    cattrs alone would make 1 of ``"1"``, of ``1.9`` and of ``true``, and ``("a", "b")`` of
-    ``"ab"``, so that a file could be read as something else than it says.
+    By default cattrs converts ``"1"``, ``1.9`` and ``true`` to 1, and ``"ab"`` to ``("a", "b")``,
+    which would hide errors in a file.
 
     Args:
-        value: what a parser of JSON gave.
-        kind: an attrs class.
+        value: output of a JSON parser.
+        kind: attrs class.
 
     Raises:
         cattrs.BaseValidationError: a field is missing or of another type, or a number is not
@@ -29,7 +29,7 @@ def structure(value: Any, kind: type[T]) -> T:
 
 
 def reasons(error: Exception) -> str:
-    """What `structure` found wrong, on one line."""
+    """Return the errors of a failed `structure` call on one line."""
     return " ".join("; ".join(cattrs.transform_error(error)).split())
 
 

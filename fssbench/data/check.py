@@ -1,4 +1,4 @@
-"""Is a dataset on the disk what it should be?"""
+"""Checks of a dataset on the disk: damaged files, and counts against the official ones."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fssbench.data.official_counts import Known, known
 from fssbench.errors import FssbenchError
 
 NAMED = 12
-"""Classes that a line names at the most."""
+"""Maximum number of class names in one line."""
 
 
 @attrs.frozen(kw_only=True)
 class ClassCount:
-    """One class in a split.
+    """Counts of one class in a split.
 
     Attributes:
-        fold: whose novel class it is, or None.
-        name: of the class.
-        images: that hold it.
-        pixels: of it, over all images.
-        counted: images that hold enough of it to be compared with `official`.
-        official: how many such images the whole dataset has, or None where nobody knows.
+        fold: fold in which the class is novel, or None.
+        name: class name.
+        images: number of images with the class.
+        pixels: number of pixels of the class in all images.
+        counted: number of images with at least `SplitCount.official_pixels` pixels of the class.
+        official: the same number in the complete dataset, or None if it is unknown.
     """
 
     fold: int | None
@@ -37,14 +37,14 @@ class ClassCount:
 
 @attrs.frozen(kw_only=True)
 class FoldCount:
-    """The novel classes of a fold in a split.
+    """Counts of the novel classes of a fold in a split.
 
     Attributes:
-        fold: which.
-        classes: how many of them have an image.
-        images: different images that hold at least one of them.
-        pairs: (image, class) pairs that are compared with `official`.
-        official: how many such pairs the whole dataset has, or None.
+        fold: index of the fold.
+        classes: number of novel classes with at least one image.
+        images: number of distinct images with at least one novel class.
+        pairs: number of (image, class) pairs, as in `ClassCount.counted`.
+        official: number of such pairs in the complete dataset, or None if it is unknown.
     """
 
     fold: int
@@ -56,15 +56,15 @@ class FoldCount:
 
 @attrs.frozen(kw_only=True)
 class SplitCount:
-    """What a split holds beside what the whole dataset holds.
+    """Counts of a split and of the same split in the complete dataset.
 
     Attributes:
-        images: in the split.
-        official: images of the whole dataset's split, or None.
-        official_pixels: what an image must have of a class to be in `ClassCount.counted`.
-        classes: by class.
-        folds: by fold.
-        missing: what is missing for the whole dataset, one line each.
+        images: number of images in the split.
+        official: number of images in the split of the complete dataset, or None.
+        official_pixels: minimum number of pixels of a class for an image in `ClassCount.counted`.
+        classes: counts of each class.
+        folds: counts of each fold.
+        missing: differences from the complete dataset, one line each.
     """
 
     images: int
@@ -75,12 +75,12 @@ class SplitCount:
     missing: tuple[str, ...]
 
     def to_fields(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the counts as JSON values."""
         return attrs.asdict(self)
 
 
 def check_image(dataset: Dataset, image_id: str) -> list[str]:
-    """What is wrong with an image and the masks of its classes: one line each, or nothing."""
+    """Return the errors of an image and of the masks of its classes, one line each."""
     try:
         size = dataset.image(image_id).shape[-2:]
         pixels = dataset.class_pixels(image_id)
@@ -102,10 +102,10 @@ def check_image(dataset: Dataset, image_id: str) -> list[str]:
 
 
 def count_split(dataset: Dataset, split: str) -> SplitCount:
-    """Count a split's images by class and fold, beside the known counts of the whole dataset.
+    """Return the counts of a split by class and fold, with those of the complete dataset.
 
     Raises:
-        FssbenchError: there is no such split, or an annotation cannot be read.
+        FssbenchError: the split does not exist, or an annotation cannot be read.
     """
     whole = known(dataset, split) or Known()
     folds = {c: fold for fold in range(dataset.folds) for c in dataset.fold_classes(fold)}

@@ -1,4 +1,4 @@
-"""Which image holds how many pixels of which class: counted once, then kept in the cache folder."""
+"""Index of the pixels of each class in each image, counted once and saved in the cache folder."""
 
 from __future__ import annotations
 
@@ -36,23 +36,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = min(8, os.cpu_count() or 1)
-"""Files read at once; decoding and hashing let other threads run."""
+"""Number of threads that read files; decoding and hashing release the GIL."""
 
 SETTLED_SECONDS = 2.0
-"""A file that changed later than this may change again without a new time stamp."""
+"""Minimum age in seconds of a file whose digest is remembered: a newer file could change again
+within the resolution of its time stamp."""
 
 
 class ClassIndex:
-    """Pixels of each class in each image.
+    """Number of pixels of each class in each image.
 
     Args:
-        image_ids: N image ids, each once.
+        image_ids: N distinct image ids.
         starts: int (N + 1); the entries of image n are ``starts[n]`` to ``starts[n + 1]``.
-        class_ids: int (E,), the class of each entry.
-        pixels: int (E,), its number of pixels, at least 1.
+        class_ids: int (E,), class id of each entry.
+        pixels: int (E,), number of pixels of each entry, at least 1.
 
     Raises:
-        ValueError: the arrays do not belong together.
+        ValueError: the lengths of the arrays do not match.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class ClassIndex:
 
     @classmethod
     def of(cls, counts: Mapping[str, Mapping[int, int]]) -> ClassIndex:
-        """The index of pixel counts by image id and class id."""
+        """Return the index of pixel counts by image id and class id."""
         entries = [sorted(of_image.items()) for of_image in counts.values()]
         flat = np.array([entry for of_image in entries for entry in of_image], np.int64)
         class_ids, pixels = flat.reshape(-1, 2).T
@@ -74,12 +75,12 @@ class ClassIndex:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> ClassIndex:
-        """The index whose `arrays` these are."""
+        """Return the index of the arrays that `arrays` returned."""
         ids = unpack_names(arrays["image_ids"])
         return cls(ids, arrays["starts"], arrays["class_ids"], arrays["pixels"])
 
     def arrays(self) -> Arrays:
-        """The index as arrays, to be written."""
+        """Return the index as arrays for `numpy.savez`."""
         return {
             "image_ids": pack_names(self._rows),
             "starts": self._starts,
@@ -94,10 +95,10 @@ class ClassIndex:
         return image_id in self._rows
 
     def __getitem__(self, image_id: str) -> dict[int, int]:
-        """Pixels by class id of an image.
+        """Return the number of pixels of an image by class id.
 
         Raises:
-            KeyError: the index does not hold this image.
+            KeyError: the image is not in the index.
         """
         row = self._rows[image_id]
         entries = slice(self._starts[row], self._starts[row + 1])
@@ -107,10 +108,10 @@ class ClassIndex:
 
 
 class IndexedDataset(Dataset):
-    """A dataset with a mask file for each image, whose pixels are counted once.
+    """Base class of datasets with one mask file for each image, whose pixels are counted once.
 
-    A subclass says where the mask of an image is and counts the classes in it; fingerprint and
-    index are made here. Pickling leaves behind what lies in the cache folder.
+    A subclass implements `mask_path`, `count_pixels` and `listed_in`. Pickles exclude indexes that
+    are saved in the cache folder.
     """
 
     def __init__(self) -> None:
@@ -120,25 +121,25 @@ class IndexedDataset(Dataset):
 
     @abstractmethod
     def mask_path(self, image_id: str) -> Path:
-        """The file that holds an image's mask."""
+        """Return the mask file of an image."""
 
     @abstractmethod
     def count_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Pixels of each class in an image, counted in its mask file; classes without any left out.
+        """Count the pixels of each class in an image's mask file, without classes of 0 pixels.
 
         Raises:
-            FssbenchError: the mask is missing or wrong.
+            FssbenchError: the mask is missing or invalid.
         """
 
     @abstractmethod
     def listed_in(self, split: str) -> str:
-        """What names the images of a split, for messages: a list file, say."""
+        """Return the source of the image ids of a split, e.g. a list file, for error messages."""
 
     def fingerprint(self, split: str = "val") -> str:
-        """SHA-256 (hex) of a split's image ids and mask files, and of the names of the classes.
+        """Return the SHA-256 (hex) of a split's image ids, mask files and class names.
 
         Raises:
-            FssbenchError: there is no such split, or a mask is missing.
+            FssbenchError: the split does not exist, or a mask is missing.
         """
         self.check_split(split)
         if split not in self._fingerprints:
@@ -148,10 +149,10 @@ class IndexedDataset(Dataset):
         return self._fingerprints[split]
 
     def prepare(self, split: str) -> None:
-        """Load the split's index, or count the pixels in all its masks and save it.
+        """Load the split's index, or count the pixels of all its masks and save the index.
 
         Raises:
-            FssbenchError: there is no such split, or a mask is missing or wrong.
+            FssbenchError: the split does not exist, or a mask is missing or invalid.
         """
         self.check_split(split)
         if split in self._indexes:
@@ -168,10 +169,10 @@ class IndexedDataset(Dataset):
             self._unsaved.add(split)
 
     def class_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Pixels of each class in an image; the first call may build its split's index.
+        """Return the pixels of each class in an image; the first call may build an index.
 
         Raises:
-            FssbenchError: no split has this image.
+            FssbenchError: the image is in no split.
         """
         for index in self._indexes.values():
             if image_id in index:
@@ -188,21 +189,21 @@ class IndexedDataset(Dataset):
 
 
 def likely_first(splits: Sequence[str], used: Iterable[str]) -> list[str]:
-    """Splits in the order to look for an image in: those in use, then test or val before train."""
+    """Return the splits in search order: used ones first, then test or val before train."""
     return sorted(splits, key=lambda split: (split not in used, -splits.index(split)))
 
 
 def fingerprint(name: str, classes: Sequence[str], files: Mapping[str, Path], missing: str) -> str:
-    """SHA-256 (hex) of annotations: equal for equal ids, bytes and classes, wherever they lie.
+    """Return the SHA-256 (hex) of annotations, independent of their location.
 
-    Reading every file takes long, so the answer is remembered in the cache folder under a stamp of
-    the files' paths, sizes and times.
+    Reading every file takes long, so the digest is saved in the cache folder under a hash of the
+    files' paths, sizes and times.
 
     Args:
-        name: the dataset's name.
-        classes: the names of its classes, in order.
-        files: the annotation file of each id.
-        missing: what an error says of a file that is not there.
+        name: name of the dataset.
+        classes: ordered class names.
+        files: annotation files by id.
+        missing: text of the error for a missing file.
 
     Raises:
         FssbenchError: a file is missing or cannot be read.
@@ -221,7 +222,7 @@ def fingerprint(name: str, classes: Sequence[str], files: Mapping[str, Path], mi
     of_ids = sorted(zip(files, contents, strict=True))
     found = _digest(name, classes, (part for of_id in of_ids for part in of_id))
     if time.time() - newest > SETTLED_SECONDS:
-        with contextlib.suppress(FssbenchError):  # the index will tell who cannot write there
+        with contextlib.suppress(FssbenchError):  # saving the index logs the same problem
             write_atomically(memo, found.encode())
     return found
 
@@ -229,7 +230,7 @@ def fingerprint(name: str, classes: Sequence[str], files: Mapping[str, Path], mi
 def in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], title: str
 ) -> list[Result]:
-    """Results of a function for each item, in order; the first error ends it."""
+    """Return the results of a function for each item, in order; the first error is raised."""
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             return list(with_progress(pool.map(function, items), title, len(items)))
@@ -239,7 +240,7 @@ def in_threads(
 
 
 def with_progress(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
-    """The items, with a bar on a terminal (stderr), or else one line of log at the start."""
+    """Yield the items with a progress bar on a terminal (stderr), else with one log line."""
     if sys.stderr.isatty():
         console = Console(stderr=True)
         yield from track(items, title, total=total, console=console, transient=True)
