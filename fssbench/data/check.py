@@ -94,7 +94,7 @@ def check_image(dataset: Dataset, image_id: str) -> list[str]:
                 )
             elif int((mask == 1).sum()) != count:
                 problems.append(
-                    f"{image_id}: {dataset.classes[class_id]} has other pixels than the index says"
+                    f"{image_id}: pixels of {dataset.classes[class_id]} differ from the index"
                 )
         return problems
     except FssbenchError as error:
@@ -154,12 +154,11 @@ def _fold(fold: int, classes: tuple[ClassCount, ...], images: int) -> FoldCount:
 
 
 def _missing(images: int, whole: Known, classes: tuple[ClassCount, ...]) -> list[str]:
-    if whole.images is None or images == whole.images:
-        lines = []
-    elif images < whole.images:
-        lines = [f"{whole.images - images:,} of the {whole.images:,} images"]
-    else:
-        lines = [f"nothing, but there are {images - whole.images:,} images too many"]
+    lines = []
+    if whole.images is not None and images < whole.images:
+        lines.append(f"{whole.images - images:,} of the {whole.images:,} images")
+    elif whole.images is not None and images > whole.images:
+        lines.append(f"nothing, but there are {images - whole.images:,} images too many")
     none = [line.name for line in classes if not line.images]
     if none and whole.images is not None:
         lines.append(f"every image of {_named(none)}")

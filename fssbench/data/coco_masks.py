@@ -170,7 +170,7 @@ def _load_json(path: Path) -> dict[str, Any]:
         raise FssbenchError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # includes UnicodeDecodeError
         raise FssbenchError(
-            f"{path}: is no whole JSON file ({error}); download or unpack it again"
+            f"{path}: is not a complete JSON file ({error}); download or unpack it again"
         ) from error
     wanted = ("images", "annotations", "categories")
     missing = [key for key in wanted if key not in content] if isinstance(content, dict) else wanted
@@ -202,7 +202,7 @@ def _draw(content: Mapping[str, Any], path: Path) -> CocoMasks:
                 masks += [part["counts"] for part in parts]
         starts.append(len(class_ids))
     if left_out:
-        log.warning("%s: %d polygons are none and are left out", path, left_out)
+        log.warning("%s: %d polygons are invalid and are skipped", path, left_out)
     return CocoMasks(
         numbers=np.array(numbers, np.int64),
         file_names=[images[number]["file_name"] for number in numbers],

@@ -136,5 +136,5 @@ def _decode(path: Path, missing: str, take: Callable[[Image.Image], T]) -> T:
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FssbenchError(
-            f"{path}: cannot be decoded: {reason}; mend the file or copy it again"
+            f"{path}: cannot be decoded: {reason}; repair the file or copy it again"
         ) from error

@@ -35,8 +35,8 @@ class PascalConfig:
     """Options of `Pascal`.
 
     Attributes:
-        labels: name of the mask folder: ``SegmentationClassAug`` (VOC with the SBD masks; its training
-            list is ``train_aug.txt`` or ``trainaug.txt``), ``SegmentationClass`` (VOC alone; its
+        labels: mask folder: ``SegmentationClassAug`` (VOC with the SBD masks; its training list is
+            ``train_aug.txt`` or ``trainaug.txt``), ``SegmentationClass`` (VOC alone; its
             training list is ``train.txt``), or ``auto``: the first existing one.
     """
 
@@ -141,7 +141,7 @@ class Pascal(IndexedDataset):
         highest = int((labels + 1).max()) - 1  # uint8: 255 becomes 0
         if highest > len(CLASSES):
             raise FssbenchError(
-                f"{path}: holds the value {highest}; "
+                f"{path}: contains the value {highest}; "
                 f"a VOC mask has 0 to {len(CLASSES)} and {IGNORE}"
             )
         return labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,7 +49,9 @@ class PlainImages(Dataset):
         self.root = root
         ids = sorted(_pictures(root))
         if len(ids) < 2:
-            raise FssbenchError(f"images: {root} holds {len(ids)} pictures; two are the least")
+            raise FssbenchError(
+                f"images: {root} contains {len(ids)} images; at least two are required"
+            )
         hashes = {image: zlib.crc32(image.encode()) for image in ids}
         held_out = {image for image in ids if hashes[image] % HELD_OUT == 0}
         if not held_out:
@@ -93,13 +95,9 @@ class PlainImages(Dataset):
         return digest.hexdigest()
 
 
-def _pictures(root: Path) -> list[str]:
-    found = []
+def _pictures(root: Path) -> Iterator[str]:
     for folder, inner, files in os.walk(root):
         inner[:] = [name for name in inner if not name.startswith(".")]
-        found += [
-            (Path(folder) / name).relative_to(root).as_posix()
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
-    return found
+        for path in (Path(folder, name) for name in files if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES:
+                yield path.relative_to(root).as_posix()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import filelock
@@ -60,12 +59,7 @@ class LockedFolder:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._lock.release()
 
     def entered(self) -> None:
@@ -83,11 +77,8 @@ class LockedFolder:
                 f"{path}: cannot read the identity of the {self.work} in this folder ({error}); "
                 "choose another --out"
             ) from error
-        differing = sorted(
-            key
-            for key in self.identity.keys() | found.keys()
-            if self.identity.get(key) != found.get(key)
-        )
+        keys = self.identity.keys() | found.keys()
+        differing = sorted(key for key in keys if self.identity.get(key) != found.get(key))
         if differing:
             key = differing[0]
             raise FssbenchError(
