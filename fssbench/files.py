@@ -16,16 +16,16 @@ _BLOCK = MIB
 
 
 def write_atomically(path: Path, data: bytes, *, flush: bool = True) -> None:
-    """Write a file under a temporary name beside it, flush it to the disk, and rename it.
+    """Write a temporary file in the same folder, flush it to the disk, and rename it.
 
     Args:
         path: file to write.
         data: content of the file.
-        flush: True to wait for the disk. Without it, a machine that crashes may leave a truncated
-            file under the new name; this is for files that are verified when they are read.
+        flush: call fsync before the rename. Without it a power failure may leave a truncated file;
+            use it only for files that are validated when they are read.
 
     Raises:
-        FssbenchError: the disk is full, or the folder cannot be written.
+        FssbenchError: the disk is full, or the folder is not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def write_atomically(path: Path, data: bytes, *, flush: bool = True) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> FssbenchError:
-    """Return the error of an `OSError` while writing, as one line for the user."""
+    """Return the user error for an `OSError` while writing."""
     reason = error.strerror or str(error)
     return FssbenchError(
         f"{path}: cannot write: {reason}; nothing finished is lost: make room or choose another "
@@ -56,18 +56,18 @@ def cannot_write(path: Path, error: OSError) -> FssbenchError:
 
 
 def read_within(path: Path, most: int, *, packed: bool = False) -> bytes:
-    """Read a file of a limited size.
+    """Return the bytes of a file of limited size.
 
-    A few kilobytes of gzip can expand to gigabytes, so bytes are counted during decompression.
+    A few kilobytes of gzip can decompress to gigabytes, so the limit is checked while reading.
 
     Args:
         path: file to read.
-        most: limit of its bytes, after decompression.
-        packed: True if the file is gzipped.
+        most: maximum size in bytes, after decompression.
+        packed: the file is compressed with gzip.
 
     Raises:
         ValueError: the file is larger.
-        OSError, EOFError, zlib.error: the file cannot be read, or is no valid gzip file.
+        OSError, EOFError, zlib.error: the file cannot be read, or is not valid gzip.
     """
     blocks, size = [], 0
     with gzip.open(path) if packed else path.open("rb") as file:
@@ -80,7 +80,7 @@ def read_within(path: Path, most: int, *, packed: bool = False) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 (hex) of a file.
+    """Return the SHA-256 (hex) of a file.
 
     Raises:
         OSError: the file cannot be read.

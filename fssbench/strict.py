@@ -1,4 +1,4 @@
-"""Strict conversion of JSON values to attrs objects: a value of a wrong type is an error."""
+"""Strict structuring of JSON values as attrs objects, without type conversion."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ T = TypeVar("T")
 
 
 def structure(value: Any, kind: type[T]) -> T:
-    """Convert JSON values to an object.
+    """Return an attrs object made of JSON values.
 
-    cattrs alone would convert ``"1"``, ``1.9`` and ``true`` to 1, and ``"ab"`` to ``("a", "b")``.
+    By default cattrs converts ``"1"``, ``1.9`` and ``true`` to 1, and ``"ab"`` to ``("a", "b")``,
+    which would hide errors in a file.
 
     Args:
-        value: result of a JSON parser.
-        kind: attrs class of the object.
+        value: output of a JSON parser.
+        kind: attrs class.
 
     Raises:
         cattrs.BaseValidationError: a field is missing or of another type, or a number is not
@@ -28,7 +29,7 @@ def structure(value: Any, kind: type[T]) -> T:
 
 
 def reasons(error: Exception) -> str:
-    """Return the problems that `structure` found, on one line."""
+    """Return the errors of a failed `structure` call on one line."""
     return " ".join("; ".join(cattrs.transform_error(error)).split())
 
 

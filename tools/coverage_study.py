@@ -1,14 +1,14 @@
 """Study of the actual coverage of the intervals of `fssbench board compare`.
 
-Simulates many benchmarks of two methods whose true difference is known, compares the methods on
-each, and counts how often the 95 % interval of the difference holds the truth. Query images are
-random, and what they have in common is what real ones have: an image is hard for both methods and
-suits one of them better, returns in several episodes (with other supports, and sometimes for
-another class), and its object's size goes along with its IoU. Run it with
+Simulates many benchmarks of two methods with a known true difference, compares the methods on each,
+and measures how often the 95 % interval contains the true difference. Query images are random, with
+the dependences of real benchmarks: an image has a difficulty for both methods and for each of them,
+occurs in several episodes (with other supports, and sometimes with another class), and the IoU
+depends on the object's size. Run it with
 
     python tools/coverage_study.py --simulations 1000
 
-It printed (each share has a standard error of 0.7 %; 1,000 replicates, seed 0):
+Output (each share has a standard error of 0.7 %; 1,000 replicates, seed 0):
 
     design                                       mIoU   FB-IoU  episode mIoU
     independent episodes                       94.8 %   95.5 %        95.2 %
@@ -28,12 +28,12 @@ import pandas
 
 from fssbench.statistics.compare import compare
 
-PIXELS = 40_000  # of an image
+PIXELS = 40_000  # per image
 
 
 @attrs.frozen(kw_only=True)
 class Method:
-    """Draw the IoU by class (C,), and its increase from the smallest to the largest object."""
+    """Mean IoU by class (C,), and the slope of the IoU with the size of the object."""
 
     quality: tuple[float, ...]
     slope: float
@@ -41,14 +41,14 @@ class Method:
 
 @attrs.frozen(kw_only=True)
 class Design:
-    """A benchmark.
+    """Design of a simulated benchmark.
 
     Attributes:
-        images: query images of each fold.
-        repeats: an image has 1 to so many episodes; 1 is a benchmark without clusters.
-        folds: folds, which share nothing.
-        shared: half the range of an image's difficulty, which both methods feel.
-        own: half the range of how well an image suits a method, in all of its episodes.
+        images: number of query images in each fold.
+        repeats: maximum number of episodes of an image; 1 is a benchmark without clusters.
+        folds: number of independent folds.
+        shared: half the range of the difficulty of an image for both methods.
+        own: half the range of the difficulty of an image for one method.
     """
 
     images: int
@@ -79,15 +79,15 @@ def simulate(
     image = numpy.repeat(numpy.arange(design.images), counts)
     count = len(image)
     own = generator.integers(classes, size=design.images)
-    # Every fourth episode asks for another class of the image.
+    # A quarter of the episodes draw their class independent of the image.
     other = generator.integers(classes, size=count)
     class_id = numpy.where(generator.random(count) < 0.25, other, own[image])
-    scale = generator.uniform(-1, 1, size=design.images)  # of the object, in parts of SPREAD
+    scale = generator.uniform(-1, 1, size=design.images)  # object size in units of SPREAD
     hard = generator.uniform(-design.shared, design.shared, size=design.images)
     tables = []
     for method in methods:
         noise = generator.uniform(-NOISE, NOISE, size=count)
-        shape = generator.uniform(0.8, 1.2, size=count)  # of the union, whatever the IoU
+        shape = generator.uniform(0.8, 1.2, size=count)  # size of the union
         suits = generator.uniform(-design.own, design.own, size=design.images)
         quality = numpy.asarray(method.quality)[class_id] + method.slope * scale[image]
         share = quality + (hard + suits)[image] + noise

@@ -1,8 +1,8 @@
-"""MkDocs hooks: the navigation, pages from outside of docs/, and a check for foreign assets.
+"""MkDocs hooks: navigation, pages from outside of docs/, and a check for external resources.
 
-The map of pages in ``docs/index.md`` is the navigation: a heading of the third level is a tab, each
-linked page an entry, and a page with a folder of its own (``hooks.md`` and ``hooks/``) a section.
-The boards are pages of the site too; links to them are written as they are right in the repository.
+The list of pages in ``docs/index.md`` defines the navigation: a heading of the third level is a
+tab, each linked page an entry, and a page with a folder (``hooks.md`` and ``hooks/``) a section.
+The boards are pages of the site too; links to them are relative to the repository.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ CODE = re.compile(r"^```.*?^```$|`[^`\n]+`(?!\])", re.DOTALL | re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Build the navigation from the map and the existing boards."""
+    """Build the navigation from ``docs/index.md`` and the existing boards."""
     docs = Path(config.docs_dir)
     nav: list[Any] = [{"Home": "index.md"}, *_tabs(docs)]
     known = set(re.findall(r"'([^']+\.md)'", str(nav)))
     rest = sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.md"))
     missing = [name for name in rest if name not in known]
     if missing:
-        log.info("not on the map of docs/index.md: %s", ", ".join(missing))
+        log.info("not linked in docs/index.md: %s", ", ".join(missing))
         nav.append({"More": missing})
     nav.append({"Boards": [path.as_posix() for path in _boards()]})
     config.nav = nav
@@ -85,7 +85,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Convert links of the repository to links of the site, or to text without a target."""
+    """Convert links of the repository to links of the site, or to plain text."""
     here = _place(page.file.src_uri)
 
     def turned(match: re.Match[str]) -> str:
@@ -99,7 +99,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
             relative = posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
             return f"[{_title(text, place)}]({relative}{hash_}{anchor})"
         if not (REPOSITORY / place).exists():
-            return match[0]  # strict mode names it
+            return match[0]  # MkDocs reports it in strict mode
         return text
 
     parts = re.split(f"({CODE.pattern})", markdown, flags=CODE.flags)
@@ -124,7 +124,7 @@ def _boards() -> list[Path]:
     return sorted(boards, key=lambda path: (path.stem != "README", path))
 
 
-# --- nothing from elsewhere -----------------------------------------------------------------------
+# --- external resources ---------------------------------------------------------------------------
 
 
 class _Loads(HTMLParser):
@@ -144,7 +144,7 @@ class _Loads(HTMLParser):
 
 
 def on_post_build(*, config: MkDocsConfig) -> None:
-    """Fail when a page or a style sheet loads anything from another host."""
+    """Fail if a page or a style sheet loads a resource from another host."""
     site = Path(config.site_dir)
     foreign = []
     for path in sorted(site.rglob("*.html")):
@@ -155,7 +155,7 @@ def on_post_build(*, config: MkDocsConfig) -> None:
         places = re.findall(r"(?:url\(|@import (?!url))[\"']?([^\"')]+)", path.read_text())
         foreign += [f"{path.relative_to(site)}: {place}" for place in places if _away(place)]
     if foreign:
-        raise PluginError(f"loaded from elsewhere: {'; '.join(foreign)}")
+        raise PluginError(f"resources from other hosts: {'; '.join(foreign)}")
 
 
 def _away(place: str) -> bool:

@@ -1,15 +1,16 @@
 """Study of the number of episodes of a benchmark: appendix B of HDMNet on ``shapes``.
 
 HDMNet (CVPR 2023, appendix B) repeats evaluations of COCO-20i ten times with 1k and with 10k
-episodes and finds that 1k fluctuate too much. Here the training-free baseline answers 10,000
-episodes of one fold of ``shapes`` under eight seeds. The first n episodes of a manifest are what a
-protocol of n episodes would ask, so one evaluation for each seed serves all n. Run it with
+episodes and finds that the results of 1k vary too much. Here the training-free baseline is
+evaluated on 10,000 episodes of one fold of ``shapes`` with eight seeds. The first n episodes of a
+manifest are those of a protocol of n episodes, so one evaluation per seed is enough for all n. Run
+it with
 
     python tools/episode_study.py --runs study
 
-With ``--images 2000 20000`` it also asks of a split of many images, as COCO-20i has; that takes
-hours on a slow machine. What is in the folder already is not evaluated again (an interrupted study
-continues). It prints the table and draws ``docs/images/episode-count.png``.
+``--images 2000 20000`` adds a split of many images, similar to COCO-20i, which takes hours on a
+slow machine. Finished evaluations in the folder are reused, so an interrupted study can be resumed.
+Prints a table and draws ``docs/images/episode-count.png``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "episode-cou
 
 @hookimpl
 def fssbench_protocols() -> list[ProtocolSpec]:
-    """As ``shapes/v1-1k``, with ten times the episodes."""
+    """Return ``shapes/v1-1k`` with ten times the episodes."""
     return [
         ProtocolSpec(
             name=PROTOCOL,
@@ -58,8 +59,8 @@ class Line:
     """Statistics of n episodes over the seeds.
 
     Attributes:
-        episodes: n.
-        images: different query images, the mean.
+        episodes: number of episodes, n.
+        images: mean number of distinct query images.
         mean, spread, span: mean, standard deviation and range of the class mIoU.
         width: mean width of the 95 % interval.
     """
@@ -73,7 +74,7 @@ class Line:
 
 
 def study(images: int, seeds: int, runs: Path, resamples: int) -> list[Line]:
-    """Evaluate under all seeds, and measure the first n episodes of each."""
+    """Return the statistics of the first n episodes of evaluations with all seeds."""
     results = evaluate(
         Evaluation(
             matcher="prototype",
@@ -108,7 +109,7 @@ def study(images: int, seeds: int, runs: Path, resamples: int) -> list[Line]:
 
 
 def draw(found: dict[int, list[Line]], path: Path) -> None:
-    """Return interval width and spread by number of episodes."""
+    """Plot the interval width and spread by number of episodes."""
     figure = Figure(figsize=(8.5, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes: Sequence = figure.subplots(1, 2)
@@ -135,7 +136,7 @@ def draw(found: dict[int, list[Line]], path: Path) -> None:
 
 
 def main() -> None:
-    """Evaluate, print and draw."""
+    """Evaluate, print the table and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=Path("study"))
     parser.add_argument("--images", type=int, nargs="+", default=[2000])

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Fuzz the parsers of untrusted files with Atheris: ``python tools/fuzz.py [PARSER …]``.
 
-Needs the extras ``test`` and ``fuzz``. Each parser gets a process of its own for ``--seconds``, and
-starts from a valid file; interesting inputs are stored in ``--corpus`` and used again. A crash
-is anything but a value or an ``FssbenchError`` of one line; the input that causes it is written to
-the corpus folder, and the exit code is 1.
+Requires the extras ``test`` and ``fuzz``. Each parser is fuzzed in a separate process for
+``--seconds``, starting from valid files; new inputs are saved in ``--corpus`` and reused. Any
+result but a value or an ``FssbenchError`` of one line is a crash; its input is written to the
+corpus folder, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
     """Fuzz one parser in this process, which exits afterwards."""
     import atheris
 
-    # Only our own code is instrumented: pandas and torch would take minutes.
+    # Instrumenting pandas and torch would take minutes.
     with atheris.instrument_imports(include=["fssbench"]):
         import parsers_for_fuzz
 
@@ -68,8 +68,8 @@ def main() -> int:
     failed = []
     for name in options.parsers or PARSERS:
         print(f"{name}: {options.seconds} s", flush=True)
-        told = ["--inside", "--seconds", str(options.seconds), "--corpus", str(corpus)]
-        if subprocess.run([sys.executable, __file__, name, *told], check=False).returncode:
+        arguments = ["--inside", "--seconds", str(options.seconds), "--corpus", str(corpus)]
+        if subprocess.run([sys.executable, __file__, name, *arguments], check=False).returncode:
             failed.append(name)
     print(f"failed: {', '.join(failed)}; inputs in {corpus}" if failed else "fine")
     return 1 if failed else 0

@@ -2,13 +2,13 @@
 
     python tools/gpu_checks.py --out FOLDER [--data DATA] [--steps 100] [--episodes 200]
 
-Three parts: ``tests`` runs the tests that are marked ``gpu``; ``speed`` runs the benchmarks that
-are (evaluation against the plain loop, encoders against the GPU's peak, mamba-ssm's kernel against
-the torch scan); ``train`` trains each bundled method some steps, with the encoder of its paper and
-random weights, on `shapes` (and on voc_mini, if DATA holds it) in fp32 and in bf16, and evaluates
-each checkpoint 1- and 5-shot in both. FOLDER gets ``environment.json`` (hardware and versions),
-``tests.txt``, ``speed.md`` and ``train.md``. With ``--device cpu`` the last part tries itself, on
-small encoders.
+Three parts: ``tests`` runs the tests with the mark ``gpu``; ``speed`` runs the benchmarks with this
+mark (evaluation against the plain loop, encoders against the GPU's peak, mamba-ssm's kernel against
+the torch scan); ``train`` trains each bundled method for some steps, with the encoder of its paper
+and random weights, on `shapes` (and on voc_mini, if it is in DATA) in fp32 and bf16, and evaluates
+each checkpoint 1- and 5-shot in both. Writes ``environment.json`` (hardware and versions),
+``tests.txt``, ``speed.md`` and ``train.md`` to FOLDER. ``--device cpu`` is a trial of the last part
+with small encoders.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "benchmarks"))
 
 from bench_report import text_of
 
-# Method, the encoder of its paper, stages in order, options; and what stands for them on a CPU.
+# Method, encoder of its paper, ordered stages, options.
 METHODS: tuple[tuple[str, str, tuple[str, ...], dict[str, Any]], ...] = (
     ("dcama", "resnet50", ("meta",), {}),
     ("hdmnet", "resnet50-psp", ("base", "meta"), {"base_classes": 15}),
@@ -115,7 +115,7 @@ def _train(asked: argparse.Namespace) -> None:
                     rows += _measured(
                         asked, Path(folder), method, encoder, stages, options, data, precision
                     )
-                    # After each, because a machine may be lent for some minutes only.
+                    # After each run, so that the results of an interrupted call are available.
                     (asked.out / "train.md").write_text(text_of("training", rows))
     print(pd.DataFrame(rows).to_string(index=False))
 

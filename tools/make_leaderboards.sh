@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Make the repository's own boards: tools/make_leaderboards.sh [DATA]
 #
-# DATA holds the mini sets that leaderboards/README.md describes: voc_mini, coco_mini, fss_mini,
-# davis_mini and weights_found. Without it only the board of shapes is made. Runs that were finished
-# before are not repeated, so a killed script goes on when it is started again.
+# DATA contains the mini sets that leaderboards/README.md describes: voc_mini, coco_mini, fss_mini,
+# davis_mini and weights_found. Without it, only the board of shapes is made. Finished runs are
+# not repeated, so run the script again after an interruption.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-runs}
@@ -11,7 +11,7 @@ trainings=${TRAININGS:-trainings}
 
 evaluate() { fssbench evaluate "$@" --out "$runs"; }
 
-# Sets $checkpoint to the last one of a training, which goes on where it was, or is finished.
+# Train, or resume a training, and set $checkpoint to its last checkpoint.
 train() {
     local result
     result=$(fssbench train "$@" --resume --json --out "$trainings")

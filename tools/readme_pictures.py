@@ -1,7 +1,7 @@
 """Create the pictures of the README: ``python tools/readme_pictures.py RUNS BOARD.md``.
 
 RUNS is a folder of evaluations made with ``--panels``; BOARD.md is a page that ``fssbench board
-build`` wrote. Makes ``docs/images/panels.png`` and, where there is a Chromium, ``board.png``.
+build`` wrote. Writes ``docs/images/panels.png`` and, if Chromium is installed, ``board.png``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _board(markdown: str) -> None:
     """Take a screenshot of the measured tables."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
-        print("no Chromium here: docs/images/board.png is left as it is")
+        print("Chromium is not installed: docs/images/board.png is unchanged")
         return
     measured = markdown.partition("## Published numbers")[0]
     body = MarkdownIt("commonmark").enable("table").render(measured)

@@ -1,18 +1,18 @@
-"""Train the two encoders whose weights ship with fssbench, and measure them on `shapes`.
+"""Train the two encoders whose weights ship with fssbench, and evaluate them on `shapes`.
 
     python tools/train_tiny_backbones.py tiny-resnet --minutes 28
     python tools/train_tiny_backbones.py tiny-vit --minutes 25
     python tools/train_tiny_backbones.py tiny-resnet --evaluate-only --episodes 50
 
-Training scenes look like those of `shapes`, but hold procedural silhouettes only: a generated one
-that resembles a class of the benchmark in any pose is thrown away, and the clutter differs too. So
-all 20 classes are novel to the encoder.
+Training scenes are similar to those of `shapes`, but contain procedural silhouettes only. A
+generated silhouette that resembles a class of the benchmark in any pose is rejected, and the
+clutter differs. So all 20 classes are novel to the encoder.
 
-Three losses work on each trained layer: tell the silhouette of every cell and of every object (a
-linear head that is thrown away), and match prototypes among the images of a batch, as a
-training-free few-shot matcher would. The ResNet sees flat colours without clutter first, which
-makes outlines learnable in minutes. The transformer starts from the ResNet's first half, imitates
-its third stage, and is trained on crops for most of the time.
+Each trained layer has three losses: classification of the silhouette of every cell and of every
+object (by a linear head that is discarded), and matching of prototypes among the images of a batch,
+as in a training-free few-shot matcher. The ResNet is trained on flat colours without clutter first,
+so that outlines are learned in minutes. The transformer is initialised with the ResNet's first
+half, is distilled from its third stage, and is trained on crops for most of the time.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ class Plan:
     """Settings of a training.
 
     Attributes:
-        minutes: Wall-clock budget; the learning rate falls to zero at its end.
-        rate: Peak learning rate of AdamW.
-        seed: seed of the silhouettes, the scenes and the initial weights.
+        minutes: wall-clock budget; the learning rate decays to zero at its end.
+        rate: peak learning rate of AdamW.
+        seed: random seed of the silhouettes, the scenes and the initial weights.
         silhouettes: number of training classes.
-        batch: Images of a step and process.
-        classes: Training classes that the images of one batch are made of.
-        processes: number of processes, of one thread each, that share a step.
+        batch: number of images per step and process.
+        classes: number of training classes in the images of one batch.
+        processes: number of data-parallel processes of one thread each.
     """
 
     minutes: float
@@ -89,7 +89,7 @@ class Plan:
     processes: int = 2
 
 
-# ---- silhouettes that the benchmark does not hold ------------------------------------------------
+# ---- training silhouettes, which are not in the benchmark ----------------------------------------
 
 
 def training_silhouettes(count: int, seed: int) -> list[Template]:
@@ -201,7 +201,7 @@ def _poses(template: Template) -> Iterator[Template]:
 
 
 def _thumbnail(template: Template) -> NDArray[np.float32]:
-    """Centred on its centre of mass, scaled to a common area, 32 x 32."""
+    """Return the template at 32 x 32, centred on its centre of mass and scaled to a common area."""
     cy, cx = ndimage.center_of_mass(template)
     scale = math.sqrt(float(template.mean()) / 0.25)
     steps = (np.arange(32) - 15.5) * (CELLS / 32) * scale
@@ -240,7 +240,7 @@ def batches(
 
 
 class Losses(nn.Module):
-    """The losses of one layer: ``cells``, ``objects`` and ``match``."""
+    """Losses ``cells``, ``objects`` and ``match`` of one layer."""
 
     def __init__(self, channels: int, silhouettes: int) -> None:
         super().__init__()
@@ -252,7 +252,7 @@ class Losses(nn.Module):
         """Return the losses by name.
 
         Args:
-            features: (B, C, h, w).
+            features: feature maps (B, C, h, w).
             labels: int64 (B, H, W); 0 is background.
         """
         stride = labels.shape[-1] // features.shape[-1]
@@ -292,11 +292,11 @@ class Following(nn.Module):
         self.guess = nn.Linear(channels, taught)
 
     def forward(self, features: Tensor, teacher: Tensor) -> Tensor:
-        """Return one minus the mean cosine.
+        """Return one minus the mean cosine similarity.
 
         Args:
-            features: (B, C, 2 h, 2 w).
-            teacher: (B, T, h, w).
+            features: feature maps (B, C, 2 h, 2 w).
+            teacher: feature maps of the teacher (B, T, h, w).
         """
         ours = functional.avg_pool2d(features.float(), 2).permute(0, 2, 3, 1).flatten(0, 2)
         theirs = self.norm(teacher.float().permute(0, 2, 3, 1).flatten(0, 2))
@@ -304,7 +304,7 @@ class Following(nn.Module):
 
 
 def _objects(labels: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Image and label of each object (S,), and the part of each cell that it covers (S, cells)."""
+    """Return image and label of each object (S,), and its share of each cell (S, cells)."""
     known = labels.unique()[1:]
     coverage = functional.avg_pool2d(
         (labels[:, None] == known[:, None, None]).float(), stride
@@ -357,7 +357,7 @@ def _as_map(output: Tensor, model: Any, images: Tensor) -> Tensor:
 def train(name: str, plan: Plan) -> nn.Module:
     """Train one encoder for `plan.minutes` and return its averaged weights.
 
-    Each process renders its own scenes and computes on one thread; they meet to average gradients.
+    Each process renders its own scenes on one thread; gradients are averaged over processes.
     """
     templates = training_silhouettes(plan.silhouettes, plan.seed)
     log.info("%d training silhouettes", len(templates))
@@ -373,7 +373,7 @@ def _train_rank(
     rank: int, name: str, plan: Plan, templates: Sequence[Template], folder: Path
 ) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    torch.set_num_threads(1)  # threads that wait for each other are slow on a busy machine
+    torch.set_num_threads(1)  # synchronised threads are slow on a busy machine
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=plan.processes
     )
@@ -440,7 +440,7 @@ def _train_rank(
 
 
 def _flat(labels: Tensor) -> Tensor:
-    """Return the scenes in flat colours and without clutter, for the start of training.
+    """Return the scenes in flat colours without clutter, for the first part of the training.
 
     Args:
         labels: int16 (B, H, W).
@@ -471,7 +471,7 @@ def _share_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def _shared(value: float) -> float:
-    """Return the mean of the processes' values, so that all take the same decision."""
+    """Return the mean of the value over processes, so that all branch in the same way."""
     both = torch.tensor([value], dtype=torch.float64)
     distributed.all_reduce(both)
     return both.item() / distributed.get_world_size()
@@ -479,7 +479,7 @@ def _shared(value: float) -> float:
 
 @torch.no_grad()
 def _follow(average: nn.Module, model: nn.Module, keep: float) -> None:
-    """Move the averaged weights and buffers towards the model's."""
+    """Update the moving average of the model's weights and buffers."""
     for ours, theirs in zip(
         average.state_dict().values(), model.state_dict().values(), strict=True
     ):
@@ -501,10 +501,10 @@ def evaluate(model: nn.Module, layers: Sequence[str], *, images: int, episodes: 
     """Log the class mIoU of prototype matching on the classes of `shapes`, layer by layer.
 
     Args:
-        model: The encoder, in eval mode.
-        layers: layers to try, each separately.
-        images: number of scenes of the episodes.
-        episodes: number of episodes of each class.
+        model: encoder in eval mode.
+        layers: layers to evaluate, one by one.
+        images: number of scenes for the episodes.
+        episodes: number of episodes per class.
     """
     shapes = Shapes()
     ids = shapes.image_ids("val")[:images]
@@ -544,7 +544,7 @@ def evaluate(model: nn.Module, layers: Sequence[str], *, images: int, episodes: 
 def _match_prototypes(
     features: Tensor, labels: Tensor, query: int, support: Sequence[int], label: int
 ) -> Tensor:
-    """Return bool (H, W): nearer to the support's mean foreground feature than to the rest."""
+    """Return the predicted mask, bool (H, W), by nearest prototype of the support."""
     index = torch.as_tensor(np.asarray(support))
     masks = (labels[index] == label).float()[:, None]
     masks = functional.adaptive_avg_pool2d(masks, (features.shape[-2], features.shape[-1]))
@@ -563,7 +563,7 @@ def _match_prototypes(
 
 
 def save(model: nn.Module, path: Path, name: str, plan: Plan, command: str) -> None:
-    """Write the weights as float16 with a note of where they come from."""
+    """Write the weights as float16, with metadata of the training."""
     tensors = {
         key: value.half().contiguous() if value.is_floating_point() else value.contiguous()
         for key, value in model.state_dict().items()
@@ -583,7 +583,7 @@ def save(model: nn.Module, path: Path, name: str, plan: Plan, command: str) -> N
 
 
 def main() -> None:
-    """Train or read one encoder, and evaluate it."""
+    """Train or load one encoder, and evaluate it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("name", choices=sorted(LAYERS))
     parser.add_argument("--minutes", type=float, default=30.0)

@@ -1,4 +1,4 @@
-"""Datasets: the specs of those that fssbench brings. This module imports nothing heavy."""
+"""Specs of the bundled datasets. This module imports no heavy package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fssbench.specs import DatasetSpec
 
 
 def fssbench_datasets() -> list[DatasetSpec]:
-    """Return the datasets that fssbench brings."""
+    """Return the specs of the bundled datasets."""
     return [
         DatasetSpec(
             name="pascal5i",

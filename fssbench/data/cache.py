@@ -1,4 +1,4 @@
-"""Cache folder: reproducible files, each built by one process and written atomically."""
+"""The cache folder: reproducible data, built by one process and written atomically."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = dict[str, Array]
 
 VERSION = 1
-"""Increased whenever masks are read in another way, so that old files are not used."""
+"""Version of the cached files; increase it when masks are read differently."""
 
 
 class Saved(Protocol):
-    """An object that can be converted to arrays."""
+    """An object that can be saved as arrays."""
 
     def arrays(self) -> Arrays:
         """Return the object as arrays of numbers."""
@@ -37,7 +37,7 @@ S = TypeVar("S", bound=Saved)
 
 
 def cache_folder() -> Path:
-    """Return ``FSSBENCH_CACHE``, or else the user's cache folder; it may not exist yet."""
+    """Return ``FSSBENCH_CACHE`` or the user's cache folder of the system; it may not exist."""
     chosen = os.environ.get("FSSBENCH_CACHE")
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("fssbench")
 
@@ -47,15 +47,15 @@ def saved_or_built(
 ) -> tuple[S, bool]:
     """Load an object from the cache folder, or build and save it; other processes wait.
 
-    A damaged file is built anew. If the folder is not writable, a warning is logged.
+    A damaged file is rebuilt. If the folder is not writable, a warning is logged.
 
     Args:
-        name: name of the file, which must change with everything that the object depends on.
+        name: name of the file, without suffix; it must identify the inputs of the object.
         build: function that builds the object.
-        load: function from arrays to the object; it raises an error for invalid arrays.
+        load: function that restores the object from its arrays, or raises for invalid arrays.
 
     Returns:
-        The object, and True if it is in the cache folder.
+        The object, and True if it is saved in the cache folder.
     """
     file = cache_folder() / f"indexes-{VERSION}" / f"{name}.npz"
     found = _load(file, load)
@@ -75,7 +75,7 @@ def saved_or_built(
         )
         return build(), False
     try:
-        found = _load(file, load)  # the process that had the lock may have saved it
+        found = _load(file, load)  # another process may have saved it meanwhile
         if found is not None:
             return found, True
         built = build()
@@ -93,12 +93,12 @@ def saved_or_built(
 
 
 def pack_names(names: Iterable[str]) -> Array:
-    """Return names as an array of bytes, which `unpack_names` reads; none may hold a zero byte."""
+    """Return names as a uint8 array for `unpack_names`; a name must not contain a zero byte."""
     return np.frombuffer("\0".join(names).encode("utf-8", "surrogateescape"), np.uint8)
 
 
 def unpack_names(packed: Array) -> list[str]:
-    """Return the names in an array that `pack_names` made."""
+    """Return the names of an array made by `pack_names`."""
     text = packed.tobytes().decode("utf-8", "surrogateescape")
     return text.split("\0") if text else []
 
@@ -107,8 +107,8 @@ def _load(file: Path, load: Callable[[Arrays], S]) -> S | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return load(dict(arrays))
-    except OSError:  # not there, or not for us to read
+    except OSError:  # missing or not readable
         return None
     except Exception as error:  # a damaged file: BadZipFile, zlib.error, KeyError, EOFError, …
-        log.warning("%s is damaged (%s) and is built anew", file, error)
+        log.warning("%s is damaged (%s) and is rebuilt", file, error)
         return None

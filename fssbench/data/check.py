@@ -1,4 +1,4 @@
-"""Check of a dataset on the disk against its official counts."""
+"""Checks of a dataset on the disk: damaged files, and counts against the official ones."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fssbench.data.official_counts import Known, known
 from fssbench.errors import FssbenchError
 
 NAMED = 12
-"""Largest number of classes named in a line."""
+"""Maximum number of class names in one line."""
 
 
 @attrs.frozen(kw_only=True)
 class ClassCount:
-    """One class in a split.
+    """Counts of one class in a split.
 
     Attributes:
         fold: fold in which the class is novel, or None.
-        name: name of the class.
-        images: number of images that contain the class.
-        pixels: pixels of the class in all images.
-        counted: images with enough pixels of the class to count for `official`.
-        official: number of such images in the whole dataset, or None if it is unknown.
+        name: class name.
+        images: number of images with the class.
+        pixels: number of pixels of the class in all images.
+        counted: number of images with at least `SplitCount.official_pixels` pixels of the class.
+        official: the same number in the complete dataset, or None if it is unknown.
     """
 
     fold: int | None
@@ -37,14 +37,14 @@ class ClassCount:
 
 @attrs.frozen(kw_only=True)
 class FoldCount:
-    """The novel classes of a fold in a split.
+    """Counts of the novel classes of a fold in a split.
 
     Attributes:
-        fold: number of the fold.
-        classes: number of novel classes with an image.
-        images: number of images with at least one novel class.
-        pairs: number of (image, class) pairs that count for `official`.
-        official: number of such pairs in the whole dataset, or None.
+        fold: index of the fold.
+        classes: number of novel classes with at least one image.
+        images: number of distinct images with at least one novel class.
+        pairs: number of (image, class) pairs, as in `ClassCount.counted`.
+        official: number of such pairs in the complete dataset, or None if it is unknown.
     """
 
     fold: int
@@ -56,15 +56,15 @@ class FoldCount:
 
 @attrs.frozen(kw_only=True)
 class SplitCount:
-    """Counts of a split and of the whole dataset.
+    """Counts of a split and of the same split in the complete dataset.
 
     Attributes:
         images: number of images in the split.
-        official: number of images in the whole dataset's split, or None.
-        official_pixels: smallest number of pixels of a class that counts in `ClassCount.counted`.
+        official: number of images in the split of the complete dataset, or None.
+        official_pixels: minimum number of pixels of a class for an image in `ClassCount.counted`.
         classes: counts of each class.
         folds: counts of each fold.
-        missing: parts missing from the whole dataset, one line each.
+        missing: differences from the complete dataset, one line each.
     """
 
     images: int
@@ -80,7 +80,7 @@ class SplitCount:
 
 
 def check_image(dataset: Dataset, image_id: str) -> list[str]:
-    """Return the problems of an image and of the masks of its classes, one line each."""
+    """Return the errors of an image and of the masks of its classes, one line each."""
     try:
         size = dataset.image(image_id).shape[-2:]
         pixels = dataset.class_pixels(image_id)
@@ -94,7 +94,7 @@ def check_image(dataset: Dataset, image_id: str) -> list[str]:
                 )
             elif int((mask == 1).sum()) != count:
                 problems.append(
-                    f"{image_id}: {dataset.classes[class_id]} has other pixels than the index says"
+                    f"{image_id}: pixels of {dataset.classes[class_id]} differ from the index"
                 )
         return problems
     except FssbenchError as error:
@@ -102,10 +102,10 @@ def check_image(dataset: Dataset, image_id: str) -> list[str]:
 
 
 def count_split(dataset: Dataset, split: str) -> SplitCount:
-    """Count a split's images by class and fold, beside the known counts of the whole dataset.
+    """Return the counts of a split by class and fold, with those of the complete dataset.
 
     Raises:
-        FssbenchError: there is no such split, or an annotation cannot be read.
+        FssbenchError: the split does not exist, or an annotation cannot be read.
     """
     whole = known(dataset, split) or Known()
     folds = {c: fold for fold in range(dataset.folds) for c in dataset.fold_classes(fold)}
@@ -154,12 +154,11 @@ def _fold(fold: int, classes: tuple[ClassCount, ...], images: int) -> FoldCount:
 
 
 def _missing(images: int, whole: Known, classes: tuple[ClassCount, ...]) -> list[str]:
-    if whole.images is None or images == whole.images:
-        lines = []
-    elif images < whole.images:
-        lines = [f"{whole.images - images:,} of the {whole.images:,} images"]
-    else:
-        lines = [f"nothing, but there are {images - whole.images:,} images too many"]
+    lines = []
+    if whole.images is not None and images < whole.images:
+        lines.append(f"{whole.images - images:,} of the {whole.images:,} images")
+    elif whole.images is not None and images > whole.images:
+        lines.append(f"nothing, but there are {images - whole.images:,} images too many")
     none = [line.name for line in classes if not line.images]
     if none and whole.images is not None:
         lines.append(f"every image of {_named(none)}")

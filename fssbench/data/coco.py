@@ -18,7 +18,7 @@ from fssbench.data.index import fingerprint, likely_first
 from fssbench.errors import FssbenchError
 
 YEARS = ("2014", "2017")
-"""In the order in which ``auto`` looks for them; the literature uses 2014."""
+"""Search order of ``auto``; the literature uses 2014."""
 
 
 @attrs.frozen
@@ -26,8 +26,8 @@ class CocoConfig:
     """Options of `Coco`.
 
     Attributes:
-        year: year of the annotation files, ``instances_{train,val}2014.json`` or ``…2017.json``;
-            ``auto`` takes 2014 where it is there, else 2017, else ``instances.json``.
+        year: year of the annotation files ``instances_{train,val}YEAR.json``; ``auto`` uses 2014 if
+            it exists, else 2017, else ``instances.json``.
     """
 
     year: Literal["auto", "2014", "2017"] = "auto"
@@ -36,25 +36,25 @@ class CocoConfig:
 class Coco(Dataset):
     """COCO instances as class masks; fold i has the classes i, i + 4, …, i + 76 (HSNet, PFENet).
 
-    The mask of a class is the union of its instances; classes that overlap share pixels. A crowd
-    region of the class is 255 where no instance is; crowds of other classes are 0, because they are
-    known to be something else.
+    The mask of a class is the union of its instances; masks of different classes may overlap. A
+    crowd region of the class is 255 outside its instances; crowds of other classes are 0, because
+    their class is known.
 
     Layouts below the root:
 
     * ``annotations/instances_val2014.json`` with ``val2014/COCO_val2014_000000000042.jpg``, and so
-      for ``train2014``, ``val2017`` and ``train2017``; image folders may be in ``images/``;
-    * ``annotations/instances.json`` with ``images/``: both splits then hold every image.
+      for ``train2014``, ``val2017`` and ``train2017``; image folders may be below ``images/``;
+    * ``annotations/instances.json`` with ``images/``: both splits then contain every image.
 
-    An image id is the official number with twelve digits, ``000000000042``. A split's annotations
-    are read once and stored in the cache folder as a compressed mask for each image and class.
+    An image id is the official number with twelve digits, ``000000000042``. The annotations of a
+    split are read once and saved in the cache folder as compressed masks of each image and class.
 
     Args:
-        root: the folder that holds ``annotations/`` and the images.
+        root: folder of ``annotations/`` and the images.
         config: see `CocoConfig`.
 
     Raises:
-        FssbenchError: no root is given, or there are no annotations.
+        FssbenchError: the root or its annotations are missing.
     """
 
     name: ClassVar[str] = "coco20i"
@@ -75,25 +75,25 @@ class Coco(Dataset):
         self._unsaved: set[str] = set()
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """Return the twenty novel classes of a fold."""
+        """Return the twenty novel class ids of a fold."""
         self.check_fold(fold)
         return tuple(range(fold, len(self.classes), self.folds))
 
     def image_ids(self, split: str) -> Sequence[str]:
-        """All images of the split's annotation file, annotated or not, by number."""
+        """Return all images of the split's annotation file, with or without objects, by number."""
         self.prepare(split)
         return self._masks[split].image_ids
 
     def class_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Return the pixels of each class's mask."""
+        """Return the number of pixels of each class's mask."""
         return self._masks[self._split_of(image_id)].class_pixels(image_id)
 
     def image(self, image_id: str) -> Tensor:
-        """Return the photograph, uint8 (3, H, W)."""
+        """Return the image as uint8 (3, H, W)."""
         return read_image(self.image_path(image_id), missing=_LISTED)
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Return the mask of a class: uint8 (H, W), 1; 255 in crowd regions of this class."""
+        """Return the mask of a class, uint8 (H, W): 1, 255 in its crowd regions, else 0."""
         split = self._split_of(image_id)
         mask = torch.from_numpy(self._masks[split].decode(image_id, class_id))
         path = self.image_path(image_id)
@@ -106,10 +106,10 @@ class Coco(Dataset):
         return self._images(split) / self._masks[split].file_name(image_id)
 
     def fingerprint(self, split: str = "val") -> str:
-        """Return the sha256 (hex) of a split: its name, annotation file and names of classes.
+        """Return the SHA-256 (hex) of the split's name, annotation file and class names.
 
         Raises:
-            FssbenchError: there is no such split, or its annotation file is missing.
+            FssbenchError: the split does not exist, or its annotation file is missing.
         """
         self.check_split(split)
         if split not in self._fingerprints:
@@ -119,10 +119,10 @@ class Coco(Dataset):
         return self._fingerprints[split]
 
     def prepare(self, split: str) -> None:
-        """Load the split's masks from the cache folder, or make them of the annotations, once.
+        """Load the split's masks from the cache folder, or build them from the annotations.
 
         Raises:
-            FssbenchError: there is no such split, or its annotation file is missing or wrong.
+            FssbenchError: the split does not exist, or its annotation file is missing or invalid.
         """
         self.check_split(split)
         if split in self._masks:

@@ -1,4 +1,4 @@
-"""COCO's annotation files as one compressed mask for each image and class."""
+"""Conversion of COCO's annotation files to compressed masks of each image and class."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fssbench.files import MIB, read_within
 
 log = logging.getLogger(__name__)
 
-rle: Any = pycocotools_mask  # which has no types
+rle: Any = pycocotools_mask  # without type annotations
 
 CATEGORIES = {
     1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train",
@@ -40,38 +40,38 @@ CATEGORIES = {
     82: "refrigerator", 84: "book", 85: "clock", 86: "vase", 87: "scissors", 88: "teddy bear",
     89: "hair drier", 90: "toothbrush",
 }  # fmt: skip
-"""COCO's category ids and names; a class id is the place in this order."""
+"""COCO's category ids and names; a class id is an index in this order."""
 
 CLASS_IDS = {category: class_id for class_id, category in enumerate(CATEGORIES)}
 FARTHEST = 1e5
-"""Coordinates beyond this are no pixels."""
+"""Upper bound of the absolute value of polygon coordinates."""
 LONGEST = 1e6
-"""A polygon with a longer outline is none: drawing takes memory for each pixel of it."""
+"""Upper bound of the outline of a polygon; the memory for drawing grows with its length."""
 MOST_BYTES = 2048 * MIB
-"""No annotation file is larger; the largest official one has 450 MiB."""
+"""Maximum size of an annotation file; the largest official one has 450 MiB."""
 _LAST_DIGIT = 60
-"""Bits of a compressed run length; more are no number of pixels."""
+"""Maximum bit offset of a digit in a compressed run length."""
 
 Rle = dict[str, Any]
 """pycocotools' compressed mask: ``{"size": [H, W], "counts": bytes}``."""
 
 
 class CocoMasks:
-    """Masks of N images: for each image and class one of the instances and one of the crowds.
+    """Masks of N images: one of the instances and one of the crowds for each image and class.
 
     Args:
-        numbers: int (N,), the official image numbers, ascending.
+        numbers: int (N,), official image numbers, ascending.
         file_names: N names of image files.
         sizes: int (N, 2), height and width.
-        starts: int (N + 1); image n has the entries ``starts[n]`` to ``starts[n + 1]``.
-        class_ids: int (E,), the class of each entry.
-        pixels: int (E,), pixels of its instances, 0 where it has only crowds.
-        cuts: int (2E + 1); entry e's instances are ``runs[cuts[2e]:cuts[2e + 1]]``, its crowds the
-            bytes from there to ``cuts[2e + 2]``; either may be empty.
-        runs: uint8, all masks, as pycocotools compresses them.
+        starts: int (N + 1); the entries of image n are ``starts[n]`` to ``starts[n + 1]``.
+        class_ids: int (E,), class id of each entry.
+        pixels: int (E,), number of pixels of the instances, 0 for an entry of crowds only.
+        cuts: int (2E + 1); the instances of entry e are ``runs[cuts[2e]:cuts[2e + 1]]``, its crowds
+            ``runs[cuts[2e + 1]:cuts[2e + 2]]``; either may be empty.
+        runs: uint8, all masks in pycocotools' compressed format.
 
     Raises:
-        ValueError: the arrays do not fit each other.
+        ValueError: the lengths of the arrays do not match.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class CocoMasks:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> CocoMasks:
-        """Build the masks from the result of `arrays`."""
+        """Return the masks of the arrays that `arrays` returned."""
         numeric = {key: array for key, array in arrays.items() if key != "file_names"}
         return cls(file_names=unpack_names(arrays["file_names"]), **numeric)
 
     def arrays(self) -> Arrays:
-        """Return the masks as arrays, for writing."""
+        """Return the masks as arrays for `numpy.savez`."""
         return {
             "numbers": self._numbers,
             "file_names": pack_names(self._file_names),
@@ -115,11 +115,11 @@ class CocoMasks:
         return image_id in self._rows
 
     def file_name(self, image_id: str) -> str:
-        """Name of an image's file."""
+        """Return the file name of an image."""
         return self._file_names[self._rows[image_id]]
 
     def class_pixels(self, image_id: str) -> dict[int, int]:
-        """Return the pixels of each class that has any."""
+        """Return the number of pixels of each class with any."""
         entries = self._entries(image_id)
         counts = zip(self._class_ids[entries].tolist(), self._pixels[entries].tolist(), strict=True)
         return {class_id: pixels for class_id, pixels in counts if pixels}
@@ -144,11 +144,10 @@ class CocoMasks:
 def read_annotations(path: Path) -> CocoMasks:
     """Draw the masks of an annotation file of COCO's object instances.
 
-    Polygons of fewer than three points or of coordinates that are no numbers are left out, with a
-    warning.
+    Polygons of fewer than three points or with invalid coordinates are skipped with a warning.
 
     Raises:
-        FssbenchError: the file is no such JSON, or an annotation makes no sense.
+        FssbenchError: the file is not valid JSON of this format, or an annotation is invalid.
     """
     content = _load_json(path)
     try:
@@ -169,9 +168,9 @@ def _load_json(path: Path) -> dict[str, Any]:
         content = json.loads(read_within(path, MOST_BYTES))
     except OSError as error:
         raise FssbenchError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # includes UnicodeDecodeError
         raise FssbenchError(
-            f"{path}: is no whole JSON file ({error}); download or unpack it again"
+            f"{path}: is not a complete JSON file ({error}); download or unpack it again"
         ) from error
     wanted = ("images", "annotations", "categories")
     missing = [key for key in wanted if key not in content] if isinstance(content, dict) else wanted
@@ -203,7 +202,7 @@ def _draw(content: Mapping[str, Any], path: Path) -> CocoMasks:
                 masks += [part["counts"] for part in parts]
         starts.append(len(class_ids))
     if left_out:
-        log.warning("%s: %d polygons are none and are left out", path, left_out)
+        log.warning("%s: %d polygons are invalid and are skipped", path, left_out)
     return CocoMasks(
         numbers=np.array(numbers, np.int64),
         file_names=[images[number]["file_name"] for number in numbers],
@@ -220,7 +219,7 @@ def _images(listed: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]
     """Return the images by number.
 
     Raises:
-        TypeError, ValueError: an invalid entry, or a file outside of the folder of images.
+        TypeError, ValueError: an entry is invalid, or its file name leads out of the image folder.
     """
     found: dict[int, Mapping[str, Any]] = {}
     for image in listed:
@@ -240,7 +239,7 @@ def _images(listed: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]
 
 
 def _is_inside(name: str) -> bool:
-    """Return True if a relative path stays inside of its folder."""
+    """Return True if a relative path stays below its folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     os.fsencode(name)  # raises for text that cannot be a file name
     drive = ":" in path.parts[0] if path.parts else True
@@ -276,7 +275,7 @@ def _by_image_and_class(
 def _union(
     annotations: Iterable[Mapping[str, Any]], size: list[int], path: Path
 ) -> tuple[Rle, int]:
-    """Return the union of annotations' masks, and the number of polygons left out."""
+    """Return the union of the annotations' masks and the number of skipped polygons."""
     polygons: list[Array] = []
     masks: list[Rle] = []
     left_out = 0
@@ -300,13 +299,13 @@ def _union(
 
 
 def _polygon(points: Any) -> Array | None:
-    """Corners x, y, x, y, … as float (2n,), or None where they are no polygon."""
+    """Return the corners x, y, x, y, … as float (2n,), or None if they are invalid."""
     try:
         corners = np.array(points, np.float64)
     except (TypeError, ValueError):
         return None
     whole = corners.ndim == 1 and len(corners) >= 6 and len(corners) % 2 == 0
-    if not whole or not (np.abs(corners) < FARTHEST).all():  # NaN is not below
+    if not whole or not (np.abs(corners) < FARTHEST).all():  # False for NaN
         return None
     x, y = corners[::2], corners[1::2]
     steps = np.maximum(np.abs(x - np.roll(x, 1)), np.abs(y - np.roll(y, 1)))
@@ -314,15 +313,15 @@ def _polygon(points: Any) -> Array | None:
 
 
 def run_lengths(segmentation: Any, size: list[int]) -> Rle:
-    """Return a mask of run lengths for pycocotools, after checks that pycocotools omits.
+    """Return a run-length mask for pycocotools, which does not validate its input itself.
 
     Args:
         segmentation: ``{"size": [H, W], "counts": …}``, compressed or not.
-        size: expected (height, width).
+        size: expected size, [H, W].
 
     Raises:
-        TypeError: the value is no mask of run lengths.
-        ValueError: another size, or run lengths that do not add up to it.
+        TypeError: the segmentation is not run-length encoded.
+        ValueError: its size differs, or its run lengths do not add up to the size.
     """
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise TypeError("is neither polygons nor run lengths")
@@ -340,7 +339,7 @@ def run_lengths(segmentation: Any, size: list[int]) -> Rle:
 
 
 def _expand(text: str | bytes) -> list[int]:
-    """Run lengths out of pycocotools' text: five-bit digits of differences to the last but one."""
+    """Decode run lengths of pycocotools: 5-bit digits of differences to the count before last."""
     counts: list[int] = []
     value = shift = 0
     for code in text.encode() if isinstance(text, str) else text:

@@ -1,4 +1,4 @@
-"""The interface of datasets."""
+"""Interface of datasets."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 from fssbench.errors import FssbenchError
 
 IGNORE = 255
-"""Mask value of pixels that no score counts."""
+"""Mask value of pixels that are excluded from all counts."""
 
 
 class Dataset(ABC):
     """Images with class masks, divided into folds of classes and splits of images.
 
-    Objects must be picklable: loader processes hold copies of them.
+    Objects must be picklable, because loader processes receive copies.
 
     Attributes:
-        name: the registered name.
-        classes: names of the classes; a class id is an index into it.
+        name: registered name.
+        classes: class names; a class id is an index into them.
         folds: number of class splits.
         splits: names of the image splits, e.g. ``("train", "val")``.
     """
@@ -35,25 +35,25 @@ class Dataset(ABC):
 
     @abstractmethod
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """Return the class ids that are novel in `fold`, ascending; all others are base classes.
+        """Return the novel class ids of a fold, ascending; all others are base classes.
 
         Raises:
-            FssbenchError: no such fold (use `check_fold`).
+            FssbenchError: the fold does not exist (use `check_fold`).
         """
 
     @abstractmethod
     def image_ids(self, split: str) -> Sequence[str]:
-        """Return the dataset's own names of a split's images, in a fixed order.
+        """Return the image ids of a split in a fixed order.
 
         Raises:
-            FssbenchError: no such split (use `check_split`), or its list is missing.
+            FssbenchError: the split does not exist (use `check_split`), or its list is missing.
         """
 
     @abstractmethod
     def class_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Return the pixels of each class in an image's annotation, at its original size.
+        """Return the number of pixels of each class in an image, at its original size.
 
-        Only classes with at least one pixel are returned; ignored pixels (255) count for none.
+        Classes without pixels are omitted; ignored pixels (255) belong to no class.
         """
 
     @abstractmethod
@@ -69,12 +69,13 @@ class Dataset(ABC):
         """Return the mask of a class in an image: uint8 (H, W) of 0, 1 and 255 (ignore).
 
         Raises:
-            FssbenchError: the file is missing or cannot be decoded, or its size is not the image's.
+            FssbenchError: the file is missing or cannot be decoded, or its size differs from the
+                image's.
         """
 
     @abstractmethod
     def fingerprint(self, split: str = "val") -> str:
-        """Return a hash (hex) of a split's lists and masks, independent of their location."""
+        """Return the hash (hex) of a split's annotations, independent of their location."""
 
     def image_path(self, image_id: str) -> Path | None:
         """Return the file of an image; None, the default, if there is none."""
@@ -88,7 +89,7 @@ class Dataset(ABC):
         return hashlib.sha256(shape.encode() + image.numpy().tobytes()).hexdigest()
 
     def prepare(self, split: str) -> None:
-        """Do slow one-time work for a split, e.g. build its index, before `class_pixels`."""
+        """Do slow one-time work for a split, e.g. build an index, before `class_pixels`."""
 
     def check_fold(self, fold: int) -> None:
         """Raise an `FssbenchError` unless the dataset has this fold."""

@@ -1,4 +1,4 @@
-"""Your own images: one folder for each class, a mask for each image."""
+"""Datasets of class folders, with one mask for each image."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ HALF = 128
 
 @attrs.frozen
 class Pair:
-    """The files of one annotated image."""
+    """Image and mask file of one annotated image."""
 
     image: Path
     mask: Path
 
 
 class ClassFolders(IndexedDataset):
-    """Images with one class each, in a folder named after it; image ids are ``class/name``.
+    """Base class of datasets with one folder for each class; image ids are ``class/name``.
 
-    The images of a split are those of its classes, class by class, sorted as people count
-    (2 before 10). There is one fold.
+    The images of a split are ordered by class and then by name, in natural order (2 before 10).
+    There is one fold.
 
     Args:
-        root: the folder that holds the class folders.
+        root: folder of the class folders.
 
     Raises:
-        FssbenchError: no root is given, or it holds no folders.
+        FssbenchError: the root is missing or contains no folders.
     """
 
     splits = ("train", "val", "test")
@@ -61,16 +61,16 @@ class ClassFolders(IndexedDataset):
         self._pairs: dict[str, dict[str, Pair]] = {}
 
     def split_classes(self, split: str) -> Sequence[str]:
-        """Return the names of the classes whose images a split has: all of them."""
+        """Return the names of the classes of a split: all classes by default."""
         self.check_split(split)
         return self.classes
 
     @abstractmethod
     def foreground(self, path: Path) -> Tensor:
-        """Return the foreground of a mask file: uint8 (H, W) of 0 and 1."""
+        """Return the foreground of a mask file as uint8 (H, W) of 0 and 1."""
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """Return the classes of the test split."""
+        """Return the class ids of the test split."""
         self.check_fold(fold)
         novel = set(self.split_classes("test"))
         return tuple(c for c, name in enumerate(self.classes) if name in novel)
@@ -79,17 +79,17 @@ class ClassFolders(IndexedDataset):
         """Return the ids ``class/name`` of the split's images.
 
         Raises:
-            FssbenchError: there is no such split, or an image has no mask.
+            FssbenchError: the split does not exist, or an image has no mask.
         """
         classes = self.split_classes(split)
         return [f"{name}/{stem}" for name in classes for stem in self._of_class(name)]
 
     def image(self, image_id: str) -> Tensor:
-        """Return the image, uint8 (3, H, W)."""
+        """Return the image as uint8 (3, H, W)."""
         return read_image(self._pair(image_id).image)
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Return the mask of an image, uint8 (H, W) of 0 and 1; zeros for other classes."""
+        """Return the mask as uint8 (H, W) of 0 and 1; zeros for other classes than the image's."""
         mask = self._own_mask(image_id)
         return mask if self._class_id(image_id) == class_id else torch.zeros_like(mask)
 
@@ -102,7 +102,7 @@ class ClassFolders(IndexedDataset):
         return self._pair(image_id).mask
 
     def count_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Foreground pixels of the image's class."""
+        """Count the foreground pixels of the image's class."""
         pixels = int(torch.count_nonzero(self._own_mask(image_id)))
         return {self._class_id(image_id): pixels} if pixels else {}
 
@@ -135,22 +135,22 @@ class ClassFolders(IndexedDataset):
 
 
 class Folder(ClassFolders):
-    """Any images of yours, in one of two shapes, which class folders may mix.
+    """User images in one of two layouts, which class folders may mix.
 
     * ``<class>/<name>.jpg`` (.jpeg, .png, .bmp, .webp) with ``<name>.png`` beside an image that is
       no PNG, or with ``<name>_mask.png``;
     * ``<class>/images/<name>.jpg`` (…) with ``<class>/masks/<name>.png``.
 
-    A mask is turned to grey. If it holds nothing above 1, then 1 is foreground; otherwise values of
-    128 and more are. So 255 is foreground here and no pixel is ignored. All three splits and the
-    one fold hold everything.
+    A mask is converted to grey. If its maximum is at most 1, then 1 is foreground; otherwise values
+    of 128 and more are. So 255 is foreground here and no pixel is ignored. All three splits and the
+    one fold contain all images.
 
     Args:
-        root: the folder that holds the class folders.
-        config: none; `Folder` has no options.
+        root: folder of the class folders.
+        config: always None; `Folder` has no options.
 
     Raises:
-        FssbenchError: no root is given, or it holds no folders.
+        FssbenchError: the root is missing or contains no folders.
     """
 
     name: ClassVar[str] = "folder"
@@ -159,22 +159,22 @@ class Folder(ClassFolders):
         super().__init__(root=root)
 
     def foreground(self, path: Path) -> Tensor:
-        """Return the foreground of a mask of zeros and ones, or of dark and bright values."""
+        """Return the foreground of a mask, as `read_marked`."""
         return read_marked(path)
 
 
 def read_marked(path: Path, *, missing: str = MISSING, upright: bool = False) -> Tensor:
-    """Return the foreground of a mask file: uint8 (H, W) of 0 and 1.
+    """Return the foreground of a mask file as uint8 (H, W) of 0 and 1.
 
-    If it holds nothing above 1, then 1 is marked; otherwise values of 128 and more are.
+    If the maximum is at most 1, then 1 is foreground; otherwise values of 128 and more are.
 
     Args:
-        path: file, named in errors as given.
-        missing: text of the error about a missing file.
-        upright: True to apply the EXIF orientation.
+        path: mask file, shown in errors as given.
+        missing: text of the error for a missing file.
+        upright: apply the EXIF orientation.
 
     Raises:
-        FssbenchError: the file cannot be read, or all its values are dark but not only 0 and 1.
+        FssbenchError: the file cannot be read, or its maximum is between 2 and 127.
     """
     grey = read_grey(path, missing=missing, upright=upright)
     brightest = int(grey.max())

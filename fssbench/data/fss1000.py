@@ -1,4 +1,4 @@
-"""FSS-1000: a thousand classes of ten images each."""
+"""FSS-1000: 1000 classes of ten images each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Fss1000Config:
 
     Attributes:
         lists: folder of the class lists, ``train.txt`` (or ``trn.txt``), ``val.txt`` and
-            ``test.txt``, one class name a line. Without it, every class is in every split.
+            ``test.txt``, one class name a line. By default, every class is in every split.
     """
 
     lists: str | None = None
@@ -37,15 +37,15 @@ class Fss1000Config:
 class Fss1000(ClassFolders):
     """FSS-1000 (Li et al., 2020): ``<class>/<n>.jpg`` with the mask ``<class>/<n>.png``.
 
-    Masks are turned to grey; 128 and more is foreground. The novel classes of the one fold are
-    those of the test list. Class ids count the folders below the root, whatever the lists say.
+    Masks are converted to grey; 128 and more is foreground. The novel classes of the one fold are
+    those of the test list. Class ids are indices of the sorted folders, independent of the lists.
 
     Args:
-        root: the folder that holds the class folders.
+        root: folder of the class folders.
         config: see `Fss1000Config`.
 
     Raises:
-        FssbenchError: no root is given, it holds no folders, or a list names a class that has none.
+        FssbenchError: the root is missing or contains no folders, or a listed class has no folder.
     """
 
     name: ClassVar[str] = "fss1000"
@@ -64,10 +64,10 @@ class Fss1000(ClassFolders):
             self._listed = self._read_lists(self.lists)
 
     def split_classes(self, split: str) -> Sequence[str]:
-        """Return the classes on the split's list, sorted; without lists, all of them.
+        """Return the sorted classes of the split's list; without lists, all classes.
 
         Raises:
-            FssbenchError: there is no such split, or it has no list.
+            FssbenchError: the split does not exist or has no list.
         """
         self.check_split(split)
         if self.lists is None:
@@ -79,7 +79,7 @@ class Fss1000(ClassFolders):
         return self._listed[split]
 
     def foreground(self, path: Path) -> Tensor:
-        """Return the bright part of a mask."""
+        """Return the pixels of a grey value of 128 or more."""
         return (read_grey(path) >= HALF).to(torch.uint8)
 
     def _read_lists(self, folder: Path) -> dict[str, tuple[str, ...]]:

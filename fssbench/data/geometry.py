@@ -1,4 +1,4 @@
-"""How images of any shape become the encoder's square, and logits find their way back."""
+"""Resizing of images and masks to the encoder's square, and of logits to the original size."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fssbench.data.dataset import IGNORE
 
 @attrs.frozen
 class Geometry:
-    """Resizing to a square of ``size`` pixels.
+    """Resizing to a square of ``size`` x ``size`` pixels.
 
     Attributes:
-        size: side of the square.
-        resize: ``squash`` resizes each side separately; ``letterbox`` preserves the aspect ratio
-            and pads below or to the right, images with black, masks with 255.
+        size: side of the square in pixels.
+        resize: ``squash`` ignores the aspect ratio; ``letterbox`` preserves it and pads at the
+            bottom or right, images with 0 (black) and masks with 255.
     """
 
     size: int
     resize: Literal["squash", "letterbox"] = "squash"
 
     def content(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) that an image of this shape takes up inside the square."""
+        """Return the (height, width) of a resized image inside the square."""
         if self.resize == "squash":
             return self.size, self.size
         longest = max(height, width)
@@ -35,9 +35,9 @@ class Geometry:
         )
 
     def image(self, image: Tensor) -> Tensor:
-        """(3, H, W) to (3, size, size), uint8 or float as it comes.
+        """Resize an image (3, H, W), uint8 or float, to (3, size, size) of the same dtype.
 
-        Bilinear with antialiasing, as Pillow resizes; an image that fits already is left as it is.
+        Bilinear with antialiasing, as in Pillow; an image of the right size is returned unchanged.
         """
         inside = self.content(*image.shape[-2:])
         if image.shape[-2:] != inside:
@@ -47,16 +47,16 @@ class Geometry:
         return self._pad(image, 0)
 
     def mask(self, mask: Tensor) -> Tensor:
-        """uint8 (H, W) to (size, size), nearest neighbour."""
+        """Resize a mask, uint8 (H, W), to (size, size) by nearest neighbour."""
         inside = self.content(*mask.shape)
         if mask.shape != inside:
             mask = functional.interpolate(mask[None, None], inside, mode="nearest")[0, 0]
         return self._pad(mask, IGNORE)
 
     def restore(self, logits: Tensor, height: int, width: int) -> Tensor:
-        """Float (h', w') logits over the square to (height, width) of the image.
+        """Resize float logits (h', w') of the square to the (height, width) of the image.
 
-        Bilinear with ``align_corners=True``, as the field's code does.
+        Bilinear with ``align_corners=True``, as in the code of published methods.
         """
         inside = self.content(height, width)
         if inside != (self.size, self.size):
@@ -71,7 +71,7 @@ class Geometry:
 
 
 def stack_padded(planes: list[Tensor], value: int) -> Tensor:
-    """(H_i, W_i) planes as one (B, max H, max W) tensor, padded below and to the right."""
+    """Stack planes (H_i, W_i) as (B, max H, max W), padded at the bottom and right."""
     height = max(plane.shape[0] for plane in planes)
     width = max(plane.shape[1] for plane in planes)
     if all(plane.shape == (height, width) for plane in planes):

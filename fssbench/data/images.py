@@ -1,4 +1,4 @@
-"""Read pictures and masks: the whole file as it was drawn, or an error of one line."""
+"""Decoding of image and mask files, with a one-line error for a missing or damaged file."""
 
 from __future__ import annotations
 
@@ -16,43 +16,39 @@ from fssbench.errors import FssbenchError
 T = TypeVar("T")
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What is decoded, whatever a file is called. Pillow knows fifty more; for one of them, PostScript,
-it starts another program."""
+"""Allowed Pillow decoders, independent of the file's suffix. Pillow has fifty more; one of them
+(PostScript) starts an external program."""
 
 MOST_PIXELS = 89_478_485
-"""A picture of more is an error, as in Pillow, which only warns before twice as many."""
+"""Maximum number of pixels of an image. Pillow warns at this limit and raises at twice as many."""
 
 MISSING = "no such file; check --data-root"
-"""Default text of the error about a missing file."""
+"""Default text of the error for a missing file."""
 
 
 def read_image(path: Path, *, missing: str = MISSING, upright: bool = False) -> Tensor:
-    """Read an image as uint8 (3, H, W), RGB.
+    """Return an image as uint8 (3, H, W), RGB.
 
-    Grey, palette and CMYK pictures are converted; transparency is dropped. The EXIF orientation is
-    applied only with `upright`, because masks of datasets refer to the stored pixels.
+    Grey, palette and CMYK images are converted; transparency is dropped. The EXIF orientation is
+    not applied by default, because the masks of datasets are drawn on the pixels as stored.
 
     Args:
-        path: file, named in errors as given.
-        missing: text of the error about a missing file.
-        upright: True to apply the EXIF orientation, as image viewers do.
+        path: image file, shown in errors as given.
+        missing: text of the error for a missing file.
+        upright: apply the EXIF orientation, as image viewers do.
 
     Raises:
-        FssbenchError: the file is missing, cut off, too large, or of more than 8 bits a channel.
+        FssbenchError: the file is missing, truncated or too large, or has more than 8 bits a
+            channel.
     """
-
-    def rgb(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        turned = _turned(picture) if upright else picture
-        return np.array(_eight_bit(turned).convert("RGB"))
-
-    return torch.from_numpy(_decode(path, missing, rgb)).permute(2, 0, 1).contiguous()
+    return _converted(path, "RGB", missing, upright).permute(2, 0, 1).contiguous()
 
 
 def read_labels(path: Path, *, missing: str = MISSING) -> Tensor:
-    """Read the class numbers of a label map, a grey or palette file, as uint8 (H, W).
+    """Return the class numbers of a label map (a grey or palette file) as uint8 (H, W).
 
     Raises:
-        FssbenchError: as `read_image`, or the file is in colour and holds no class numbers.
+        FssbenchError: as `read_image`, or the file is a colour image.
     """
 
     def labels(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -66,29 +62,18 @@ def read_labels(path: Path, *, missing: str = MISSING) -> Tensor:
 
 
 def read_grey(path: Path, *, missing: str = MISSING, upright: bool = False) -> Tensor:
-    """Return an image in grey, uint8 (H, W); palette images by their colours.
+    """Return the grey values of an image as uint8 (H, W), 0 to 255; palettes are resolved.
 
-    Args:
-        path: file, named in errors as given.
-        missing: text of the error about a missing file.
-        upright: True to apply the EXIF orientation.
-
-    Raises:
-        FssbenchError: as `read_image`.
+    Arguments and errors are those of `read_image`.
     """
-
-    def grey(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        turned = _turned(picture) if upright else picture
-        return np.array(_eight_bit(turned).convert("L"))
-
-    return torch.from_numpy(_decode(path, missing, grey))
+    return _converted(path, "L", missing, upright)
 
 
 def image_size(path: Path, *, missing: str = MISSING) -> tuple[int, int]:
-    """Height and width in pixels, from the file's header alone.
+    """Return the height and width in pixels, read from the file's header.
 
     Raises:
-        FssbenchError: the file is missing or its header cannot be read.
+        FssbenchError: the file is missing, or its header cannot be read.
     """
     width, height = _decode(path, missing, lambda picture: picture.size)
     return height, width
@@ -101,34 +86,34 @@ def check_same_size(
 
     Args:
         mask: mask to check.
-        mask_path: file of the mask.
-        image_path: the image; only its header is read.
-        missing: text of the error about a missing image.
+        mask_path: file of the mask, for the error.
+        image_path: image file, of which only the header is read.
+        missing: text of the error for a missing image.
     """
-    height, width = mask.shape
-    image_height, image_width = image_size(image_path, missing=missing)
-    if (height, width) != (image_height, image_width):
+    height, width = image_size(image_path, missing=missing)
+    if mask.shape != (height, width):
         raise FssbenchError(
-            f"{mask_path}: the mask is {width}x{height}, its image {image_path.name} is "
-            f"{image_width}x{image_height}; they must be of one size, pixel on pixel"
+            f"{mask_path}: the mask is {mask.shape[1]}x{mask.shape[0]}, its image "
+            f"{image_path.name} is {width}x{height}; they must be of one size, pixel on pixel"
         )
 
 
-def _turned(picture: Image.Image) -> Image.Image:
-    picture.load()  # so that a picture that is cut off says so, not its EXIF block
-    return ImageOps.exif_transpose(picture)
+def _converted(path: Path, mode: str, missing: str, upright: bool) -> Tensor:
+    def convert(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        if upright:
+            picture.load()  # a truncated file must raise its own error, not one about EXIF
+            picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith(("I", "F")):  # Pillow would clip all values above 255
+            raise ValueError(
+                f"its mode is {picture.mode}, more than 8 bits a channel; write it as 8 bits"
+            )
+        return np.array(picture.convert(mode))
 
-
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith(("I", "F")):  # Pillow would cut everything above 255
-        raise ValueError(
-            f"its mode is {picture.mode}, more than 8 bits a channel; write it as 8 bits"
-        )
-    return picture
+    return torch.from_numpy(_decode(path, missing, convert))
 
 
 def _decode(path: Path, missing: str, take: Callable[[Image.Image], T]) -> T:
-    # Research code that runs in this process may have set this; half a picture would change scores.
+    # Other code in this process may have set this; a partly decoded image would change the scores.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(path, formats=FORMATS) as picture:
@@ -151,5 +136,5 @@ def _decode(path: Path, missing: str, take: Callable[[Image.Image], T]) -> T:
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FssbenchError(
-            f"{path}: cannot be decoded: {reason}; mend the file or copy it again"
+            f"{path}: cannot be decoded: {reason}; repair the file or copy it again"
         ) from error

@@ -1,4 +1,4 @@
-"""Index of the pixels of each class in each image, stored in the cache folder."""
+"""Index of the pixels of each class in each image, counted once and saved in the cache folder."""
 
 from __future__ import annotations
 
@@ -36,23 +36,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = min(8, os.cpu_count() or 1)
-"""Number of files read at once; decoding and hashing release the interpreter lock."""
+"""Number of threads that read files; decoding and hashing release the GIL."""
 
 SETTLED_SECONDS = 2.0
-"""Age in seconds below which a file may change again without a new time stamp."""
+"""Minimum age in seconds of a file whose digest is remembered: a newer file could change again
+within the resolution of its time stamp."""
 
 
 class ClassIndex:
-    """Pixels of each class in each image.
+    """Number of pixels of each class in each image.
 
     Args:
-        image_ids: N image ids, each once.
+        image_ids: N distinct image ids.
         starts: int (N + 1); the entries of image n are ``starts[n]`` to ``starts[n + 1]``.
-        class_ids: int (E,), the class of each entry.
-        pixels: int (E,), its number of pixels, at least 1.
+        class_ids: int (E,), class id of each entry.
+        pixels: int (E,), number of pixels of each entry, at least 1.
 
     Raises:
-        ValueError: the arrays do not fit each other.
+        ValueError: the lengths of the arrays do not match.
     """
 
     def __init__(
@@ -74,12 +75,12 @@ class ClassIndex:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> ClassIndex:
-        """Build an index from the result of `arrays`."""
+        """Return the index of the arrays that `arrays` returned."""
         ids = unpack_names(arrays["image_ids"])
         return cls(ids, arrays["starts"], arrays["class_ids"], arrays["pixels"])
 
     def arrays(self) -> Arrays:
-        """Return the index as arrays, for writing."""
+        """Return the index as arrays for `numpy.savez`."""
         return {
             "image_ids": pack_names(self._rows),
             "starts": self._starts,
@@ -94,10 +95,10 @@ class ClassIndex:
         return image_id in self._rows
 
     def __getitem__(self, image_id: str) -> dict[int, int]:
-        """Return the pixels by class id of an image.
+        """Return the number of pixels of an image by class id.
 
         Raises:
-            KeyError: the index does not hold this image.
+            KeyError: the image is not in the index.
         """
         row = self._rows[image_id]
         entries = slice(self._starts[row], self._starts[row + 1])
@@ -107,10 +108,10 @@ class ClassIndex:
 
 
 class IndexedDataset(Dataset):
-    """A dataset with a mask file for each image, whose pixels are counted once.
+    """Base class of datasets with one mask file for each image, whose pixels are counted once.
 
-    A subclass defines the path of an image's mask and counts the pixels of classes in it; this
-    class builds fingerprint and index. Indexes that are in the cache folder are not pickled.
+    A subclass implements `mask_path`, `count_pixels` and `listed_in`. Pickles exclude indexes that
+    are saved in the cache folder.
     """
 
     def __init__(self) -> None:
@@ -120,25 +121,25 @@ class IndexedDataset(Dataset):
 
     @abstractmethod
     def mask_path(self, image_id: str) -> Path:
-        """Return the file that holds an image's mask."""
+        """Return the mask file of an image."""
 
     @abstractmethod
     def count_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Return the pixels of each class in an image's mask file, without absent classes.
+        """Count the pixels of each class in an image's mask file, without classes of 0 pixels.
 
         Raises:
-            FssbenchError: the mask is missing or wrong.
+            FssbenchError: the mask is missing or invalid.
         """
 
     @abstractmethod
     def listed_in(self, split: str) -> str:
-        """Return the source of a split's image ids for messages, e.g. a list file."""
+        """Return the source of the image ids of a split, e.g. a list file, for error messages."""
 
     def fingerprint(self, split: str = "val") -> str:
-        """Return the sha256 (hex) of a split's image ids, mask files and names of classes.
+        """Return the SHA-256 (hex) of a split's image ids, mask files and class names.
 
         Raises:
-            FssbenchError: there is no such split, or a mask is missing.
+            FssbenchError: the split does not exist, or a mask is missing.
         """
         self.check_split(split)
         if split not in self._fingerprints:
@@ -148,10 +149,10 @@ class IndexedDataset(Dataset):
         return self._fingerprints[split]
 
     def prepare(self, split: str) -> None:
-        """Load the split's index, or count the pixels in all its masks and save it.
+        """Load the split's index, or count the pixels of all its masks and save the index.
 
         Raises:
-            FssbenchError: there is no such split, or a mask is missing or wrong.
+            FssbenchError: the split does not exist, or a mask is missing or invalid.
         """
         self.check_split(split)
         if split in self._indexes:
@@ -168,10 +169,10 @@ class IndexedDataset(Dataset):
             self._unsaved.add(split)
 
     def class_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Return the pixels of each class in an image; the first call may build its split's index.
+        """Return the pixels of each class in an image; the first call may build an index.
 
         Raises:
-            FssbenchError: no split has this image.
+            FssbenchError: the image is in no split.
         """
         for index in self._indexes.values():
             if image_id in index:
@@ -188,21 +189,21 @@ class IndexedDataset(Dataset):
 
 
 def likely_first(splits: Sequence[str], used: Iterable[str]) -> list[str]:
-    """Return splits in the order of search: those in use, then test or val before train."""
+    """Return the splits in search order: used ones first, then test or val before train."""
     return sorted(splits, key=lambda split: (split not in used, -splits.index(split)))
 
 
 def fingerprint(name: str, classes: Sequence[str], files: Mapping[str, Path], missing: str) -> str:
-    """Return the sha256 (hex) of annotations, independent of their location.
+    """Return the SHA-256 (hex) of annotations, independent of their location.
 
-    Reading every file takes long, so the result is stored in the cache folder under a stamp of the
+    Reading every file takes long, so the digest is saved in the cache folder under a hash of the
     files' paths, sizes and times.
 
     Args:
         name: name of the dataset.
-        classes: names of its classes, in order.
-        files: annotation file of each id.
-        missing: text of the error about a missing file.
+        classes: ordered class names.
+        files: annotation files by id.
+        missing: text of the error for a missing file.
 
     Raises:
         FssbenchError: a file is missing or cannot be read.
@@ -221,7 +222,7 @@ def fingerprint(name: str, classes: Sequence[str], files: Mapping[str, Path], mi
     of_ids = sorted(zip(files, contents, strict=True))
     found = _digest(name, classes, (part for of_id in of_ids for part in of_id))
     if time.time() - newest > SETTLED_SECONDS:
-        with contextlib.suppress(FssbenchError):  # the index will tell who cannot write there
+        with contextlib.suppress(FssbenchError):  # saving the index logs the same problem
             write_atomically(memo, found.encode())
     return found
 
@@ -229,7 +230,7 @@ def fingerprint(name: str, classes: Sequence[str], files: Mapping[str, Path], mi
 def in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], title: str
 ) -> list[Result]:
-    """Return the results of a function for each item, in order; the first error ends it."""
+    """Return the results of a function for each item, in order; the first error is raised."""
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             return list(with_progress(pool.map(function, items), title, len(items)))
@@ -239,7 +240,7 @@ def in_threads(
 
 
 def with_progress(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
-    """Yield the items, with a bar on a terminal (stderr), or else one line of log at the start."""
+    """Yield the items with a progress bar on a terminal (stderr), else with one log line."""
     if sys.stderr.isatty():
         console = Console(stderr=True)
         yield from track(items, title, total=total, console=console, transient=True)

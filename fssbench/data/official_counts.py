@@ -1,6 +1,6 @@
-"""How many images the whole of a public dataset has, to hold beside what is on a disk.
+"""Official image counts of the public datasets, for comparison with a dataset on the disk.
 
-Counted on the annotations themselves, not here: PASCAL on a public copy of SegmentationClassAug
+The sources are independent of fssbench: PASCAL on a public copy of SegmentationClassAug
 (its images of at least 2 * 32 * 32 pixels of a class are the 365, 467, 734 and 357 of the lists of
 BAM and HDMNet), COCO 2014 on HSNet's lists (by the same rule of 2 * 32 * 32 pixels).
 """
@@ -29,13 +29,13 @@ _COCO_VAL_2014 = (
 
 @attrs.frozen(kw_only=True)
 class Known:
-    """A split of the whole dataset.
+    """Counts of a split of the complete dataset.
 
     Attributes:
-        images: number of images; None where only `each` is known.
-        classes: number of images with at least `pixels` of its pixels, by class id; () if unknown.
-        pixels: smallest number of pixels of a class in an image that counts for it.
-        each: images of each class, where all have the same number.
+        images: number of images, or None.
+        classes: number of images with at least `pixels` pixels of each class id; () if unknown.
+        pixels: minimum number of pixels of a class in a counted image.
+        each: number of images of every class, or None if the numbers differ.
     """
 
     images: int | None = None
@@ -63,7 +63,7 @@ _KNOWN = {
 
 
 def known(dataset: Dataset, split: str) -> Known | None:
-    """Return the official counts of a split; None for datasets without any."""
+    """Return the official counts of a split, or None if the dataset has none."""
     kinds = {
         "pascal5i": getattr(dataset, "labels", ""),
         "coco20i": getattr(dataset, "year", ""),

@@ -21,7 +21,7 @@ CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
-"""The classes in VOC order; a mask holds the class id + 1."""
+"""Class names in VOC order; the mask value of a class is its class id + 1."""
 
 AUGMENTED, PLAIN = "SegmentationClassAug", "SegmentationClass"
 LISTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -35,9 +35,9 @@ class PascalConfig:
     """Options of `Pascal`.
 
     Attributes:
-        labels: folder of the masks: ``SegmentationClassAug`` (VOC with the SBD masks; its training
-            list is ``train_aug.txt`` or ``trainaug.txt``), ``SegmentationClass`` (VOC alone; its
-            training list is ``train.txt``), or ``auto``: the first of them that is there.
+        labels: mask folder: ``SegmentationClassAug`` (VOC with the SBD masks; its training list is
+            ``train_aug.txt`` or ``trainaug.txt``), ``SegmentationClass`` (VOC alone; its
+            training list is ``train.txt``), or ``auto``: the first existing one.
     """
 
     labels: Literal["auto", "SegmentationClassAug", "SegmentationClass"] = "auto"
@@ -47,12 +47,11 @@ class Pascal(IndexedDataset):
     """PASCAL VOC 2012 segmentation; fold i has the classes 5i to 5i + 4 (Shaban et al., 2017).
 
     Args:
-        root: the folder ``VOC2012`` itself, or the one that holds ``VOC2012`` or
-            ``VOCdevkit/VOC2012``.
+        root: the folder ``VOC2012``, or a folder with ``VOC2012`` or ``VOCdevkit/VOC2012``.
         config: see `PascalConfig`.
 
     Raises:
-        FssbenchError: no root is given, or there is no VOC2012.
+        FssbenchError: the root is missing or has no VOC2012.
     """
 
     name: ClassVar[str] = "pascal5i"
@@ -75,17 +74,17 @@ class Pascal(IndexedDataset):
         self._ids: dict[str, tuple[str, ...]] = {}
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """Return the five novel classes of a fold."""
+        """Return the five novel class ids of a fold."""
         self.check_fold(fold)
         return tuple(range(5 * fold, 5 * fold + 5))
 
     def image_ids(self, split: str) -> Sequence[str]:
-        """Return the images of the split's list, sorted.
+        """Return the sorted image ids of the split's list.
 
-        A line of a list is an image id, or the paths of image and mask.
+        A line of the list contains an image id, or the paths of image and mask.
 
         Raises:
-            FssbenchError: there is no such split, or its list is missing or empty.
+            FssbenchError: the split does not exist, or its list is missing or empty.
         """
         self.check_split(split)
         if split not in self._ids:
@@ -98,11 +97,11 @@ class Pascal(IndexedDataset):
         return self._ids[split]
 
     def image(self, image_id: str) -> Tensor:
-        """Return the photograph, uint8 (3, H, W)."""
+        """Return the image as uint8 (3, H, W)."""
         return read_image(self.image_path(image_id), missing=_missing("image"))
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Return the mask of a class, uint8 (H, W): 1, and 255 on VOC's void borders."""
+        """Return the mask of a class, uint8 (H, W): 1, 255 on VOC's void borders, else 0."""
         labels = self._labels(image_id).numpy()
         void = (labels == IGNORE).astype(np.uint8) * np.uint8(IGNORE)
         return torch.from_numpy((labels == class_id + 1) | void)
@@ -116,12 +115,12 @@ class Pascal(IndexedDataset):
         return self.folder / self.labels / f"{image_id}.png"
 
     def count_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Return the pixels of each class in an image's label map."""
+        """Count the pixels of each class in an image's label map."""
         counts = torch.bincount(self._labels(image_id).flatten(), minlength=IGNORE + 1).tolist()
         return {c: counts[c + 1] for c in range(len(CLASSES)) if counts[c + 1]}
 
     def listed_in(self, split: str) -> str:
-        """Name of a split's list."""
+        """Return the name of a split's list file."""
         return self._list(split).name
 
     def _list(self, split: str) -> Path:
@@ -142,7 +141,7 @@ class Pascal(IndexedDataset):
         highest = int((labels + 1).max()) - 1  # uint8: 255 becomes 0
         if highest > len(CLASSES):
             raise FssbenchError(
-                f"{path}: holds the value {highest}; "
+                f"{path}: contains the value {highest}; "
                 f"a VOC mask has 0 to {len(CLASSES)} and {IGNORE}"
             )
         return labels

@@ -1,11 +1,11 @@
-"""Pictures without any annotation: what distillation is fed."""
+"""Images without annotation, for distillation."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,21 +18,21 @@ from fssbench.data.images import read_image
 from fssbench.errors import FssbenchError
 
 HELD_OUT = 20
-"""One image in so many is of the split ``val``."""
+"""Mean number of images for each image of the split ``val``."""
 
 
 class PlainImages(Dataset):
-    """Every picture below a folder; image ids are paths below it, with ``/``.
+    """All images below a folder; image ids are relative paths with ``/``.
 
-    There is one class, ``nothing``, which no image shows, so there are no episodes. Which images
-    are held out (split ``val``) follows from their ids alone, so adding images moves none.
+    The only class, ``nothing``, has no pixels, so there are no episodes. The split of an image
+    depends on its id alone, so that adding images does not change the split of others.
 
     Args:
-        root: the folder.
-        config: none; `PlainImages` has no options.
+        root: folder of the images.
+        config: always None; `PlainImages` has no options.
 
     Raises:
-        FssbenchError: no root is given, or it holds fewer than two pictures.
+        FssbenchError: the root is missing or contains fewer than two images.
     """
 
     name: ClassVar[str] = "images"
@@ -49,35 +49,37 @@ class PlainImages(Dataset):
         self.root = root
         ids = sorted(_pictures(root))
         if len(ids) < 2:
-            raise FssbenchError(f"images: {root} holds {len(ids)} pictures; two are the least")
-        places = {image: zlib.crc32(image.encode()) for image in ids}
-        held_out = {image for image in ids if places[image] % HELD_OUT == 0}
+            raise FssbenchError(
+                f"images: {root} contains {len(ids)} images; at least two are required"
+            )
+        hashes = {image: zlib.crc32(image.encode()) for image in ids}
+        held_out = {image for image in ids if hashes[image] % HELD_OUT == 0}
         if not held_out:
-            held_out = {min(ids, key=lambda image: places[image])}
+            held_out = {min(ids, key=lambda image: hashes[image])}
         if len(held_out) == len(ids):
-            held_out.remove(max(ids, key=lambda image: places[image]))
+            held_out.remove(max(ids, key=lambda image: hashes[image]))
         self._ids = {
             "train": [image for image in ids if image not in held_out],
             "val": [image for image in ids if image in held_out],
         }
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """Return (): no class is novel."""
+        """Return no classes, because none is novel."""
         self.check_fold(fold)
         return ()
 
     def image_ids(self, split: str) -> Sequence[str]:
-        """Return paths below the root, sorted."""
+        """Return the sorted paths relative to the root."""
         self.check_split(split)
         return self._ids[split]
 
     def class_pixels(self, image_id: str) -> Mapping[int, int]:
-        """No class has any."""
+        """Return no pixels for any class."""
         del image_id
         return {}
 
     def image(self, image_id: str) -> Tensor:
-        """Return the picture, uint8 (3, H, W)."""
+        """Return the image as uint8 (3, H, W)."""
         return read_image(self.root / image_id)
 
     def image_path(self, image_id: str) -> Path:
@@ -85,25 +87,21 @@ class PlainImages(Dataset):
         return self.root / image_id
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Return zeros."""
+        """Return a mask of zeros."""
         del class_id
         return torch.zeros(self.image(image_id).shape[-2:], dtype=torch.uint8)
 
     def fingerprint(self, split: str = "val") -> str:
-        """Return a hash of the split's names and file sizes; nothing is annotated."""
+        """Return the hash (hex) of the split's image ids and file sizes."""
         digest = hashlib.sha256()
         for image in self.image_ids(split):
             digest.update(f"{image}\0{(self.root / image).stat().st_size}\n".encode())
         return digest.hexdigest()
 
 
-def _pictures(root: Path) -> list[str]:
-    found = []
+def _pictures(root: Path) -> Iterator[str]:
     for folder, inner, files in os.walk(root):
         inner[:] = [name for name in inner if not name.startswith(".")]
-        found += [
-            (Path(folder) / name).relative_to(root).as_posix()
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
-    return found
+        for path in (Path(folder, name) for name in files if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES:
+                yield path.relative_to(root).as_posix()

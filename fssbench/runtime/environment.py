@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         },
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
-        "hardware": _gpu(device) if device.type == "cuda" else _cpu(),
+        "hardware": _hardware(device),
         "threads": torch.get_num_threads(),
     }
 
@@ -35,10 +37,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 def source_state() -> dict[str, Any]:
     """Return the Git commit of the fssbench source and its dirty flag; empty outside a checkout."""
     folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
-        return {}
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
+    if not (folder / ".git").exists() or (commit := _git(folder, "rev-parse", "HEAD")) is None:
         return {}
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": bool(changed)}
@@ -62,15 +61,11 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _gpu(device: torch.device) -> str:
-    return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        if found := re.search(r"^model name[^:\n]*:(.*)$", text, re.MULTILINE):
+            return found[1].strip()
     return platform.processor() or platform.machine()

@@ -158,7 +158,9 @@ def test_only_the_split_that_is_asked_is_read(tmp_path: Path) -> None:
     coco = Coco(root=tmp_path)
     assert coco.class_pixels("000000000042")[0] > 0
     assert coco.image("000000000042").shape == (3, HEIGHT, WIDTH)
-    assert "instances_train2014.json: is no whole JSON file" in error_of(coco.image_ids, "train")
+    assert "instances_train2014.json: is not a complete JSON file" in error_of(
+        coco.image_ids, "train"
+    )
 
 
 def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -265,9 +267,9 @@ def test_wrong_annotation_files(tmp_path: Path, key: str, change: Any, words: st
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'{"images": [', "is no whole JSON file"),
-        (b"\xff\xfe\xfd", "is no whole JSON file"),
-        (b"", "is no whole JSON file"),
+        (b'{"images": [', "is not a complete JSON file"),
+        (b"\xff\xfe\xfd", "is not a complete JSON file"),
+        (b"", "is not a complete JSON file"),
         (b"[]", "has no images, annotations, categories"),
         (b'{"images": []}', "has no annotations, categories"),
     ],

@@ -163,7 +163,9 @@ def test_a_mask_of_another_size(voc: Path) -> None:
 def test_a_mask_with_an_unknown_number(voc: Path) -> None:
     add_image(voc, "2007_000033", np.full((6, 8), 21, np.uint8))
     message = error_of(Pascal(root=voc).mask, "2007_000033", 0)
-    assert message.endswith("2007_000033.png: holds the value 21; a VOC mask has 0 to 20 and 255")
+    assert message.endswith(
+        "2007_000033.png: contains the value 21; a VOC mask has 0 to 20 and 255"
+    )
 
 
 def test_a_pickled_copy_leaves_the_index_behind(voc: Path) -> None:

@@ -57,5 +57,5 @@ def test_what_is_missing_is_one_line(tmp_path):
         fssbench.dataset("images")
     with pytest.raises(FssbenchError, match="no folder"):
         fssbench.dataset("images", tmp_path / "x")
-    with pytest.raises(FssbenchError, match="holds 0 pictures"):
+    with pytest.raises(FssbenchError, match="contains 0 images"):
         fssbench.dataset("images", tmp_path)

@@ -1,1 +1,1 @@
-"""From the official archives of a dataset to the folders that fssbench reads."""
+"""Conversion of official archives to the folder layouts of the datasets."""

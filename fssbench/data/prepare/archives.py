@@ -1,8 +1,8 @@
-"""The official archives: where they are, how large they are, and the digests that are published.
+"""URLs, sizes and published digests of the official archives.
 
-None of the sets' own sites publishes a digest. Those below are of the files that their mirrors and
-tools check: VOC and SBD (MD5) torchvision, SBD (SHA-256) torchvision's prototypes, VOC and COCO
-(SHA-256 and size) TensorFlow Datasets. FSS-1000 has none.
+The official sites publish no digests. Those below are checked by public tools and mirrors: VOC and
+SBD (MD5) torchvision, SBD (SHA-256) torchvision's prototypes, VOC and COCO (SHA-256 and size)
+TensorFlow Datasets. FSS-1000 has none.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ GB = 1 << 30
 
 @attrs.frozen(kw_only=True)
 class Archive:
-    """One archive.
+    """An official archive.
 
     Attributes:
         key: short name, e.g. ``sbd``.
         file: official file name.
-        url: address of the file.
-        holds: prefix of the names of its members, which identifies the archive; "" for an archive
-            of folders of numbered images.
-        size: published size of the file in bytes, or None.
-        sha256, md5: published digests (hex), or "".
-        most_bytes: limit of the unpacked size; about twice the real size.
-        most_members: limit of the number of members.
+        url: address of the download.
+        holds: prefix of member names that identifies the archive; "" if it is identified by folders
+            of numbered images.
+        size: size of the official file in bytes, or None if it is not published.
+        sha256, md5: published digests (hex), or "" if there is none.
+        most_bytes: maximum total size of the unpacked members, about twice the real size.
+        most_members: maximum number of members.
     """
 
     key: str
@@ -40,13 +40,13 @@ class Archive:
 
     @property
     def digest(self) -> tuple[str, str] | None:
-        """(algorithm, hex digest) that a download must have, or None where none is published."""
+        """Published (algorithm, hex digest) of the file, or None."""
         if self.sha256:
             return "sha256", self.sha256
         return ("md5", self.md5) if self.md5 else None
 
 
-def _coco(name: str, size: int, sha256: str, most: int) -> Archive:
+def _coco(name: str, size: int, most: int, sha256: str) -> Archive:
     annotations = name.startswith("annotations")
     folder = "annotations" if annotations else "zips"
     return Archive(
@@ -87,50 +87,26 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
         ),
     ),
     "coco20i-2014": (
-        _coco(
-            "annotations_trainval2014",
-            252_872_794,
-            "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
-            4,
-        ),
-        _coco(
-            "val2014",
-            6_645_013_297,
-            "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
-            14,
-        ),
-        _coco(
-            "train2014",
-            13_510_573_713,
-            "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
-            28,
-        ),
+        _coco("annotations_trainval2014", 252_872_794, 4,
+            "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"),
+        _coco("val2014", 6_645_013_297, 14,
+            "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0"),
+        _coco("train2014", 13_510_573_713, 28,
+            "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775"),
     ),
     "coco20i-2017": (
-        _coco(
-            "annotations_trainval2017",
-            252_907_541,
-            "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
-            4,
-        ),
-        _coco(
-            "val2017",
-            815_585_330,
-            "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-            2,
-        ),
-        _coco(
-            "train2017",
-            19_336_861_798,
-            "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-            40,
-        ),
+        _coco("annotations_trainval2017", 252_907_541, 4,
+            "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268"),
+        _coco("val2017", 815_585_330, 2,
+            "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"),
+        _coco("train2017", 19_336_861_798, 40,
+            "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929"),
     ),
     "fss1000": (
         Archive(
             key="fss",
             file="fewshot_data.zip",
-            # The authors' Google Drive; a file of that size is only given out with confirm=t.
+            # The authors' Google Drive; a file of that size requires confirm=t.
             url="https://drive.usercontent.google.com/download"
             "?id=16TgqOeI_0P41Eh3jWQlxlRXG9KIqtMgI&export=download&confirm=t",
             holds="",
@@ -138,5 +114,5 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             most_members=80_000,
         ),
     ),
-}
-"""By dataset, for COCO with the year."""
+}  # fmt: skip
+"""Archives by dataset; names of COCO include the year."""

@@ -1,4 +1,4 @@
-"""Writing many files, so that a kill at any moment leaves whole files only."""
+"""Writing of many files, of which none is truncated if the process is killed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from fssbench.errors import FssbenchError
 from fssbench.files import cannot_write
 
 SPARE = 64 << 20
-"""Bytes that stay free beside what is needed."""
+"""Free bytes required in addition to the data."""
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that are free on the disk of a folder, which need not exist yet."""
+    """Return the free bytes on the disk of a folder, which may not exist."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:
-    """Raise an `FssbenchError` unless so many bytes, and some to spare, are free."""
+    """Raise an `FssbenchError` unless the needed bytes and `SPARE` more are free."""
     free = free_bytes(folder)
     if free < needed + SPARE:
         raise FssbenchError(
@@ -32,7 +32,7 @@ def check_space(folder: Path, needed: int, what: str) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder; raise an `FssbenchError` unless files can be made in it."""
+    """Create the folder; raise an `FssbenchError` unless it is writable."""
     trial = folder / f".trial-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,13 +43,13 @@ def check_writable(folder: Path) -> None:
 
 
 def put(path: Path, data: bytes) -> bool:
-    """Write a file by rename unless one of that size exists; return True if it was written.
+    """Write a file by rename, unless one of that size exists; return True if it was written.
 
-    Not flushed to the disk one by one, which would take hours for COCO: a kill loses nothing that
-    was renamed, and after a power cut a file of another size is written anew. `settle` flushes.
+    Files are not flushed one by one, which would take hours for COCO; `settle` flushes all. A
+    truncated file after a power failure has another size and is written again.
 
     Raises:
-        FssbenchError: the disk is full, or the folder cannot be written.
+        FssbenchError: the disk is full, or the folder is not writable.
     """
     with contextlib.suppress(OSError):
         if path.stat().st_size == len(data):
@@ -67,13 +67,13 @@ def put(path: Path, data: bytes) -> bool:
 
 
 def settle() -> None:
-    """Flush what was written to the disks."""
+    """Flush all written files to the disks."""
     if hasattr(os, "sync"):
         os.sync()
 
 
 def human(count: float) -> str:
-    """Bytes for people, e.g. ``1.9 GB``."""
+    """Format a number of bytes, e.g. ``1.9 GB``."""
     for unit in ("bytes", "KB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""Downloads that resume after an interruption."""
+"""Resumable downloads."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ TIMEOUT_SECONDS = 60.0
 BLOCK = 1 << 20
 
 Progress = Callable[[int, int | None], None]
-"""Is told the bytes that are there and the bytes in all."""
+"""Callback with the number of downloaded bytes and the total (None if unknown)."""
 
 
 class _BrokenOffError(Exception):
-    """A broken connection; the received bytes stay on the disk."""
+    """A broken connection; the received bytes are in the partial file."""
 
 
 def download(archive: Archive, folder: Path, progress: Progress = lambda done, total: None) -> Path:
-    """Bring an archive into a folder; what an earlier call left there is gone on with.
+    """Download an archive into a folder, or resume a previous download.
 
-    The file gets its official name when it is complete and, where a digest is published, matches
-    it. Until then it is ``NAME.part``; the server's version tag is in ``NAME.part.tag``.
+    The file is named ``NAME.part`` until it is complete and its digest, if published, is checked.
+    ``NAME.part.tag`` contains the version of the file on the server.
 
     Raises:
-        FssbenchError: the server cannot be reached, does not have it, sends something else or
-            breaks off again and again, the digest is another, or there is no room.
+        FssbenchError: the server cannot be reached, answers with an error or another file, or
+            breaks off every attempt; the digest differs; or the disk is full.
     """
     target = folder / archive.file
     if target.exists():
@@ -68,9 +68,9 @@ def download(archive: Archive, folder: Path, progress: Progress = lambda done, t
             if attempt == ATTEMPTS:
                 raise FssbenchError(
                     f"{archive.url}: broke off {ATTEMPTS} times ({error}); run the same command "
-                    "again to go on"
+                    "again to resume"
                 ) from error
-        log.info("%s: going on, attempt %d", archive.url, attempt + 1)
+        log.info("%s: resuming, attempt %d", archive.url, attempt + 1)
         time.sleep(PAUSE_SECONDS)
     _check_digest(archive, part)
     try:
@@ -82,16 +82,16 @@ def download(archive: Archive, folder: Path, progress: Progress = lambda done, t
 
 
 def _fetch(archive: Archive, part: Path, progress: Progress) -> None:
-    there, tag = _size(part), _read_tag(part)
+    there, tag = part.stat().st_size if part.exists() else 0, _read_tag(part)
     headers = {"User-Agent": f"fssbench/{__version__}", "Accept-Encoding": "identity"}
     if there and tag:
-        # With If-Range a server whose file has changed sends the new one whole.
+        # With If-Range, a server sends the complete file if it has changed.
         headers |= {"Range": f"bytes={there}-", "If-Range": tag}
     request = urllib.request.Request(archive.url, headers=headers)
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and _total_of_416(error) == there:
+        if error.code == 416 and _range(error, r"bytes \*/(\d+)") == there:
             return
         if error.code == 416:
             part.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def _fetch(archive: Archive, part: Path, progress: Progress) -> None:
                 f"{archive.url}: the server sends a web page, not the archive; download it in a "
                 "browser and give it with --from"
             )
-        start = _start(answer) if answer.status == 206 else 0
+        start = _range(answer, r"bytes (\d+)-") if answer.status == 206 else 0
         if start not in (0, there):
             raise FssbenchError(f"{archive.url}: the server sends another part than was asked for")
         length = answer.headers.get("Content-Length")
@@ -122,13 +122,7 @@ def _copy(
     done = start
     try:
         with part.open("ab" if start else "wb") as file:
-            while True:
-                try:
-                    block = answer.read(BLOCK)
-                except OSError as error:
-                    raise _BrokenOffError(str(error)) from error
-                if not block:
-                    break
+            while block := _read(answer):
                 file.write(block)
                 done += len(block)
                 _check_size(archive, done if total is None else None, known=False)
@@ -139,8 +133,15 @@ def _copy(
         raise _BrokenOffError(f"{done:,} of {total:,} bytes came")
 
 
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read(BLOCK)
+    except OSError as error:
+        raise _BrokenOffError(str(error)) from error
+
+
 def _check_size(archive: Archive, total: int | None, *, known: bool = True) -> None:
-    """Spare the time of downloading something else; the limit holds where no size is known."""
+    """Check the size before the download ends; without a known size, only the limit."""
     if total is None:
         return
     if known and archive.size is not None and total != archive.size:
@@ -153,7 +154,7 @@ def _check_size(archive: Archive, total: int | None, *, known: bool = True) -> N
 
 def _check_digest(archive: Archive, part: Path) -> None:
     if archive.digest is None:
-        log.warning("%s: no digest is published, so it is not checked", archive.file)
+        log.warning("%s: no digest is published, so the file is not checked", archive.file)
         return
     algorithm, published = archive.digest
     with part.open("rb") as file:
@@ -168,23 +169,15 @@ def _check_digest(archive: Archive, part: Path) -> None:
 
 
 def _version(answer: http.client.HTTPResponse) -> str | None:
-    """Return the server's version tag of a file; weak tags do not support ranges."""
+    """Return the version of the file on the server; weak tags are not valid for ranges."""
     tag = answer.headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
 
 
-def _start(answer: http.client.HTTPResponse) -> int:
-    found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+def _range(answer: http.client.HTTPResponse | urllib.error.HTTPError, pattern: str) -> int:
+    """Return the number in the Content-Range header, or -1."""
+    found = re.match(pattern, answer.headers.get("Content-Range", ""))
     return int(found[1]) if found else -1
-
-
-def _total_of_416(error: urllib.error.HTTPError) -> int | None:
-    found = re.match(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-    return int(found[1]) if found else None
-
-
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
 
 
 def _tag_file(part: Path) -> Path:

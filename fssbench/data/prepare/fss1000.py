@@ -15,17 +15,17 @@ log = logging.getLogger(__name__)
 
 ROOT = "FSS-1000"
 PICTURE = re.compile(r"(?:.*/)?(?P<class>[^/.\\][^/\\:]*)/(?P<n>[1-9]\d?)\.(?P<kind>jpg|png)")
-"""``fewshot_data/fewshot_data/<class>/<n>.jpg``; how deep the class folders lie does not matter."""
+"""Names of images and masks, e.g. ``fewshot_data/fewshot_data/<class>/<n>.jpg``, at any depth."""
 
 
 def unpack(found: Iterator[Member], folder: Path) -> Iterator[str]:
-    """Unpack images ``<class>/<n>.jpg`` and masks ``<class>/<n>.png`` from any parent folder.
+    """Unpack the images ``<class>/<n>.jpg`` and masks ``<class>/<n>.png``.
 
     Yields:
-        The name of each file that is there.
+        Names of unpacked files.
 
     Raises:
-        FssbenchError: two files are the same picture of the same class.
+        FssbenchError: two files have the same class and number.
     """
     seen: dict[str, str] = {}
     for member in found:
@@ -46,7 +46,7 @@ def unpack(found: Iterator[Member], folder: Path) -> Iterator[str]:
 
 
 def finish(folder: Path) -> Mapping[str, int]:
-    """Count classes and pictures; those without a mask are named in a warning."""
+    """Return the numbers of classes, images and masks; warn of images without a mask."""
     root = folder / ROOT
     classes = [path for path in root.iterdir() if path.is_dir()]
     images = sorted(root.glob("*/*.jpg"))

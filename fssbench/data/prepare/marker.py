@@ -1,4 +1,4 @@
-"""What was prepared of which archives: a file beside the data."""
+"""File with the state of a prepared dataset and its archives."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fssbench.files import write_atomically
 
 @attrs.frozen(kw_only=True)
 class Source:
-    """An archive that was used.
+    """A used archive.
 
     Attributes:
         file: file name.
         size: size in bytes.
-        sha256: sha256 (hex) of the file.
-        official: True if the digest equals the published one; None where none is published.
+        sha256: digest (hex).
+        official: True if the digest is the published one; None if none is published.
     """
 
     file: str
@@ -35,11 +35,11 @@ class Marker:
     """The state of a prepared dataset.
 
     Attributes:
-        dataset: name, for COCO with the year.
-        complete: all steps were done.
-        begun: the archives that files were taken of, by key.
-        sources: archives that are completely unpacked.
-        counts: files by folder, and lines by list, when it was complete.
+        dataset: name of the dataset; for COCO with the year.
+        complete: True if all steps are finished.
+        begun: archives of which files were unpacked, by key.
+        sources: completely unpacked archives, by key.
+        counts: numbers of files by folder and of lines by list, at completion.
     """
 
     dataset: str
@@ -50,20 +50,20 @@ class Marker:
 
     @staticmethod
     def path(folder: Path, dataset: str) -> Path:
-        """Return the path of the marker of a dataset."""
+        """Return the marker file of a dataset."""
         return folder / f"prepared-{dataset}.json"
 
     def write(self, folder: Path) -> None:
-        """Write it, by rename."""
+        """Write the marker file atomically."""
         text = json.dumps(attrs.asdict(self), indent=2, sort_keys=True) + "\n"
         write_atomically(self.path(folder, self.dataset), text.encode())
 
     @classmethod
     def read(cls, folder: Path, dataset: str) -> Marker | None:
-        """Return the marker, or None if it does not exist.
+        """Return the marker of a dataset, or None if there is none.
 
         Raises:
-            FssbenchError: the marker cannot be read or is damaged.
+            FssbenchError: the file cannot be read or is damaged.
         """
         path = cls.path(folder, dataset)
         try:

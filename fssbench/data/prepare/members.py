@@ -1,4 +1,4 @@
-"""Reading archives that may be wrong, damaged or hostile."""
+"""Reading of untrusted archives, which may be wrong, damaged or malicious."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -17,11 +18,11 @@ from fssbench.data.prepare.archives import Archive
 from fssbench.errors import FssbenchError
 
 MOST_MEMBER = 1 << 30
-"""Bytes of the largest member: COCO's annotations have half of that."""
+"""Maximum size of a member in bytes; COCO's annotations have half of it."""
 
 GZIP = b"\x1f\x8b"
 END = 1024
-"""Zeros that a tar archive ends in."""
+"""Number of zero bytes at the end of a tar archive."""
 
 _BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError,
@@ -34,8 +35,8 @@ class Member:
     """A file in an archive.
 
     Attributes:
-        name: path in the archive, with ``/``.
-        size: unpacked size in bytes, according to the archive.
+        name: path with ``/``.
+        size: unpacked size in bytes, as declared by the archive.
         read: function that returns the content.
     """
 
@@ -45,13 +46,11 @@ class Member:
 
 
 def members(path: Path, archive: Archive) -> Iterator[Member]:
-    """Yield the files of a tar (also compressed) or zip archive, in its order.
-
-    Folders, links and devices are skipped, so that none is ever created.
+    """Yield the files of a tar, tar.gz or zip archive in order, without folders, links and devices.
 
     Raises:
-        FssbenchError: the file cannot be read, is no archive or a damaged one, contains a path that
-            leads out of its folder, or exceeds the archive's limits.
+        FssbenchError: the file cannot be read, is no such archive, is damaged, contains a path
+            that leads out of it, or exceeds the archive's limits.
     """
     guard = _Guard(path, archive)
     with _errors(path):
@@ -64,13 +63,8 @@ def first_names(path: Path, count: int = 200) -> list[str]:
     Raises:
         FssbenchError: as `members`.
     """
-    names = []
     with _errors(path):
-        for member in _all(path):
-            names.append(member.name)
-            if len(names) == count:
-                break
-    return names
+        return [member.name for member in islice(_all(path), count)]
 
 
 def _all(path: Path) -> Iterator[Member]:
@@ -83,14 +77,14 @@ def _all(path: Path) -> Iterator[Member]:
             with gzip.open(path) as unpacked:
                 yield from _tar_members(unpacked, path)
                 while unpacked.read(1 << 20):
-                    pass  # to the end, where the checksum is
+                    pass  # gzip verifies its checksum at the end
             return
         file.seek(-min(END, file.seek(0, 2)), 2)
         whole = not any(file.read())
         file.seek(0)
         yield from _tar_members(file, path)
         if not whole:
-            # tarfile takes a cut between two members for the end.
+            # tarfile does not detect a truncation between two members.
             raise tarfile.ReadError("its end is missing")
 
 
@@ -113,7 +107,7 @@ class _Reading:
 
 
 def _tar_members(file: IO[bytes] | gzip.GzipFile, path: Path) -> Iterator[Member]:
-    # As a stream: a compressed tar cannot be gone back in without reading it all again.
+    # As a stream: seeking back in a compressed tar would decompress it again.
     try:
         opened = tarfile.open(fileobj=file, mode="r|")  # noqa: SIM115
     except (tarfile.ReadError, EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -144,7 +138,7 @@ def _limited(file: IO[bytes], name: str, size: int) -> bytes:
 
 @attrs.define
 class _Guard:
-    """Refuses what no archive of this kind has."""
+    """Check of the paths, sizes and number of members."""
 
     path: Path
     archive: Archive
@@ -155,8 +149,8 @@ class _Guard:
         parts = PurePosixPath(member.name.replace("\\", "/")).parts
         if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0] or "\0" in member.name:
             raise FssbenchError(
-                f"{self.path}: holds the path {member.name!r}, which leads out of it; this is not "
-                f"the official {self.archive.file}"
+                f"{self.path}: contains the path {member.name!r}, which leads out of it; this is "
+                f"not the official {self.archive.file}"
             )
         self.total += member.size
         self.count += 1

@@ -1,4 +1,4 @@
-"""VOC 2012 and SBD to SegmentationClassAug."""
+"""Conversion of VOC 2012 and SBD to SegmentationClassAug."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fssbench.data.prepare.disk import put
 from fssbench.data.prepare.members import Member
 from fssbench.errors import FssbenchError
 
-matlab: Any = scipy_io  # which has no types
+matlab: Any = scipy_io  # without type annotations
 
 ROOT = "VOC2012"
 LISTS = "ImageSets/Segmentation"
 MOST_MAT = 64 << 20
-"""Bytes of the largest SBD file that is opened; the real ones have a few hundred thousand."""
+"""Maximum size of an SBD file in bytes; the real ones have a few hundred thousand."""
 
 _VOC = re.compile(
     r"(?:.*/)?VOCdevkit/VOC2012/((?:JPEGImages/\d{4}_\d{6}\.jpg)"
@@ -33,10 +33,10 @@ _SBD = re.compile(r"(?:.*/)?benchmark_RELEASE/dataset/cls/(\d{4}_\d{6})\.mat")
 
 
 def unpack_voc(found: Iterator[Member], folder: Path) -> Iterator[str]:
-    """Photographs, VOC's own masks (also as part of SegmentationClassAug), and its lists.
+    """Unpack VOC's images, masks (also into SegmentationClassAug) and lists.
 
     Yields:
-        The name of each file that is there.
+        Names of unpacked files.
     """
     for member in found:
         wanted = _VOC.fullmatch(member.name)
@@ -50,13 +50,13 @@ def unpack_voc(found: Iterator[Member], folder: Path) -> Iterator[str]:
 
 
 def unpack_sbd(found: Iterator[Member], folder: Path) -> Iterator[str]:
-    """SBD's class maps as palette PNGs, where VOC has no mask of its own; VOC must be there.
+    """Write SBD's class maps as palette PNGs for images without a VOC mask; unpack VOC first.
 
-    SBD annotates images of VOC's validation set too, more coarsely and without the 255 of borders;
-    VOC's own masks win, so the validation images stay what they are.
+    SBD also annotates images of VOC's validation set, more coarsely and without 255 at borders, so
+    VOC's masks have precedence.
 
     Yields:
-        The name of each mask that is there.
+        Ids of the class maps.
     """
     palette = voc_palette()
     for member in found:
@@ -71,13 +71,13 @@ def unpack_sbd(found: Iterator[Member], folder: Path) -> Iterator[str]:
 
 
 def finish(folder: Path) -> Mapping[str, int]:
-    """Write ``train_aug.txt``: all images with a mask but VOC's validation images, sorted.
+    """Write ``train_aug.txt``: sorted images with a mask, without VOC's validation images.
 
     Returns:
-        Files by folder and lines by list.
+        Numbers of files by folder and of lines by list.
 
     Raises:
-        FssbenchError: a mask has no photograph, or a listed image has no mask.
+        FssbenchError: a mask has no image, or a listed image has no mask.
     """
     root = folder / ROOT
     masks = {path.stem for path in (root / AUGMENTED).glob("[0-9]*.png")}
@@ -105,10 +105,10 @@ def finish(folder: Path) -> Mapping[str, int]:
 
 
 def read_mat(member: Member) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the class map of an SBD file: ``GTcls.Segmentation``, uint8 (H, W) of 0 to 20.
+    """Return the class map ``GTcls.Segmentation`` of an SBD file, uint8 (H, W) of 0 to 20.
 
     Raises:
-        FssbenchError: the file has another format.
+        FssbenchError: it is no such file.
     """
     if member.size > MOST_MAT:
         raise FssbenchError(f"{member.name}: is too large ({member.size:,} bytes) for SBD")
@@ -129,15 +129,11 @@ def read_mat(member: Member) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def voc_palette() -> bytes:
-    """VOC's colours: the bits of the class number, three at a time, from the top of R, G and B."""
-    colours = np.zeros((256, 3), np.uint8)
-    for number in range(256):
-        rest = number
-        for bit in range(7, -1, -1):
-            for channel in range(3):
-                colours[number, channel] |= ((rest >> channel) & 1) << bit
-            rest >>= 3
-    return colours.tobytes()
+    """Return VOC's palette: the bits of the class number, three at a time, from the top of RGB."""
+    numbers = np.arange(256, dtype=np.uint8)[:, None]
+    bits = np.unpackbits(numbers, axis=1, bitorder="little")
+    groups = np.pad(bits, ((0, 0), (0, 1))).reshape(256, 3, 3)
+    return np.packbits(groups.transpose(0, 2, 1), axis=2).tobytes()
 
 
 def _png(labels: np.ndarray[Any, np.dtype[np.uint8]], palette: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""From official archives to a dataset's folders: find, fetch, unpack, finish, mark."""
+"""Preparation of a dataset: find, download and unpack its archives, and write the marker."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ Unpack = Callable[[Iterator[Member], Path], Iterator[str]]
 
 
 class Told:
-    """Observer of the progress of `prepare`; the base class does nothing."""
+    """Progress callbacks; the base class does nothing."""
 
     def downloading(self, name: str, done: int, total: int | None) -> None:
-        """So many bytes of an archive are there."""
+        """Called with the number of downloaded bytes of an archive."""
 
     def unpacking(self, name: str, files: int) -> None:
-        """So many files of an archive are there."""
+        """Called with the number of unpacked files of an archive."""
 
 
 @attrs.frozen(kw_only=True)
 class Recipe:
-    """How a dataset is made.
+    """Steps to prepare a dataset.
 
     Attributes:
-        name: dataset, for COCO with the year.
-        unpack: (key, function that writes its files) for each archive, in order.
-        finish: function of the remaining steps; returns counts.
-        made: folders that are created, to detect existing ones of another source.
-        root: folder to give as ``--data-root``, below ``--to``.
-        official: the counts of the whole dataset.
+        name: name of the dataset; for COCO with the year.
+        unpack: functions that write the files of each archive, by ordered archive key.
+        finish: last step; returns counts of the files.
+        made: created folders, which must be empty or missing at the start.
+        root: folder for ``--data-root``, relative to ``--to``.
+        official: counts of the complete dataset.
     """
 
     name: str
@@ -58,20 +58,20 @@ class Recipe:
 
     @property
     def archives(self) -> tuple[Archive, ...]:
-        """Return the official archives."""
+        """Official archives of the dataset."""
         return ARCHIVES[self.name]
 
 
 @attrs.frozen(kw_only=True)
 class Prepared:
-    """What was prepared.
+    """Result of a preparation.
 
     Attributes:
-        recipe: recipe of the dataset.
-        marker: archives and counts.
+        recipe: steps of the preparation.
+        marker: used archives and counts of files.
         already: True if the dataset was complete before.
-        data_root: folder to give as ``--data-root``.
-        downloads: archives that were downloaded and may be removed now.
+        data_root: folder for ``--data-root``.
+        downloads: downloaded archives, which may be removed.
     """
 
     recipe: Recipe
@@ -126,7 +126,7 @@ def find_recipe(dataset: str, year: str = "2014") -> Recipe:
     """Return the recipe of a dataset.
 
     Raises:
-        FssbenchError: there is none.
+        FssbenchError: the dataset has no recipe.
     """
     name = {"pascal": "pascal5i", "coco": "coco20i"}.get(dataset, dataset)
     if name == "coco20i":
@@ -147,22 +147,21 @@ def prepare(
     fetch: bool = False,
     told: Told | None = None,
 ) -> Prepared:
-    """Lay a dataset out in a folder as fssbench reads it.
+    """Create the folders of a dataset from its official archives.
 
-    May be killed at any moment and called again: whole archives are not unpacked twice, whole files
-    are not written twice, and a download resumes. A second call that finds
-    everything done changes nothing.
+    After an interruption, call it again: finished archives and files are skipped, and downloads
+    are resumed. If the dataset is complete, nothing is changed.
 
     Args:
-        recipe: recipe of the dataset.
-        to: the folder.
-        given: archives that are there already, in any order, under any name.
-        fetch: download the archives that are not given, into ``to/downloads``.
-        told: observer of the progress.
+        recipe: steps of the preparation.
+        to: target folder.
+        given: existing archives, in any order and with any names.
+        fetch: download missing archives into ``to/downloads``.
+        told: progress callbacks.
 
     Raises:
-        FssbenchError: an archive is missing, wrong, damaged or hostile; there is no room or no
-            permission; or the folder holds data that `prepare` did not make.
+        FssbenchError: an archive is missing, wrong, damaged or malicious; the disk is full or not
+            writable; or the folder contains data that `prepare` did not create.
     """
     told = told or Told()
     if to.exists() and not to.is_dir():
@@ -179,7 +178,10 @@ def prepare(
     done = known.sources if known else {}
     missing = [a for a in recipe.archives if a.key not in found and a.key not in done]
     if missing and not fetch:
-        raise FssbenchError(_how_to_get(recipe, missing))
+        files = " and ".join(f"{archive.file} ({archive.url})" for archive in missing)
+        raise FssbenchError(
+            f"{recipe.name} still needs {files}: give it with --from, or let --download fetch it"
+        )
     check_writable(to)
     needed = sum(_estimate(found[a.key]) for a in recipe.archives if a.key in found.keys() - done)
     needed += sum(_estimate_of_download(archive, to) for archive in missing)
@@ -229,8 +231,8 @@ def _check_nothing_there(recipe: Recipe, to: Path) -> None:
     for name in recipe.made:
         if (to / name).is_dir() and any((to / name).iterdir()):
             raise FssbenchError(
-                f"{to / name}: is there already, and not made by data prepare; choose another "
-                "folder, so that nothing is overwritten"
+                f"{to / name}: already exists and was not made by data prepare; choose another "
+                "folder"
             )
 
 
@@ -242,13 +244,13 @@ def _intact(recipe: Recipe, marker: Marker, to: Path) -> bool:
 
 
 def _downloaded(recipe: Recipe, to: Path) -> dict[str, Path]:
-    """Archives that an earlier call has downloaded whole."""
+    """Return the completely downloaded archives by key."""
     paths = {archive.key: to / DOWNLOADS / archive.file for archive in recipe.archives}
     return {key: path for key, path in paths.items() if path.is_file()}
 
 
 def _recognised(recipe: Recipe, given: Sequence[Path]) -> dict[str, Path]:
-    """Identify the archive of each file by its content, not by its name."""
+    """Return the given files by archive key, identified by their members, not by their names."""
     found: dict[str, Path] = {}
     for path in given:
         if not path.is_file():
@@ -274,13 +276,8 @@ def _holds(archive: Archive, names: Sequence[str]) -> bool:
     return any(fss1000.PICTURE.fullmatch(name) for name in names)
 
 
-def _how_to_get(recipe: Recipe, missing: Sequence[Archive]) -> str:
-    files = " and ".join(f"{archive.file} ({archive.url})" for archive in missing)
-    return f"{recipe.name} still needs {files}: give it with --from, or let --download fetch it"
-
-
 def _source(path: Path, archive: Archive) -> Source:
-    """Digest an archive, and say so where it is not the published one."""
+    """Compute the digests of an archive, and warn if they differ from the published ones."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     wanted = [sha256] if archive.sha256 or not archive.md5 else [sha256, md5]
     try:
@@ -304,7 +301,7 @@ def _source(path: Path, archive: Archive) -> Source:
 
 
 def _check_same(before: Source | None, now: Source, to: Path) -> None:
-    """Raise an error if files of two versions of an archive would be mixed."""
+    """Raise if the archive differs from the one that was unpacked before."""
     if before is not None and before.sha256 != now.sha256:
         raise FssbenchError(
             f"{to}: was made of another {before.file} (sha256 {before.sha256[:12]}…, not "
@@ -324,20 +321,20 @@ def _unpack(recipe: Recipe, archive: Archive, path: Path, to: Path, told: Told) 
 
 
 def _estimate(path: Path) -> int:
-    """Bytes that are unpacked of an archive; pictures do not grow, JSON grows fourfold."""
+    """Estimate the unpacked bytes of an archive: images as packed, JSON four times."""
     return path.stat().st_size * (4 if "annotations" in path.name else 1)
 
 
 def _estimate_of_download(archive: Archive, to: Path) -> int:
-    """Bytes that an archive still takes, with what is unpacked of it."""
-    size = archive.size or 0  # its server says it later, and it is checked again then
+    """Estimate the bytes of the rest of a download and of its unpacked files."""
+    size = archive.size or 0  # if unknown, checked when the download starts
     part = to / DOWNLOADS / f"{archive.file}.part"
     there = part.stat().st_size if part.exists() else 0
     return max(size - there, 0) + size * (4 if "annotations" in archive.file else 1)
 
 
 def _used(recipe: Recipe, to: Path) -> int:
-    """Bytes that an interrupted call has unpacked already."""
+    """Return the bytes of files that an interrupted call has unpacked."""
     files = (path for name in recipe.made for path in (to / name).rglob("*"))
     return sum(path.stat().st_size for path in files if path.is_file())
 

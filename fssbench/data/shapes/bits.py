@@ -1,4 +1,4 @@
-"""Random numbers that are the same on every platform and NumPy version."""
+"""Random numbers, reproducible on every platform and NumPy version."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ IntArray = NDArray[np.int32]
 
 
 class Bits:
-    """Random numbers from a Philox key, the same on every platform and NumPy version."""
+    """Random numbers of a Philox key, reproducible on every platform and NumPy version.
+
+    Args:
+        high: upper half of the key, 0 <= high < 2**64.
+        low: lower half of the key, in the same range.
+    """
 
     def __init__(self, *, high: int, low: int) -> None:
-        """Start the stream of a key.
-
-        Args:
-            high: One half of the key, 0 <= high < 2**64.
-            low: The other half.
-        """
         self._philox = np.random.Philox(key=np.array([low, high], dtype=np.uint64))
         self._words: list[int] = []
 
     def word(self) -> int:
-        """64 random bits."""
+        """Return 64 random bits."""
         if not self._words:
             self._words = self._philox.random_raw(128).tolist()
         return self._words.pop()
@@ -40,7 +39,7 @@ class Bits:
         return low + (high - low) * ((self.word() >> 11) / (1 << 53))
 
     def bytes(self, height: int, width: int) -> IntArray:
-        """Return an array of integers in [0, 255], int32 (height, width)."""
+        """Return integers in [0, 255] as int32 (height, width)."""
         count = height * width
         words = self._philox.random_raw(-(-count // 8)).astype("<u8")
         return words.view(np.uint8)[:count].reshape(height, width).astype(np.int32)

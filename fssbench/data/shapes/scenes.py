@@ -1,11 +1,11 @@
-"""Scenes: silhouettes in an image, painted so that only the outline depends on the class.
+"""Scenes of silhouettes, painted so that the class depends on the outline alone.
 
-A scene has two steps, so that a label map needs no painting: `lay_out` places
-objects and clutter, `paint` gives each of them, and the background, a colour and texture that are
-drawn without looking at the class.
+The layout is separate from the painting, so that label maps can be computed alone: `lay_out`
+positions objects and clutter, `paint` draws a colour and texture for each of them and for the
+background, independent of the class.
 
 Scenes are the same bit for bit on every platform. Random bits come from Philox's raw stream only
-(what NumPy's `Generator` makes of it may change between versions), and the arithmetic is on
+(the methods of NumPy's `Generator` may change between versions), and the arithmetic is on
 integers, or on float64 with element-wise `+ - * /`, `sqrt`, `floor` and comparisons, which IEEE 754
 rounds exactly. There is no sine, no power, no sum of floats.
 """
@@ -27,20 +27,20 @@ SIZE = 160
 """Height and width of a scene in pixels."""
 
 OBJECTS = (2, 4)
-"""The fewest and the most objects of a scene."""
+"""Minimum and maximum number of objects in a scene."""
 
 MIN_VISIBLE = 0.7
-"""The part of an object's full area that occlusion and the image border must leave visible."""
+"""Minimum visible share of an object's full area, after occlusion and cropping."""
 
-_CLUTTER = (3, 7)  # fragments behind the objects
-_FRONT = 2  # the most fragments in front of them
+_CLUTTER = (3, 7)  # number of fragments behind the objects
+_FRONT = 2  # maximum number of fragments in front of the objects
 _SIDE = (44.0, 70.0)  # square root of an object's full area in pixels
 _FRAGMENT_SIDE = (9.0, 26.0)
 _MAX_SQUEEZE = 1.15  # anisotropy
 _MAX_SHEAR = 0.15
 _TRIES = 12
 _TURN = 0.41421356237309503  # tan(22.5 degrees): objects are turned by up to 45 degrees
-_CONTRAST = 150  # the least difference of a colour from the background's, summed over channels
+_CONTRAST = 150  # minimum difference from the background colour, summed over channels
 
 
 @attrs.frozen(eq=False)
@@ -49,10 +49,10 @@ class Layer:
 
     Attributes:
         label: 0 for clutter, else 1 + the index of the object's template.
-        area: Full area in pixels, whether visible or not.
-        top: First row of the box.
-        left: First column of the box.
-        coverage: Quarters of each pixel that it covers, int32 (h, w) in 0 .. 4.
+        area: full area in pixels, including hidden parts.
+        top: first row of the box.
+        left: first column of the box.
+        coverage: int32 (h, w), covered quarters of each pixel, 0 to 4.
     """
 
     label: int
@@ -70,11 +70,11 @@ class Layer:
 
 @attrs.frozen(eq=False)
 class Scene:
-    """What is where in an image.
+    """Layout of an image.
 
     Attributes:
-        layers: Objects and clutter, from back to front.
-        labels: int16 (160, 160): 0 for background and clutter, else the label of the object.
+        layers: objects and clutter, from back to front.
+        labels: int16 (160, 160): 0 for background and clutter, else the object's label.
     """
 
     layers: tuple[Layer, ...]
@@ -82,11 +82,11 @@ class Scene:
 
 
 def fragments(*, seed: int, count: int = 48) -> tuple[Template, ...]:
-    """Return templates of clutter: shards and pebbles of no class.
+    """Return templates of clutter: shards and pebbles that belong to no class.
 
     Args:
-        seed: seed of the fragments; 0 <= seed < 2**64.
-        count: number of fragments.
+        seed: random seed, 0 <= seed < 2**64.
+        count: number of templates.
 
     Returns:
         `count` bool arrays (256, 256).
@@ -110,23 +110,21 @@ def fragments(*, seed: int, count: int = 48) -> tuple[Template, ...]:
 
 
 def lay_out(bits: Bits, templates: Sequence[Template], clutter: Sequence[Template]) -> Scene:
-    """Place 2 to 4 objects of different templates, and clutter behind and in front of them.
+    """Position 2 to 4 objects of different templates, and clutter behind and in front of them.
 
-    An object that would hide too much of another, or be hidden, is drawn again; after a dozen tries
-    it is dropped, but never one of the first two.
+    The pose of an object that hides too much of another one is drawn again, up to 12 times; then
+    the object is dropped, except for the first two.
 
     Args:
-        bits: source of randomness.
-        templates: Templates of the classes, bool (256, 256) each; at least 4.
-        clutter: Templates of the fragments.
+        bits: random numbers.
+        templates: templates of at least 4 classes, bool (256, 256) each.
+        clutter: templates of the fragments.
 
     Returns:
-        The scene; object `i` of `templates` has the label `i + 1`.
+        The scene; the label of template `i` is `i + 1`.
     """
     labels = np.zeros((SIZE, SIZE), dtype=np.int16)
-    layers: list[Layer] = []
-    for _ in range(bits.integer(*_CLUTTER)):
-        layers.append(_fragment(bits, clutter))
+    layers = [_fragment(bits, clutter) for _ in range(bits.integer(*_CLUTTER))]
     areas: dict[int, float] = {}
     for index in _distinct(bits, bits.integer(*OBJECTS), len(templates)):
         tries = 0
@@ -147,11 +145,11 @@ def lay_out(bits: Bits, templates: Sequence[Template], clutter: Sequence[Templat
 
 
 def paint(bits: Bits, scene: Scene) -> NDArray[np.uint8]:
-    """Colour a scene.
+    """Paint a scene.
 
     Args:
-        bits: source of randomness; another stream than the layout's.
-        scene: result of `lay_out`.
+        bits: random numbers, of another stream than the layout's.
+        scene: layout of the image.
 
     Returns:
         uint8 (3, 160, 160), RGB.
@@ -172,7 +170,7 @@ def paint(bits: Bits, scene: Scene) -> NDArray[np.uint8]:
 
 
 def _distinct(bits: Bits, count: int, bound: int) -> list[int]:
-    """`count` different integers in [0, bound)."""
+    """Return `count` different integers in [0, bound)."""
     chosen: list[int] = []
     while len(chosen) < count:
         index = bits.below(bound)
@@ -189,16 +187,16 @@ def _fragment(bits: Bits, clutter: Sequence[Template]) -> Layer:
 def _place(
     bits: Bits, template: Template, label: int, side: tuple[float, float], *, margin: float
 ) -> Layer:
-    """Draw a pose and rasterise the template in it, with 2 x 2 samples a pixel."""
+    """Draw a random pose and rasterise the template in it, with 2 x 2 samples a pixel."""
     full_side = bits.between(*side)
     density = int(np.count_nonzero(template)) / (CELLS * CELLS)
     scale = full_side / sqrt(4.0 * density)  # pixels a template unit; the template is 2 x 2 units
     squeeze = bits.between(1.0 / _MAX_SQUEEZE, _MAX_SQUEEZE)
     shear = bits.between(-_MAX_SHEAR, _MAX_SHEAR)
-    # The rational parametrisation of the circle is exact where sine and cosine are not.
+    # Unlike sine and cosine, the rational parametrisation of the circle is rounded exactly.
     t = bits.between(-_TURN, _TURN)
     cosine, sine = (1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t)
-    # Template -> image, columns: rotate(shear(squeeze(.))), of determinant scale^2.
+    # Columns of template -> image: rotate(shear(squeeze(.))), of determinant scale^2.
     xx, xy = squeeze * scale, shear * scale / squeeze
     yy = scale / squeeze
     ax, ay = cosine * xx, sine * xx
@@ -226,7 +224,7 @@ def _place(
 
 
 def _fits(labels: NDArray[np.int16], areas: dict[int, float], layer: Layer) -> bool:
-    """Return True if every object, the new one included, keeps enough visible area."""
+    """Return True if enough area of every object, including the new one, is visible."""
     covered = layer.coverage >= 2
     if layer.label and int(np.count_nonzero(covered)) < MIN_VISIBLE * layer.area:
         return False
@@ -248,7 +246,7 @@ def _colour(bits: Bits) -> list[int]:
 
 
 def _unlike(bits: Bits, ground: Sequence[int]) -> list[int]:
-    """Return a colour that is distinct from the background's."""
+    """Return a colour that differs from the background's by at least `_CONTRAST`."""
     while True:
         colour = _colour(bits)
         if sum(abs(a - b) for a, b in zip(colour, ground, strict=True)) >= _CONTRAST:
@@ -256,7 +254,7 @@ def _unlike(bits: Bits, ground: Sequence[int]) -> list[int]:
 
 
 def _light(bits: Bits) -> IntArray:
-    """Return a gentle gradient of brightness in 1/256, int32 (160, 160)."""
+    """Return a weak gradient of brightness in 1/256, int32 (160, 160)."""
     ramp = np.arange(SIZE, dtype=np.int32) - SIZE // 2
     across, down = bits.integer(-40, 40), bits.integer(-40, 40)
     return 256 - bits.below(32) + (across * ramp) // SIZE + ((down * ramp) // SIZE)[:, None]

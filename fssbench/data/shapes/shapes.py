@@ -1,9 +1,9 @@
-"""`shapes`: a few-shot segmentation benchmark that is computed, not downloaded.
+"""`shapes`: a synthetic dataset for few-shot segmentation.
 
-Each image holds 2 to 4 objects of different classes among clutter. Colours and textures are drawn
-without looking at the class, so an object is known by its outline alone, and a matcher that ignores
-the support mask cannot identify the object, unless it finds the only class that support and
-query have in common (which the sampler ``shared-class`` rules out).
+Each image shows 2 to 4 objects of different classes among clutter. Colours and textures are
+independent of the class, so only the outline identifies an object. A matcher that ignores the
+support mask cannot identify the target object, except as the only class that support and query
+share (which the sampler ``shared-class`` prevents).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fssbench.data.shapes.silhouettes import SILHOUETTES, Template, silhouette
 from fssbench.errors import FssbenchError
 
 GENERATOR = 1
-"""Version of the images: to change one pixel of one image is to change this, and the digests."""
+"""Version of the images and of the digests; increase it when any pixel changes."""
 
 _SPLITS = ("train", "val")
 _LAYOUT, _PAINT = 0, 1  # the random streams of an image
@@ -36,11 +36,11 @@ _LAYOUT, _PAINT = 0, 1  # the random streams of an image
 
 @attrs.frozen(kw_only=True)
 class ShapesConfig:
-    """Which scenes.
+    """Options of `Shapes`.
 
     Attributes:
-        seed: 0 <= seed < 2**32; scenes of different seeds have nothing in common.
-        images_per_split: 1 <= images_per_split <= 1 000 000. A longer split begins with the images
+        seed: random seed of the scenes, 0 <= seed < 2**32.
+        images_per_split: number of images, 1 to 1 000 000. A longer split begins with the images
             of a shorter one.
     """
 
@@ -53,7 +53,12 @@ class ShapesConfig:
 
 
 class Shapes(Dataset):
-    """Twenty silhouettes in four folds; images of 160 x 160 pixels named ``val-000003``."""
+    """Twenty silhouettes in four folds; images of 160 x 160 pixels named ``val-000003``.
+
+    Args:
+        config: see `ShapesConfig`.
+        root: ignored; the dataset has no files.
+    """
 
     name = "shapes"
     classes = tuple(SILHOUETTES)
@@ -61,34 +66,28 @@ class Shapes(Dataset):
     splits = _SPLITS
 
     def __init__(self, config: ShapesConfig | None = None, root: Path | None = None) -> None:
-        """Choose the scenes; each is computed when its image or mask is requested.
-
-        Args:
-            config: options of the scenes.
-            root: Ignored: there are no files.
-        """
         self.config = config or ShapesConfig()
         self._indexes: dict[str, ClassIndex] = {}
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """Five classes a fold: 0-4, 5-9, 10-14 and 15-19."""
+        """Return the five novel class ids of a fold: 0-4, 5-9, 10-14 or 15-19."""
         self.check_fold(fold)
         return tuple(range(5 * fold, 5 * fold + 5))
 
     def image_ids(self, split: str) -> Sequence[str]:
-        """``train-000000``, ``train-000001``, … or ``val-000000``, …"""
+        """Return ``train-000000``, ``train-000001``, … or ``val-000000``, …"""
         self.check_split(split)
         return [f"{split}-{index:06d}" for index in range(self.config.images_per_split)]
 
     def class_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Visible pixels of each object's class; laying out one scene takes about 2 ms."""
+        """Return the visible pixels of each class; the layout of a scene takes about 2 ms."""
         split, index = self._locate(image_id)
         if split in self._indexes:
             return self._indexes[split][image_id]
         return _class_pixels(self.config.seed, split, index)
 
     def prepare(self, split: str) -> None:
-        """Load the pixel counts of a split, or lay all its scenes out and save the counts."""
+        """Load the pixel counts of a split, or compute and save them."""
         if split in self._indexes:
             return
         ids, seed = self.image_ids(split), self.config.seed
@@ -101,7 +100,7 @@ class Shapes(Dataset):
         self._indexes[split], _ = saved_or_built(name, count, ClassIndex.from_arrays)
 
     def image(self, image_id: str) -> Tensor:
-        """Return the painted scene, uint8 (3, 160, 160), RGB."""
+        """Return the painted scene as uint8 (3, 160, 160), RGB."""
         where = (self.config.seed, *self._locate(image_id))
         return torch.from_numpy(paint(_bits(*where, _PAINT), _scene(*where)))
 
@@ -112,14 +111,14 @@ class Shapes(Dataset):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Return the visible mask of a class: uint8 (160, 160) of 0 and 1."""
+        """Return the visible pixels of a class as uint8 (160, 160) of 0 and 1."""
         if not 0 <= class_id < len(self.classes):
             raise FssbenchError(f"shapes has no class {class_id}; it has classes 0 to 19")
         labels = _labels(self.config.seed, *self._locate(image_id))
         return torch.from_numpy((labels == class_id + 1).astype(np.uint8))
 
     def fingerprint(self, split: str = "val") -> str:
-        """Return the sha256 of the inputs of the masks: generator version, seed, images, split."""
+        """Return the SHA-256 of the generator version, seed, number of images and split."""
         self.check_split(split)
         images = self.config.images_per_split
         text = f"shapes generator={GENERATOR} seed={self.config.seed} images={images} split={split}"
@@ -144,18 +143,18 @@ def _bits(seed: int, split: str, index: int, stream: int) -> Bits:
 
 @cache
 def _templates() -> tuple[tuple[Template, ...], tuple[Template, ...]]:
-    """Return templates of the classes and of the clutter."""
+    """Return the templates of the classes and of the clutter."""
     return tuple(silhouette(name) for name in SILHOUETTES), fragments(seed=0)
 
 
-# An image is painted soon after its labels were asked for, so a handful of scenes is worth keeping.
+# An image is usually painted soon after its labels are computed, so a small cache is enough.
 @lru_cache(maxsize=32)
 def _scene(seed: int, split: str, index: int) -> Scene:
     return lay_out(_bits(seed, split, index, _LAYOUT), *_templates())
 
 
-# Masks are asked for again and again, and a label map is 25 KiB: a whole split is worth keeping.
-# Loader processes that are forked after the counting find the maps already there.
+# Masks are read repeatedly, and a label map has 25 KiB, so the cache holds a whole split. Forked
+# loader processes inherit it.
 @lru_cache(maxsize=2048)
 def _labels(seed: int, split: str, index: int) -> NDArray[np.uint8]:
     return _scene(seed, split, index).labels.astype(np.uint8)

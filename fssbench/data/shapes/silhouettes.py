@@ -1,8 +1,8 @@
-"""Silhouettes: the outlines of the `shapes` classes and of the fragments that clutter a scene.
+"""Silhouettes of the `shapes` classes and of the clutter.
 
 A silhouette is a *template*, a bool array of 256 x 256 cells over the square [-1, 1] x [-1, 1] (y
-points down), and is drawn with nothing but element-wise float64 `+ - * /` and comparisons. IEEE 754
-rounds these exactly, so a template is the same bit for bit on every platform.
+points down), computed with element-wise float64 `+ - * /` and comparisons alone. IEEE 754 rounds
+these exactly, so a template is the same bit for bit on every platform.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def silhouette(name: str) -> Template:
     """Return the template of one `shapes` class.
 
     Args:
-        name: A key of `SILHOUETTES`.
+        name: key of `SILHOUETTES`.
 
     Returns:
         Read-only bool array (256, 256); true inside the outline.
@@ -40,7 +40,7 @@ def polygon(points: Sequence[_Point]) -> Template:
     """Fill a closed polygon by the even-odd rule.
 
     Args:
-        points: Corners (x, y) in template coordinates, in order, in either direction.
+        points: corners (x, y) in template coordinates, in order, in either direction.
 
     Returns:
         Bool array (256, 256).
@@ -79,13 +79,13 @@ def _disc(cx: float, cy: float, r: float) -> Template:
 def _bar(
     cx: float, cy: float, half_length: float, half_width: float, ux: float, uy: float
 ) -> Template:
-    """Return a rectangle whose long axis points along the unit vector (ux, uy)."""
+    """Fill a rectangle with its long axis along the unit vector (ux, uy)."""
     dx, dy = _X - cx, _Y - cy
     along, across = dx * ux + dy * uy, dy * ux - dx * uy
     return (along * along < half_length * half_length) & (across * across < half_width * half_width)
 
 
-# Unit vectors as literals: the library's cosine is not the same bit for bit on every platform.
+# Unit vectors are literals, because cosines are not bit-identical on every platform.
 _FIFTHS: tuple[_Point, ...] = (
     (0.0, -1.0),
     (0.9510565162951535, -0.3090169943749474),
@@ -180,17 +180,8 @@ def _ring() -> Template:
 
 
 def _bolt() -> Template:
-    return polygon(
-        [
-            (0.45, -0.95),
-            (-0.25, -0.95),
-            (-0.65, 0.15),
-            (-0.1, 0.1),
-            (-0.45, 0.95),
-            (0.7, -0.3),
-            (0.1, -0.25),
-        ]
-    )
+    left = [(0.45, -0.95), (-0.25, -0.95), (-0.65, 0.15), (-0.1, 0.1)]
+    return polygon([*left, (-0.45, 0.95), (0.7, -0.3), (0.1, -0.25)])
 
 
 def _fir() -> Template:
@@ -229,25 +220,8 @@ def _house() -> Template:
     return walls | chimney | polygon([(0.0, -0.95), (0.95, -0.1), (-0.95, -0.1)])
 
 
-SILHOUETTES: dict[str, Callable[[], Template]] = {
-    "star": _star,
-    "crescent": _crescent,
-    "mug": _mug,
-    "arrow": _arrow,
-    "flower": _flower,
-    "gear": _gear,
-    "hourglass": _hourglass,
-    "fish": _fish,
-    "cross": _cross,
-    "mushroom": _mushroom,
-    "heart": _heart,
-    "comb": _comb,
-    "ring": _ring,
-    "bolt": _bolt,
-    "fir": _fir,
-    "frame": _frame,
-    "propeller": _propeller,
-    "key": _key,
-    "chevron": _chevron,
-    "house": _house,
-}
+_DRAWN: tuple[Callable[[], Template], ...] = (
+    _star, _crescent, _mug, _arrow, _flower, _gear, _hourglass, _fish, _cross, _mushroom,
+    _heart, _comb, _ring, _bolt, _fir, _frame, _propeller, _key, _chevron, _house,
+)  # fmt: skip
+SILHOUETTES = {draw.__name__.removeprefix("_"): draw for draw in _DRAWN}

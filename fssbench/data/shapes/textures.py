@@ -9,17 +9,17 @@ import numpy as np
 
 from fssbench.data.shapes.bits import Bits, IntArray
 
-_SWING = 64  # how far apart the two colours of a texture may be, per channel
+_SWING = 64  # maximum difference of the two colours of a texture, per channel
 
 
 def textured(bits: Bits, height: int, width: int, colour: Sequence[int]) -> IntArray:
     """Return a random texture around a colour.
 
     Args:
-        bits: source of randomness.
-        height: In pixels.
-        width: In pixels.
-        colour: Three integers in [0, 255].
+        bits: random numbers.
+        height: height in pixels.
+        width: width in pixels.
+        colour: three integers in [0, 255].
 
     Returns:
         int32 (3, height, width); values may leave [0, 255].
@@ -38,7 +38,7 @@ def _flat(bits: Bits, height: int, width: int) -> IntArray:
 
 
 def _wave(bits: Bits, height: int, width: int) -> tuple[IntArray, int]:
-    """Phase of a plane wave in a random direction, and its period in the same unit."""
+    """Return the phase of a plane wave in a random direction, and its period in the same unit."""
     a, b = bits.integer(-8, 8), bits.integer(1, 8)
     period = floor(sqrt(a * a + b * b) * bits.integer(6, 16))
     across = np.arange(width, dtype=np.int32) * a + bits.below(period)
@@ -78,7 +78,7 @@ def _gradient(bits: Bits, height: int, width: int) -> IntArray:
 
 
 def _clouds(bits: Bits, height: int, width: int) -> IntArray:
-    """Bilinear interpolation of a coarse grid of random values."""
+    """Interpolate a coarse grid of random values bilinearly."""
     cell = bits.integer(5, 16)
     grid = bits.bytes(height // cell + 2, width // cell + 2)
     row, part = np.divmod(np.arange(height, dtype=np.int32), np.int32(cell))
@@ -101,14 +101,5 @@ def _halves(bits: Bits, height: int, width: int) -> IntArray:
 
 
 _TEXTURES: tuple[Callable[[Bits, int, int], IntArray], ...] = (
-    _flat,
-    _stripes,
-    _checks,
-    _ripples,
-    _dots,
-    _gradient,
-    _clouds,
-    _blotches,
-    _speckles,
-    _halves,
-)
+    _flat, _stripes, _checks, _ripples, _dots, _gradient, _clouds, _blotches, _speckles, _halves,
+)  # fmt: skip
