@@ -72,7 +72,7 @@ def test_decoder(episode):
         "dec_conv3": matcher.prepare["8"],
         "dec_conv4": matcher.integrate["16"],
         "dec_conv5": matcher.integrate["8"],
-        "dec_mixer1": matcher.mixer[0],
+        "dec_mixer1": matcher.mixer[0][-1],
         "dec_mixer2": matcher.mixer[1],
     }
     seen = {}
