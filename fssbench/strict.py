@@ -62,6 +62,7 @@ def _is_tuple(kind: Any) -> bool:
 
 _CONVERTER = cattrs.Converter()
 _CONVERTER.register_structure_hook(int, _only(int))
+_CONVERTER.register_structure_hook(bool, _only(bool))
 _CONVERTER.register_structure_hook(str, _only(str))
 _CONVERTER.register_structure_hook(float, _only(float, int))
 _CONVERTER.register_structure_hook_func(_is_tuple, _tuple)

@@ -47,9 +47,14 @@ def store(result: Result, out: Path) -> None:
     if (target / RECORD_FILE).exists():
         old = read_result(target).record
         hashes = [record.checkpoint and record.checkpoint.sha256 for record in (old, new)]
-        same_episodes = old.manifest.digest == new.manifest.digest
-        if not same_episodes or hashes[0] != hashes[1]:
-            what = "another checkpoint" if same_episodes else "other episodes"
+        differences = {
+            "other episodes": old.manifest.digest != new.manifest.digest,
+            "another checkpoint": hashes[0] != hashes[1],
+            # Older records name neither images nor code.
+            "other images": differ(old.dataset.images, new.dataset.images),
+            "other code": differ(_code(old), _code(new)),
+        }
+        if what := ", ".join(name for name, differs in differences.items() if differs):
             there = f"{target} is this method and setting already, with {what}"
             raise FssbenchError(f"{result.folder}: {there}; leave one of them out")
         if old.created >= new.created:
@@ -59,3 +64,12 @@ def store(result: Result, out: Path) -> None:
     # The record is last, so that an interrupted copy is no result.
     for name in reversed(FILES):
         write_atomically(target / name, (result.folder / name).read_bytes())
+
+
+def differ(first: object, second: object) -> bool:
+    """Return True if two known (not empty) values differ."""
+    return bool(first and second) and first != second
+
+
+def _code(record: Record) -> dict[str, tuple[str, str]]:
+    return {name: (code.version, code.sha256) for name, code in record.code.items()}

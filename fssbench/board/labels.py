@@ -73,6 +73,15 @@ def training_label(record: Record) -> tuple[str, ...]:
     return tuple(f"{key} {value}" for key, value in facts.items() if value not in ("", None))
 
 
+def code_label(record: Record) -> str:
+    """Return the packages that computed a record with their versions and hashes, or ""."""
+    facts = (
+        (name, code.version, f"({code.sha256[:8]})" if code.sha256 else "")
+        for name, code in record.code.items()
+    )
+    return ", ".join(" ".join(filter(None, each)) for each in facts)
+
+
 def _options(record: Record) -> dict[str, Any]:
     rounding = {name: record.environment.get(name) for name in ("precision", "features")}
     return {**rounding, **training_facts(record), **record.config}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from string import Template
 
 from fssbench.board.archive import flat
-from fssbench.board.labels import training_label
+from fssbench.board.labels import code_label, training_label
 from fssbench.board.published import PublishedRow, paper_titles
 from fssbench.board.tables import Board, Row, Table
 from fssbench.board.text import NONE, count, milliseconds, one_line, score
@@ -113,6 +114,10 @@ def _facts(table: Table) -> Iterator[str]:
         for fold, episodes in table.episodes.items()
         if episodes.dropped
     ]
+    codes = Counter(code_label(r) for row in table.rows for r in row.records.values())
+    unknown = codes.pop("", 0)
+    known = [f"{escape(code)}, {number} records" for code, number in codes.items()]
+    yield f"* Code: {'; '.join([*known, *([f'unknown, {unknown} records'] if unknown else [])])}."
     if dropped:
         yield f"* Classes left out for want of images: {'; '.join(dropped)}."
 

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 @click.option("--cache-limit", callback=size, default="50G", show_default=True, metavar="SIZE",
               help="Size limit of --cache-dir.")  # fmt: skip
 @click.option("--cache-half", is_flag=True, help="Round features to float16; this changes rows.")
+@click.option("--fresh", is_flag=True,
+              help="Discard the rows of an earlier run in the same directory.")  # fmt: skip
 @click.option("--save-predictions", is_flag=True,
               help="Save the predicted masks, for fssbench score.")  # fmt: skip
 @click.option("--grid", type=PATH, metavar="FILE.toml",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import attrs
@@ -16,12 +17,14 @@ from fssbench.inference.feature_cache import FeatureCache
 from fssbench.inference.feature_files import FeatureFiles, identity_of
 from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
-from fssbench.model import check_trained_fold, model_source
+from fssbench.model import check_trained_fold, model_source, unaccounted_parameters
 from fssbench.results.record import trained_fold
 from fssbench.runtime.code import code_of
 from fssbench.runtime.device import choose_device, loader_processes
 from fssbench.runtime.memory import default_budget
 from fssbench.specs import ProtocolSpec, SamplerSpec
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -100,6 +103,12 @@ def prepare(settings: Evaluation) -> Evaluator:
     pipeline = Pipeline(
         *source.load(), device=device, precision=settings.precision, half=settings.cache_half
     )
+    if missing := unaccounted_parameters(pipeline.matcher, pipeline.backbone, source.checkpoint):
+        log.warning(
+            "%s: %s; such a record never ranks: give --checkpoint FILE",
+            settings.matcher,
+            "; ".join(missing),
+        )
     metrics = tuple(build.metric(name) for name in settings.metrics)
     sampler = registry.load(registry.registry().get(SamplerSpec, protocol.sampler))
     code = code_of(

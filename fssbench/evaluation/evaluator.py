@@ -213,6 +213,8 @@ class Evaluator:
             rows=rows,
             seconds=seconds,
             predictions=predictions,
+            images=self.images(manifest),
+            code=self.code,
         )
 
     def assist(self, manifest: Manifest, group: ProcessGroup) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import cattrs
@@ -17,15 +17,18 @@ from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.matchers.matcher import config_of
 from fssbench.metrics.iou import IoU
 from fssbench.metrics.metric import Metric
+from fssbench.model import unaccounted_parameters
 from fssbench.results.record import (
     CheckpointInfo,
     ClassScore,
+    CodeInfo,
     Cost,
     DatasetInfo,
     ManifestInfo,
     Record,
     Weights,
 )
+from fssbench.runtime.code import Code
 from fssbench.runtime.environment import environment
 from fssbench.statistics.intervals import score_intervals
 
@@ -41,6 +44,8 @@ def make_record(
     rows: pandas.DataFrame,
     seconds: float,
     predictions: str = "",
+    images: str = "",
+    code: Mapping[str, Code],
 ) -> Record:
     """Return the record: scores of the rows, and a description of the evaluation.
 
@@ -54,6 +59,8 @@ def make_record(
         rows: one row for each episode.
         seconds: total time of all episodes, including loading.
         predictions: digest of the saved masks, or "".
+        images: digest of the content of the images.
+        code: code that computed the rows, by package.
     """
     scores: dict[str, float] = {}
     for metric in metrics:
@@ -67,7 +74,10 @@ def make_record(
         seed=manifest.seed,
         score_size=score_size,
         dataset=DatasetInfo(
-            name=manifest.dataset, split=manifest.split, fingerprint=manifest.fingerprint
+            name=manifest.dataset,
+            split=manifest.split,
+            fingerprint=manifest.fingerprint,
+            images=images,
         ),
         manifest=ManifestInfo(
             digest=manifest.digest,
@@ -115,4 +125,6 @@ def make_record(
         },
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         predictions=predictions,
+        code={name: CodeInfo(**attrs.asdict(each)) for name, each in code.items()},
+        unaccounted=unaccounted_parameters(pipeline.matcher, backbone, checkpoint),
     )

@@ -73,11 +73,30 @@ class ManifestInfo:
 
 @attrs.frozen(kw_only=True)
 class DatasetInfo:
-    """The data: name, split, and hash of the split's annotations."""
+    """The data.
+
+    Attributes:
+        name: name of the dataset.
+        split: split of the images.
+        fingerprint: hash of the split's annotations.
+        images: hash of the content of the manifest's images; "" in older records.
+    """
 
     name: str
     split: str
     fingerprint: str
+    images: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class CodeInfo:
+    """The code of one package that computed the rows; see `fssbench.runtime.code.Code`."""
+
+    distribution: str = ""
+    version: str = ""
+    commit: str = ""
+    dirty: bool | None = None
+    sha256: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -155,6 +174,10 @@ class Record:
         environment: versions, commit, hardware, precision, batch size.
         created: UTC time, ISO 8601.
         predictions: SHA-256 of the uncompressed predicted masks, or "" if they were not saved.
+        code: code of matcher, backbone, dataset, metrics and sampler, by package; empty in older
+            records.
+        unaccounted: parameters from neither a checkpoint nor a declared encoder; such a record
+            never ranks.
     """
 
     schema: int = SCHEMA
@@ -178,6 +201,8 @@ class Record:
     environment: Mapping[str, Any]
     created: str
     predictions: str = ""
+    code: Mapping[str, CodeInfo] = attrs.field(factory=dict)
+    unaccounted: tuple[str, ...] = ()
 
     @property
     def rankable(self) -> str:
@@ -186,6 +211,10 @@ class Record:
             return "random weights"
         if self.manifest.limit is not None:
             return f"only the first {self.manifest.episodes} episodes"
+        if self.unaccounted:
+            return f"unaccounted: {'; '.join(self.unaccounted)}"
+        if not self.code and not self.checkpoint and self.cost.learnable_parameters:
+            return f"{self.cost.learnable_parameters:,} parameters without a checkpoint"
         return ""
 
     def to_json(self) -> str:

@@ -78,6 +78,20 @@ def write(tmp_path, monkeypatch):
     registry.use_plugins([methods_for_tests.__file__])
 
 
+HIDDEN = """
+import torch
+import fssbench, methods_for_tests
+
+def fssbench_matchers():
+    return [fssbench.MatcherSpec(name="hidden", summary="tests", factory="edited:Hidden")]
+
+class Hidden(methods_for_tests.Mixer):
+    def __init__(self, *, config, backbone):
+        super().__init__(config=config, backbone=backbone)
+        {attribute}
+"""
+
+
 def score(job):
     (outcome,) = evaluate(job)
     return outcome.record.scores["miou"]
@@ -179,3 +193,56 @@ def test_an_unchanged_file_is_hashed_once(folders, monkeypatch):
         build.dataset("shapes"), ["val-000002"]
     )
     assert len(read) == 13
+
+
+@pytest.mark.parametrize(
+    ("attribute", "named"),
+    [
+        ("self.encoder = torch.nn.Linear(3, 4)", "16 parameters of the matcher, without"),
+        ("self.encoder = (torch.nn.Linear(3, 4),)", "16 parameters of Linear in encoder"),
+        ("self.tools = {'a': [torch.nn.Linear(2, 2).forward]}", "6 parameters of Linear in tools"),
+        (
+            "layer = torch.nn.Linear(2, 3)\n        self.run = lambda x: layer(x)",
+            "9 parameters of Linear in run",
+        ),
+    ],
+)
+def test_parameters_of_unknown_origin_are_recorded_and_never_rank(
+    job, write, tmp_path, caplog, attribute, named
+):
+    write()
+    sys.modules.pop("edited")
+    (tmp_path / "edited.py").write_text(HIDDEN.format(attribute=attribute))
+    registry.use_plugins([str(tmp_path / "edited.py"), methods_for_tests.__file__])
+    (outcome,) = evaluate(attrs.evolve(job, matcher="hidden", limit=20))
+    assert named in outcome.record.unaccounted[0]
+    assert named in caplog.text
+    whole = attrs.evolve(outcome.record, manifest=attrs.evolve(outcome.record.manifest, limit=None))
+    assert named in whole.rankable
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [
+        ("dcama", "tiny-resnet"), ("hdmnet", "tiny-resnet"), ("fsdino", "tiny-vit"),
+        ("uinofss", "tiny-vit"), ("uinofss-comp", "tiny-vit"), ("uinofss-comp-frozen", "tiny-vit"),
+    ],
+)  # fmt: skip
+def test_untrained_methods_are_unaccounted(name, backbone):
+    import fssbench
+    from fssbench.model import unaccounted_parameters
+
+    encoder = fssbench.backbone(backbone, "random")
+    matcher = fssbench.matcher(name, encoder)
+    (text,) = unaccounted_parameters(matcher, encoder, None)
+    assert text.endswith("parameters of the matcher, without a checkpoint")
+
+
+def test_the_record_names_the_code_and_the_images(job):
+    (outcome,) = evaluate(job)
+    record = outcome.record
+    assert {"fssbench", "methods_for_tests"} <= set(record.code)
+    assert record.code["fssbench"].distribution == "fssbench"
+    assert len(record.code["methods_for_tests"].sha256) == 64
+    assert len(record.dataset.images) == 64
+    assert record.unaccounted == ()

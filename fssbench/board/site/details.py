@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fssbench.board.labels import training_label
+from fssbench.board.labels import code_label, training_label
 from fssbench.board.tables import Row
 from fssbench.board.text import count, milliseconds, one_line
 from fssbench.results.method import training_facts
@@ -72,6 +72,7 @@ def _facts(row: Row) -> dict[str, str]:
         "Hardware": hardware(row),
         "Precision": _different(environment.get("precision") for environment in environments),
         "fssbench": _different(map(_version, environments)),
+        "Code": _different(map(code_label, records)) or "unknown",
         "Measured": ", ".join(sorted({r.created[:10] for r in records})),
     }
 
