@@ -60,7 +60,7 @@ def mobilenetv2(*, weights: str) -> Backbone:
         tag="" if tensorflow else TAG,
         rename=partial(_from_tensorflow, file=source.info.name) if quantised else dict,
         image_size=384,
-        multiple=32,
+        multiple=1,
     )
 
 

@@ -212,7 +212,7 @@ def _swin_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:
 
 def resnet(*, weights: str, name: str, tag: str) -> Backbone:
     """Return a ResNet with ImageNet weights; files in torchvision's format fit."""
-    return _from_timm(ResNetBackbone, weights, name, tag, multiple=32)
+    return _from_timm(ResNetBackbone, weights, name, tag, multiple=1)
 
 
 def vgg(*, weights: str, name: str, tag: str) -> Backbone:

@@ -7,6 +7,7 @@ those that start with S are the supplement's. The ablations are in `fssbench_dca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ class Dcama(Matcher):
                     self.attention[_attention_name(stride, channels)] = MaskAggregation(
                         channels,
                         heads=config.heads,
-                        pixels=(self.size // stride) ** 2,
+                        pixels=math.ceil(self.size / stride) ** 2,
                         dropout=config.dropout,
                         gain=config.gain,
                     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import pickle
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 import pytest
 import torch
 
+from fssbench import build
 from fssbench.backbones import fssbench_backbones
 from fssbench.backbones.backbone import Backbone
 from fssbench.build import describe
@@ -207,3 +209,15 @@ def test_listing_backbones_imports_nothing_heavy() -> None:
         "assert not {'torch', 'timm', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenetv2"])
+@pytest.mark.parametrize("size", [400, 65])
+def test_convolutional_encoders_take_any_side(name, size):
+    """HSNet uses 400, which is no multiple of ResNet's largest stride."""
+    encoder = build.backbone(name, "random")
+    layers = list(encoder.info.layers)
+    with torch.no_grad():
+        for layer, maps in encoder(torch.rand(1, 3, size, size), layers).items():
+            side = math.ceil(size / encoder.info.layer(layer).stride)
+            assert maps.shape[-2:] == (side, side), layer
