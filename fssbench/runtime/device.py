@@ -15,6 +15,8 @@ Precision = Literal["fp32", "bf16"]
 def choose_device(name: str) -> torch.device:
     """Return the device of a name: ``auto`` (a GPU if available), ``cpu``, ``cuda`` or ``cuda:1``.
 
+    ``mps`` and ``xpu`` are accepted where torch supports them; fssbench was not run on them.
+
     Raises:
         FssbenchError: there is no such device.
     """
@@ -24,9 +26,15 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise FssbenchError(f"--device {name}: use auto, cpu or cuda") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise FssbenchError(f"--device {name}: this machine has no such GPU that torch can use")
-    return device
+    if device.type not in ("cpu", "cuda", "mps", "xpu"):
+        raise FssbenchError(f"--device {name}: use auto, cpu or cuda")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise FssbenchError(
+            f"--device {name}: this machine has no such GPU that torch can use"
+        ) from error
+    return torch.device("cpu") if device.type == "cpu" else device
 
 
 def loader_processes(workers: int | None, devices: int) -> int:

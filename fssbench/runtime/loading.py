@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import logging
+import multiprocessing
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +26,6 @@ Key = TypeVar("Key")
 T = TypeVar("T")
 
 SHARED_MEMORY = Path("/dev/shm")
-TIMEOUT = 1800
-"""Seconds without an item after which the loader processes count as dead."""
 
 
 def load_ahead(
@@ -45,13 +46,14 @@ def load_ahead(
     Raises:
         FssbenchError: `load` raised it, or a loader process died.
     """
+    if workers:
+        _check_main_guard()
     loader: DataLoader[Any] = DataLoader(
         _Source(load),
         batch_size=None,
         sampler=keys,
         num_workers=workers,
         pin_memory=pin,
-        timeout=TIMEOUT if workers else 0,
     )
     warned = False
     try:
@@ -75,6 +77,30 @@ def load_ahead(
         raise FssbenchError(
             f"a loader process died ({reason}); {advice}, with fewer --workers if memory is short"
         ) from error
+
+
+def _check_main_guard() -> None:
+    """Raise an `FssbenchError` if loader processes would run the user's script again.
+
+    Where processes are not forked (macOS, Windows, Python 3.14), each of them imports the script,
+    and the parent waits forever for a process that fails while it does so.
+    """
+    main = sys.modules["__main__"]
+    script = getattr(main, "__file__", None)
+    if multiprocessing.get_start_method() == "fork" or main.__spec__ is not None or not script:
+        return
+    try:
+        tree = ast.parse(Path(script).read_bytes())
+        guarded = any(
+            isinstance(n, ast.If) and "__name__" in ast.unparse(n.test) for n in tree.body
+        )
+    except (OSError, SyntaxError):  # the script came from standard input, or is a notebook's
+        guarded = False
+    if not guarded:
+        raise FssbenchError(
+            f"{script}: loader processes import this script, which would run it again; put its "
+            'calls under: if __name__ == "__main__": (or give workers=0)'
+        )
 
 
 class _Source(Dataset[Any]):
