@@ -112,7 +112,13 @@ class IndexedDataset(Dataset):
 
     A subclass implements `mask_path`, `count_pixels` and `listed_in`. Pickles exclude indexes that
     are saved in the cache folder.
+
+    Attributes:
+        mask_options: options that change how mask files are read, by name, if they differ from
+            their defaults: part of the fingerprint, so that each reading has an index of its own.
     """
+
+    mask_options: Mapping[str, str | int | float | bool] = {}
 
     def __init__(self) -> None:
         self._fingerprints: dict[str, str] = {}
@@ -145,7 +151,9 @@ class IndexedDataset(Dataset):
         if split not in self._fingerprints:
             files = {image_id: self.mask_path(image_id) for image_id in self.image_ids(split)}
             missing = f"no such mask; its image is listed in {self.listed_in(split)}"
-            self._fingerprints[split] = fingerprint(self.name, self.classes, files, missing)
+            options = "".join(f" {n}={v}" for n, v in sorted(self.mask_options.items()))
+            found = fingerprint(f"{self.name}{options}", self.classes, files, missing)
+            self._fingerprints[split] = found
         return self._fingerprints[split]
 
     def prepare(self, split: str) -> None:

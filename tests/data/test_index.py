@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fssbench.data import cache, index
@@ -245,3 +246,20 @@ def test_a_process_that_was_killed_blocks_nobody(tmp_path: Path) -> None:
     second = start(tmp_path / "log", 0)
     assert second.communicate(timeout=60)[0] == "5 True\n"
     assert (tmp_path / "log").read_text() == "built built "
+
+
+class Inverted(Folder):
+    mask_options = {"invert": True}
+
+    def foreground(self, path: Path) -> torch.Tensor:
+        return 1 - super().foreground(path)
+
+
+def test_an_option_that_changes_masks_has_an_index_of_its_own(root: Path) -> None:
+    plain, inverted = Folder(root=root), Inverted(root=root)
+    assert plain.class_pixels("cat/2") == {0: 2}
+    assert inverted.class_pixels("cat/2") == {0: 14}
+    assert plain.fingerprint() != inverted.fingerprint()
+    # Without such an option the fingerprint is that of earlier versions.
+    Inverted.mask_options = {}
+    assert Inverted(root=root).fingerprint() == plain.fingerprint()
