@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -77,9 +78,13 @@ class Plugins:
         for module in BUILT_IN:
             self._register(importlib.import_module(module), module, "built-in")
         entry_points = importlib.metadata.entry_points(group="fssbench")
-        for entry in sorted(entry_points, key=lambda entry: entry.name):
-            dist = entry.dist
-            source = f"{dist.name} {dist.version}" if dist else "entry point"
+        found = [
+            (f"{e.dist.name} {e.dist.version}" if e.dist else "entry point", e)
+            for e in entry_points
+        ]
+        # The bundled plugins come first, so that no other distribution takes their names.
+        found.sort(key=lambda pair: (not pair[0].startswith("fssbench "), pair[1].name, pair[0]))
+        for source, entry in found:
             self._load(entry.name, source, entry.load)
         variable = os.environ.get(ENVIRONMENT_VARIABLE, "")
         from_environment = [name.strip() for name in variable.split(",") if name.strip()]
@@ -107,12 +112,17 @@ class Plugins:
         ]
 
     def _load(self, name: str, source: str, load: Any) -> None:
+        if owner := next((i.source for i in self.infos if i.name == name and not i.error), ""):
+            reason = f"{owner} has a plugin of the same name; rename one of them"
+            self.infos.append(PluginInfo(name=name, source=source, error=reason))
+            return
         try:
-            plugin = load()
-        except FssbenchError:
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for the command's own output
+                plugin = load()
+        except (FssbenchError, KeyboardInterrupt):
             raise
         # A plugin may raise any error, and none may end the program.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             if source == "-p" and missing and f"{name}.".startswith(f"{missing}."):
                 raise FssbenchError(f"-p {name}: there is no such module") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,14 @@ def test_installed_plugin_is_found_and_named(entry_point):
 
 
 @pytest.mark.parametrize(
-    "text", ["import no_such_module_at_all", "1/0", "raise SystemExit(3)", "def broken(:\n"]
+    "text",
+    [
+        "import no_such_module_at_all",
+        "1/0",
+        "raise SystemExit(3)",
+        "def broken(:\n",
+        "raise BaseException('an Error')",
+    ],
 )
 def test_broken_plugin_is_listed_and_breaks_nothing_else(entry_point, text):
     entry_point("beta_method", text)
@@ -68,6 +76,22 @@ def test_broken_plugin_is_listed_and_breaks_nothing_else(entry_point, text):
     assert registry.get(MatcherSpec, "prototype")
     with pytest.raises(FssbenchError, match="beta_method: .*"):
         registry.get(MatcherSpec, "something-that-beta-brings")
+
+
+def test_a_plugin_that_prints_leaves_stdout_alone(entry_point, capfd):
+    entry_point("chatty_method", "print('hello')\n")
+    Plugins()
+    shown = capfd.readouterr()
+    assert (shown.out, "hello" in shown.err) == ("", True)
+
+
+def test_of_two_plugins_of_one_name_the_bundled_one_is_loaded(entry_point):
+    entry_point("dcama", "raise AssertionError('not loaded')\n")
+    plugins = Plugins()
+    (broken,) = plugins.broken
+    assert broken.source == "dcama 1.2"
+    assert re.fullmatch(r"fssbench \S+ has a plugin of the same name; .*", broken.error)
+    assert Registry(plugins).get(MatcherSpec, "dcama")
 
 
 def test_plugin_whose_hook_fails_is_listed_as_broken(entry_point):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -202,6 +203,7 @@ def test_the_cache_folder_of_the_system(tmp_path: Path, monkeypatch: pytest.Monk
 BUILDER = """
 import sys, time
 from pathlib import Path
+from typing import ClassVar
 import numpy as np
 from fssbench.data.cache import saved_or_built
 
@@ -249,7 +251,7 @@ def test_a_process_that_was_killed_blocks_nobody(tmp_path: Path) -> None:
 
 
 class Inverted(Folder):
-    mask_options = {"invert": True}
+    mask_options: ClassVar[dict[str, bool]] = {"invert": True}
 
     def foreground(self, path: Path) -> torch.Tensor:
         return 1 - super().foreground(path)
