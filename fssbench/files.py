@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import hashlib
@@ -77,6 +78,24 @@ def read_within(path: Path, most: int, *, packed: bool = False) -> bytes:
             if size > most:
                 raise ValueError(f"it holds more than {most / MIB:g} MiB")
     return b"".join(blocks)
+
+
+def text_lines(content: bytes, errors: str = "surrogateescape") -> list[str]:
+    """Return the lines of a text in UTF-8, or in UTF-8 or UTF-16 with a byte-order mark.
+
+    Args:
+        content: bytes of the text.
+        errors: treatment of bytes that are no UTF-8; by default they become surrogates, as in file
+            names.
+
+    Raises:
+        ValueError: the text has another encoding, or contains a null character.
+    """
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if utf16 else "utf-8-sig", "strict" if utf16 else errors)
+    if "\0" in text:
+        raise ValueError("it is no text in UTF-8, or UTF-16 with a byte-order mark")
+    return text.splitlines()
 
 
 def sha256(path: Path) -> str:

@@ -52,8 +52,13 @@ def _pages(out: Path) -> list[str]:
     ]
     for name in sorted(pages.keys() & there):
         lines = zip_longest(
-            (out / name).read_bytes().split(b"\n"), pages[name].encode().split(b"\n")
+            _unix((out / name).read_bytes()).split(b"\n"), pages[name].encode().split(b"\n")
         )
         if line := next((n for n, (old, new) in enumerate(lines, start=1) if old != new), 0):
             found.append(f"{out / name}: line {line} does not follow from the results; {_REBUILD}")
     return found
+
+
+def _unix(text: bytes) -> bytes:
+    """Return a text with the line ends of Unix, which git may have converted."""
+    return text.replace(b"\r\n", b"\n")

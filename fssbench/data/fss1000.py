@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fssbench.data.folder import HALF, ClassFolders
 from fssbench.data.images import read_grey
+from fssbench.data.index import list_lines
 from fssbench.errors import FssbenchError
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Fss1000(ClassFolders):
         owner: dict[str, Path] = {}
         listed = {}
         for split, path in files.items():
-            lines = path.read_text("utf-8-sig", "surrogateescape").splitlines()
+            lines = list_lines(path)
             names = sorted({line.strip() for line in lines if line.strip()})
             for name in names:
                 if name not in self.classes:

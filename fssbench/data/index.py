@@ -28,7 +28,7 @@ from fssbench.data.cache import (
 )
 from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
-from fssbench.files import sha256, write_atomically
+from fssbench.files import sha256, text_lines, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -233,6 +233,20 @@ def fingerprint(name: str, classes: Sequence[str], files: Mapping[str, Path], mi
         with contextlib.suppress(FssbenchError):  # saving the index logs the same problem
             write_atomically(memo, found.encode())
     return found
+
+
+def list_lines(path: Path) -> list[str]:
+    """Return the lines of a list file; see `fssbench.files.text_lines`.
+
+    Raises:
+        FssbenchError: the file cannot be read, or is no text.
+    """
+    try:
+        return text_lines(path.read_bytes())
+    except OSError as error:
+        raise FssbenchError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise FssbenchError(f"{path}: {error}; save this list in UTF-8") from error
 
 
 def in_threads(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
 from fssbench.data.images import check_same_size, read_image, read_labels
-from fssbench.data.index import IndexedDataset
+from fssbench.data.index import IndexedDataset, list_lines
 from fssbench.errors import FssbenchError
 
 CLASSES = (
@@ -89,7 +89,7 @@ class Pascal(IndexedDataset):
         self.check_split(split)
         if split not in self._ids:
             path = self._list(split)
-            lines = path.read_text("utf-8-sig", "surrogateescape").splitlines()
+            lines = list_lines(path)
             ids = {PurePosixPath(line.split()[0]).stem for line in lines if line.strip()}
             if not ids:
                 raise FssbenchError(f"{path}: lists no image; write one image id a line")

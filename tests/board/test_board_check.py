@@ -40,6 +40,12 @@ def test_a_fresh_board_is_fine(board):
     assert check_boards(board) == []
 
 
+def test_line_ends_that_git_converted_are_fine(board):
+    for path in (*board.glob("*.md"), *board.rglob("record.json")):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert check_boards(board) == []
+
+
 def one_result(board: Path) -> Path:
     return sorted(file.parent for file in board.rglob("record.json"))[0]
 

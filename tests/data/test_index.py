@@ -265,3 +265,23 @@ def test_an_option_that_changes_masks_has_an_index_of_its_own(root: Path) -> Non
     # Without such an option the fingerprint is that of earlier versions.
     Inverted.mask_options = {}
     assert Inverted(root=root).fingerprint() == plain.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a b\nç\n".encode(), "a b\r\nç\r\n".encode("utf-8-sig"), "a b\rç\r".encode(),
+        "a b\r\nç\r\n".encode("utf-16"), b"\xfe\xff" + "a b\nç\n".encode("utf-16-be"),
+    ],
+)  # fmt: skip
+def test_lists_of_common_encodings_are_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    assert index.list_lines(tmp_path / "list.txt") == ["a b", "ç"]
+
+
+def test_a_list_of_an_unknown_encoding_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("ab\n".encode("utf-16-le"))
+    with pytest.raises(
+        FssbenchError, match=r"list\.txt: it is no text .*; save"
+    ):
+        index.list_lines(tmp_path / "list.txt")

@@ -15,7 +15,7 @@ import attrs
 
 from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
-from fssbench.files import MIB, read_within
+from fssbench.files import MIB, read_within, text_lines
 from fssbench.registry import load_lists
 from fssbench.specs import ProtocolSpec
 
@@ -95,7 +95,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
         FssbenchError: the file cannot be read, is not text, is empty, or is too large.
     """
     try:
-        lines = read_within(path, MOST_BYTES).decode("utf-8-sig").splitlines()
+        lines = text_lines(read_within(path, MOST_BYTES), errors="strict")
     except OSError as error:
         raise FssbenchError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
