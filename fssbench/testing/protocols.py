@@ -36,7 +36,7 @@ class ProtocolSubject(Subject):
 
     spec_class = ProtocolSpec
     root: Path | None = None
-    given: Mapping[str, Any] = attrs.field(factory=dict)
+    given: Mapping[str, Any] = attrs.field(factory=dict, alias="options")
 
     @property
     def thing(self) -> Any:
