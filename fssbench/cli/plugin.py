@@ -79,12 +79,19 @@ def check(
                     _show(checked)
     finally:
         logging.disable(logging.NOTSET)
+    failures = [(c, o) for c in found for o in c.outcomes if o.verdict == "failed"]
     if as_json:
         print_json([attrs.asdict(checked) for checked in found])
-    else:
-        _summarise(found)
-    failed = any(o.verdict == "failed" for checked in found for o in checked.outcomes)
-    return 1 if failed else 0
+        return 1 if failures else 0
+    for checked, outcome in failures:
+        click.echo(f"{checked.kind} {checked.name}, {outcome.check}:")
+        click.echo(f"  expected: {outcome.expected}")
+        click.echo(f"  observed: {outcome.seen}")
+        click.echo(f"  location: {outcome.look}\n" if outcome.look else "")
+    results = [outcome.verdict for checked in found for outcome in checked.outcomes]
+    counts = [f"{results.count(r)} {r}" for r in _STYLES if r in results]
+    click.echo(", ".join(counts) or "the plugin registers nothing that can be checked")
+    return 1 if failures else 0
 
 
 def _show(checked: Checked) -> None:
@@ -96,16 +103,3 @@ def _show(checked: Checked) -> None:
         result = Text(outcome.verdict, style=_STYLES[outcome.verdict])
         table.add_row(outcome.check, result, Text(outcome.seen))
     print_table(table)
-
-
-def _summarise(found: list[Checked]) -> None:
-    for checked in found:
-        for outcome in checked.outcomes:
-            if outcome.verdict == "failed":
-                click.echo(f"{checked.kind} {checked.name}, {outcome.check}:")
-                click.echo(f"  expected: {outcome.expected}")
-                click.echo(f"  observed: {outcome.seen}")
-                click.echo(f"  location: {outcome.look}\n" if outcome.look else "")
-    results = [outcome.verdict for checked in found for outcome in checked.outcomes]
-    counts = [f"{results.count(r)} {r}" for r in _STYLES if r in results]
-    click.echo(", ".join(counts) or "the plugin registers nothing that can be checked")

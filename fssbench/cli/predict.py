@@ -13,7 +13,7 @@ from fssbench.cli.output import print_json
 from fssbench.errors import FssbenchError
 
 if TYPE_CHECKING:
-    from fssbench.inference.picture_files import Annotated, PictureFiles, Segmented
+    from fssbench.inference.picture_files import PictureFiles, Segmented
     from fssbench.inference.predictor import Predictor
 
 
@@ -36,6 +36,8 @@ def predict(
 
     Without MATCHER: the checkpoint's, or the baseline, which needs no training.
     """
+    import attrs
+
     from fssbench.inference import picture_files
     from fssbench.inference.predictor import Predictor
 
@@ -51,7 +53,22 @@ def predict(
     failures: list[FssbenchError] = []
     found = _segment(predictor, pictures, failures)
     if as_json:
-        print_json(_fields(predictor, checkpoint, annotated, found), default=str)
+        encoder = predictor.pipeline.backbone
+        about = {
+            "matcher": predictor.matcher,
+            "backbone": encoder.info.name,
+            "weights": attrs.asdict(encoder.weights),
+            "checkpoint": checkpoint,
+            "supports": [attrs.asdict(each) for each in annotated],
+            "predictions": [
+                {
+                    **attrs.asdict(each.files), "width": each.width, "height": each.height,
+                    "foreground_pixels": each.foreground,
+                }
+                for each in found
+            ],
+        }  # fmt: skip
+        print_json(about, default=str)
     else:
         for each in found:
             share = 100 * each.foreground / (each.width * each.height)
@@ -90,26 +107,3 @@ def _segment(
             printed = time.monotonic()
             click.echo(f"{len(found) + len(failures)}/{len(pictures)} pictures", err=True)
     return found
-
-
-def _fields(
-    predictor: Predictor, checkpoint: Path | None, supports: Sequence[Annotated],
-    found: Sequence[Segmented],
-) -> dict[str, Any]:  # fmt: skip
-    import attrs
-
-    backbone = predictor.pipeline.backbone
-    return {
-        "matcher": predictor.matcher,
-        "backbone": backbone.info.name,
-        "weights": attrs.asdict(backbone.weights),
-        "checkpoint": checkpoint,
-        "supports": [attrs.asdict(each) for each in supports],
-        "predictions": [
-            {
-                **attrs.asdict(each.files), "width": each.width, "height": each.height,
-                "foreground_pixels": each.foreground,
-            }
-            for each in found
-        ],
-    }  # fmt: skip
