@@ -87,10 +87,7 @@ def submit(runs: tuple[Path, ...], board: Path) -> None:
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
               help="Plot the differences by class and the episodes' differences.")  # fmt: skip
 @json_option
-def compare(
-    a: Path, b: Path, folds: tuple[int, ...] | None, shots: int | None, seed: int | None,
-    plot: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+def compare(a: Path, b: Path, plot: Path | None, as_json: bool, **choice: Any) -> None:
     """Compare two methods on the same episodes: how much better is RECORD_B than RECORD_A?
 
     Each is a record.json, a run directory, or a folder with the records of all folds of a method.
@@ -101,7 +98,7 @@ def compare(
 
     if plot:
         check_plot(plot)
-    paired = compare_paths(a, b, Choice(folds=folds, shots=shots, seed=seed))
+    paired = compare_paths(a, b, Choice(**choice))
     if plot:
         draw_comparison(paired, plot)
     if as_json:

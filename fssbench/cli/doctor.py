@@ -52,9 +52,7 @@ def _timm() -> tuple[str, str]:
     try:
         timm = importlib.import_module("timm")
     except Exception as error:
-        versions = ", ".join(
-            f"{name} {version}" for name in ("torch", "torchvision") if (version := _version(name))
-        )
+        versions = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
         return _BAD, (
             f"timm cannot be imported ({' '.join(str(error).split())}) beside {versions}. "
             "torchvision must be built for the installed torch: a CPU-only torch beside a CUDA "

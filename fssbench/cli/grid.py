@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _WITH_GRID = ("grid", "on", "estimate", "devices", "out", "as_json", "plugin")
 """Parameters that can be combined with a grid file."""
-_PROCESSES = (1, 8, 64)
 
 
 def evaluate_grid(
@@ -88,7 +87,7 @@ def print_estimate(jobs: Sequence[Evaluation], as_json: bool) -> None:
             str(each.episodes), *_cells(each),
         )  # fmt: skip
     print_table(table, width=110)
-    shares = ", ".join(f"{count}: {spell_seconds(total / count)}" for count in _PROCESSES)
+    shares = ", ".join(f"{count}: {spell_seconds(total / count)}" for count in (1, 8, 64))
     click.echo(f"All cells, by number of such processes (e.g. GPUs): {shares}.")
     if any(each.images > each.distinct_images for each in found):
         need = max(each.all_bytes for each in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,10 +50,7 @@ def new(name: str, to: Path | None) -> None:
 @option_of("matchers")
 @data_options
 @json_option
-def check(
-    name: str, backbone: str, options: dict[str, str], data_root: Path | None,
-    data_options: dict[str, str], as_json: bool,
-) -> int:  # fmt: skip
+def check(name: str, as_json: bool, **settings: Any) -> int:
     """Check all objects that a plugin registers. Exit code 1 if a check fails.
 
     NAME is a loaded plugin, an installed distribution, a module, or a .py file.
@@ -64,16 +61,13 @@ def check(
 
     from fssbench.testing.plugin import Settings, check_plugin, find_plugins
 
-    settings = Settings(
-        backbone=backbone, options=options, data_root=data_root, data_options=data_options
-    )
     found: list[Checked] = []
     plugins = find_plugins(name)
     # Random weights, which the checks use, cause warnings.
     logging.disable(logging.WARNING)
     try:
         for info in plugins:
-            for checked in check_plugin(info, settings):
+            for checked in check_plugin(info, Settings(**settings)):
                 found.append(checked)
                 if not as_json:
                     _show(checked)

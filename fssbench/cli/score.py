@@ -20,9 +20,8 @@ from fssbench.cli.output import make_table, plain_console, print_json
               help="Write the scores as JSON, e.g. into the run directory.")  # fmt: skip
 @json_option
 def score(
-    run: Path, metrics: tuple[str, ...], data_root: Path | None, data_options: dict[str, Any],
-    out: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    run: Path, metrics: tuple[str, ...], out: Path | None, as_json: bool, **dataset: Any
+) -> None:
     """Score RUN, a finished run directory or its record.json, by further metrics.
 
     Scores are computed from its rows if they have the columns of a metric, otherwise from the masks
@@ -32,7 +31,7 @@ def score(
 
     if out:
         check_scores_file(out)
-    scores = score_run(run, metrics, data_root=data_root, data_options=data_options)
+    scores = score_run(run, metrics, **dataset)
     if out:
         write_scores(scores, out)
     if as_json:

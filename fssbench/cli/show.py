@@ -91,14 +91,13 @@ def _parameters(spec: MatcherSpec, backbone: str, options: dict[str, str]) -> di
         return {}
     encoder = registry.registry().get(BackboneSpec, backbone)
     matcher = build.matcher(spec.name, build.describe(encoder), **options)
-    parts = {
+    counts = {
         name: sum(p.numel() for p in module.parameters())
-        for name, module in matcher.named_children()
+        for name, module in (*matcher.named_children(), ("all", matcher))
     }
-    whole = sum(p.numel() for p in matcher.parameters())
-    rest = whole - sum(parts.values())
+    whole = counts.pop("all")
     if not whole:
         return {}
-    backbone = f"backbone {encoder.name}"
-    counts = {**parts, "(others)": rest, "all": whole, backbone: build.parameters(encoder)}
+    counts |= {"(others)": whole - sum(counts.values()), "all": whole}
+    counts[f"backbone {encoder.name}"] = build.parameters(encoder)
     return {"parameters": {name: f"{number:,}" for name, number in counts.items() if number}}

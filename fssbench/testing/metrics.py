@@ -96,8 +96,7 @@ def rows_stand_alone(subject: MetricSubject) -> str:
     joined = {name: torch.cat([each[name] for each in alone]) for name in alone[0]}
     _expect_same_rows(subject, joined, "alone")
     padded = subject.measured(
-        functional.pad(prediction, (0, 9, 0, 5)),
-        functional.pad(target, (0, 9, 0, 5), value=IGNORE),
+        functional.pad(prediction, (0, 9, 0, 5)), functional.pad(target, (0, 9, 0, 5), value=IGNORE)
     )
     _expect_same_rows(subject, padded, "padded below and to the right with 255")
     return f"{_EPISODES} episodes, each alone, together and padded"
