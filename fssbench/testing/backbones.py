@@ -23,6 +23,7 @@ from fssbench.testing.check import (
     expect,
     expect_close,
     expect_error,
+    expect_tensor,
     expect_unchanged_generators,
 )
 from fssbench.testing.random_state import drawn_twice
@@ -90,32 +91,20 @@ def description(subject: BackboneSubject) -> str:
     backbone, info = subject.backbone, subject.backbone.info
     expect(info.name == subject.spec.name, f"info.name is {subject.spec.name!r}", f"{info.name!r}")
     expect(bool(info.layers), "at least one layer in info.layers", "none")
-    expect(
-        info.multiple >= 1 and info.image_size % info.multiple == 0,
-        "an image_size that is a multiple of `multiple`",
-        f"image_size={info.image_size}, multiple={info.multiple}",
-    )
+    divisible = info.multiple >= 1 and info.image_size % info.multiple == 0
+    sizes = f"image_size={info.image_size}, multiple={info.multiple}"
+    expect(divisible, "an image_size that is a multiple of `multiple`", sizes)
     for name in ("mean", "std"):
         found = getattr(backbone, name, None)
-        expect(
-            isinstance(found, Tensor) and found.numel() == 3,
-            f"`{name}`: a tensor of three channels",
-            f"{found!r}",
-        )
+        valid = isinstance(found, Tensor) and found.numel() == 3
+        expect(valid, f"`{name}`: a tensor of three channels", f"{found!r}")
     plain = describe(subject.spec)
-    expect(
-        plain == info,
-        'the same info from weights="none" on the meta device, used to list layers',
-        f"{plain}",
-    )
+    expect(plain == info, 'the same info from weights="none", used to list layers', f"{plain}")
     weights = backbone.weights
     expect(weights.source in SOURCES, f"weights.source is one of {', '.join(SOURCES)}",
            f"{weights.source!r}")  # fmt: skip
-    expect(
-        "/" not in weights.name and "\\" not in weights.name,
-        "weights.name without a folder: records must not hold paths",
-        f"{weights.name!r}",
-    )
+    bare = not set("/\\") & set(weights.name)
+    expect(bare, "weights.name without a folder: records must not hold paths", weights.name)
     return f"{len(info.layers)} layers, {info.image_size} px, multiples of {info.multiple}"
 
 
@@ -128,16 +117,11 @@ def layers(subject: BackboneSubject) -> str:
     for name, layer in info.layers.items():
         maps = found[name]
         sizes = {math.floor(side / layer.stride), math.ceil(side / layer.stride)}
-        expect(
-            maps.ndim == 4
-            and tuple(maps.shape[:2]) == (2, layer.channels)
-            and set(maps.shape[-2:]) <= sizes,
-            f"layer {name}: (2, {layer.channels}, {max(sizes)}, {max(sizes)}) for {side} px",
-            f"{tuple(maps.shape)}",
-        )
-        expect(
-            bool(torch.isfinite(maps).all()), f"layer {name}: finite values", "NaN or infinite ones"
-        )
+        valid = maps.ndim == 4 and maps.shape[:2] == (2, layer.channels)
+        expected = f"layer {name}: (2, {layer.channels}, {max(sizes)}, {max(sizes)}) for {side} px"
+        expect_tensor(maps, valid and set(maps.shape[-2:]) <= sizes, expected)
+        finite = bool(torch.isfinite(maps).all())
+        expect(finite, f"layer {name}: finite values", "NaN or infinite ones")
         alone = subject.encoded(images, names=[name])
         expect(set(alone) == {name}, f"only the requested layer, {name}", f"{', '.join(alone)}")
         expect_close(alone[name], maps, f"layer {name}: the same maps alone as with all others")
@@ -162,12 +146,10 @@ def non_square(subject: BackboneSubject) -> str:
     height, width = subject.side, subject.side + subject.backbone.info.multiple
     for name, maps in subject.encoded(subject.images(1, height, width)).items():
         stride = subject.backbone.info.layers[name].stride
-        size, wanted = tuple(maps.shape[-2:]), (height / stride, width / stride)
-        expect(
-            all(abs(a - b) < 1 for a, b in zip(size, wanted, strict=True)),
-            f"layer {name}: about {wanted[0]:g} x {wanted[1]:g} cells for {height} x {width} px",
-            f"{size}",
-        )
+        wanted = height / stride, width / stride
+        near = all(abs(a - b) < 1 for a, b in zip(maps.shape[-2:], wanted, strict=True))
+        cells = f"about {wanted[0]:g} x {wanted[1]:g} cells for {height} x {width} px"
+        expect(near, f"layer {name}: {cells}", f"{tuple(maps.shape[-2:])}")
     return f"{height} x {width} px"
 
 

@@ -176,6 +176,11 @@ def expect(condition: bool, expected: str, seen: str, look: str = "") -> None:
         raise NonconformityError(expected, seen, look)
 
 
+def expect_tensor(tensor: Tensor, condition: bool, expected: str) -> None:
+    """Raise a `NonconformityError` with shape and type of a tensor unless the condition holds."""
+    expect(condition, expected, f"shape {tuple(tensor.shape)}, {tensor.dtype}")
+
+
 def expect_error(call: Callable[[], object], situation: str) -> str:
     """Return the message of the `FssbenchError` that a call raises; any other end is a failure."""
     expected = f"an FssbenchError for {situation}"

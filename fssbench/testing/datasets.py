@@ -23,6 +23,7 @@ from fssbench.testing.check import (
     Subject,
     expect,
     expect_error,
+    expect_tensor,
     expect_unchanged_generators,
 )
 from fssbench.testing.random_state import place_generators
@@ -128,11 +129,8 @@ def images(subject: DatasetSubject) -> str:
     for split in subject.splits:
         ids = list(dataset.image_ids(split))
         _expect_distinct(ids, f"ids in split {split!r}")
-        expect(
-            ids == list(dataset.image_ids(split)) == list(subject.made().image_ids(split)),
-            f"split {split!r} in the same order each time",
-            "another order",
-        )
+        same = ids == list(dataset.image_ids(split)) == list(subject.made().image_ids(split))
+        expect(same, f"split {split!r} in the same order each time", "another order")
         notes.append(f"{split} {len(ids)}")
     expect_error(lambda: dataset.image_ids("no such split"), "image_ids('no such split')")
     return ", ".join(notes)
@@ -144,19 +142,13 @@ def pixels(subject: DatasetSubject) -> str:
     dataset, masks = subject.dataset, 0
     for image_id in subject.opened:
         image = dataset.image(image_id)
-        expect(
-            image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3,
-            f"image {image_id}: uint8 (3, H, W)",
-            f"{image.dtype} {tuple(image.shape)}",
-        )
+        valid = image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3
+        expect_tensor(image, valid, f"image {image_id}: uint8 (3, H, W)")
         for class_id in _classes_to_check(dataset, image_id):
             mask = dataset.mask(image_id, class_id)
             where = f"mask of class {class_id} in {image_id}"
-            expect(
-                mask.dtype == torch.uint8 and mask.shape == image.shape[-2:],
-                f"{where}: uint8 {tuple(image.shape[-2:])}",
-                f"{mask.dtype} {tuple(mask.shape)}",
-            )
+            valid = mask.dtype == torch.uint8 and mask.shape == image.shape[-2:]
+            expect_tensor(mask, valid, f"{where}: uint8 {tuple(image.shape[-2:])}")
             values = torch.unique(mask).tolist()
             expect(set(values) <= {0, 1, 255}, f"{where}: values 0, 1 and 255", f"{values}")
             masks += 1
@@ -171,11 +163,9 @@ def class_pixels(subject: DatasetSubject) -> str:
         found = dataset.class_pixels(image_id)
         for class_id in sorted({*_classes_to_check(dataset, image_id), *found}):
             marked = int((dataset.mask(image_id, class_id) == 1).sum()) or None
-            expect(
-                found.get(class_id) == marked,
-                f"{marked or 'no'} pixels of class {class_id} in {image_id}, as in its mask",
-                f"{found.get(class_id, 'no entry')}",
-            )
+            count = found.get(class_id)
+            expected = f"{marked or 'no'} pixels of class {class_id} in {image_id}, as in its mask"
+            expect(count == marked, expected, "no entry" if count is None else f"{count}")
         entries += len(found)
     for split in subject.splits:
         dataset.prepare(split)

@@ -21,6 +21,7 @@ from fssbench.testing.check import (
     NotCheckedError,
     expect,
     expect_close,
+    expect_tensor,
     expect_unchanged_generators,
     largest,
     locations,
@@ -45,11 +46,9 @@ def request(subject: MatcherSubject) -> str:
     expect(bool(asked.layers), "at least one layer", "no layers")
     for layer in asked.layers:
         info.layer(layer)
-    expect(
-        asked.size > 0 and asked.size % info.multiple == 0,
-        f"a size that is a multiple of {info.multiple}, as backbone {info.name} requires",
-        f"size={asked.size}",
-    )
+    divisible = asked.size > 0 and asked.size % info.multiple == 0
+    expected = f"a size that is a multiple of {info.multiple}, as backbone {info.name} requires"
+    expect(divisible, expected, f"size={asked.size}")
     known = ("squash", "letterbox")
     expect(asked.resize in known, f"resize: one of {', '.join(known)}", f"{asked.resize!r}")
     return f"{', '.join(asked.layers)} of {asked.size} px, {asked.resize}"
@@ -61,9 +60,7 @@ def shots(subject: MatcherSubject) -> str:
     shapes = []
     for number in (1, 5):
         logits = subject.answer(subject.cases(2, number))
-        expect(
-            min(logits.shape[1:]) > 0, "logits of at least 1 x 1", f"shape {tuple(logits.shape)}"
-        )
+        expect_tensor(logits, min(logits.shape[1:]) > 0, "logits of at least 1 x 1")
         shapes.append(f"{number}-shot {tuple(logits.shape)}")
     return ", ".join(shapes)
 
@@ -85,16 +82,10 @@ def batch(subject: MatcherSubject) -> str:
 def non_square(subject: MatcherSubject) -> str:
     """Supports and queries of any aspect ratio are segmented."""
     case = Case(picture(30, 72, 128), (picture(31, 128, 64), picture(32, 60, 100)))
-    logits = subject.answer([case])[0]
-    mask = subject.nonzero_pipeline.geometry.restore(logits, 72, 128)
-    expect(
-        tuple(mask.shape) == (72, 128) and bool(torch.isfinite(mask).all()),
-        "finite logits that fit the image of 72 x 128",
-        f"shape {tuple(mask.shape)}, finite: {bool(torch.isfinite(mask).all())}",
-    )
-    return (
-        f"query 72 x 128, supports 128 x 64 and 60 x 100, {subject.nonzero_pipeline.request.resize}"
-    )
+    geometry = subject.nonzero_pipeline.geometry
+    mask = geometry.restore(subject.answer([case])[0], 72, 128)
+    expect_tensor(mask, mask.shape == (72, 128), "logits that fit the image of 72 x 128")
+    return f"query 72 x 128, supports 128 x 64 and 60 x 100, {geometry.resize}"
 
 
 @CHECKS.add("embed_support")
@@ -128,8 +119,7 @@ def ignored_pixels(subject: MatcherSubject) -> str:
     slack = 1e-5 * max(largest(background), 1e-6)
     expect(
         to_background <= to_foreground + slack,
-        "logits with an object of 255 near those with it as background: 255 is background or "
-        "ignored",
+        "logits with an object of 255 near those with it as background: 255 is no foreground",
         f"they are {to_foreground:.3g} from those with it marked 1, {to_background:.3g} from "
         "those with it marked 0",
     )
@@ -143,12 +133,8 @@ def support_matters(subject: MatcherSubject) -> str:
     query, shown = subject.pictures[:2]
     right, wrong = (subject.answer([Case(query, (s,))]) for s in (shown, shown.permuted()))
     changed = largest(right - wrong) / max(largest(right), 1e-6)
-    expect(
-        changed > 1e-6,
-        "other logits when the pixels of the support's mask are shuffled: the mask selects the "
-        "object",
-        "the same logits",
-    )
+    expected = "other logits if the support's mask is shuffled: the mask selects the object"
+    expect(changed > 1e-6, expected, "the same logits")
     return f"logits change by {changed:.2g} of the largest"
 
 
@@ -159,11 +145,8 @@ def maps(subject: MatcherSubject) -> str:
     support, queries = subject.embedded(subject.cases(2, 1))
     found = pipeline.maps(list(map(pipeline.prepare_query, queries)), support)
     for caption, each in found.items():
-        expect(
-            each.ndim == 3 and len(each) == 2,
-            f"map {caption!r} of shape (2, h, w) for two queries",
-            f"shape {tuple(each.shape)}",
-        )
+        expected = f"map {caption!r} of shape (2, h, w) for two queries"
+        expect_tensor(each, each.ndim == 3 and len(each) == 2, expected)
     return ", ".join(found) or "none"
 
 
@@ -187,11 +170,9 @@ def determinism(subject: MatcherSubject) -> str:
     """The same seed gives the same weights and the same episode the same logits, bit for bit."""
     first, second = drawn_twice(lambda: subject.made(seed=7).state_dict())
     for name, tensor in first.items():
-        expect(
-            torch.equal(tensor, second[name]),
-            "the same initial weights from the same torch seed",
-            f"{name} differs: it was drawn from another generator",
-        )
+        expected = "the same initial weights from the same torch seed"
+        differs = f"{name} differs: it was drawn from another generator"
+        expect(torch.equal(tensor, second[name]), expected, differs)
     cases = subject.cases(2, 5)
     answers = drawn_twice(lambda: subject.answer(cases))
     expect_close(*answers, "the same logits from a second call, in eval mode", tolerance=0)
@@ -246,8 +227,7 @@ def gradients(subject: MatcherSubject) -> str:
         name, stage = step.stage.name, type(step.stage)
         expect(
             not step.silent,
-            f"stage {name}: a gradient, possibly zero, for each of `parameters` (required for "
-            "several processes)",
+            f"stage {name}: a gradient, possibly zero, for each of `parameters`",
             f"none for {_some(step.silent)}",
             locations(stage, ("parameters", "losses")),
         )
@@ -318,17 +298,11 @@ def _on_meta(subject: MatcherSubject, cases: list[Case]) -> str:
         text = one_line(error)
         # Operations that need values (a count of pixels, say) or do not support meta tensors have
         # other messages than operands on different devices.
-        expect(
-            not any(words in text for words in _APART),
-            "all tensors on the matcher's device",
-            f"{text}{hint}",
-        )
+        apart = any(words in text for words in _APART)
+        expect(not apart, "all tensors on the matcher's device", f"{text}{hint}")
         return f"meta tensors are not supported ({text})"
-    expect(
-        logits.device.type == "meta",
-        "logits on the device of the features",
-        f"features on meta, logits on {logits.device}{hint}",
-    )
+    expected, seen = "logits on the device of the features, meta", f"{logits.device}{hint}"
+    expect(logits.device.type == "meta", expected, seen)
     return "meta"
 
 
