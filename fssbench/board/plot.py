@@ -73,9 +73,8 @@ def _lines(paired: Paired) -> tuple[list[Line], list[Line], int]:
         (paired.class_name(paired.folds[line.table], line.class_id), line.iou)
         for line in sorted(result.classes, key=lambda line: -line.iou.difference)
     ]
-    middle = slice(_CLASSES // 2, max(_CLASSES // 2, len(classes) - _CLASSES // 2))
-    left_out = len(classes[middle])
-    del classes[middle]
+    left_out = max(0, len(classes) - _CLASSES)
+    del classes[_CLASSES // 2 : _CLASSES // 2 + left_out]
     return scores, classes, left_out
 
 

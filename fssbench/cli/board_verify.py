@@ -84,20 +84,16 @@ def _print_conditions(found: Reproduction, console: Any) -> None:
     for name, then in found.then.items():
         if then is None and found.now[name] is None:
             continue
-        style = "bold" if name in found.changed else ""
         cells = name.replace("_", " "), _escaped(then), _escaped(found.now[name])
-        table.add_row(*cells, style=style)
+        table.add_row(*cells, style="bold" if name in found.changed else None)
     console.print(table)
     if found.changed:
         changed = ", ".join(name.replace("_", " ") for name in found.changed)
         click.echo(f"Changed conditions: {changed}.")
-    if found.tolerance:
-        click.echo(
-            f"Counts may differ by {found.tolerance:g} of an image's pixels, one in "
-            f"{1 / found.tolerance:,.0f}."
-        )
-    else:
-        click.echo("Counts must be equal to the pixel.")
+    allowed = "must be equal to the pixel"
+    if share := found.tolerance:
+        allowed = f"may differ by {share:g} of an image's pixels, one in {1 / share:,.0f}"
+    click.echo(f"Counts {allowed}.")
 
 
 def _print_differences(found: Reproduction, console: Any) -> None:

@@ -23,6 +23,7 @@ from fssbench import registry
 from fssbench.errors import FssbenchError
 from fssbench.testing import backbones, datasets, matchers, metrics, samplers
 from fssbench.testing.check import Check, Checks, NotCheckedError, Subject
+from fssbench.testing.matcher_subject import MatcherSubject
 
 
 class Conformance:
@@ -86,9 +87,7 @@ def _test(check: Check) -> Callable[[Conformance], None]:
     return test
 
 
-class MatcherConformance(
-    Conformance, checks=matchers.CHECKS, subject_class=matchers.MatcherSubject
-):
+class MatcherConformance(Conformance, checks=matchers.CHECKS, subject_class=MatcherSubject):
     """Tests of a matcher.
 
     Attributes:

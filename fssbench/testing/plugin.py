@@ -15,6 +15,7 @@ from fssbench.errors import FssbenchError, near
 from fssbench.plugins import PluginInfo, Plugins
 from fssbench.testing import backbones, datasets, matchers, metrics, protocols, samplers
 from fssbench.testing.check import Checks, Outcome, Subject
+from fssbench.testing.matcher_subject import MatcherSubject
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +70,7 @@ KINDS: dict[str, tuple[Checks, _Make]] = {
     "backbone": (backbones.CHECKS, lambda name, _: backbones.BackboneSubject(name=name)),
     "matcher": (
         matchers.CHECKS,
-        lambda name, s: matchers.MatcherSubject(name=name, backbone=s.backbone, options=s.options),
+        lambda name, s: MatcherSubject(name=name, backbone=s.backbone, options=s.options),
     ),
     "metric": (metrics.CHECKS, lambda name, _: metrics.MetricSubject(name=name)),
 }
