@@ -54,8 +54,8 @@ def _plugin_commands() -> dict[str, click.Command]:
         except Exception as error:  # an error of a plugin must not disable other commands
             reason = f"fssbench_commands: {one_line(error)}"
             plugins.mark_broken(implementation.plugin_name, reason)
-            continue
-        commands.update({command.name or "": command for command in found})
+        else:
+            commands |= {command.name or "": command for command in found}
     return commands
 
 

@@ -140,11 +140,9 @@ def _print(paired: Paired) -> None:
     console.print(
         f"Episodes: B is better in {result.wins}, equal in {result.ties}, worse in {result.losses}."
     )
-    if min(result.images) < FEW:
-        console.print(
-            f"A fold has only {min(result.images)} query images; below about {FEW}, intervals are "
-            "too narrow."
-        )
+    if (least := min(result.images)) < FEW:
+        reason = f"below about {FEW}, intervals are too narrow"
+        console.print(f"A fold has only {least} query images; {reason}.")
 
 
 def _table(title: str, *names: str) -> Any:

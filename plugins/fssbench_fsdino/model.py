@@ -75,15 +75,12 @@ class FsDino(Segmenter):
             SemanticPrompt(info.channels, width=width) if config.prompts == "semantic" else None
         )
         self.initial = nn.Embedding(1, width) if config.prompts == "initial" else None
-        self.correlation = (
-            CorrelationPrior(
-                self.size // info.stride,
-                width=config.correlation_width,
-                channels=config.correlation_channels,
+        self.correlation = None
+        if config.correlation == "4d":
+            grid = self.size // info.stride
+            self.correlation = CorrelationPrior(
+                grid, width=config.correlation_width, channels=config.correlation_channels
             )
-            if config.correlation == "4d"
-            else None
-        )
         self.add_decoder()
 
     # --- supports and queries --------------------------------------------------------------------

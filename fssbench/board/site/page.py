@@ -74,17 +74,13 @@ class _Page:
         printed = [row for board in boards for rows in board.published.values() for row in rows]
         protocols = sorted({(table.record.protocol, dataset) for table, dataset in tables})
         count = _plural(len(tables), "table")
+        everything = _button("All datasets", f"{len(boards)}", "datasets", count, value="")
         shots = {table.record.shots for table, _ in tables} | {row.shots for row in printed}
         return Template(_part("page.html")).substitute(
             policy=_policy(script),
             style=_part("page.css"),
             script=script,
-            cards=join(
-                [
-                    _button("All datasets", f"{len(boards)}", "datasets", count, value=""),
-                    *map(_card, boards),
-                ]
-            ),
+            cards=join([everything, *map(_card, boards)]),
             protocols=join(
                 tag("option", one_line(protocol), value=protocol, data_dataset=dataset)
                 for protocol, dataset in protocols
