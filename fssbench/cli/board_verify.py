@@ -88,8 +88,7 @@ def _print_conditions(found: Reproduction, console: Any) -> None:
         table.add_row(*cells, style="bold" if name in found.changed else None)
     console.print(table)
     if found.changed:
-        changed = ", ".join(name.replace("_", " ") for name in found.changed)
-        click.echo(f"Changed conditions: {changed}.")
+        click.echo(f"Changed conditions: {', '.join(found.changed).replace('_', ' ')}.")
     allowed = "must be equal to the pixel"
     if share := found.tolerance:
         allowed = f"may differ by {share:g} of an image's pixels, one in {1 / share:,.0f}"
@@ -105,9 +104,7 @@ def _print_differences(found: Reproduction, console: Any) -> None:
     # Differences above the tolerance come first.
     shown = sorted(found.differences, key=lambda each: (each.within, -each.pixels))
     for each in shown[:MOST]:
-        columns = "; ".join(
-            f"{k} {then:.6g} -> {now:.6g}" for k, (then, now) in each.columns.items()
-        )
+        columns = "; ".join(f"{k} {a:.6g} -> {b:.6g}" for k, (a, b) in each.columns.items())
         cells = each.index, each.class_name, each.query, columns, each.pixels, each.allowed
         table.add_row(*map(str, cells))
     console.print(table)

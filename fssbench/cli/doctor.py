@@ -92,11 +92,9 @@ def _cache() -> tuple[str, str]:
 def _plugins() -> list[tuple[str, str]]:
     infos = registry.registry().plugins.infos
     third = [info for info in infos if info.source != "built-in" and not info.error]
-    return [(_GOOD, f"{len(infos)} plugins, {len(third)} of them not built in")] + [
-        (_BAD, f"plugin {info.name} ({info.source}) is broken: {info.error}")
-        for info in infos
-        if info.error
-    ]
+    broken = [f"plugin {i.name} ({i.source}) is broken: {i.error}" for i in infos if i.error]
+    count = f"{len(infos)} plugins, {len(third)} of them not built in"
+    return [(_GOOD, count), *((_BAD, text) for text in broken)]
 
 
 def _version(name: str) -> str | None:

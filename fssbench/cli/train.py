@@ -84,8 +84,8 @@ def train(
     if not result.first:
         return
     if as_json:
-        files = {"last": result.last, "best": result.best}
-        print_json({**files, "steps": result.steps, "miou": result.miou}, default=str)
+        fields = ("last", "best", "steps", "miou")
+        print_json({name: getattr(result, name) for name in fields}, default=str)
         return
     if result.best is not None:
         click.echo(f"Best: {result.best} (validation mIoU {result.miou:.2f})")
