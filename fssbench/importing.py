@@ -47,12 +47,7 @@ backbone's layers. It matches tensors by name, never by position.
 
 
 def import_checkpoint(
-    source: Path,
-    out: Path,
-    *,
-    matcher: str,
-    backbone: str,
-    header: Mapping[str, Any] = {},
+    source: Path, out: Path, *, matcher: str, backbone: str, header: Mapping[str, Any] = {}
 ) -> bool:
     """Write a checkpoint of fssbench from an authors' file.
 

@@ -61,12 +61,10 @@ def structure(value: Any, hint: Any) -> Any:
     """
     if isinstance(value, str):
         return _from_text(value, hint)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and type(value) is int:
         return float(value)
-    if hint in (int, float, bool, str):
-        if type(value) is not hint:
-            raise ValueError(value)
-        return value
+    if hint in (int, float, bool, str) and type(value) is not hint:
+        raise ValueError(value)
     return cattrs.structure(value, hint)
 
 

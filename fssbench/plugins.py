@@ -154,8 +154,7 @@ def _import(name: str) -> ModuleType:
         raise FssbenchError(f"plugin {name}: there is no such file")
     # The module's name is the file's stem, so that specs can have factory="my_method:Class"; an
     # __init__.py is the package of its folder.
-    package = path.resolve().parent if path.stem == "__init__" else None
-    module_name = package.name if package else path.stem
+    module_name = path.resolve().parent.name if path.stem == "__init__" else path.stem
     known = sys.modules.get(module_name)
     if known is not None:
         if getattr(known, "__file__", None) and Path(str(known.__file__)).samefile(path):
@@ -163,9 +162,7 @@ def _import(name: str) -> ModuleType:
         raise FssbenchError(
             f"plugin {name}: a module called {module_name!r} is already loaded; rename the file"
         )
-    spec = importlib.util.spec_from_file_location(
-        module_name, path, submodule_search_locations=[str(package)] if package else None
-    )
+    spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -64,12 +64,10 @@ class Paired:
     @property
     def labels(self) -> tuple[str, str]:
         """Labels of a and b: matcher, differing options, encoder."""
-        a, b = ([result.record for result in side.values()] for side in (self.a, self.b))
-        peers = [a[0], b[0]]
-        return (
-            f"{method_label(a, peers)} on {backbone_label(a[0], peers)}",
-            f"{method_label(b, peers)} on {backbone_label(b[0], peers)}",
-        )
+        sides = [[result.record for result in side.values()] for side in (self.a, self.b)]
+        peers = [records[0] for records in sides]
+        a, b = (f"{method_label(s, peers)} on {backbone_label(s[0], peers)}" for s in sides)
+        return a, b
 
     def class_name(self, fold: int, class_id: int) -> str:
         """Return the name of a class of a fold."""

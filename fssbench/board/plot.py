@@ -15,6 +15,8 @@ from fssbench.files import write_atomically
 from fssbench.statistics.compare import Difference
 
 FORMATS = (".png", ".pdf", ".svg")
+SCORES = {"miou": "mIoU", "fb_iou": "FB-IoU", "episode_miou": "episode mIoU"}
+"""Scores of a comparison, with their names."""
 _BINS = numpy.arange(-102.5, 103, 5)  # ties are in the middle of a bin
 _CLASSES = 60  # of more classes, those with the largest differences
 
@@ -63,8 +65,7 @@ Line = tuple[str, Difference]
 def _lines(paired: Paired) -> tuple[list[Line], list[Line], int]:
     """Return lines of scores, lines of classes (best first), and the number of omitted classes."""
     result = paired.comparison
-    names = {"miou": "mIoU", "fb_iou": "FB-IoU", "episode_miou": "episode mIoU"}
-    scores = [(names[name], value) for name, value in result.scores.items()]
+    scores = [(SCORES[name], value) for name, value in result.scores.items()]
     by_fold = zip(paired.folds, result.folds, strict=True)
     if len(paired.folds) > 1:
         scores += [(f"mIoU, fold {fold}", values["miou"]) for fold, values in by_fold]
@@ -72,9 +73,8 @@ def _lines(paired: Paired) -> tuple[list[Line], list[Line], int]:
         (paired.class_name(paired.folds[line.table], line.class_id), line.iou)
         for line in sorted(result.classes, key=lambda line: -line.iou.difference)
     ]
-    middle = slice(_CLASSES // 2, max(_CLASSES // 2, len(classes) - _CLASSES // 2))
-    left_out = len(classes[middle])
-    del classes[middle]
+    left_out = max(0, len(classes) - _CLASSES)
+    del classes[_CLASSES // 2 : _CLASSES // 2 + left_out]
     return scores, classes, left_out
 
 

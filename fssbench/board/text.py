@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 LONGEST = 80
 NONE = "—"
 
@@ -14,14 +16,8 @@ def one_line(text: str, longest: int = LONGEST) -> str:
 
 def paragraphs(text: str) -> list[str]:
     """Return the paragraphs of plain text, which empty lines separate, each as one line."""
-    found: list[list[str]] = [[]]
-    for line in text.strip().splitlines():
-        words = [one_line(word) for word in line.split()]
-        if words:
-            found[-1] += words
-        elif found[-1]:
-            found.append([])
-    return [" ".join(words) for words in found if words]
+    blocks = re.split(r"\n\s*\n", text.strip())
+    return [" ".join(map(one_line, block.split())) for block in blocks if block]
 
 
 def score(value: float | None) -> str:

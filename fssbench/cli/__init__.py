@@ -14,20 +14,10 @@ import click
 import fssbench
 from fssbench.errors import FssbenchError, near, one_line
 
-_VERBS = {
-    "evaluate": "fssbench.cli.evaluate:evaluate",
-    "checkpoint": "fssbench.cli.checkpoint:checkpoint",
-    "train": "fssbench.cli.train:train",
-    "predict": "fssbench.cli.predict:predict",
-    "score": "fssbench.cli.score:score",
-    "board": "fssbench.cli.board:board",
-    "episodes": "fssbench.cli.episodes:episodes",
-    "data": "fssbench.cli.data:data",
-    "plugin": "fssbench.cli.plugin:plugin",
-    "list": "fssbench.cli.listing:list_",
-    "show": "fssbench.cli.show:show",
-    "doctor": "fssbench.cli.doctor:doctor",
-}
+_VERBS = (
+    "evaluate", "checkpoint", "train", "predict", "score", "board", "episodes", "data", "plugin",
+    "list", "show", "doctor",
+)  # fmt: skip
 
 
 class _Verbs(click.Group):
@@ -35,11 +25,11 @@ class _Verbs(click.Group):
         return [*_VERBS, *_plugin_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
-            command = _plugin_commands().get(cmd_name)
+        if cmd_name in _VERBS:
+            name = "listing" if cmd_name == "list" else cmd_name
+            command = getattr(importlib.import_module(f"fssbench.cli.{name}"), name)
         else:
-            module, _, name = _VERBS[cmd_name].partition(":")
-            command = getattr(importlib.import_module(module), name)
+            command = _plugin_commands().get(cmd_name)
         return command and _with_plugin_option(command)
 
     def resolve_command(
@@ -64,8 +54,8 @@ def _plugin_commands() -> dict[str, click.Command]:
         except Exception as error:  # an error of a plugin must not disable other commands
             reason = f"fssbench_commands: {one_line(error)}"
             plugins.mark_broken(implementation.plugin_name, reason)
-            continue
-        commands.update({command.name or "": command for command in found})
+        else:
+            commands |= {command.name or "": command for command in found}
     return commands
 
 

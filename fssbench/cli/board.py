@@ -87,10 +87,7 @@ def submit(runs: tuple[Path, ...], board: Path) -> None:
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
               help="Plot the differences by class and the episodes' differences.")  # fmt: skip
 @json_option
-def compare(
-    a: Path, b: Path, folds: tuple[int, ...] | None, shots: int | None, seed: int | None,
-    plot: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+def compare(a: Path, b: Path, plot: Path | None, as_json: bool, **choice: Any) -> None:
     """Compare two methods on the same episodes: how much better is RECORD_B than RECORD_A?
 
     Each is a record.json, a run directory, or a folder with the records of all folds of a method.
@@ -101,7 +98,7 @@ def compare(
 
     if plot:
         check_plot(plot)
-    paired = compare_paths(a, b, Choice(folds=folds, shots=shots, seed=seed))
+    paired = compare_paths(a, b, Choice(**choice))
     if plot:
         draw_comparison(paired, plot)
     if as_json:
@@ -110,14 +107,12 @@ def compare(
         _print(paired)
 
 
-_NAMES = {"miou": "mIoU", "fb_iou": "FB-IoU", "episode_miou": "episode mIoU"}
-
 FEW = 30
 """Number of query images of a fold below which bootstrap intervals are unreliable."""
 
 
 def _print(paired: Paired) -> None:
-    from rich.text import Text
+    from fssbench.board.plot import SCORES
 
     console = plain_console()
     record, result = paired.record, paired.comparison
@@ -125,11 +120,11 @@ def _print(paired: Paired) -> None:
     folds = f"fold{'s' * several} {', '.join(map(str, paired.folds))}"
     seed = f", seed {record.seed}" if record.seed else ""
     for letter, label in zip("AB", paired.labels, strict=True):
-        console.print(Text(f"{letter}: {label}"))
-    console.print(Text(f"{record.protocol}, {record.shots}-shot{seed}, {folds}\n"))
+        console.print(f"{letter}: {label}")
+    console.print(f"{record.protocol}, {record.shots}-shot{seed}, {folds}\n")
     scores = _table("Scores, mean over folds" if several else "Scores", "Score")
     for name, value in result.scores.items():
-        scores.add_row(_NAMES[name], *_cells(value))
+        scores.add_row(SCORES[name], *_cells(value))
     console.print(scores)
     if several:
         by_fold = _table("mIoU by fold", "Fold")
@@ -140,28 +135,27 @@ def _print(paired: Paired) -> None:
     for line in result.classes:
         fold = paired.folds[line.table]
         cells = (str(fold), str(line.images), *_cells(line.iou, digits=1))
-        by_class.add_row(Text(paired.class_name(fold, line.class_id)), *cells)
+        by_class.add_row(paired.class_name(fold, line.class_id), *cells)
     console.print(by_class)
     console.print(
         f"Episodes: B is better in {result.wins}, equal in {result.ties}, worse in {result.losses}."
     )
-    if min(result.images) < FEW:
-        console.print(
-            f"A fold has only {min(result.images)} query images; below about {FEW}, intervals are "
-            "too narrow."
-        )
+    if (least := min(result.images)) < FEW:
+        reason = f"below about {FEW}, intervals are too narrow"
+        console.print(f"A fold has only {least} query images; {reason}.")
 
 
 def _table(title: str, *names: str) -> Any:
     return make_table(*names, "A", "B", "B - A", "95 % CI", "p", title=title, frame=False)
 
 
-def _cells(value: Difference, digits: int = 2) -> list[str]:
-    difference = f"{value.difference:+.{digits}f}"
+def _cells(value: Difference, digits: int = 2) -> list[Any]:
+    from rich.text import Text
+
     return [
         f"{value.a:.{digits}f}",
         f"{value.b:.{digits}f}",
-        f"[bold]{difference}[/]" if value.significant else difference,
+        Text(f"{value.difference:+.{digits}f}", style="bold" if value.significant else ""),
         f"{value.low:+.{digits}f} to {value.high:+.{digits}f}",
         "<0.001" if value.p_value < 0.001 else f"{value.p_value:.3f}",
     ]

@@ -18,7 +18,7 @@ from fssbench.cli.options import (
 from fssbench.cli.output import make_table, plain_console, print_json
 
 if TYPE_CHECKING:
-    from fssbench.evaluation.reproduction import Difference, Reproduction
+    from fssbench.evaluation.reproduction import Reproduction
 
 MOST = 20
 """Maximum number of differing episodes in the table."""
@@ -56,15 +56,11 @@ def verify(record: Path, as_json: bool, **settings: Any) -> int:
 
 
 def _print(found: Reproduction) -> None:
-    from rich.text import Text
-
     console = plain_console()
     record, count = found.record, len(found.sample)
     console.print(
-        Text(
-            f"{record.matcher} on {record.backbone}, {record.protocol}, fold {record.fold}, "
-            f"{record.shots}-shot, seed {record.seed}"
-        )
+        f"{record.matcher} on {record.backbone}, {record.protocol}, fold {record.fold}, "
+        f"{record.shots}-shot, seed {record.seed}"
     )
     for problem in found.problems:
         click.echo(f"Wrong: {problem}")
@@ -84,31 +80,22 @@ def _print(found: Reproduction) -> None:
 
 
 def _print_conditions(found: Reproduction, console: Any) -> None:
-    from rich.text import Text
-
     table = make_table("", "then", "now", text=3)
     for name, then in found.then.items():
         if then is None and found.now[name] is None:
             continue
-        style = "bold" if name in found.changed else ""
-        cells = [name.replace("_", " "), _escaped(then), _escaped(found.now[name])]
-        table.add_row(*(Text(cell, style=style) for cell in cells))
+        cells = name.replace("_", " "), _escaped(then), _escaped(found.now[name])
+        table.add_row(*cells, style="bold" if name in found.changed else None)
     console.print(table)
     if found.changed:
-        changed = ", ".join(name.replace("_", " ") for name in found.changed)
-        click.echo(f"Changed conditions: {changed}.")
-    if found.tolerance:
-        click.echo(
-            f"Counts may differ by {found.tolerance:g} of an image's pixels, one in "
-            f"{1 / found.tolerance:,.0f}."
-        )
-    else:
-        click.echo("Counts must be equal to the pixel.")
+        click.echo(f"Changed conditions: {', '.join(found.changed).replace('_', ' ')}.")
+    allowed = "must be equal to the pixel"
+    if share := found.tolerance:
+        allowed = f"may differ by {share:g} of an image's pixels, one in {1 / share:,.0f}"
+    click.echo(f"Counts {allowed}.")
 
 
 def _print_differences(found: Reproduction, console: Any) -> None:
-    from rich.text import Text
-
     if not found.differences:
         click.echo("All rows are the same.")
         return
@@ -117,21 +104,14 @@ def _print_differences(found: Reproduction, console: Any) -> None:
     # Differences above the tolerance come first.
     shown = sorted(found.differences, key=lambda each: (each.within, -each.pixels))
     for each in shown[:MOST]:
-        cells = (
-            each.index, each.class_name, each.query, _columns(each), each.pixels, each.allowed,
-        )  # fmt: skip
-        table.add_row(*(Text(str(cell)) for cell in cells))
+        columns = "; ".join(f"{k} {a:.6g} -> {b:.6g}" for k, (a, b) in each.columns.items())
+        cells = each.index, each.class_name, each.query, columns, each.pixels, each.allowed
+        table.add_row(*map(str, cells))
     console.print(table)
     if len(shown) > MOST:
         click.echo(f"… and {len(shown) - MOST} more; --json shows all.")
     outside = sum(not each.within for each in found.differences)
     click.echo(f"{len(shown)} rows differ, {outside} of them by more than is allowed.")
-
-
-def _columns(each: Difference) -> str:
-    return "; ".join(
-        f"{name} {then:.6g} -> {now:.6g}" for name, (then, now) in each.columns.items()
-    )
 
 
 def _escaped(value: object) -> str:

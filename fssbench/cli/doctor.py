@@ -52,9 +52,7 @@ def _timm() -> tuple[str, str]:
     try:
         timm = importlib.import_module("timm")
     except Exception as error:
-        versions = ", ".join(
-            f"{name} {version}" for name in ("torch", "torchvision") if (version := _version(name))
-        )
+        versions = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
         return _BAD, (
             f"timm cannot be imported ({' '.join(str(error).split())}) beside {versions}. "
             "torchvision must be built for the installed torch: a CPU-only torch beside a CUDA "
@@ -94,11 +92,9 @@ def _cache() -> tuple[str, str]:
 def _plugins() -> list[tuple[str, str]]:
     infos = registry.registry().plugins.infos
     third = [info for info in infos if info.source != "built-in" and not info.error]
-    return [(_GOOD, f"{len(infos)} plugins, {len(third)} of them not built in")] + [
-        (_BAD, f"plugin {info.name} ({info.source}) is broken: {info.error}")
-        for info in infos
-        if info.error
-    ]
+    broken = [f"plugin {i.name} ({i.source}) is broken: {i.error}" for i in infos if i.error]
+    count = f"{len(infos)} plugins, {len(third)} of them not built in"
+    return [(_GOOD, count), *((_BAD, text) for text in broken)]
 
 
 def _version(name: str) -> str | None:

@@ -147,12 +147,8 @@ def _print_diff(found: ManifestDiff) -> None:
         click.echo(
             f"  {share.name}: {share.a} ({share.share_a:.1f} %) | {share.b} ({share.share_b:.1f} %)"
         )
-    if found.equal:
-        click.echo("equal")
-    elif same:
-        click.echo("different: the same episodes, with other annotations")
-    else:
-        click.echo("different")
+    different = f"different{': the same episodes, with other annotations' * same}"
+    click.echo("equal" if found.equal else different)
 
 
 def _brief(value: Any) -> str:

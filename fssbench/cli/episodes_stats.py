@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -12,7 +12,7 @@ from fssbench.cli.options import PATH, data_options, json_option, lists_option
 from fssbench.cli.output import make_table, plain_console, print_json
 
 if TYPE_CHECKING:
-    from fssbench.episodes.analysis.stats import EpisodeStats, Repeats, Width
+    from fssbench.episodes.analysis.stats import EpisodeStats, Width
 
 
 @click.command()
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
               help="Score of an oracle without support masks; reads annotations.")  # fmt: skip
 @json_option
 def stats(
-    manifest: str, data_root: Path | None, data_options: dict[str, str], lists: Path | None,
-    run_: Path | None, plot: Path | None, masks_hidden: bool, as_json: bool,
+    manifest: str, lists: Path | None, run_: Path | None, plot: Path | None, masks_hidden: bool,
+    as_json: bool, **data: Any,
 ) -> None:  # fmt: skip
     """Show statistics of a manifest: class shares, repeats, and widths of intervals.
 
@@ -46,7 +46,7 @@ def stats(
 
     if plot:
         check_plot(plot)
-    read = read_or_build(manifest, data_root=data_root, data_options=data_options, lists=lists)
+    read = read_or_build(manifest, lists=lists, **data)
     rows = None if run_ is None else read_rows(run_ / ROWS_FILE)
     found = counted.episode_stats(read)
     try:
@@ -55,7 +55,9 @@ def stats(
         raise FssbenchError(f"{run_}: {error}") from error
     oracle = None
     if masks_hidden:
-        oracle = mask_free(read, parts.dataset(read.dataset, data_root, **data_options))
+        oracle = mask_free(
+            read, parts.dataset(read.dataset, data["data_root"], **data["data_options"])
+        )
     title = f"{read.protocol}, fold {read.fold}, {read.shots}-shot, seed {read.seed}"
     if plot:
         draw_stats(title, found, by_count, plot)
@@ -80,17 +82,15 @@ def stats(
 
 def _print_stats(found: EpisodeStats, by_count: tuple[Width, ...]) -> None:
     console = plain_console()
-    columns: tuple[str, ...] = ("class", "episodes", "share", "query images", "support images")
+    columns = ["class", "episodes", "share", "query images", "support images"]
     classes = make_table(*columns, title="Classes", frame=False)
-    for share in found.classes:
-        classes.add_row(
-            share.name, f"{share.episodes}", f"{share.share:.1f} %", f"{share.queries}",
-            f"{share.supports}",
-        )  # fmt: skip
+    for each in found.classes:
+        cells = each.name, each.episodes, f"{each.share:.1f} %", each.queries, each.supports
+        classes.add_row(*map(str, cells))
     console.print(classes)
-    columns = ("", "uses", "different", "uses of each", "most used")
+    columns = ["", "uses", "different", "uses of each", "most used"]
     repeats = make_table(*columns, title="Repeats", frame=False)
-    kinds: dict[str, Repeats] = {
+    kinds = {
         "query images": found.queries,
         "support images": found.supports,
         "query and support": found.pairs,
@@ -103,16 +103,16 @@ def _print_stats(found: EpisodeStats, by_count: tuple[Width, ...]) -> None:
     if found.twice:
         console.print(f"{found.twice} episodes have a repeated support image.\n")
     measured = any(width.width is not None for width in by_count)
-    last = ("width of the 95 % interval",) if measured else ()
-    columns = ("episodes", "query images", "effective", *last)
+    columns = ["episodes", "query images", "effective"]
+    columns += ["width of the 95 % interval"] * measured
     counts = make_table(*columns, title="By number of episodes", frame=False)
     for width in by_count:
         if not (measured or width.stretches):
             continue
-        cells = ["" if n is None else f"{n:.0f}" for n in (width.images, width.effective)]
+        sizes = ["" if n is None else f"{n:.0f}" for n in (width.images, width.effective)]
         if measured:
-            cells.append(f"{'' if width.stretches else 'about '}{width.width:.2f}")
-        counts.add_row(f"{width.episodes:,}", *cells)
+            sizes.append(f"{'' if width.stretches else 'about '}{width.width:.2f}")
+        counts.add_row(f"{width.episodes:,}", *sizes)
     console.print(counts)
     if measured:
         console.print("Widths in points of mIoU. 'about': if further episodes use new images.")

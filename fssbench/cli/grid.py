@@ -13,12 +13,10 @@ from fssbench.cli.outcomes import print_outcomes
 from fssbench.cli.output import make_table, print_json, print_table
 
 if TYPE_CHECKING:
-    from fssbench.evaluation.estimate import Estimate
     from fssbench.evaluation.evaluation import Evaluation
 
 _WITH_GRID = ("grid", "on", "estimate", "devices", "out", "as_json", "plugin")
 """Parameters that can be combined with a grid file."""
-_PROCESSES = (1, 8, 64)
 
 
 def evaluate_grid(
@@ -83,12 +81,14 @@ def print_estimate(jobs: Sequence[Evaluation], as_json: bool) -> None:
     table = make_table("method", "backbone", "fold", "shots", "seed", "episodes", "images", "time",
                        "cache", "memory", "on disk", text=2)  # fmt: skip
     for each in found:
-        table.add_row(
-            each.matcher, each.backbone, str(each.fold), str(each.shots), str(each.seed),
-            str(each.episodes), *_cells(each),
+        costs = (
+            each.images, spell_seconds(each.seconds), spell_bytes(each.cache_bytes),
+            spell_bytes(each.memory_bytes), spell_bytes(each.disk_bytes) if each.disk_bytes else "",
         )  # fmt: skip
+        setting = each.matcher, each.backbone, each.fold, each.shots, each.seed, each.episodes
+        table.add_row(*map(str, (*setting, *(("", "done") if each.done else costs))))
     print_table(table, width=110)
-    shares = ", ".join(f"{count}: {spell_seconds(total / count)}" for count in _PROCESSES)
+    shares = ", ".join(f"{count}: {spell_seconds(total / count)}" for count in (1, 8, 64))
     click.echo(f"All cells, by number of such processes (e.g. GPUs): {shares}.")
     if any(each.images > each.distinct_images for each in found):
         need = max(each.all_bytes for each in found)
@@ -96,14 +96,6 @@ def print_estimate(jobs: Sequence[Evaluation], as_json: bool) -> None:
             "Some images are encoded more than once, too little memory: all features take "
             f"{spell_bytes(need)} (--cache-memory)."
         )
-
-
-def _cells(each: Estimate) -> tuple[str, ...]:
-    if each.done:
-        return "", "done", "", "", ""
-    sizes = (each.cache_bytes, each.memory_bytes)
-    disk = spell_bytes(each.disk_bytes) if each.disk_bytes else ""
-    return str(each.images), spell_seconds(each.seconds), *map(spell_bytes, sizes), disk
 
 
 def spell_seconds(seconds: float) -> str:

@@ -17,7 +17,7 @@ _KINDS = {f"{kind}s": kind for kind in registry.KINDS}
 @click.command(name="list")
 @click.argument("kind", required=False, type=click.Choice([*_KINDS, "plugins"]))
 @json_option
-def list_(kind: str | None, as_json: bool) -> None:
+def listing(kind: str | None, as_json: bool) -> None:
     """List registered objects and plugins, of all kinds or of one."""
     known = registry.registry()
     found: dict[str, list[dict[str, Any]]] = {

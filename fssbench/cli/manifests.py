@@ -48,11 +48,5 @@ def read_or_build(
         )
     spec = registry.registry().get(ProtocolSpec, setting["protocol"])
     dataset = build.dataset(spec.dataset, data_root, **data_options)
-    return build_manifest(
-        spec,
-        dataset,
-        fold=int(setting["fold"]),
-        shots=int(setting["shots"]),
-        seed=int(setting["seed"] or 0),
-        lists=lists,
-    )
+    numbers = {name: int(setting[name] or 0) for name in ("fold", "shots", "seed")}
+    return build_manifest(spec, dataset, lists=lists, **numbers)

@@ -21,11 +21,9 @@ def numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     try:
         return tuple(dict.fromkeys(int(part) for part in value.split(",")))
     except ValueError as error:
-        example = "1,5" if name == "--shots" else "0,1"
-        hint = " or all" if name == "--fold" else ""
-        raise click.UsageError(
-            f"{name} {value}: give whole numbers with commas, e.g. {name} {example}{hint}", ctx
-        ) from error
+        example = {"--shots": "1,5", "--fold": "0,1 or all"}.get(name, "0,1")
+        problem = f"give whole numbers with commas, e.g. {name} {example}"
+        raise click.UsageError(f"{name} {value}: {problem}", ctx) from error
 
 
 def names(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:

@@ -28,10 +28,10 @@ def report_problems(problems: Sequence[str]) -> int:
 
 
 def plain_console() -> Any:
-    """Return a console that neither highlights nor wraps lines."""
+    """Return a console that prints text as it is, without markup, emoji, colours or wrapping."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def make_table(*columns: str, text: int = 1, frame: bool = True, title: str | None = None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,10 +50,7 @@ def new(name: str, to: Path | None) -> None:
 @option_of("matchers")
 @data_options
 @json_option
-def check(
-    name: str, backbone: str, options: dict[str, str], data_root: Path | None,
-    data_options: dict[str, str], as_json: bool,
-) -> int:  # fmt: skip
+def check(name: str, as_json: bool, **settings: Any) -> int:
     """Check all objects that a plugin registers. Exit code 1 if a check fails.
 
     NAME is a loaded plugin, an installed distribution, a module, or a .py file.
@@ -64,27 +61,31 @@ def check(
 
     from fssbench.testing.plugin import Settings, check_plugin, find_plugins
 
-    settings = Settings(
-        backbone=backbone, options=options, data_root=data_root, data_options=data_options
-    )
     found: list[Checked] = []
     plugins = find_plugins(name)
     # Random weights, which the checks use, cause warnings.
     logging.disable(logging.WARNING)
     try:
         for info in plugins:
-            for checked in check_plugin(info, settings):
+            for checked in check_plugin(info, Settings(**settings)):
                 found.append(checked)
                 if not as_json:
                     _show(checked)
     finally:
         logging.disable(logging.NOTSET)
+    failures = [(c, o) for c in found for o in c.outcomes if o.verdict == "failed"]
     if as_json:
         print_json([attrs.asdict(checked) for checked in found])
-    else:
-        _summarise(found)
-    failed = any(o.verdict == "failed" for checked in found for o in checked.outcomes)
-    return 1 if failed else 0
+        return 1 if failures else 0
+    for checked, outcome in failures:
+        click.echo(f"{checked.kind} {checked.name}, {outcome.check}:")
+        click.echo(f"  expected: {outcome.expected}")
+        click.echo(f"  observed: {outcome.seen}")
+        click.echo(f"  location: {outcome.look}\n" if outcome.look else "")
+    results = [outcome.verdict for checked in found for outcome in checked.outcomes]
+    counts = [f"{results.count(r)} {r}" for r in _STYLES if r in results]
+    click.echo(", ".join(counts) or "the plugin registers nothing that can be checked")
+    return 1 if failures else 0
 
 
 def _show(checked: Checked) -> None:
@@ -96,16 +97,3 @@ def _show(checked: Checked) -> None:
         result = Text(outcome.verdict, style=_STYLES[outcome.verdict])
         table.add_row(outcome.check, result, Text(outcome.seen))
     print_table(table)
-
-
-def _summarise(found: list[Checked]) -> None:
-    for checked in found:
-        for outcome in checked.outcomes:
-            if outcome.verdict == "failed":
-                click.echo(f"{checked.kind} {checked.name}, {outcome.check}:")
-                click.echo(f"  expected: {outcome.expected}")
-                click.echo(f"  observed: {outcome.seen}")
-                click.echo(f"  location: {outcome.look}\n" if outcome.look else "")
-    results = [outcome.verdict for checked in found for outcome in checked.outcomes]
-    counts = [f"{results.count(r)} {r}" for r in _STYLES if r in results]
-    click.echo(", ".join(counts) or "the plugin registers nothing that can be checked")

@@ -13,7 +13,7 @@ from fssbench.cli.output import print_json
 from fssbench.errors import FssbenchError
 
 if TYPE_CHECKING:
-    from fssbench.inference.picture_files import Annotated, Job, Segmented
+    from fssbench.inference.picture_files import PictureFiles, Segmented
     from fssbench.inference.predictor import Predictor
 
 
@@ -36,35 +36,54 @@ def predict(
 
     Without MATCHER: the checkpoint's, or the baseline, which needs no training.
     """
+    import attrs
+
     from fssbench.inference import picture_files
     from fssbench.inference.predictor import Predictor
 
     annotated = [picture_files.parse_support(text) for text in supports]
     given = [path for pair in annotated for path in (pair.image, pair.mask)]
-    jobs = picture_files.plan_jobs(query, out, given, force=force)
+    pictures = picture_files.plan_pictures(query, out, given, force=force)
     images, masks = picture_files.read_supports(annotated)
     predictor = Predictor(
         matcher, backbone, weights, checkpoint=checkpoint, device=device, **options
     )
     predictor.set_support(images, masks)
-    picture_files.make_folders(jobs)
+    picture_files.make_folders(pictures)
     failures: list[FssbenchError] = []
-    found = _segment(predictor, jobs, failures)
+    found = _segment(predictor, pictures, failures)
     if as_json:
-        print_json(_fields(predictor, checkpoint, annotated, found), default=str)
+        encoder = predictor.pipeline.backbone
+        about = {
+            "matcher": predictor.matcher,
+            "backbone": encoder.info.name,
+            "weights": attrs.asdict(encoder.weights),
+            "checkpoint": checkpoint,
+            "supports": [attrs.asdict(each) for each in annotated],
+            "predictions": [
+                {
+                    **attrs.asdict(each.files), "width": each.width, "height": each.height,
+                    "foreground_pixels": each.foreground,
+                }
+                for each in found
+            ],
+        }  # fmt: skip
+        print_json(about, default=str)
     else:
         for each in found:
             share = 100 * each.foreground / (each.width * each.height)
-            click.echo(f"{each.job.mask}: {each.width}x{each.height}, {share:.1f} % foreground")
+            click.echo(f"{each.files.mask}: {each.width}x{each.height}, {share:.1f} % foreground")
         if found:
-            click.echo(f"Overlays: {found[0].job.overlay.parent}")
+            click.echo(f"Overlays: {found[0].files.overlay.parent}")
     if failures:
-        others = f" (pictures that failed: {len(failures)} of {len(jobs)}; the others are written)"
-        raise FssbenchError(f"{failures[0]}{others if len(jobs) > 1 else ''}")
+        count = (
+            f" (pictures that failed: {len(failures)} of {len(pictures)}; the others are written)"
+        )
+        raise FssbenchError(f"{failures[0]}{count * (len(pictures) > 1)}")
 
 
 def _segment(
-    predictor: Predictor, jobs: Sequence[Job], failures: list[FssbenchError]
+    predictor: Predictor, pictures: Sequence[PictureFiles], failures: list[FssbenchError]
 ) -> list[Segmented]:
     """Segment the images, with a progress bar on a terminal, else a line every ten seconds."""
     import time
@@ -79,35 +98,12 @@ def _segment(
     found = []
     printed = time.monotonic()
     shown = track(
-        segment_pictures(predictor, jobs, failures.append), "pictures", total=len(jobs),
+        segment_pictures(predictor, pictures, failures.append), "pictures", total=len(pictures),
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     for each in shown:
         found.append(each)
         if not console.is_terminal and time.monotonic() - printed > LINES_EVERY:
             printed = time.monotonic()
-            click.echo(f"{len(found) + len(failures)}/{len(jobs)} pictures", err=True)
+            click.echo(f"{len(found) + len(failures)}/{len(pictures)} pictures", err=True)
     return found
-
-
-def _fields(
-    predictor: Predictor, checkpoint: Path | None, supports: Sequence[Annotated],
-    found: Sequence[Segmented],
-) -> dict[str, Any]:  # fmt: skip
-    import attrs
-
-    backbone = predictor.pipeline.backbone
-    return {
-        "matcher": predictor.matcher,
-        "backbone": backbone.info.name,
-        "weights": attrs.asdict(backbone.weights),
-        "checkpoint": checkpoint,
-        "supports": [attrs.asdict(each) for each in supports],
-        "predictions": [
-            {
-                **attrs.asdict(each.job), "width": each.width, "height": each.height,
-                "foreground_pixels": each.foreground,
-            }
-            for each in found
-        ],
-    }  # fmt: skip

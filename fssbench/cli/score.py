@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from fssbench.cli.options import PATH, data_options, json_option, names
 from fssbench.cli.output import make_table, plain_console, print_json
-
-if TYPE_CHECKING:
-    from fssbench.evaluation.rescore import Scores
 
 
 @click.command()
@@ -23,9 +20,8 @@ if TYPE_CHECKING:
               help="Write the scores as JSON, e.g. into the run directory.")  # fmt: skip
 @json_option
 def score(
-    run: Path, metrics: tuple[str, ...], data_root: Path | None, data_options: dict[str, Any],
-    out: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    run: Path, metrics: tuple[str, ...], out: Path | None, as_json: bool, **dataset: Any
+) -> None:
     """Score RUN, a finished run directory or its record.json, by further metrics.
 
     Scores are computed from its rows if they have the columns of a metric, otherwise from the masks
@@ -35,27 +31,16 @@ def score(
 
     if out:
         check_scores_file(out)
-    scores = score_run(run, metrics, data_root=data_root, data_options=data_options)
+    scores = score_run(run, metrics, **dataset)
     if out:
         write_scores(scores, out)
     if as_json:
         print_json(scores.to_fields(), allow_nan=False)
         return
-    _print(scores)
-    if out:
-        click.echo(f"Scores: {out}")
-
-
-def _print(scores: Scores) -> None:
-    from rich.text import Text
-
-    record = scores.record
-    console = plain_console()
+    record, console = scores.record, plain_console()
     console.print(
-        Text(
-            f"{record.matcher} on {record.backbone}, {record.protocol}, fold {record.fold}, "
-            f"{record.shots}-shot, {record.manifest.episodes} episodes"
-        )
+        f"{record.matcher} on {record.backbone}, {record.protocol}, fold {record.fold}, "
+        f"{record.shots}-shot, {record.manifest.episodes} episodes"
     )
     table = make_table("score", "value", "95 % interval")
     table.add_column("from")
@@ -63,5 +48,7 @@ def _print(scores: Scores) -> None:
         for name, value in each.scores.items():
             low, high = each.intervals.get(name, (None, None))
             between = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-            table.add_row(Text(name), f"{value:.3f}", between, each.source)
+            table.add_row(name, f"{value:.3f}", between, each.source)
     console.print(table)
+    if out:
+        click.echo(f"Scores: {out}")

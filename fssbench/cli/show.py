@@ -13,7 +13,7 @@ from fssbench import registry
 from fssbench.cli.options import json_option, option_of
 from fssbench.cli.output import print_json
 from fssbench.options import options_class, spell
-from fssbench.specs import BackboneSpec, MatcherSpec, Spec
+from fssbench.specs import BackboneSpec, MatcherSpec
 
 
 @click.command()
@@ -35,10 +35,11 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
         return
     known = registry.registry()
     spec = known.get(registry.KINDS[kind], name)
+    config_class = options_class(spec)
     about: dict[str, Any] = {
         **{k: v for k, v in attrs.asdict(spec).items() if v not in ("", (), {}, None)},
         "plugin": known.provider(spec),
-        "options": _options(spec),
+        "options": _options(config_class) if config_class else {},
     }
     if isinstance(spec, BackboneSpec):
         from fssbench.build import describe
@@ -61,15 +62,11 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
             click.echo(f"{key}: {shown}")
-    config_class = options_class(spec)
     if config_class is not None and config_class.__doc__:
         click.echo(f"\n{inspect.cleandoc(config_class.__doc__)}")
 
 
-def _options(spec: Spec) -> dict[str, str]:
-    config_class = options_class(spec)
-    if config_class is None:
-        return {}
+def _options(config_class: type[Any]) -> dict[str, str]:
     hints = typing.get_type_hints(config_class)
     options = {}
     for field in attrs.fields(config_class):
@@ -91,14 +88,13 @@ def _parameters(spec: MatcherSpec, backbone: str, options: dict[str, str]) -> di
         return {}
     encoder = registry.registry().get(BackboneSpec, backbone)
     matcher = build.matcher(spec.name, build.describe(encoder), **options)
-    parts = {
+    counts = {
         name: sum(p.numel() for p in module.parameters())
-        for name, module in matcher.named_children()
+        for name, module in (*matcher.named_children(), ("all", matcher))
     }
-    whole = sum(p.numel() for p in matcher.parameters())
-    rest = whole - sum(parts.values())
+    whole = counts.pop("all")
     if not whole:
         return {}
-    backbone = f"backbone {encoder.name}"
-    counts = {**parts, "(others)": rest, "all": whole, backbone: build.parameters(encoder)}
+    counts |= {"(others)": whole - sum(counts.values()), "all": whole}
+    counts[f"backbone {encoder.name}"] = build.parameters(encoder)
     return {"parameters": {name: f"{number:,}" for name, number in counts.items() if number}}

@@ -19,7 +19,6 @@ from fssbench.cli.output import make_table, print_json, print_table
 
 if TYPE_CHECKING:
     from fssbench.training.dry_run import DryRun
-    from fssbench.training.train import TrainingResult
 
 
 @click.command()
@@ -82,14 +81,11 @@ def train(
         result = run_training(training, observers=lambda run: [report])
     finally:
         report.close()
-    if result.first:
-        _print_result(result, as_json)
-
-
-def _print_result(result: TrainingResult, as_json: bool) -> None:
+    if not result.first:
+        return
     if as_json:
-        files = {"last": str(result.last), "best": result.best and str(result.best)}
-        print_json({**files, "steps": result.steps, "miou": result.miou})
+        fields = ("last", "best", "steps", "miou")
+        print_json({name: getattr(result, name) for name in fields}, default=str)
         return
     if result.best is not None:
         click.echo(f"Best: {result.best} (validation mIoU {result.miou:.2f})")

@@ -38,8 +38,8 @@ class Annotated:
 
 
 @attrs.frozen
-class Job:
-    """The files of one query image.
+class PictureFiles:
+    """A query image and its output files.
 
     Attributes:
         query: image to segment.
@@ -57,13 +57,13 @@ class Segmented:
     """The result of one segmented image.
 
     Attributes:
-        job: files of the image.
+        files: files of the image.
         width: width in pixels, of the upright image.
         height: height in pixels.
         foreground: number of foreground pixels.
     """
 
-    job: Job
+    files: PictureFiles
     width: int
     height: int
     foreground: int
@@ -122,7 +122,9 @@ def read_supports(supports: Sequence[Annotated]) -> tuple[list[Tensor], list[Ten
     return images, masks
 
 
-def plan_jobs(query: Path, out: Path, keep: Sequence[Path], *, force: bool) -> list[Job]:
+def plan_pictures(
+    query: Path, out: Path, keep: Sequence[Path], *, force: bool
+) -> list[PictureFiles]:
     """Return the query images and their outputs, ``OUT/masks/NAME.png``, ``OUT/overlays/NAME.png``.
 
     NAME is the file name of the image without its suffix, or with it if the names are then not
@@ -140,12 +142,12 @@ def plan_jobs(query: Path, out: Path, keep: Sequence[Path], *, force: bool) -> l
     queries = _queries(query)
     stems = [path.stem.casefold() for path in queries]
     names = [p.stem if len(set(stems)) == len(stems) else p.name for p in queries]
-    jobs = [
-        Job(path, out / MASKS / f"{name}.png", out / OVERLAYS / f"{name}.png")
+    pictures = [
+        PictureFiles(path, out / MASKS / f"{name}.png", out / OVERLAYS / f"{name}.png")
         for path, name in zip(queries, names, strict=True)
     ]
     inputs = {path.resolve() for path in (*keep, *queries)}
-    targets = [path for job in jobs for path in (job.mask, job.overlay)]
+    targets = [path for files in pictures for path in (files.mask, files.overlay)]
     for path in targets:
         if path.resolve() in inputs:
             raise FssbenchError(f"{path}: is one of the pictures given; choose another --out")
@@ -155,16 +157,16 @@ def plan_jobs(query: Path, out: Path, keep: Sequence[Path], *, force: bool) -> l
         raise FssbenchError(
             f"{there[0]}: is there already{more}; choose another --out, or --force to replace"
         )
-    return jobs
+    return pictures
 
 
-def make_folders(jobs: Sequence[Job]) -> None:
+def make_folders(pictures: Sequence[PictureFiles]) -> None:
     """Create the folders of masks and overlays.
 
     Raises:
         FssbenchError: a folder cannot be created.
     """
-    for folder in sorted({path.parent for job in jobs for path in (job.mask, job.overlay)}):
+    for folder in {path.parent for files in pictures for path in (files.mask, files.overlay)}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -174,13 +176,13 @@ def make_folders(jobs: Sequence[Job]) -> None:
 
 
 def segment_pictures(
-    predictor: Predictor, jobs: Sequence[Job], failed: Callable[[FssbenchError], None]
+    predictor: Predictor, pictures: Sequence[PictureFiles], failed: Callable[[FssbenchError], None]
 ) -> Iterator[Segmented]:
     """Segment images in order, and write the mask (0 and 255) and the overlay of each.
 
     Args:
         predictor: predictor with its support set.
-        jobs: files of the images.
+        pictures: files of the images.
         failed: called with the error of each image that cannot be read; the rest is segmented.
 
     Yields:
@@ -189,21 +191,21 @@ def segment_pictures(
     Raises:
         FssbenchError: a file cannot be written, or the method fails.
     """
-    for job in jobs:
+    for files in pictures:
         try:
-            image = read_image(job.query, missing=_MISSING, upright=True)
+            image = read_image(files.query, missing=_MISSING, upright=True)
         except FssbenchError as error:
             failed(error)
             continue
         try:
             mask = predictor.predict(image).mask.to(torch.uint8)
         except FssbenchError as error:
-            raise FssbenchError(f"{job.query}: {error}") from error
+            raise FssbenchError(f"{files.query}: {error}") from error
         overlay = painted(image, mask, PREDICTION).round().astype(numpy.uint8)
-        write_atomically(job.mask, _png(Image.fromarray(mask.numpy() * 255)))
-        write_atomically(job.overlay, _png(Image.fromarray(overlay)))
+        write_atomically(files.mask, _png(Image.fromarray(mask.numpy() * 255)))
+        write_atomically(files.overlay, _png(Image.fromarray(overlay)))
         height, width = mask.shape
-        yield Segmented(job, width, height, int(mask.sum()))
+        yield Segmented(files, width, height, int(mask.sum()))
 
 
 def _queries(query: Path) -> list[Path]:

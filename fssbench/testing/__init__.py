@@ -1,21 +1,8 @@
 """Conformance tests for plugins: the checks of ``fssbench plugin check`` as test classes."""
 
-from __future__ import annotations
-
-from fssbench.testing.check import NonconformityError
-from fssbench.testing.conformance import (
-    BackboneConformance,
-    DatasetConformance,
-    MatcherConformance,
-    MetricConformance,
-    SamplerConformance,
-)
-
-__all__ = [
-    "BackboneConformance",
-    "DatasetConformance",
-    "MatcherConformance",
-    "MetricConformance",
-    "NonconformityError",
-    "SamplerConformance",
-]
+from fssbench.testing.check import NonconformityError as NonconformityError
+from fssbench.testing.conformance import BackboneConformance as BackboneConformance
+from fssbench.testing.conformance import DatasetConformance as DatasetConformance
+from fssbench.testing.conformance import MatcherConformance as MatcherConformance
+from fssbench.testing.conformance import MetricConformance as MetricConformance
+from fssbench.testing.conformance import SamplerConformance as SamplerConformance

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import attrs
+from torch import Tensor
 
 from fssbench import registry
 from fssbench.errors import FssbenchError, one_line
 from fssbench.specs import Spec
-from fssbench.testing.random_state import Watch, restored_generators
+from fssbench.testing.random_state import generator_states, place_generators, restored_generators
 
 CheckResult = Literal["passed", "failed", "skipped"]
 S = TypeVar("S", bound="Subject")
+
+TOLERANCE = 1e-3
+"""Tolerance for the order of summation, relative to the largest value."""
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
@@ -172,6 +176,11 @@ def expect(condition: bool, expected: str, seen: str, look: str = "") -> None:
         raise NonconformityError(expected, seen, look)
 
 
+def expect_tensor(tensor: Tensor, condition: bool, expected: str) -> None:
+    """Raise a `NonconformityError` with shape and type of a tensor unless the condition holds."""
+    expect(condition, expected, f"shape {tuple(tensor.shape)}, {tensor.dtype}")
+
+
 def expect_error(call: Callable[[], object], situation: str) -> str:
     """Return the message of the `FssbenchError` that a call raises; any other end is a failure."""
     expected = f"an FssbenchError for {situation}"
@@ -184,13 +193,43 @@ def expect_error(call: Callable[[], object], situation: str) -> str:
     raise NonconformityError(expected, "no error")
 
 
+def expect_close(
+    found: Tensor, reference: Tensor, expected: str, tolerance: float = TOLERANCE
+) -> float:
+    """Return the largest difference, relative to the largest value of the reference.
+
+    Raises:
+        NonconformityError: the shapes differ, or the difference exceeds the tolerance.
+    """
+    shapes = tuple(found.shape), tuple(reference.shape)
+    expect(shapes[0] == shapes[1], expected, f"shapes {shapes[0]} and {shapes[1]}")
+    apart = largest(found - reference) / max(largest(reference), 1e-6)
+    expect(apart <= tolerance, expected, f"they differ by up to {apart:.2g} of the largest value")
+    return apart
+
+
+def largest(tensor: Tensor) -> float:
+    """Return the largest absolute value."""
+    return float(tensor.abs().max())
+
+
 @contextlib.contextmanager
-def expect_unchanged_generators(advice: str = "") -> Iterator[None]:
-    """Raise a `NonconformityError` if the block uses or seeds the global random generators."""
-    watch = Watch()
+def expect_unchanged_generators(
+    advice: str = "", names: tuple[str, ...] = ("random", "numpy.random", "torch"), look: str = ""
+) -> Iterator[None]:
+    """Raise a `NonconformityError` if the block uses or seeds the global random generators.
+
+    Args:
+        advice: end of the message.
+        names: generators that are compared.
+        look: location of the responsible code.
+    """
+    place_generators()
+    before = generator_states()
     yield
-    changed = watch.moved()
-    expect(not changed, f"unchanged global random generators{advice}", f"{changed} changed")
+    after = generator_states()
+    changed = ", ".join(name for name in names if before[name] != after[name])
+    expect(not changed, f"unchanged global random generators{advice}", f"{changed} changed", look)
 
 
 def locations(thing: Any, names: tuple[str, ...]) -> str:

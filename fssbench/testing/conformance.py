@@ -17,15 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import attrs
+
 from fssbench import registry
 from fssbench.errors import FssbenchError
 from fssbench.testing import backbones, datasets, matchers, metrics, samplers
-from fssbench.testing.backbones import BackboneSubject
 from fssbench.testing.check import Check, Checks, NotCheckedError, Subject
-from fssbench.testing.datasets import DatasetSubject
 from fssbench.testing.matcher_subject import MatcherSubject
-from fssbench.testing.metrics import MetricSubject
-from fssbench.testing.samplers import SamplerSubject
 
 
 class Conformance:
@@ -37,20 +35,29 @@ class Conformance:
 
     plugins: ClassVar[Sequence[str]] = ()
     _kind: ClassVar[str]
+    _subject_class: ClassVar[type[Subject]]
     _subject: ClassVar[Subject | None] = None
 
-    def __init_subclass__(cls, checks: Checks | None = None) -> None:
+    def __init_subclass__(
+        cls, checks: Checks | None = None, subject_class: type[Subject] = Subject
+    ) -> None:
         """Add a test ``test_…`` for each check."""
         super().__init_subclass__()
         if checks is not None:
-            cls._kind = checks.kind
+            cls._kind, cls._subject_class = checks.kind, subject_class
             for check in checks:
                 setattr(cls, f"test_{check.name}", _test(check))
 
     @classmethod
     def subject(cls) -> Subject:
-        """Return the object to check."""
-        raise NotImplementedError
+        """Return the object to check, created from the attributes of the class."""
+        name = getattr(cls, cls._kind)
+        if not name:
+            raise FssbenchError(
+                f"{cls.__name__}: set the attribute {cls._kind} to the registered name to test"
+            )
+        _, *fields = (field for field in attrs.fields(cls._subject_class) if field.init)
+        return cls._subject_class(name=name, **{f.alias: getattr(cls, f.alias) for f in fields})
 
     @classmethod
     def setup_class(cls) -> None:
@@ -63,15 +70,6 @@ class Conformance:
         """Unload the plugins."""
         registry.use_plugins(())
         cls._subject = None
-
-    @classmethod
-    def _name(cls) -> str:
-        name: str = getattr(cls, cls._kind)
-        if not name:
-            raise FssbenchError(
-                f"{cls.__name__}: set the attribute {cls._kind} to the registered name to test"
-            )
-        return name
 
 
 def _test(check: Check) -> Callable[[Conformance], None]:
@@ -89,7 +87,7 @@ def _test(check: Check) -> Callable[[Conformance], None]:
     return test
 
 
-class MatcherConformance(Conformance, checks=matchers.CHECKS):
+class MatcherConformance(Conformance, checks=matchers.CHECKS, subject_class=MatcherSubject):
     """Tests of a matcher.
 
     Attributes:
@@ -111,17 +109,10 @@ class MatcherConformance(Conformance, checks=matchers.CHECKS):
     recipes: ClassVar[Mapping[str, str]] = {}
     part_weights: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
-    @classmethod
-    def subject(cls) -> Subject:
-        """Return the matcher on its encoder."""
-        return MatcherSubject(
-            name=cls._name(), backbone_name=cls.backbone, weights=cls.weights,
-            given=cls.options, counts=cls.parameter_counts, recipes=cls.recipes,
-            part_weights=cls.part_weights,
-        )  # fmt: skip
 
-
-class DatasetConformance(Conformance, checks=datasets.CHECKS):
+class DatasetConformance(
+    Conformance, checks=datasets.CHECKS, subject_class=datasets.DatasetSubject
+):
     """Tests of a dataset.
 
     Attributes:
@@ -134,14 +125,10 @@ class DatasetConformance(Conformance, checks=datasets.CHECKS):
     root: ClassVar[str | Path | None] = None
     options: ClassVar[Mapping[str, Any]] = {}
 
-    @classmethod
-    def subject(cls) -> Subject:
-        """Return the dataset."""
-        root = None if cls.root is None else Path(cls.root)
-        return DatasetSubject(name=cls._name(), root=root, given=cls.options)
 
-
-class BackboneConformance(Conformance, checks=backbones.CHECKS):
+class BackboneConformance(
+    Conformance, checks=backbones.CHECKS, subject_class=backbones.BackboneSubject
+):
     """Tests of a backbone.
 
     Attributes:
@@ -152,13 +139,8 @@ class BackboneConformance(Conformance, checks=backbones.CHECKS):
     backbone: ClassVar[str] = ""
     weights: ClassVar[str] = ""
 
-    @classmethod
-    def subject(cls) -> Subject:
-        """Return the backbone."""
-        return BackboneSubject(name=cls._name(), weights=cls.weights)
 
-
-class MetricConformance(Conformance, checks=metrics.CHECKS):
+class MetricConformance(Conformance, checks=metrics.CHECKS, subject_class=metrics.MetricSubject):
     """Tests of a metric.
 
     Attributes:
@@ -167,13 +149,10 @@ class MetricConformance(Conformance, checks=metrics.CHECKS):
 
     metric: ClassVar[str] = ""
 
-    @classmethod
-    def subject(cls) -> Subject:
-        """Return the metric."""
-        return MetricSubject(name=cls._name())
 
-
-class SamplerConformance(Conformance, checks=samplers.CHECKS):
+class SamplerConformance(
+    Conformance, checks=samplers.CHECKS, subject_class=samplers.SamplerSubject
+):
     """Tests of a sampler.
 
     Attributes:
@@ -185,8 +164,3 @@ class SamplerConformance(Conformance, checks=samplers.CHECKS):
     sampler: ClassVar[str] = ""
     dataset: ClassVar[str] = "shapes"
     options: ClassVar[Mapping[str, Any]] = {"images_per_split": 120}
-
-    @classmethod
-    def subject(cls) -> Subject:
-        """Return the sampler, with lists of the novel classes of fold 0."""
-        return SamplerSubject(name=cls._name(), dataset_name=cls.dataset, given=cls.options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
@@ -10,6 +11,7 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
 
 from fssbench import build
 from fssbench.data.dataset import Dataset
@@ -21,6 +23,7 @@ from fssbench.testing.check import (
     Subject,
     expect,
     expect_error,
+    expect_tensor,
     expect_unchanged_generators,
 )
 from fssbench.testing.random_state import place_generators
@@ -41,8 +44,8 @@ class DatasetSubject(Subject):
     """
 
     spec_class = DatasetSpec
-    root: Path | None = None
-    given: Mapping[str, Any] = attrs.field(factory=dict)
+    root: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
+    given: Mapping[str, Any] = attrs.field(factory=dict, alias="options")
 
     def made(self) -> Dataset:
         """Return a new dataset.
@@ -69,15 +72,13 @@ class DatasetSubject(Subject):
         Raises:
             FssbenchError: none is.
         """
-        found, missing = [], None
+        found = []
         for split in self.dataset.splits:
-            try:
+            with contextlib.suppress(FssbenchError):
                 self.dataset.image_ids(split)
                 found.append(split)
-            except FssbenchError as error:
-                missing = error
-        if not found and missing is not None:
-            raise missing
+        if not found:  # raise the error of the first
+            list(map(self.dataset.image_ids, self.dataset.splits))
         return found
 
     @cached_property
@@ -128,11 +129,8 @@ def images(subject: DatasetSubject) -> str:
     for split in subject.splits:
         ids = list(dataset.image_ids(split))
         _expect_distinct(ids, f"ids in split {split!r}")
-        expect(
-            ids == list(dataset.image_ids(split)) == list(subject.made().image_ids(split)),
-            f"split {split!r} in the same order each time",
-            "another order",
-        )
+        same = ids == list(dataset.image_ids(split)) == list(subject.made().image_ids(split))
+        expect(same, f"split {split!r} in the same order each time", "another order")
         notes.append(f"{split} {len(ids)}")
     expect_error(lambda: dataset.image_ids("no such split"), "image_ids('no such split')")
     return ", ".join(notes)
@@ -144,21 +142,13 @@ def pixels(subject: DatasetSubject) -> str:
     dataset, masks = subject.dataset, 0
     for image_id in subject.opened:
         image = dataset.image(image_id)
-        expect(
-            image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3,
-            f"image {image_id}: uint8 (3, H, W)",
-            f"{image.dtype} {tuple(image.shape)}",
-        )
+        valid = image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3
+        expect_tensor(image, valid, f"image {image_id}: uint8 (3, H, W)")
         for class_id in _classes_to_check(dataset, image_id):
-            mask, where = (
-                dataset.mask(image_id, class_id),
-                f"mask of class {class_id} in {image_id}",
-            )
-            expect(
-                mask.dtype == torch.uint8 and mask.shape == image.shape[-2:],
-                f"{where}: uint8 {tuple(image.shape[-2:])}",
-                f"{mask.dtype} {tuple(mask.shape)}",
-            )
+            mask = dataset.mask(image_id, class_id)
+            where = f"mask of class {class_id} in {image_id}"
+            valid = mask.dtype == torch.uint8 and mask.shape == image.shape[-2:]
+            expect_tensor(mask, valid, f"{where}: uint8 {tuple(image.shape[-2:])}")
             values = torch.unique(mask).tolist()
             expect(set(values) <= {0, 1, 255}, f"{where}: values 0, 1 and 255", f"{values}")
             masks += 1
@@ -173,11 +163,9 @@ def class_pixels(subject: DatasetSubject) -> str:
         found = dataset.class_pixels(image_id)
         for class_id in sorted({*_classes_to_check(dataset, image_id), *found}):
             marked = int((dataset.mask(image_id, class_id) == 1).sum()) or None
-            expect(
-                found.get(class_id) == marked,
-                f"{marked or 'no'} pixels of class {class_id} in {image_id}, as in its mask",
-                f"{found.get(class_id, 'no entry')}",
-            )
+            count = found.get(class_id)
+            expected = f"{marked or 'no'} pixels of class {class_id} in {image_id}, as in its mask"
+            expect(count == marked, expected, "no entry" if count is None else f"{count}")
         entries += len(found)
     for split in subject.splits:
         dataset.prepare(split)
@@ -212,18 +200,19 @@ def fingerprint(subject: DatasetSubject) -> str:
 @CHECKS.add("image", "mask")
 def determinism(subject: DatasetSubject) -> str:
     """Images and masks are always the same and do not use the global generators."""
-    first, second = subject.dataset, subject.made()
+
+    def contents(dataset: Dataset) -> dict[str, list[Tensor]]:
+        return {
+            i: [dataset.image(i), *(dataset.mask(i, c) for c in _classes_to_check(dataset, i))]
+            for i in subject.opened
+        }
+
     with expect_unchanged_generators():
-        for image_id in subject.opened:
-            first.image(image_id)
-            for class_id in _classes_to_check(first, image_id):
-                first.mask(image_id, class_id)
-    for image_id in subject.opened:
-        classes, found = _classes_to_check(first, image_id), []
-        for number, dataset in enumerate((first, second)):
-            place_generators(number)
-            found.append([dataset.image(image_id), *(dataset.mask(image_id, c) for c in classes)])
-        same = all(map(torch.equal, *found))
+        first = contents(subject.dataset)
+    place_generators(1)
+    second = contents(subject.made())
+    for image_id, planes in first.items():
+        same = all(map(torch.equal, planes, second[image_id]))
         expect(same, f"the same pixels of {image_id} from another object", "others")
     return f"{len(subject.opened)} images, twice"
 
@@ -246,7 +235,5 @@ def _classes_to_check(dataset: Dataset, image_id: str) -> list[int]:
 
 
 def _expect_distinct(found: Sequence[str], what: str) -> None:
-    distinct = len(set(found))
-    expect(
-        distinct == len(found) > 0, f"unique {what}", f"{len(found)} names, {distinct} different"
-    )
+    count, distinct = len(found), len(set(found))
+    expect(distinct == count > 0, f"unique {what}", f"{count} names, {distinct} different")

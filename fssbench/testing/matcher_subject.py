@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fssbench import build, registry
 from fssbench.backbones.backbone import Backbone
-from fssbench.errors import FssbenchError
 from fssbench.inference.pipeline import Features, Pipeline
 from fssbench.matchers.matcher import Matcher
 from fssbench.specs import BackboneSpec, MatcherSpec
+from fssbench.testing.backbones import BackboneSubject
 from fssbench.testing.check import Subject
 from fssbench.testing.synthetic import Picture, picture
 from fssbench.training.recipe import Recipe, find_recipe, first_backbone, recipe_names
@@ -41,25 +41,25 @@ class MatcherSubject(Subject):
             recipe, or ``tiny-resnet``.
         weights: encoder weights; "" for random ones, or pretrained ones if it has no random ones.
         given: options; they override those of the recipe for `shapes`.
-        counts: learnable parameters with these options, by backbone; None for those of the spec.
+        parameter_counts: learnable parameters with these options, by backbone; None for those of
+            the spec.
         recipes: recipes to train with, by stage; other stages use a default.
         part_weights: values of ``--weights PART=…``, by stage; other stages use random weights.
     """
 
     spec_class = MatcherSpec
-    backbone_name: str = ""
+    backbone_name: str = attrs.field(default="", alias="backbone")
     weights: str = ""
-    given: Mapping[str, Any] = attrs.field(factory=dict)
-    counts: Mapping[str, int] | None = None
+    given: Mapping[str, Any] = attrs.field(factory=dict, alias="options")
+    parameter_counts: Mapping[str, int] | None = None
     recipes: Mapping[str, str] = attrs.field(factory=dict)
     part_weights: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
+    _encoded: dict[object, Features] = attrs.field(init=False, factory=dict)
 
     @cached_property
     def shapes_recipe(self) -> Recipe | None:
         """Recipe for `shapes` of the last stage that has one."""
-        stages = [
-            stage for stage, names in recipe_names(self.spec).items() if EMBEDDED_DATASET in names
-        ]
+        stages = [s for s, names in recipe_names(self.spec).items() if EMBEDDED_DATASET in names]
         return find_recipe(self.spec, stages[-1], dataset=EMBEDDED_DATASET) if stages else None
 
     @cached_property
@@ -68,16 +68,6 @@ class MatcherSubject(Subject):
         from_recipe = self.shapes_recipe.backbone if self.shapes_recipe else ""
         wanted = self.backbone_name or from_recipe or first_backbone(self.spec) or "tiny-resnet"
         return registry.registry().get(BackboneSpec, wanted).name
-
-    def weights_of(self, encoder: str) -> str:
-        """Return ``random``, which needs no download, or ``pretrained`` if there is no such."""
-        if self.weights:
-            return self.weights
-        try:
-            build.backbone(encoder, "random")
-        except FssbenchError:
-            return "pretrained"
-        return "random"
 
     @cached_property
     def options(self) -> Mapping[str, Any]:
@@ -88,7 +78,7 @@ class MatcherSubject(Subject):
     @cached_property
     def backbone(self) -> Backbone:
         """The encoder."""
-        return build.backbone(self.encoder, self.weights_of(self.encoder))
+        return BackboneSubject(name=self.encoder, weights=self.weights).backbone
 
     def made(self, seed: int = 0) -> Matcher:
         """Return a new matcher with the initial weights of a seed, as in training."""
@@ -109,10 +99,6 @@ class MatcherSubject(Subject):
         """Return the pipeline of a matcher and the encoder, on the CPU."""
         return Pipeline(matcher, self.backbone, device=torch.device("cpu"))
 
-    @cached_property
-    def _encoded(self) -> dict[object, Features]:
-        return {}
-
     def features(self, shown: Picture, *, support: bool) -> Features:
         """Return the features of an image at the requested size, computed once."""
         pipeline = self.nonzero_pipeline
@@ -132,15 +118,22 @@ class MatcherSubject(Subject):
         queries = [self.features(case.query, support=False) for case in cases]
         return supports, torch.stack(masks), queries
 
-    def answer(self, cases: Sequence[Case], pipeline: Pipeline | None = None) -> Tensor:
-        """Return logits (B, h, w), computed as in an evaluation."""
+    def embedded(
+        self, cases: Sequence[Case], pipeline: Pipeline | None = None
+    ) -> tuple[Any, list[Features]]:
+        """Return the embedded support sets, and the features of queries."""
         pipeline = pipeline or self.nonzero_pipeline
         supports, masks, queries = self.inputs(cases)
         prepared = [
-            list(map(pipeline.prepare_support, each, of_case))
-            for each, of_case in zip(supports, masks, strict=True)
+            list(map(pipeline.prepare_support, *case)) for case in zip(supports, masks, strict=True)
         ]
-        return pipeline.logits_of(queries, pipeline.embed_support(prepared))
+        return pipeline.embed_support(prepared), queries
+
+    def answer(self, cases: Sequence[Case], pipeline: Pipeline | None = None) -> Tensor:
+        """Return logits (B, h, w), computed as in an evaluation."""
+        pipeline = pipeline or self.nonzero_pipeline
+        support, queries = self.embedded(cases, pipeline)
+        return pipeline.logits_of(queries, support)
 
     @cached_property
     def pictures(self) -> list[Picture]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import cached_property
 
@@ -20,6 +21,7 @@ from fssbench.testing.check import (
     Subject,
     expect,
     expect_error,
+    expect_tensor,
     expect_unchanged_generators,
 )
 from fssbench.testing.synthetic import picture
@@ -72,19 +74,14 @@ class MetricSubject(Subject):
 def columns(subject: MetricSubject) -> str:
     """`measure` gives an int64 or float64 (B,) tensor for each of `columns`."""
     names = tuple(subject.metric.columns)
-    expect(
-        bool(names) and len(set(names)) == len(names) and not _TAKEN & set(names),
-        "unique names of columns other than index, class_id and query",
-        f"columns = {names}",
-    )
+    valid = names and len(set(names)) == len(names) and not _TAKEN & set(names)
+    expected = "unique names of columns other than index, class_id and query"
+    expect(bool(valid), expected, f"columns = {names}")
     found = subject.measured(*subject.planes)
     expect(set(found) == set(names), f"the columns {', '.join(names)}", f"{', '.join(found)}")
     for name, values in found.items():
-        expect(
-            values.dtype in (torch.int64, torch.float64) and tuple(values.shape) == (_EPISODES,),
-            f"column {name}: int64 or float64 ({_EPISODES},)",
-            f"{values.dtype} {tuple(values.shape)}",
-        )
+        valid = values.dtype in (torch.int64, torch.float64) and values.shape == (_EPISODES,)
+        expect_tensor(values, valid, f"column {name}: int64 or float64 ({_EPISODES},)")
     return ", ".join(f"{name} {str(found[name].dtype).removeprefix('torch.')}" for name in names)
 
 
@@ -96,8 +93,7 @@ def rows_stand_alone(subject: MetricSubject) -> str:
     joined = {name: torch.cat([each[name] for each in alone]) for name in alone[0]}
     _expect_same_rows(subject, joined, "alone")
     padded = subject.measured(
-        functional.pad(prediction, (0, 9, 0, 5)),
-        functional.pad(target, (0, 9, 0, 5), value=IGNORE),
+        functional.pad(prediction, (0, 9, 0, 5)), functional.pad(target, (0, 9, 0, 5), value=IGNORE)
     )
     _expect_same_rows(subject, padded, "padded below and to the right with 255")
     return f"{_EPISODES} episodes, each alone, together and padded"
@@ -118,16 +114,13 @@ def ignored_pixels(subject: MetricSubject) -> str:
 @CHECKS.add("measure")
 def extremes(subject: MetricSubject) -> str:
     """Empty, full and completely ignored masks give finite numbers."""
-    for marked in (0, 1, IGNORE):
+    for marked, predicted in itertools.product((0, 1, IGNORE), (False, True)):
         target = torch.full((1, 12, 20), marked, dtype=torch.uint8)
-        for predicted in (False, True):
-            found = subject.measured(torch.full(target.shape, predicted), target)
-            for name, values in found.items():
-                expect(
-                    bool(torch.isfinite(values.double()).all()),
-                    f"a finite {name} of masks that are empty, full or ignored",
-                    f"{values.tolist()} for a target of {marked} and a prediction of {predicted:d}",
-                )
+        found = subject.measured(torch.full(target.shape, predicted), target)
+        for name, values in found.items():
+            expected = f"a finite {name} of masks that are empty, full or ignored"
+            seen = f"{values.tolist()} for a target of {marked} and a prediction of {predicted:d}"
+            expect(bool(torch.isfinite(values.double()).all()), expected, seen)
     return "6 pairs, all finite"
 
 
@@ -138,14 +131,9 @@ def prediction_matters(subject: MetricSubject) -> str:
     right = subject.measured(target == 1, target)
     stripes = torch.arange(target.shape[-1]) // 4 % 2 == 0
     others = [subject.measured(p, target) for p in (target != 1, (target == 1) & stripes)]
-    differ = [
-        name for name in right if any(not torch.equal(right[name], each[name]) for each in others)
-    ]
-    expect(
-        bool(differ),
-        "other rows for a perfect prediction than for its opposite or one cut into stripes",
-        "the same rows for all three",
-    )
+    differ = [n for n in right if any(not torch.equal(right[n], each[n]) for each in others)]
+    expected = "other rows for a perfect prediction than for its opposite or one cut into stripes"
+    expect(bool(differ), expected, "the same rows for all three")
     return f"{', '.join(differ)} differ"
 
 
@@ -172,11 +160,10 @@ def scores(subject: MetricSubject) -> str:
     for name, score in found.items():
         finite = isinstance(score, float | int) and math.isfinite(score)
         expect(finite, f"score {name}: a finite number", f"{score!r}")
-        expect(
-            math.isclose(turned.get(name, math.nan), score, rel_tol=1e-9, abs_tol=1e-9),
-            f"the same {name} for any order of the rows",
-            f"{score!r}, and {turned.get(name)!r} backwards",
-        )
+        other = turned.get(name, math.nan)
+        same = math.isclose(other, score, rel_tol=1e-9, abs_tol=1e-9)
+        expected, seen = f"the same {name} for any order of the rows", f"{score!r}, and {other!r}"
+        expect(same, expected, f"{seen} backwards")
     return ", ".join(f"{name} {score:.4g}" for name, score in found.items())
 
 

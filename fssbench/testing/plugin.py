@@ -14,13 +14,8 @@ from fssbench import registry
 from fssbench.errors import FssbenchError, near
 from fssbench.plugins import PluginInfo, Plugins
 from fssbench.testing import backbones, datasets, matchers, metrics, protocols, samplers
-from fssbench.testing.backbones import BackboneSubject
 from fssbench.testing.check import Checks, Outcome, Subject
-from fssbench.testing.datasets import DatasetSubject
 from fssbench.testing.matcher_subject import MatcherSubject
-from fssbench.testing.metrics import MetricSubject
-from fssbench.testing.protocols import ProtocolSubject
-from fssbench.testing.samplers import SamplerSubject
 
 
 @attrs.frozen(kw_only=True)
@@ -61,19 +56,23 @@ _Make = Callable[[str, Settings], Subject]
 KINDS: dict[str, tuple[Checks, _Make]] = {
     "dataset": (
         datasets.CHECKS,
-        lambda name, s: DatasetSubject(name=name, root=s.data_root, given=s.data_options),
+        lambda name, s: datasets.DatasetSubject(
+            name=name, root=s.data_root, options=s.data_options
+        ),
     ),
-    "sampler": (samplers.CHECKS, lambda name, _: SamplerSubject(name=name)),
+    "sampler": (samplers.CHECKS, lambda name, _: samplers.SamplerSubject(name=name)),
     "protocol": (
         protocols.CHECKS,
-        lambda name, s: ProtocolSubject(name=name, root=s.data_root, given=s.data_options),
+        lambda name, s: protocols.ProtocolSubject(
+            name=name, root=s.data_root, options=s.data_options
+        ),
     ),
-    "backbone": (backbones.CHECKS, lambda name, _: BackboneSubject(name=name)),
+    "backbone": (backbones.CHECKS, lambda name, _: backbones.BackboneSubject(name=name)),
     "matcher": (
         matchers.CHECKS,
-        lambda name, s: MatcherSubject(name=name, backbone_name=s.backbone, given=s.options),
+        lambda name, s: MatcherSubject(name=name, backbone=s.backbone, options=s.options),
     ),
-    "metric": (metrics.CHECKS, lambda name, _: MetricSubject(name=name)),
+    "metric": (metrics.CHECKS, lambda name, _: metrics.MetricSubject(name=name)),
 }
 
 

@@ -14,13 +14,7 @@ from fssbench.data.dataset import Dataset
 from fssbench.episodes.protocol import build_manifest
 from fssbench.errors import FssbenchError
 from fssbench.specs import DatasetSpec, ProtocolSpec, SamplerSpec
-from fssbench.testing.check import (
-    Checks,
-    NonconformityError,
-    NotCheckedError,
-    Subject,
-    expect,
-)
+from fssbench.testing.check import Checks, NonconformityError, NotCheckedError, Subject, expect
 
 CHECKS = Checks("protocol")
 
@@ -36,7 +30,7 @@ class ProtocolSubject(Subject):
 
     spec_class = ProtocolSpec
     root: Path | None = None
-    given: Mapping[str, Any] = attrs.field(factory=dict)
+    given: Mapping[str, Any] = attrs.field(factory=dict, alias="options")
 
     @property
     def thing(self) -> Any:

@@ -1,13 +1,16 @@
-"""Save, restore and watch the global random generators."""
+"""Save, restore and compare the states of the global random generators."""
 
 from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy
 import torch
+
+T = TypeVar("T")
 
 # An unusual number, so that seeding with a usual one is detected as a change.
 _PLACE = 918_273_645
@@ -32,20 +35,16 @@ def place_generators(number: int = 0) -> None:
     torch.manual_seed(_PLACE + number)
 
 
-class Watch:
-    """A record of the generators' states, to detect changes."""
-
-    def __init__(self) -> None:
-        place_generators()
-        self._before = _states()
-
-    def moved(self) -> str:
-        """Return the names of the changed generators: ``random, numpy.random``; "" for none."""
-        after = _states()
-        return ", ".join(name for name, state in self._before.items() if state != after[name])
+def drawn_twice(make: Callable[[], T]) -> tuple[T, T]:
+    """Return two results of a function, from different states of the global generators."""
+    place_generators(1)
+    first = make()
+    place_generators(2)
+    return first, make()
 
 
-def _states() -> dict[str, object]:
+def generator_states() -> dict[str, object]:
+    """Return comparable states of the global generators by name."""
     kind, keys, *rest = numpy.random.get_state()
     return {
         "random": random.getstate(),

@@ -17,7 +17,7 @@ from fssbench.episodes.protocol import class_lists
 from fssbench.episodes.sampler import Pool
 from fssbench.specs import SamplerSpec
 from fssbench.testing.check import Checks, Subject, expect, expect_unchanged_generators
-from fssbench.testing.random_state import place_generators
+from fssbench.testing.random_state import drawn_twice
 
 CHECKS = Checks("sampler")
 
@@ -46,8 +46,10 @@ class SamplerSubject(Subject):
     """
 
     spec_class = SamplerSpec
-    dataset_name: str = "shapes"
-    given: Mapping[str, Any] = attrs.field(factory=lambda: {"images_per_split": 120})
+    dataset_name: str = attrs.field(default="shapes", alias="dataset")
+    given: Mapping[str, Any] = attrs.field(
+        factory=lambda: {"images_per_split": 120}, alias="options"
+    )
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -121,17 +123,14 @@ def every_class(subject: SamplerSubject) -> str:
 @CHECKS.add()
 def determinism(subject: SamplerSubject) -> str:
     """The same key and seed give the same episodes, whatever the global generators' states."""
-    drawn = []
-    for number in (1, 2):
-        place_generators(number)
-        drawn.append(subject.drawn(5, seed=3))
-    differ = [n for n, (a, b) in enumerate(zip(*drawn, strict=False)) if a != b]
+    first, second = drawn_twice(lambda: subject.drawn(5, seed=3))
+    differ = [n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b]
     expect(
-        drawn[0] == drawn[1],
+        first == second,
         "the same episodes from the same key; `draw` is the only source of randomness",
         f"episode {differ[0]} differs" if differ else "another number of episodes",
     )
-    expect(drawn[0] != subject.drawn(5, seed=4), "other episodes from another seed", "the same")
+    expect(first != subject.drawn(5, seed=4), "other episodes from another seed", "the same")
     return f"{_EPISODES} episodes, twice"
 
 

@@ -6,8 +6,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from fssbench.data.dataset import IGNORE
-
 
 @attrs.frozen(eq=False)
 class Picture:
@@ -23,31 +21,21 @@ class Picture:
     mask: Tensor
     other: Tensor
 
-    def marked(self, mask: Tensor) -> Picture:
-        """Return the same image with another mask."""
-        return attrs.evolve(self, mask=mask)
-
-    def empty(self) -> Picture:
-        """Return the image with an empty mask."""
-        return self.marked(torch.zeros_like(self.mask))
-
-    def full(self) -> Picture:
-        """Return the image with a full mask."""
-        return self.marked(torch.ones_like(self.mask))
-
-    def unlabelled(self) -> Picture:
-        """Return the image with a mask of ignored pixels only."""
-        return self.marked(torch.full_like(self.mask, IGNORE))
+    def filled(self, value: int) -> Picture:
+        """Return the image with a mask of one value."""
+        return attrs.evolve(self, mask=torch.full_like(self.mask, value))
 
     def with_other(self, value: int) -> Picture:
         """Return the image with a mask that also marks the other object, with a value."""
-        return self.marked(torch.where(self.other == 1, value, self.mask).to(torch.uint8))
+        return attrs.evolve(
+            self, mask=torch.where(self.other == 1, value, self.mask).to(torch.uint8)
+        )
 
     def permuted(self, seed: int = 0) -> Picture:
         """Return the image with as many marked pixels at random positions."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.mask.numel(), generator=generator)
-        return self.marked(self.mask.flatten()[order].view_as(self.mask))
+        return attrs.evolve(self, mask=self.mask.flatten()[order].view_as(self.mask))
 
 
 def picture(number: int, height: int = 96, width: int = 96) -> Picture:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
-from torch import nn
 
 from fssbench import registry
 from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import write_checkpoint
-from fssbench.testing.check import NonconformityError, NotCheckedError, locations
+from fssbench.testing.backbones import BackboneSubject
+from fssbench.testing.check import NotCheckedError, expect, locations
 from fssbench.testing.matcher_subject import EMBEDDED_DATASET, MatcherSubject
 from fssbench.training.loader import load_batches, portions_of
 from fssbench.training.plan import Plan, make_plan
@@ -86,46 +86,42 @@ def take_steps(subject: MatcherSubject) -> list[Step]:
 
 
 def _prepared(subject: MatcherSubject, stage: Stage, checkpoints: list[Path]) -> Plan:
-    job = _job(subject, stage)
-    first: FssbenchError | None = None
-    for attempt in _attempts(job, stage, checkpoints):
+    training, errors = _training(subject, stage), []
+    weights = [training.part_weights]
+    if stage.parts and not training.part_weights:
+        weights.append(dict.fromkeys(stage.parts, "random"))
+    for init, part_weights in itertools.product((None, *reversed(checkpoints)), weights):
         try:
-            plan = make_plan(attempt)
+            plan = make_plan(attrs.evolve(training, init=init, part_weights=part_weights))
         except FssbenchError as error:
-            first = first or error
+            errors.append(error)
             continue
         # A schedule may begin with a rate of zero.
         return attrs.evolve(plan, recipe=attrs.evolve(plan.recipe, schedule=Schedule()))
-    assert first is not None
-    raise first
+    raise errors[0]
 
 
-def _attempts(job: Training, stage: Stage, checkpoints: list[Path]) -> Iterator[Training]:
-    parts = [dict(job.part_weights)]
-    if stage.parts and not job.part_weights:
-        parts.append(dict.fromkeys(stage.parts, "random"))
-    for init in (None, *reversed(checkpoints)):
-        for weights in parts:
-            yield attrs.evolve(job, init=init, part_weights=weights)
+def _training(subject: MatcherSubject, stage: Stage) -> Training:
+    def encoder_of(recipe: str) -> str:
+        found = find_recipe(subject.spec, stage.name, dataset=EMBEDDED_DATASET, wanted=recipe)
+        return found.backbone
 
-
-def _job(subject: MatcherSubject, stage: Stage) -> Training:
     names = recipe_names(subject.spec).get(stage.name, [])
-    if not names:
-        raise NonconformityError(
-            f"a recipe [{stage.name}.{EMBEDDED_DATASET}], or another of that stage",
-            f"{subject.spec.recipes or 'the spec'} has none",
-            locations(type(stage), ()),
-        )
-    wanted = subject.recipes.get(stage.name, "")
+    expect(
+        bool(names),
+        f"a recipe [{stage.name}.{EMBEDDED_DATASET}], or another of that stage",
+        f"{subject.spec.recipes or 'the spec'} has none",
+        locations(type(stage), ()),
+    )
     fitting = [EMBEDDED_DATASET] if EMBEDDED_DATASET in names else []
-    fitting += [name for name in names if _recipe(subject, stage, name) == subject.encoder]
-    own = wanted or next(iter(fitting), "")
+    fitting += [name for name in names if encoder_of(name) == subject.encoder]
+    own = subject.recipes.get(stage.name) or next(iter(fitting), "")
     # Options of a recipe for another encoder do not apply.
     backbone, options = subject.encoder, subject.options
     if own:
-        backbone = subject.backbone_name or _recipe(subject, stage, own) or subject.encoder
+        backbone = subject.backbone_name or encoder_of(own) or subject.encoder
         options = subject.given
+    weights = subject.weights or BackboneSubject(name=backbone).backbone.weights.source
     return Training(
         matcher=subject.spec.name,
         stage=stage.name,
@@ -133,7 +129,7 @@ def _job(subject: MatcherSubject, stage: Stage) -> Training:
         data_options={"images_per_split": IMAGES},
         recipe=own or names[0],
         backbone=backbone,
-        weights=subject.weights_of(backbone),
+        weights=weights,
         part_weights=subject.part_weights.get(stage.name, {}),
         options=options,
         steps=1,
@@ -144,26 +140,28 @@ def _job(subject: MatcherSubject, stage: Stage) -> Training:
     )
 
 
-def _recipe(subject: MatcherSubject, stage: Stage, name: str) -> str:
-    """Return the backbone of a recipe."""
-    return find_recipe(subject.spec, stage.name, dataset=EMBEDDED_DATASET, wanted=name).backbone
-
-
 def _step(plan: Plan) -> Step:
+    def nothing(*_: Any, **__: Any) -> None:
+        pass
+
     fabric = make_fabric(plan)
     fabric.launch()
     run = make_run(plan, Path(), done=0)
-    trainer = Trainer(plan, fabric, run=run, validation=None, event=_nothing, save=_nothing)
-    named = _named(plan, trainer)
+    trainer = Trainer(plan, fabric, run=run, validation=None, event=nothing, save=nothing)
+    named = {
+        **dict(plan.matcher.named_parameters()),
+        **dict(trainer.module.extra.named_parameters(prefix="modules")),
+        **dict(plan.backbone.named_parameters(prefix=_BACKBONE)),
+    }
     wanted = {id(p) for group in trainer.groups for p in group.parameters}
-    strangers = len(wanted - {id(p) for p in named.values()})
-    if strangers:
-        raise NonconformityError(
-            f"stage {plan.stage.name}: all trained parameters in the matcher or in `modules`, "
-            "which are saved",
-            f"{strangers} trained parameters belong to neither",
-            locations(type(plan.stage), ("parameters", "modules")),
-        )
+    strangers = len(wanted - set(map(id, named.values())))
+    expect(
+        not strangers,
+        f"stage {plan.stage.name}: all trained parameters in the matcher or in `modules`, which "
+        "are saved",
+        f"{strangers} trained parameters belong to neither",
+        locations(type(plan.stage), ("parameters", "modules")),
+    )
     before = {name: parameter.detach().clone() for name, parameter in named.items()}
     portions = portions_of(
         plan.samples.epoch(0), first_step=0, batch=BATCH, parts=1, rank=0, world=1
@@ -172,28 +170,14 @@ def _step(plan: Plan) -> Step:
     set_modes(plan.stage, plan.matcher, plan.backbone)
     losses, _, _ = trainer.take_step(batches)
     changed = {name for name, p in named.items() if not p.detach().equal(before[name])}
+    graded = {name for name, p in named.items() if p.grad is not None}
     trained = [name for name, p in named.items() if id(p) in wanted]
     return Step(
         stage=plan.stage,
         loss=losses["total"],
         trained=trained,
         # The trainer adds the whole backbone, including layers above the requested ones.
-        silent=[n for n in trained if named[n].grad is None and not n.startswith(_BACKBONE)],
+        silent=[n for n in trained if n not in graded and not n.startswith(_BACKBONE)],
         moved=[name for name in trained if name in changed],
-        strayed=[
-            name
-            for name, p in named.items()
-            if id(p) not in wanted and (p.grad is not None or name in changed)
-        ],
+        strayed=[n for n in named if n not in trained and n in graded | changed],
     )
-
-
-def _named(plan: Plan, trainer: Trainer) -> Mapping[str, nn.Parameter]:
-    """Return all parameters of matcher, modules and backbone, by name."""
-    extra = dict(trainer.module.extra.named_parameters(prefix="modules"))
-    backbone = dict(plan.backbone.named_parameters(prefix=_BACKBONE))
-    return {**dict(plan.matcher.named_parameters()), **extra, **backbone}
-
-
-def _nothing(*_: Any, **__: Any) -> None:
-    pass

@@ -46,11 +46,8 @@ def load_sam(matcher: Segmenter, tensors: Mapping[str, Tensor], file: str) -> No
         FssbenchError: the file is not a SAM checkpoint, or the matcher has another width than SAM.
     """
     found = from_sam(tensors)
-    own = {
-        name: tensor
-        for name, tensor in matcher.state_dict().items()
-        if name.startswith(tuple(_PARTS.values()))
-    }
+    prefixes = tuple(_PARTS.values())
+    own = {n: tensor for n, tensor in matcher.state_dict().items() if n.startswith(prefixes)}
     missing = sorted(own.keys() - found.keys())
     if missing:
         raise FssbenchError(

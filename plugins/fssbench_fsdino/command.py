@@ -8,19 +8,14 @@ from pathlib import Path
 import click
 
 
-def _points(
-    context: click.Context, option: click.Parameter, texts: tuple[str, ...]
-) -> list[tuple[float, float]]:
-    points = []
-    for text in texts:
-        try:
-            x, y = map(float, text.split(","))
-        except ValueError as error:
-            raise click.UsageError(f"--point {text}: write X,Y, e.g. 0.5,0.25") from error
-        if not (0 <= x <= 1 and 0 <= y <= 1):
-            raise click.UsageError(f"--point {text}: width and height are shares from 0 to 1")
-        points.append((x, y))
-    return points
+def _point(text: str) -> tuple[float, float]:
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError as error:
+        raise click.UsageError(f"--point {text}: write X,Y, e.g. 0.5,0.25") from error
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        raise click.UsageError(f"--point {text}: width and height are shares from 0 to 1")
+    return x, y
 
 
 @click.group()
@@ -37,7 +32,7 @@ def analyse() -> None:
               help="Encoder whose last layer it is compared with.")  # fmt: skip
 @click.option("--reference-weights", default="pretrained", show_default=True,
               help="Weights of the reference: pretrained, random, or a file.")  # fmt: skip
-@click.option("--point", "points", multiple=True, metavar="X,Y", callback=_points,
+@click.option("--point", "points", multiple=True, metavar="X,Y", type=_point,
               default=["0.25,0.25", "0.75,0.25", "0.25,0.75", "0.75,0.75"], show_default=True,
               help="Point to draw maps of, as shares of width and height; repeatable.")  # fmt: skip
 @click.option("--size", type=int, help="Input side of the backbone  [default: its own].")
@@ -47,7 +42,8 @@ def analyse() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def similarity(
     images: tuple[Path, ...], backbone: str, weights: str, reference: str, reference_weights: str,
-    points: list[tuple[float, float]], size: int | None, device: str, out: Path, as_json: bool,
+    points: tuple[tuple[float, float], ...], size: int | None, device: str, out: Path,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Draw self-similarity maps of all blocks, and rank blocks by agreement with a reference."""
     import attrs
@@ -74,22 +70,16 @@ def similarity(
         references.append(theirs)
     ranked = rank_layers(features, references)
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "backbone": attrs.asdict(encoder.weights) | {"backbone": encoder.info.name},
-                    "reference": attrs.asdict(other.weights) | {"backbone": other.info.name},
-                    "layers": [attrs.asdict(entry) for entry in ranked],
-                    "pictures": [str(path) for path in written],
-                },
-                indent=2,
-            )
-        )
+        about = {
+            "backbone": attrs.asdict(encoder.weights) | {"backbone": encoder.info.name},
+            "reference": attrs.asdict(other.weights) | {"backbone": other.info.name},
+            "layers": [attrs.asdict(entry) for entry in ranked],
+            "pictures": [str(path) for path in written],
+        }
+        click.echo(json.dumps(about, indent=2))
         return
-    table = Table(title=f"Agreement with {other.info.name} ({other.weights.source})")
-    table.add_column("layer")
-    table.add_column("mean", justify="right")
-    table.add_column("least to most", justify="right")
+    title = f"Agreement with {other.info.name} ({other.weights.source})"
+    table = Table("layer", "mean", "least to most", title=title)
     for entry in ranked:
         ends = f"{min(entry.images):.3f} to {max(entry.images):.3f}"
         table.add_row(entry.layer, f"{entry.mean:.3f}", ends)

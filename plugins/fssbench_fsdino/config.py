@@ -35,8 +35,7 @@ def as_documented(
     changed = inspect.get_annotations(config).keys() - set(listed)
     order = [*listed, *(field.name for field in attrs.fields(config.__mro__[1]))]
     return sorted(
-        fields,
-        key=lambda field: len(order) if field.name in changed else order.index(field.name),
+        fields, key=lambda field: len(order) if field.name in changed else order.index(field.name)
     )
 
 

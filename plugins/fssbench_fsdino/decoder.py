@@ -71,11 +71,7 @@ class MaskDecoder(mask_decoder.MaskDecoder):
             wanted: False for the parameters that are not used.
         """
         heads = ("iou_prediction_head.", *(f"output_hypernetworks_mlps.{n}." for n in (1, 2, 3)))
-        return [
-            parameter
-            for name, parameter in self.named_parameters()
-            if name.startswith(heads) != wanted
-        ]
+        return [p for name, p in self.named_parameters() if name.startswith(heads) != wanted]
 
 
 class FusedAttention(Attention):

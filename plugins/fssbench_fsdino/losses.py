@@ -44,9 +44,8 @@ def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """
     valid = (masks != IGNORE).flatten(1).float()
     truth = (masks == 1).flatten(1).float()
-    each = functional.binary_cross_entropy_with_logits(
-        logits.flatten(1).float(), truth, reduction="none"
-    )
+    flat = logits.flatten(1).float()
+    each = functional.binary_cross_entropy_with_logits(flat, truth, reduction="none")
     return ((each * valid).sum(1) / valid.sum(1).clamp(min=1)).mean()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,9 +18,40 @@ from torch.nn import functional
 from fssbench import BackboneInfo, FeatureRequest
 from fssbench.nn import correlation, cosine_map, masked_average, masks_at, separate, together
 from fssbench_fsdino.config import FsDinoConfig
-from fssbench_fsdino.prepared import Query, Support
 from fssbench_fsdino.prompts import CorrelationPrior, SemanticPrompt
 from fssbench_fsdino.segmenter import Masks, Segmenter, as_prompt, enlarged
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Support:
+    """Features of the annotated images.
+
+    Attributes:
+        prototypes: mean foreground features over all shots, float (B, C).
+        prompts: sparse prompts, float (B, N, width).
+        compared: last-layer features for the 4D correlation (of length 1 for cosines, weighted with
+            the mask if the option ``support`` is ``foreground``), float (B, K, C, h, w); None
+            without a 4D correlation.
+    """
+
+    prototypes: Tensor
+    prompts: Tensor
+    compared: Tensor | None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Query:
+    """The support-independent part of a query.
+
+    Attributes:
+        embedding: output of the adapter, float (B, width, h, w).
+        features: last-layer features, float (B, C, h, w).
+        compared: last-layer features for the 4D correlation; None without one.
+    """
+
+    embedding: Tensor
+    features: Tensor
+    compared: Tensor | None
 
 
 class FsDino(Segmenter):
@@ -43,15 +75,12 @@ class FsDino(Segmenter):
             SemanticPrompt(info.channels, width=width) if config.prompts == "semantic" else None
         )
         self.initial = nn.Embedding(1, width) if config.prompts == "initial" else None
-        self.correlation = (
-            CorrelationPrior(
-                self.size // info.stride,
-                width=config.correlation_width,
-                channels=config.correlation_channels,
+        self.correlation = None
+        if config.correlation == "4d":
+            grid = self.size // info.stride
+            self.correlation = CorrelationPrior(
+                grid, width=config.correlation_width, channels=config.correlation_channels
             )
-            if config.correlation == "4d"
-            else None
-        )
         self.add_decoder()
 
     # --- supports and queries --------------------------------------------------------------------

@@ -75,12 +75,8 @@ class Meta(Stage):
 
     def parameters(self, matcher: Any, recipe: Recipe) -> Sequence[ParameterGroup]:
         """Return ``prompts`` and ``decoder``, and with ``adapter=trained`` also ``adapter``."""
-        groups = [
-            ParameterGroup(
-                name="prompts", parameters=list(nn.ModuleList(matcher.prompting).parameters())
-            ),
-            *self.decoder_groups(matcher),
-        ]
+        prompts = list(nn.ModuleList(matcher.prompting).parameters())
+        groups = [ParameterGroup(name="prompts", parameters=prompts), *self.decoder_groups(matcher)]
         if matcher.config.adapter == "trained":
             adapter = list(matcher.adapter.parameters())
             groups.append(ParameterGroup(name="adapter", parameters=adapter))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -48,14 +49,7 @@ class Teacher:
         self._layer = layer
         self._dataset: Dataset = context.dataset
         self._geometry = Geometry(info.image_size, context.resize)
-        self.identity = {
-            "teacher": info.name,
-            "weights": {
-                "source": backbone.weights.source,
-                "name": backbone.weights.name,
-                "sha256": backbone.weights.sha256,
-            },
-        }
+        self.identity = {"teacher": info.name, "weights": attrs.asdict(backbone.weights)}
         self.files = FeatureFiles(
             backbone,
             {

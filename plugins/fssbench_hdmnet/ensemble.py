@@ -41,9 +41,7 @@ class Ensemble(nn.Module):
                 merge.weight.copy_(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1))
         if shots > 1:
             self.reweight = nn.Sequential(
-                nn.Conv2d(shots, _REWEIGHTING, 1),
-                nn.ReLU(),
-                nn.Conv2d(_REWEIGHTING, shots, 1),
+                nn.Conv2d(shots, _REWEIGHTING, 1), nn.ReLU(), nn.Conv2d(_REWEIGHTING, shots, 1)
             ).requires_grad_(False)
 
     def difference(self, query: Tensor, supports: Tensor) -> Tensor:

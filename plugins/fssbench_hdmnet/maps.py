@@ -48,6 +48,4 @@ def resize_areas(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 def resize_nearest(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Return maps (N, C, H, W) at another size, by nearest neighbour (upper left corner)."""
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
     return functional.interpolate(maps, tuple(size), mode="nearest")

@@ -22,14 +22,8 @@ from fssbench_hdmnet.ensemble import Ensemble, gram
 from fssbench_hdmnet.layers import choose_layers
 from fssbench_hdmnet.maps import resize_nearest, sides
 from fssbench_hdmnet.matching import MatchingModule, joined_keys
-from fssbench_hdmnet.outputs import Outputs
-from fssbench_hdmnet.prepared import Query, Support
-from fssbench_hdmnet.priors import (
-    directions,
-    foreground_vectors,
-    joined_vectors,
-    prior_map,
-)
+from fssbench_hdmnet.prepared import Outputs, Query, Support
+from fssbench_hdmnet.priors import directions, foreground_vectors, joined_vectors, prior_map
 from fssbench_hdmnet.pyramid import LEAST_SIDE, Pyramid
 from fssbench_hdmnet.reduction import Merge, Reduction, prototypes
 
@@ -121,14 +115,14 @@ class HdmNet(Matcher):
             assert isinstance(module, MatchingModule)
             small = resize_nearest(foreground, level.size).flatten(1)
             keys.append(module.keys(level.tokens, small))
-        compared = [
-            foreground_vectors(maps.unsqueeze(1), foreground)[:, 0]
+        first, second = (
+            [foreground_vectors(maps.unsqueeze(1), foreground)[:, 0]]
             for maps in (self._embedding(features), features[self.deepest])
-        ]
+        )
         support = Support(
             keys=keys,
             prototype=pooled,
-            priors=([compared[0]], [compared[1]]),
+            priors=(first, second),
             grams=None if self.ensemble is None else gram(middle).unsqueeze(1),
         )
         each = separate(support, len(masks))
@@ -144,20 +138,16 @@ class HdmNet(Matcher):
         if self.ensemble is not None:
             every = [[one.grams for one in shots if one.grams is not None] for shots in support]
             grams = torch.cat([torch.cat(shots, 1) for shots in every])
-        return Support(
-            keys=[
-                joined_keys([[one.keys[stage] for one in shots] for shots in support])
-                for stage in range(len(self.matching))
-            ],
-            prototype=torch.cat(
-                [torch.stack([one.prototype for one in shots]).mean(0) for shots in support]
-            ),
-            priors=(
-                joined_vectors([[one.priors[0][0] for one in shots] for shots in support]),
-                joined_vectors([[one.priors[1][0] for one in shots] for shots in support]),
-            ),
-            grams=grams,
+        keys = [
+            joined_keys([[one.keys[stage] for one in shots] for shots in support])
+            for stage in range(len(self.matching))
+        ]
+        first, second = (
+            joined_vectors([[one.priors[n][0] for one in shots] for shots in support])
+            for n in (0, 1)
         )
+        means = [torch.stack([one.prototype for one in shots]).mean(0) for shots in support]
+        return Support(keys=keys, prototype=torch.cat(means), priors=(first, second), grams=grams)
 
     # --- query -----------------------------------------------------------------------------------
 
@@ -172,10 +162,8 @@ class HdmNet(Matcher):
         deepest = features[self.deepest]
         reduced = self.reduce_query(torch.cat([upper, middle], 1))
         ensemble = self.ensemble is not None
-        base = None
-        if ensemble:
-            with torch.no_grad():
-                base = self.base.classify(embedding)
+        with torch.no_grad():
+            base = self.base.classify(embedding) if ensemble else None
         query = Query(
             merged=self.merge_query.of_features(reduced),
             grid=sides(upper),
@@ -223,11 +211,9 @@ class HdmNet(Matcher):
         levels = self.pyramid(merged)
         matched, correlations = [], []
         for module, level, keys in zip(self.matching, levels, support.keys, strict=True):
-            results, correlation = module(
-                level.tokens, level.size, keys, resize(priors, level.size)
-            )
-            matched.append(results)
-            correlations.append(correlation)
+            found = module(level.tokens, level.size, keys, resize(priors, level.size))
+            matched.append(found[0])
+            correlations.append(found[1])
         meta = self.decoder(matched)
         final = meta
         if self.ensemble is not None:

@@ -73,12 +73,14 @@ class _Page:
         tables = [(table, board.dataset) for board in boards for table in board.tables]
         printed = [row for board in boards for rows in board.published.values() for row in rows]
         protocols = sorted({(table.record.protocol, dataset) for table, dataset in tables})
+        count = _plural(len(tables), "table")
+        everything = _button("All datasets", f"{len(boards)}", "datasets", count, value="")
         shots = {table.record.shots for table, _ in tables} | {row.shots for row in printed}
         return Template(_part("page.html")).substitute(
             policy=_policy(script),
             style=_part("page.css"),
             script=script,
-            cards=join([_all_card(boards), *map(_card, boards)]),
+            cards=join([everything, *map(_card, boards)]),
             protocols=join(
                 tag("option", one_line(protocol), value=protocol, data_dataset=dataset)
                 for protocol, dataset in protocols
@@ -141,11 +143,6 @@ def _card(board: Board) -> Html:
         of = f"{one_line(row.method.partition(' (')[0], 28)} · {table.record.shots}-shot"
     number = _plural(len(methods), "method")
     return _button(one_line(board.dataset), best, of, number, value=board.dataset)
-
-
-def _all_card(boards: list[Board]) -> Html:
-    tables = _plural(sum(len(board.tables) for board in boards), "table")
-    return _button("All datasets", str(len(boards)), "datasets", tables, value="")
 
 
 def _button(title: str, best: str, *more: str, value: str) -> Html:

@@ -49,18 +49,9 @@ class Point:
     ranked: bool
 
 
-@attrs.frozen
-class _Scale:
-    """A linear function from values to positions."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return self.start + share * (self.end - self.start)
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """Return the linear function from values to positions."""
+    return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
 def scatter(points: Sequence[Point], what: str, unit: Callable[[float], str]) -> Html:
@@ -77,14 +68,15 @@ def scatter(points: Sequence[Point], what: str, unit: Callable[[float], str]) ->
     low, high = min(exponents), max(exponents)
     # At least a third of a decade, for points of equal cost.
     middle, half = (low + high) / 2, max((high - low) / 2, 1 / 6)
-    x = _Scale(middle - half, middle + half, start + 14, WIDTH - RIGHT - 10)
+    low, high = middle - half, middle + half
+    x = _scale(low, high, start + 14, WIDTH - RIGHT - 10)
     lows, highs = zip(*(point.interval for point in points), strict=True)
     ticks_y = _round_ticks(max(0.0, min(lows)), min(100.0, max(highs)))
-    y = _Scale(ticks_y[0], ticks_y[-1], HEIGHT - BOTTOM, TOP)
+    y = _scale(ticks_y[0], ticks_y[-1], HEIGHT - BOTTOM, TOP)
 
     bottom = HEIGHT - BOTTOM
     parts = [_horizontal(value, y(value)) for value in ticks_y]
-    parts += [_vertical(x(math.log10(value)), unit(value)) for value in _log_ticks(x.low, x.high)]
+    parts += [_vertical(x(math.log10(value)), unit(value)) for value in _log_ticks(low, high)]
     if zero:
         parts.append(_vertical(LEFT + ZERO_BAND / 2, "0"))
     parts.append(tag("text", what, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6, class_="axis-name"))
