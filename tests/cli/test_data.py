@@ -91,7 +91,7 @@ def test_prepare_by_download(run, fails, archives, tmp_path, monkeypatch):
         monkeypatch.setitem(ARCHIVES, "pascal5i", small)
         command = ["data", "prepare", "pascal5i", "--to", to, "--download"]
         server.break_after = [3000, *[0] * (downloading.ATTEMPTS - 1)]
-        assert "run the same command again to go on" in fails(*command)
+        assert "run the same command again to resume" in fails(*command)
         code, out, err = run(*command)
         assert code == 0, err
     assert f"{to / 'downloads' / 'benchmark.tgz'} is no longer needed" in out
