@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.episode import Episode
@@ -37,7 +35,7 @@ from fssbench.inference.feature_uses import (
     uses_of,
 )
 from fssbench.inference.lookahead_cache import LookaheadCache
-from fssbench.inference.pipeline import Features, Pipeline
+from fssbench.inference.pipeline import Pipeline
 from fssbench.results.record import RECORD_FILE
 
 STEPS = ("encode", "prepare_support", "embed_support", "prepare_query", "segment")
@@ -59,10 +57,10 @@ class Rates:
         memory: peak bytes of the process (on a GPU, of allocations) without the cache.
     """
 
-    seconds: Mapping[str, float]
-    bytes: Mapping[str, float]
-    shares: frozenset[str]
-    memory: float
+    seconds: Mapping[str, float] = attrs.field(factory=dict)
+    bytes: Mapping[str, float] = attrs.field(factory=dict)
+    shares: frozenset[str] = frozenset()
+    memory: float = 0.0
 
 
 @attrs.frozen(kw_only=True)
@@ -137,13 +135,11 @@ def measure_rates(evaluator: Evaluator, manifest: Manifest) -> Rates:
 
     measure(episodes[:1])  # warm-up
     seconds, cache = measure(episodes)
-    other = max(0.0, seconds - sum(pipeline.seconds.values())) / len(episodes)
-    calls = pipeline.calls
     memory = cost.peak_memory_mib(pipeline.device) * 2**20 - cache.memory.bytes
     return Rates(
         seconds={
-            "other": other,
-            **{step: pipeline.seconds[step] / calls[step] for step in STEPS if calls[step]},
+            "other": max(0.0, seconds - sum(pipeline.seconds.values())) / len(episodes),
+            **{step: pipeline.seconds[step] / calls for step, calls in pipeline.calls.items()},
         },
         bytes={step: pipeline.bytes[step] / pipeline.results[step] for step in pipeline.results},
         shares=frozenset(pipeline.shares),
@@ -157,20 +153,18 @@ def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) ->
     queries = {episode.query for episode in episodes}
     images: set[ImageKey] = {(query, None) for query in queries}
     images |= {encoded(each, evaluator.pipeline.request) for each in supports}
-    sizes: Mapping[str, float] = {} if rates is None else rates.bytes
-    every = (
-        len(images) * sizes.get("encode", 0)
-        + len(queries) * sizes.get("prepare_query", 0)
-        + len(supports) * sizes.get("prepare_support", 0)
-        + len({tuple(episode.supports()) for episode in episodes}) * sizes.get("embed_support", 0)
+    calls, cached = (
+        (Counter[str](), 0) if rates is None else count_calls(evaluator, manifest, rates)
     )
-    seconds, cached = 0.0, 0
-    calls: Mapping[str, int] = Counter()
-    if rates is not None:
-        calls, cached = count_calls(evaluator, manifest, rates)
-        encodings = -(-calls["encode"] // evaluator.pipeline.encode_batch)
-        steps = {**calls, "encode": encodings, "other": len(episodes)}
-        seconds = sum(count * rates.seconds.get(step, 0.0) for step, count in steps.items())
+    done, rates = rates is None, rates or Rates()
+    distinct = {
+        "encode": len(images),
+        "prepare_query": len(queries),
+        "prepare_support": len(supports),
+        "embed_support": len({tuple(episode.supports()) for episode in episodes}),
+    }
+    encodings = -(-calls["encode"] // evaluator.pipeline.encode_batch)
+    steps = {**calls, "encode": encodings, "other": len(episodes)}
     return Estimate(
         matcher=settings.matcher,
         backbone=settings.backbone,
@@ -178,15 +172,15 @@ def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) ->
         shots=manifest.shots,
         seed=manifest.seed,
         episodes=len(episodes),
-        done=rates is None,
+        done=done,
         images=calls["encode"],
         distinct_images=len(images),
-        seconds=seconds,
-        step_seconds={} if rates is None else rates.seconds,
+        seconds=sum(count * rates.seconds.get(step, 0.0) for step, count in steps.items()),
+        step_seconds=rates.seconds,
         cache_bytes=cached,
-        all_bytes=int(every),
-        memory_bytes=int(cached + (0 if rates is None else rates.memory)),
-        disk_bytes=int(len(images) * sizes.get("encode", 0)) if settings.cache_dir else 0,
+        all_bytes=int(sum(count * rates.bytes.get(step, 0) for step, count in distinct.items())),
+        memory_bytes=int(cached + rates.memory),
+        disk_bytes=int(len(images) * rates.bytes.get("encode", 0)) if settings.cache_dir else 0,
     )
 
 
@@ -218,11 +212,10 @@ def count_calls(evaluator: Evaluator, manifest: Manifest, rates: Rates) -> tuple
         return cached(image_key(image), "encode")
 
     def support(key: SupportKey) -> Any:
-        image = encoded(key, request)
-        return cached(support_key(key), "prepare_support", lambda: features(image))
+        return cached(support_key(key), "prepare_support", lambda: features(encoded(key, request)))
 
     def supports(episode: Episode) -> list[Any]:
-        return [support(key) for key in episode.supports()]
+        return list(map(support, episode.supports()))
 
     peak = start = 0
     for chunk in chunks:
@@ -234,8 +227,9 @@ def count_calls(evaluator: Evaluator, manifest: Manifest, rates: Rates) -> tuple
             else:
                 made("embed_support", [supports(episode) for episode in batch])
             for episode in batch:
-                query = episode.query, None
-                cached(query_key(episode), "prepare_query", partial(features, query))
+                cached(
+                    query_key(episode), "prepare_query", partial(features, (episode.query, None))
+                )
             calls["segment"] += 1
             peak = max(peak, memory.bytes)
         start += len(chunk)
@@ -256,44 +250,6 @@ class _TimedPipeline(Pipeline):
         self.bytes: dict[str, float] = defaultdict(float)
         self.shares: set[str] = set()
 
-    def encode(self, images: Tensor, keep: Sequence[Tensor | None] | None = None) -> list[Features]:
-        with self._clock("encode"):
-            features = super().encode(images, keep)
-        for each in features:
-            self._measure_size("encode", each, None)
-        return features
-
-    def prepare_support(self, features: Features, mask: Tensor) -> Any:
-        with self._clock("prepare_support"):
-            prepared = super().prepare_support(features, mask)
-        self._measure_size("prepare_support", prepared, features)
-        return prepared
-
-    def embed_support(self, prepared: Sequence[Sequence[Any]]) -> Any:
-        with self._clock("embed_support"):
-            joined = super().embed_support(prepared)
-        self._measure_size("embed_support", joined, prepared)
-        return joined
-
-    def prepare_query(self, features: Features) -> Any:
-        with self._clock("prepare_query"):
-            prepared = super().prepare_query(features)
-        self._measure_size("prepare_query", prepared, features)
-        return prepared
-
-    def segment(self, queries: Sequence[Any], support: Any) -> Tensor:
-        with self._clock("segment"):
-            return super().segment(queries, support)
-
-    @contextmanager
-    def _clock(self, step: str) -> Iterator[None]:
-        self._synchronize()
-        before = time.perf_counter()
-        yield
-        self._synchronize()
-        self.seconds[step] += time.perf_counter() - before
-        self.calls[step] += 1
-
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -310,3 +266,27 @@ class _TimedPipeline(Pipeline):
         self.bytes[step] += own
         if alone.bytes > own:
             self.shares.add(step)
+
+
+def _timed(step: str) -> Callable[..., Any]:
+    """Return the method of a step with a clock; `encode` gives one result for each image."""
+    method = getattr(Pipeline, step)
+
+    def call(self: _TimedPipeline, *arguments: Any) -> Any:
+        self._synchronize()
+        before = time.perf_counter()
+        result = method(self, *arguments)
+        self._synchronize()
+        self.seconds[step] += time.perf_counter() - before
+        self.calls[step] += 1
+        if step != "segment":
+            whole = step != "encode"
+            for each in [result] if whole else result:
+                self._measure_size(step, each, arguments[0] if whole else None)
+        return result
+
+    return call
+
+
+for _step in STEPS:
+    setattr(_TimedPipeline, _step, _timed(_step))

@@ -9,30 +9,20 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import attrs
+from attrs.validators import and_, ge, gt, le, optional
 
 from fssbench.errors import FssbenchError, near
 from fssbench.options import structure
 from fssbench.specs import MatcherSpec
 
-
-def _positive(_: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise ValueError(f"{attribute.name} must be above 0, not {value}")
-
-
-def _probability(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{attribute.name} is a probability, from 0 to 1, not {value}")
+_positive = optional(gt(0))
+_not_negative = ge(0)
+_probability = and_(ge(0), le(1))
 
 
 def _range(_: Any, attribute: attrs.Attribute[Any], value: tuple[float, float] | None) -> None:
     if value is not None and not value[0] <= value[1]:
         raise ValueError(f"{attribute.name} must be [least, most], not {list(value)}")
-
-
-def _not_negative(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not value >= 0:
-        raise ValueError(f"{attribute.name} must not be negative, it is {value}")
 
 
 @attrs.frozen(kw_only=True)
