@@ -11,6 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import attrs
@@ -122,26 +123,24 @@ def estimate(evaluations: Sequence[Evaluation]) -> list[Estimate]:
 
 def measure_rates(evaluator: Evaluator, manifest: Manifest) -> Rates:
     """Measure the first chunk of a manifest."""
-    pipeline = _TimedPipeline(evaluator.pipeline)
     (number, episodes), *_ = chunks_of(manifest.episodes).items()
 
-    def measure(some: Sequence[Episode]) -> tuple[float, FeatureCache]:
-        cache = FeatureCache(
-            pipeline, evaluator.dataset, _UNLIMITED, batch_size=evaluator.settings.batch_size
-        )
+    def measure(some: Sequence[Episode]) -> tuple[float, _TimedPipeline, FeatureCache]:
+        pipeline = _TimedPipeline(evaluator.pipeline)
+        size = evaluator.settings.batch_size
+        cache = FeatureCache(pipeline, evaluator.dataset, _UNLIMITED, batch_size=size)
         timed = attrs.evolve(evaluator, pipeline=pipeline, cache=cache, workers=0)
-        pipeline.reset()
-        return sum(result.seconds for result in timed.measure({number: some})), cache
+        return sum(result.seconds for result in timed.measure({number: some})), pipeline, cache
 
     measure(episodes[:1])  # warm-up
-    seconds, cache = measure(episodes)
+    seconds, pipeline, cache = measure(episodes)
     memory = cost.peak_memory_mib(pipeline.device) * 2**20 - cache.memory.bytes
     return Rates(
         seconds={
-            "other": max(0.0, seconds - sum(pipeline.seconds.values())) / len(episodes),
-            **{step: pipeline.seconds[step] / calls for step, calls in pipeline.calls.items()},
+            "other": max(0.0, seconds - sum(map(sum, pipeline.seconds.values()))) / len(episodes),
+            **{step: fmean(times) for step, times in pipeline.seconds.items()},
         },
-        bytes={step: pipeline.bytes[step] / pipeline.results[step] for step in pipeline.results},
+        bytes={step: fmean(sizes) for step, sizes in pipeline.bytes.items()},
         shares=frozenset(pipeline.shares),
         memory=max(0.0, memory),
     )
@@ -202,11 +201,7 @@ def count_calls(evaluator: Evaluator, manifest: Manifest, rates: Rates) -> tuple
         return own, source if step in rates.shares else None
 
     def cached(key: Hashable, step: str, source: Callable[[], Any] = lambda: None) -> Any:
-        found = memory.get(key)
-        if found is None:
-            found = made(step, source())
-            memory.put(key, found)
-        return found
+        return memory.get_or_make(key, lambda: made(step, source()))
 
     def features(image: ImageKey) -> Any:
         return cached(image_key(image), "encode")
@@ -241,13 +236,8 @@ class _TimedPipeline(Pipeline):
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.__dict__.update(pipeline.__dict__)
-        self.reset()
-
-    def reset(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.calls: Counter[str] = Counter()
-        self.results: Counter[str] = Counter()
-        self.bytes: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.bytes: dict[str, list[int]] = defaultdict(list)
         self.shares: set[str] = set()
 
     def _synchronize(self) -> None:
@@ -262,8 +252,7 @@ class _TimedPipeline(Pipeline):
         before = together.bytes
         together.put("result", result)
         own = together.bytes - before
-        self.results[step] += 1
-        self.bytes[step] += own
+        self.bytes[step].append(own)
         if alone.bytes > own:
             self.shares.add(step)
 
@@ -277,8 +266,7 @@ def _timed(step: str) -> Callable[..., Any]:
         before = time.perf_counter()
         result = method(self, *arguments)
         self._synchronize()
-        self.seconds[step] += time.perf_counter() - before
-        self.calls[step] += 1
+        self.seconds[step].append(time.perf_counter() - before)
         if step != "segment":
             whole = step != "encode"
             for each in [result] if whole else result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pandas
 from rich.console import Console
@@ -49,7 +50,7 @@ class ProgressLine:
         )
         self._console = console
         self._unit = unit
-        self._texts = dict.fromkeys(fields, "")
+        self._texts: dict[str, Any] = dict.fromkeys(fields, "")
         self._task = TaskID(0)
 
     def start(self, name: str, description: str, total: int, done: int) -> None:
@@ -72,7 +73,7 @@ class ProgressLine:
             shown = ", ".join(filter(None, self._texts.values()))
             self.print(f": {done}/{self._total} {self._unit}, {shown}")
 
-    def show(self, **texts: str) -> None:
+    def show(self, **texts: Any) -> None:
         """Show texts in the bar."""
         self._texts |= texts
         self._bar.update(self._task, **texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -52,6 +52,14 @@ class LookaheadCache:
     def get(self, key: Hashable) -> Any:
         """Return the value, or None."""
         return self._values.get(key)
+
+    def get_or_make(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return the value, or make and add it."""
+        found = self._values.get(key)
+        if found is None:
+            found = make()
+            self.put(key, found)
+        return found
 
     def put(self, key: Hashable, value: Any) -> None:
         """Add a value, then evict values until the cache is within its budget."""

@@ -65,9 +65,8 @@ class TrainingStep(nn.Module):
                 f"recipe: losses names {unknown[0]!r}; stage {self.stage.name} has "
                 f"{', '.join(losses)}"
             )
-        total = torch.stack(
-            [self._weights.get(name, 1.0) * loss.float() for name, loss in losses.items()]
-        ).sum()
+        weighed = [self._weights.get(name, 1.0) * loss.float() for name, loss in losses.items()]
+        total = torch.stack(weighed).sum()
         return {**losses, "total": total}
 
     @torch.no_grad()
@@ -85,11 +84,10 @@ class TrainingStep(nn.Module):
         return {n: t for n, t in self.state_dict().items() if not n.startswith(fixed)}
 
     def _batch(self, loaded: LoadedBatch) -> EpisodeBatch | LabelledBatch | ImageBatch:
-        backbone = self._backbone[0]
         device = next(self.parameters()).device
         images = loaded.images.to(device, non_blocking=True).float() / 255
         indices = loaded.image_indices.to(device)
-        features = self._encode(backbone, images, loaded)
+        features = self._encode(images, loaded)
         masks = loaded.masks.to(device, non_blocking=True)
         shown = images[indices]
         found = {name: maps[indices] for name, maps in features.items()}
@@ -114,14 +112,12 @@ class TrainingStep(nn.Module):
         ids = tuple(str(sample) for sample in loaded.samples)
         return ImageBatch(images=shown[:, 0], features=single, ids=ids)
 
-    def _encode(
-        self, backbone: Backbone, images: Tensor, loaded: LoadedBatch
-    ) -> Mapping[str, Tensor]:
+    def _encode(self, images: Tensor, loaded: LoadedBatch) -> Mapping[str, Tensor]:
+        backbone = self._backbone[0]
         if any(mask is not None for mask in loaded.keep):
-            hidden = torch.stack(
-                [torch.zeros_like(images[0, 0], dtype=torch.bool) if m is None
-                 else (m != 1).to(images.device) for m in loaded.keep]
-            )  # fmt: skip
+            shown = torch.ones(images.shape[-2:], dtype=torch.uint8)
+            masks = torch.stack([shown if mask is None else mask for mask in loaded.keep])
+            hidden = masks.to(images.device) != 1
             images = torch.where(hidden[:, None], backbone.mean.view(1, 3, 1, 1), images)
         if not self._layers:
             return {}
