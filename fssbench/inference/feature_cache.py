@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -137,34 +136,29 @@ class OpenChunk:
         episodes = [self.episodes[position] for position in batch]
 
         def joined() -> Any:
-            sets = map(self._supports, episodes, batch)
-            return pipeline.embed_support(list(sets))
+            return pipeline.embed_support(list(map(self._supports, episodes, batch)))
 
         if self._cache._joined and len(episodes) == 1:
             support = memory.get_or_make(set_key(episodes[0]), joined)
         else:
             support = joined()
-        queries = [
-            memory.get_or_make(query_key(episode), functools.partial(self._query, episode))
-            for episode in episodes
-        ]
-        return pipeline.segment(queries, support)
+        return pipeline.segment(list(map(self._query, episodes)), support)
 
     def _query(self, episode: Episode) -> Any:
-        return self._pipeline.prepare_query(self._features((episode.query, None)))
+        return self._cache.memory.get_or_make(
+            query_key(episode),
+            lambda: self._pipeline.prepare_query(self._features((episode.query, None))),
+        )
 
     def _supports(self, episode: Episode, position: int) -> list[Any]:
-        masks = self._data.support_masks[position]
-        return [
-            self._cache.memory.get_or_make(
-                support_key(support), functools.partial(self._support, support, mask)
-            )
-            for support, mask in zip(episode.supports(), masks, strict=True)
-        ]
+        return list(map(self._support, episode.supports(), self._data.support_masks[position]))
 
     def _support(self, support: SupportKey, mask: Tensor) -> Any:
-        features = self._features(encoded(support, self._pipeline.request))
-        return self._pipeline.prepare_support(features, mask)
+        image = encoded(support, self._pipeline.request)
+        return self._cache.memory.get_or_make(
+            support_key(support),
+            lambda: self._pipeline.prepare_support(self._features(image), mask),
+        )
 
     def _features(self, key: ImageKey) -> Features:
         found: Features = self._cache.memory.get_or_make(

@@ -37,9 +37,6 @@ class LookaheadCache:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._values
 
-    def __len__(self) -> int:
-        return len(self._values)
-
     def expect(self, uses: Mapping[Hashable, list[int]]) -> None:
         """Set the times (ascending) at which each value will be used, and start at time 0."""
         self._uses = uses
@@ -48,10 +45,6 @@ class LookaheadCache:
     def move_to(self, time: int) -> None:
         """Set the current time: the position of the current episode."""
         self._now = time
-
-    def get(self, key: Hashable) -> Any:
-        """Return the value, or None."""
-        return self._values.get(key)
 
     def get_or_make(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return the value, or make and add it."""

@@ -14,7 +14,7 @@ from fssbench.errors import FssbenchError
 from fssbench.matchers.matcher import Matcher
 from fssbench.training.frozen_features import FrozenFeatures
 from fssbench.training.loader import LoadedBatch
-from fssbench.training.recipe import Recipe
+from fssbench.training.plan import Plan
 from fssbench.training.stage import EpisodeBatch, ImageBatch, LabelledBatch, Stage
 
 
@@ -22,33 +22,22 @@ class TrainingStep(nn.Module):
     """Matcher and stage as one module, as data parallelism requires.
 
     Args:
-        stage: training stage.
-        matcher: matcher to train.
-        backbone: its encoder.
-        recipe: recipe with the weights of the losses.
-        classes: base classes of the fold, ascending.
+        plan: plan of the training.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        matcher: Matcher,
-        backbone: Backbone,
-        recipe: Recipe,
-        classes: tuple[int, ...],
-    ) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self.stage = stage
-        self.matcher = matcher
-        self.extra = nn.ModuleList(stage.modules())
-        if stage.trains_backbone:
-            self.trained_backbone = backbone
+        self.stage = plan.stage
+        self.matcher = plan.matcher
+        self.extra = nn.ModuleList(plan.stage.modules())
+        if plan.stage.trains_backbone:
+            self.trained_backbone = plan.backbone
         # A tuple hides a frozen backbone from torch, so that it is neither synchronised nor saved.
-        self._backbone = (backbone,)
-        self._layers = tuple(stage.layers(matcher))
-        self._frozen = FrozenFeatures(backbone, self._layers)
-        self._weights = recipe.losses
-        self._classes = classes
+        self._backbone = (plan.backbone,)
+        self._layers = tuple(plan.stage.layers(plan.matcher))
+        self._frozen = FrozenFeatures(plan.backbone, self._layers)
+        self._weights = plan.recipe.losses
+        self._classes = plan.loader.classes
 
     def forward(self, loaded: LoadedBatch) -> dict[str, Tensor]:
         """Return the losses by name, and their weighted sum as ``total``; scalars.

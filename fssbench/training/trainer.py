@@ -68,13 +68,10 @@ class Trainer:
         self._save = save
         self.groups = _groups(plan)
         plan.backbone.to(fabric.device)
-        module = TrainingStep(
-            plan.stage, plan.matcher, plan.backbone, plan.recipe, plan.loader.classes
-        )
-        freeze_the_rest(module, (p for group in self.groups for p in group.parameters))
+        self.module = TrainingStep(plan)
+        freeze_the_rest(self.module, (p for group in self.groups for p in group.parameters))
         self.optimiser = make_optimiser(plan.recipe.optimiser, self.groups)
-        self.module = module
-        self._forward, self._stepper = fabric.setup(module, self.optimiser)
+        self._forward, self._stepper = fabric.setup(self.module, self.optimiser)
 
     def state(self) -> dict[str, Any]:
         """Return the state that `resume` needs."""
@@ -141,8 +138,7 @@ class Trainer:
         )
         set_modes(plan.stage, plan.matcher, plan.backbone)
         while self.step < end:
-            share = len(portions[0].samples)
-            with memory_advice(share, plan.size, settings.accumulate):
+            with memory_advice(len(portions[0].samples), plan.size, settings.accumulate):
                 losses, lr, norm = self.take_step(batches)
             self._event(
                 "fssbench_step_finished", step=self.step, losses=losses, lr=lr, gradient_norm=norm
