@@ -59,8 +59,7 @@ class ChunkQueue:
         """Return the unread results of some chunks."""
         if not self.folder.is_dir():
             return []
-        found = [self._result(chunk, chunks) for chunk in chunks]
-        return [result for result in found if result is not None]
+        return [result for chunk in chunks if (result := self._result(chunk, chunks)) is not None]
 
     def open(self, group: str, chunks: Sequence[int]) -> None:
         """Publish the chunks that the processes of a group may measure."""
@@ -158,7 +157,5 @@ def shared_order(chunks: Sequence[int], rank: int, count: int) -> list[int]:
     """
     bounds = [n * len(chunks) // count for n in range(count + 1)]
     sections = [list(chunks[a:b]) for a, b in itertools.pairwise(bounds)]
-    order = sections[rank]
-    for step in range(1, count):
-        order = order + sections[(rank + step) % count][::-1]
-    return order
+    others = [*sections[rank + 1 :], *sections[:rank]]
+    return [*sections[rank], *(chunk for section in others for chunk in reversed(section))]

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.episode import Episode
@@ -37,7 +36,7 @@ from fssbench.inference.feature_uses import (
     uses_of,
 )
 from fssbench.inference.lookahead_cache import LookaheadCache
-from fssbench.inference.pipeline import Features, Pipeline
+from fssbench.inference.pipeline import Pipeline
 from fssbench.results.record import RECORD_FILE
 
 STEPS = ("encode", "prepare_support", "embed_support", "prepare_query", "segment")
@@ -59,10 +58,10 @@ class Rates:
         memory: peak bytes of the process (on a GPU, of allocations) without the cache.
     """
 
-    seconds: Mapping[str, float]
-    bytes: Mapping[str, float]
-    shares: frozenset[str]
-    memory: float
+    seconds: Mapping[str, float] = attrs.field(factory=dict)
+    bytes: Mapping[str, float] = attrs.field(factory=dict)
+    shares: frozenset[str] = frozenset()
+    memory: float = 0.0
 
 
 @attrs.frozen(kw_only=True)
@@ -124,28 +123,24 @@ def estimate(evaluations: Sequence[Evaluation]) -> list[Estimate]:
 
 def measure_rates(evaluator: Evaluator, manifest: Manifest) -> Rates:
     """Measure the first chunk of a manifest."""
-    pipeline = _TimedPipeline(evaluator.pipeline)
     (number, episodes), *_ = chunks_of(manifest.episodes).items()
 
-    def measure(some: Sequence[Episode]) -> tuple[float, FeatureCache]:
-        cache = FeatureCache(
-            pipeline, evaluator.dataset, _UNLIMITED, batch_size=evaluator.settings.batch_size
-        )
+    def measure(some: Sequence[Episode]) -> tuple[float, _TimedPipeline, FeatureCache]:
+        pipeline = _TimedPipeline(evaluator.pipeline)
+        size = evaluator.settings.batch_size
+        cache = FeatureCache(pipeline, evaluator.dataset, _UNLIMITED, batch_size=size)
         timed = attrs.evolve(evaluator, pipeline=pipeline, cache=cache, workers=0)
-        pipeline.reset()
-        return sum(result.seconds for result in timed.measure({number: some})), cache
+        return sum(result.seconds for result in timed.measure({number: some})), pipeline, cache
 
     measure(episodes[:1])  # warm-up
-    seconds, cache = measure(episodes)
-    other = max(0.0, seconds - sum(pipeline.seconds.values())) / len(episodes)
-    calls = pipeline.calls
+    seconds, pipeline, cache = measure(episodes)
     memory = cost.peak_memory_mib(pipeline.device) * 2**20 - cache.memory.bytes
     return Rates(
         seconds={
-            "other": other,
-            **{step: pipeline.seconds[step] / calls[step] for step in STEPS if calls[step]},
+            "other": max(0.0, seconds - sum(map(sum, pipeline.seconds.values()))) / len(episodes),
+            **{step: fmean(times) for step, times in pipeline.seconds.items()},
         },
-        bytes={step: pipeline.bytes[step] / pipeline.results[step] for step in pipeline.results},
+        bytes={step: fmean(sizes) for step, sizes in pipeline.bytes.items()},
         shares=frozenset(pipeline.shares),
         memory=max(0.0, memory),
     )
@@ -157,20 +152,18 @@ def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) ->
     queries = {episode.query for episode in episodes}
     images: set[ImageKey] = {(query, None) for query in queries}
     images |= {encoded(each, evaluator.pipeline.request) for each in supports}
-    sizes: Mapping[str, float] = {} if rates is None else rates.bytes
-    every = (
-        len(images) * sizes.get("encode", 0)
-        + len(queries) * sizes.get("prepare_query", 0)
-        + len(supports) * sizes.get("prepare_support", 0)
-        + len({tuple(episode.supports()) for episode in episodes}) * sizes.get("embed_support", 0)
+    calls, cached = (
+        (Counter[str](), 0) if rates is None else count_calls(evaluator, manifest, rates)
     )
-    seconds, cached = 0.0, 0
-    calls: Mapping[str, int] = Counter()
-    if rates is not None:
-        calls, cached = count_calls(evaluator, manifest, rates)
-        encodings = -(-calls["encode"] // evaluator.pipeline.encode_batch)
-        steps = {**calls, "encode": encodings, "other": len(episodes)}
-        seconds = sum(count * rates.seconds.get(step, 0.0) for step, count in steps.items())
+    done, rates = rates is None, rates or Rates()
+    distinct = {
+        "encode": len(images),
+        "prepare_query": len(queries),
+        "prepare_support": len(supports),
+        "embed_support": len({tuple(episode.supports()) for episode in episodes}),
+    }
+    encodings = -(-calls["encode"] // evaluator.pipeline.encode_batch)
+    steps = {**calls, "encode": encodings, "other": len(episodes)}
     return Estimate(
         matcher=settings.matcher,
         backbone=settings.backbone,
@@ -178,15 +171,15 @@ def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) ->
         shots=manifest.shots,
         seed=manifest.seed,
         episodes=len(episodes),
-        done=rates is None,
+        done=done,
         images=calls["encode"],
         distinct_images=len(images),
-        seconds=seconds,
-        step_seconds={} if rates is None else rates.seconds,
+        seconds=sum(count * rates.seconds.get(step, 0.0) for step, count in steps.items()),
+        step_seconds=rates.seconds,
         cache_bytes=cached,
-        all_bytes=int(every),
-        memory_bytes=int(cached + (0 if rates is None else rates.memory)),
-        disk_bytes=int(len(images) * sizes.get("encode", 0)) if settings.cache_dir else 0,
+        all_bytes=int(sum(count * rates.bytes.get(step, 0) for step, count in distinct.items())),
+        memory_bytes=int(cached + rates.memory),
+        disk_bytes=int(len(images) * rates.bytes.get("encode", 0)) if settings.cache_dir else 0,
     )
 
 
@@ -208,21 +201,16 @@ def count_calls(evaluator: Evaluator, manifest: Manifest, rates: Rates) -> tuple
         return own, source if step in rates.shares else None
 
     def cached(key: Hashable, step: str, source: Callable[[], Any] = lambda: None) -> Any:
-        found = memory.get(key)
-        if found is None:
-            found = made(step, source())
-            memory.put(key, found)
-        return found
+        return memory.get_or_make(key, lambda: made(step, source()))
 
     def features(image: ImageKey) -> Any:
         return cached(image_key(image), "encode")
 
     def support(key: SupportKey) -> Any:
-        image = encoded(key, request)
-        return cached(support_key(key), "prepare_support", lambda: features(image))
+        return cached(support_key(key), "prepare_support", lambda: features(encoded(key, request)))
 
     def supports(episode: Episode) -> list[Any]:
-        return [support(key) for key in episode.supports()]
+        return list(map(support, episode.supports()))
 
     peak = start = 0
     for chunk in chunks:
@@ -234,8 +222,9 @@ def count_calls(evaluator: Evaluator, manifest: Manifest, rates: Rates) -> tuple
             else:
                 made("embed_support", [supports(episode) for episode in batch])
             for episode in batch:
-                query = episode.query, None
-                cached(query_key(episode), "prepare_query", partial(features, query))
+                cached(
+                    query_key(episode), "prepare_query", partial(features, (episode.query, None))
+                )
             calls["segment"] += 1
             peak = max(peak, memory.bytes)
         start += len(chunk)
@@ -247,52 +236,9 @@ class _TimedPipeline(Pipeline):
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.__dict__.update(pipeline.__dict__)
-        self.reset()
-
-    def reset(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.calls: Counter[str] = Counter()
-        self.results: Counter[str] = Counter()
-        self.bytes: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.bytes: dict[str, list[int]] = defaultdict(list)
         self.shares: set[str] = set()
-
-    def encode(self, images: Tensor, keep: Sequence[Tensor | None] | None = None) -> list[Features]:
-        with self._clock("encode"):
-            features = super().encode(images, keep)
-        for each in features:
-            self._measure_size("encode", each, None)
-        return features
-
-    def prepare_support(self, features: Features, mask: Tensor) -> Any:
-        with self._clock("prepare_support"):
-            prepared = super().prepare_support(features, mask)
-        self._measure_size("prepare_support", prepared, features)
-        return prepared
-
-    def embed_support(self, prepared: Sequence[Sequence[Any]]) -> Any:
-        with self._clock("embed_support"):
-            joined = super().embed_support(prepared)
-        self._measure_size("embed_support", joined, prepared)
-        return joined
-
-    def prepare_query(self, features: Features) -> Any:
-        with self._clock("prepare_query"):
-            prepared = super().prepare_query(features)
-        self._measure_size("prepare_query", prepared, features)
-        return prepared
-
-    def segment(self, queries: Sequence[Any], support: Any) -> Tensor:
-        with self._clock("segment"):
-            return super().segment(queries, support)
-
-    @contextmanager
-    def _clock(self, step: str) -> Iterator[None]:
-        self._synchronize()
-        before = time.perf_counter()
-        yield
-        self._synchronize()
-        self.seconds[step] += time.perf_counter() - before
-        self.calls[step] += 1
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
@@ -306,7 +252,29 @@ class _TimedPipeline(Pipeline):
         before = together.bytes
         together.put("result", result)
         own = together.bytes - before
-        self.results[step] += 1
-        self.bytes[step] += own
+        self.bytes[step].append(own)
         if alone.bytes > own:
             self.shares.add(step)
+
+
+def _timed(step: str) -> Callable[..., Any]:
+    """Return the method of a step with a clock; `encode` gives one result for each image."""
+    method = getattr(Pipeline, step)
+
+    def call(self: _TimedPipeline, *arguments: Any) -> Any:
+        self._synchronize()
+        before = time.perf_counter()
+        result = method(self, *arguments)
+        self._synchronize()
+        self.seconds[step].append(time.perf_counter() - before)
+        if step != "segment":
+            whole = step != "encode"
+            for each in [result] if whole else result:
+                self._measure_size(step, each, arguments[0] if whole else None)
+        return result
+
+    return call
+
+
+for _step in STEPS:
+    setattr(_TimedPipeline, _step, _timed(_step))

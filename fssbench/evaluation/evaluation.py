@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,18 @@ from fssbench.runtime.device import Precision
 
 CACHE_LIMIT = 50 << 30
 """Default size limit in bytes of features on disk."""
+
+
+def at_least(least: int) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """Return an attrs validator of an option: each number is `None` or at least `least`."""
+
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        lowest = min(value, default=least - 1) if isinstance(value, tuple) else value
+        if lowest is not None and lowest < least:
+            option = attribute.name.replace("_", "-")
+            raise FssbenchError(f"--{option} must be at least {least}, not {lowest}")
+
+    return check
 
 
 def _with_iou(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -65,36 +77,23 @@ class Evaluation:
     data_options: Mapping[str, Any] = attrs.field(factory=dict)
     lists: Path | None = None
     folds: tuple[int, ...] | None = None
-    shots: tuple[int, ...] = (1,)
+    shots: tuple[int, ...] = attrs.field(default=(1,), validator=at_least(1))
     seeds: tuple[int, ...] = (0,)
     weights: str = "pretrained"
     checkpoint: Path | None = None
     any_fold: bool = False
-    limit: int | None = None
+    limit: int | None = attrs.field(default=None, validator=at_least(1))
     out: Path = Path("runs")
     options: Mapping[str, Any] = attrs.field(factory=dict)
     device: str = "auto"
     precision: Precision = "fp32"
-    devices: int = 1
-    workers: int | None = None
-    batch_size: int = 1
+    devices: int = attrs.field(default=1, validator=at_least(1))
+    workers: int | None = attrs.field(default=None, validator=at_least(0))
+    batch_size: int = attrs.field(default=1, validator=at_least(1))
     metrics: tuple[str, ...] = attrs.field(default=("iou",), converter=_with_iou)
     fresh: bool = False
     save_predictions: bool = False
-    cache_memory: int | None = None
+    cache_memory: int | None = attrs.field(default=None, validator=at_least(0))
     cache_dir: Path | None = None
-    cache_limit: int = CACHE_LIMIT
+    cache_limit: int = attrs.field(default=CACHE_LIMIT, validator=at_least(1))
     cache_half: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        for name, value, least in (
-            ("--batch-size", self.batch_size, 1),
-            ("--devices", self.devices, 1),
-            ("--limit", self.limit, 1),
-            ("--workers", self.workers, 0),
-            ("--cache-memory", self.cache_memory, 0),
-            ("--cache-limit", self.cache_limit, 1),
-            ("--shots", min(self.shots, default=0), 1),
-        ):
-            if value is not None and value < least:
-                raise FssbenchError(f"{name} must be at least {least}, not {value}")

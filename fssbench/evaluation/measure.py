@@ -62,16 +62,17 @@ def measure_chunks(
             batch = slice(start, start + batch_size)
             logits = _logits(opened, range(*batch.indices(len(episodes))))
             sound.append(finite(logits))
-            targets = [
-                target.to(pipeline.device, non_blocking=True) for target in data.targets[batch]
-            ]
+            targets = [t.to(pipeline.device, non_blocking=True) for t in data.targets[batch]]
             masks = [
                 pipeline.geometry.restore(each, *target.shape) > 0
                 for each, target in zip(logits, targets, strict=True)
             ]
             columns.append(measure_masks(metrics, masks, targets))
             predictions += masks
-        _check_finite(episodes, sound)
+        # Checked for a whole chunk, to synchronize with the GPU only once.
+        for episode, good in zip(episodes, torch.cat(sound).tolist(), strict=True):
+            if not good:
+                raise _named([episode], NOT_FINITE)
         rows = table_of(episodes, columns)
         now = time.perf_counter()
         yield ChunkResult(
@@ -87,19 +88,12 @@ def measure_chunks(
 def _logits(opened: OpenChunk, batch: range) -> Tensor:
     try:
         return opened.logits(batch)
-    except FssbenchError as error:
-        raise _named([opened.episodes[position] for position in batch], str(error)) from error
-    except (MemoryError, RuntimeError) as error:
-        if not lacks_memory(error):
+    except (FssbenchError, MemoryError, RuntimeError) as error:
+        known = isinstance(error, FssbenchError)
+        if not known and not lacks_memory(error):
             raise
-        raise _named([opened.episodes[position] for position in batch], OUT_OF_MEMORY) from error
-
-
-def _check_finite(episodes: Sequence[Episode], sound: Sequence[Tensor]) -> None:
-    """Check a whole chunk at once, to synchronize with the GPU only once."""
-    for episode, good in zip(episodes, torch.cat(list(sound)).tolist(), strict=True):
-        if not good:
-            raise _named([episode], NOT_FINITE)
+        episodes = opened.episodes[batch.start : batch.stop]
+        raise _named(episodes, str(error) if known else OUT_OF_MEMORY) from error
 
 
 def _named(episodes: Sequence[Episode], what: str) -> FssbenchError:

@@ -36,11 +36,10 @@ class Panels:
         self._wanted = {i * total // count for i in range(count)} if count else set()
 
     def fssbench_episodes_measured(
-        self, run: Run, chunk: int, episodes: Sequence[Episode], rows: pandas.DataFrame,
+        self, run: Run, episodes: Sequence[Episode], rows: pandas.DataFrame,
         predictions: Sequence[Tensor],
     ) -> None:  # fmt: skip
         """Draw the selected episodes of a chunk."""
-        del chunk
         for position, episode in enumerate(episodes):
             if episode.index in self._wanted:
                 row = rows.iloc[position]
@@ -55,25 +54,25 @@ class Panels:
 def draw_episode(run: Run, episode: Episode, prediction: Tensor, iou: float) -> Image.Image:
     """Draw one row of tiles: supports with masks, query, truth, the matcher's maps, prediction."""
     dataset = run.dataset
-    tiles = []
-    for image_id, class_id in episode.supports():
-        shown = _overlay(dataset.image(image_id), dataset.mask(image_id, class_id), SUPPORT)
-        tiles.append((shown, f"support: {dataset.classes[class_id]}"))
+    tiles = [
+        (
+            _tile(painted(dataset.image(image_id), dataset.mask(image_id, class_id), SUPPORT)),
+            f"support: {dataset.classes[class_id]}",
+        )
+        for image_id, class_id in episode.supports()
+    ]
     query = dataset.image(episode.query)
     truth = dataset.mask(episode.query, episode.class_id)
-    tiles.append((_overlay(query, truth * 0, TRUTH), f"query {episode.query}"))
-    tiles.append((_overlay(query, truth, TRUTH), f"truth: {dataset.classes[episode.class_id]}"))
+    name = dataset.classes[episode.class_id]
+    tiles.append((_tile(painted(query, truth * 0, TRUTH)), f"query {episode.query}"))
+    tiles.append((_tile(painted(query, truth, TRUTH)), f"truth: {name}"))
     maps = {} if run.maps is None else run.maps.of(episode)
     tiles += [(_heat(query, each), caption) for caption, each in maps.items()]
     marked = prediction.cpu().to(truth.dtype)
     if marked.shape != truth.shape:  # scored at the encoder's size
         query = _resized(query, marked.shape[0], marked.shape[1])
-    tiles.append((_overlay(query, marked, PREDICTION), f"prediction: IoU {iou:.1f}"))
+    tiles.append((_tile(painted(query, marked, PREDICTION)), f"prediction: IoU {iou:.1f}"))
     return _row(tiles)
-
-
-def _overlay(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> Image.Image:
-    return _tile(painted(image, mask, colour))
 
 
 def _heat(image: Tensor, heat: Tensor) -> Image.Image:

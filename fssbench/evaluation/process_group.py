@@ -226,26 +226,22 @@ class ProcessGroup:
             FssbenchError: the first process does not open the run.
         """
         queue = ChunkQueue(folder, before_claim=self._check_parent)
-        offered = self._wait_for_chunks(queue)
+        until = time.monotonic() + START_TIMEOUT
+        while (offered := queue.offered(self.group)) is None:
+            self._check_parent()
+            if time.monotonic() > until:
+                raise FssbenchError(
+                    f"{folder}: the first process has not started this run after "
+                    f"{START_TIMEOUT:.0f} s; all processes need the same options, versions and "
+                    "--out"
+                )
+            time.sleep(_POLL_INTERVAL)
         order = [c for c in shared_order(offered, self.rank, self.count) if c in chunks]
         try:
             for result in measure({chunk: chunks[chunk] for chunk in order}, queue):
                 queue.put(result)
         finally:
             queue.release()
-
-    def _wait_for_chunks(self, queue: ChunkQueue) -> Sequence[int]:
-        until = time.monotonic() + START_TIMEOUT
-        while (offered := queue.offered(self.group)) is None:
-            self._check_parent()
-            if time.monotonic() > until:
-                raise FssbenchError(
-                    f"{queue.run}: the first process has not started this run after "
-                    f"{START_TIMEOUT:.0f} s; all processes need the same options, versions and "
-                    "--out"
-                )
-            time.sleep(_POLL_INTERVAL)
-        return offered
 
     def _check_parent(self) -> None:
         """Exit if the parent process is gone, because then no process reads the results."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,6 @@ import pandas
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
-from fssbench.episodes.protocol import build_manifest
 from fssbench.errors import FssbenchError
 from fssbench.evaluation.evaluate import prepare
 from fssbench.evaluation.evaluation import Evaluation
@@ -25,13 +25,12 @@ from fssbench.evaluation.reproduction import (
     Reproduction,
     compare_rows,
     conditions,
-    conditions_of,
 )
 from fssbench.files import sha256
 from fssbench.matchers.matcher import config_of
 from fssbench.results.method import brings_backbone
 from fssbench.results.record import Record, folder_of
-from fssbench.results.result import FILES, Result, read_result
+from fssbench.results.result import FILES, read_result
 from fssbench.results.rows import KEYS
 from fssbench.results.verify import examine, measured_metrics
 from fssbench.runtime.environment import environment
@@ -85,13 +84,17 @@ def verify_record(path: Path, rerun: Rerun | None = None) -> Reproduction:
     rerun = rerun or Rerun()
     if rerun.episodes < 1:
         raise FssbenchError(f"--episodes must be at least 1, not {rerun.episodes}")
-    result = _complete(folder_of(path))
+    folder = folder_of(path)
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise FssbenchError(f"{folder / name}: missing; verification needs {', '.join(FILES)}")
+    result = read_result(folder)
     record, manifest, rows = result.record, result.manifest(), result.rows()
     found, sound = examine(result, manifest, rows, intervals=False)
     seed = secrets.randbelow(2**32) if rerun.seed is None else rerun.seed
     outcome = Reproduction(
-        folder=result.folder, record=record, seed=seed, sample=(),
-        then=conditions_of(record), now={}, tolerance=rerun.tolerance or 0.0,
+        folder=folder, record=record, seed=seed, sample=(),
+        then=conditions(record.environment), now={}, tolerance=rerun.tolerance or 0.0,
         problems=tuple(found), differences=(),
     )  # fmt: skip
     if not sound:
@@ -103,13 +106,13 @@ def verify_record(path: Path, rerun: Rerun | None = None) -> Reproduction:
         return attrs.evolve(outcome, problems=(*found, *wrong))
     sample = draw_sample(len(manifest.episodes), rerun.episodes, seed)
     again = _measure_again(evaluator, manifest, sample)
-    now = conditions(
-        environment(evaluator.pipeline.device),
-        precision=evaluator.settings.precision,
-        batch_size=evaluator.settings.batch_size,
+    now = {
+        **environment(evaluator.pipeline.device),
+        "precision": evaluator.settings.precision,
+        "batch_size": evaluator.settings.batch_size,
         **({"features": "float16"} if evaluator.settings.cache_half else {}),
-    )
-    outcome = attrs.evolve(outcome, sample=sample, now=now)
+    }
+    outcome = attrs.evolve(outcome, sample=sample, now=conditions(now))
     if rerun.tolerance is None and outcome.changed:
         outcome = attrs.evolve(outcome, tolerance=ELSEWHERE)
     differences = compare_rows(rows, again, manifest, outcome.tolerance)
@@ -129,13 +132,6 @@ def draw_sample(total: int, count: int, seed: int) -> tuple[int, ...]:
     return tuple(sorted(drawn.tolist()))
 
 
-def _complete(folder: Path) -> Result:
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise FssbenchError(f"{folder / name}: missing; verification needs {', '.join(FILES)}")
-    return read_result(folder)
-
-
 def _job(record: Record, rows: pandas.DataFrame, rerun: Rerun) -> Evaluation:
     """Return the evaluation that produced the record."""
     _check_checkpoint_file(record, rerun.checkpoint)
@@ -144,24 +140,21 @@ def _job(record: Record, rows: pandas.DataFrame, rerun: Rerun) -> Evaluation:
         raise FssbenchError(
             "the record's environment lacks the precision and batch size of the evaluation"
         )
+    same = ("data_root", "data_options", "lists", "checkpoint", "device", "workers")
+    given: dict[str, Any] = {name: getattr(rerun, name) for name in same}
     return Evaluation(
+        **given,
         matcher=record.matcher,
         backbone=record.backbone,
         protocol=record.protocol,
-        data_root=rerun.data_root,
-        data_options=rerun.data_options,
-        lists=rerun.lists,
         folds=(record.fold,),
         shots=(record.shots,),
         seeds=(record.seed,),
         weights=_weights(record, rerun.weights),
-        checkpoint=rerun.checkpoint,
         any_fold=True,
         limit=record.manifest.limit,
         options=record.config,
-        device=rerun.device,
         precision=precision,
-        workers=rerun.workers,
         batch_size=batch_size,
         cache_half=record.environment.get("features") == "float16",
         metrics=_metrics(rows),
@@ -170,8 +163,8 @@ def _job(record: Record, rows: pandas.DataFrame, rerun: Rerun) -> Evaluation:
 
 def _metrics(rows: pandas.DataFrame) -> tuple[str, ...]:
     metrics = measured_metrics(rows)
-    known = {column for metric in metrics.values() for column in metric.columns}
-    unknown = [name for name in rows.columns if name not in known.union(KEYS)]
+    known = {*KEYS, *(column for metric in metrics.values() for column in metric.columns)}
+    unknown = [name for name in rows.columns if name not in known]
     if unknown:
         raise FssbenchError(
             f"the rows have {ascii(', '.join(unknown))[:70]}, which no installed metric measures; "
@@ -192,8 +185,9 @@ def _check_checkpoint_file(record: Record, path: Path | None) -> None:
     try:
         own = sha256(path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise FssbenchError(f"--checkpoint {path}: cannot be read: {reason}") from error
+        raise FssbenchError(
+            f"--checkpoint {path}: cannot be read: {error.strerror or error}"
+        ) from error
     if own != checkpoint.sha256:
         raise FssbenchError(
             f"--checkpoint {path}: its sha256 is {own[:12]}…, the record is of {which}; give the "
@@ -204,32 +198,27 @@ def _check_checkpoint_file(record: Record, path: Path | None) -> None:
 def _weights(record: Record, asked: str) -> str:
     if asked or brings_backbone(record):
         return asked or "pretrained"
-    if record.weights.source == "file":
+    weights = record.weights
+    if weights.source == "file":
         raise FssbenchError(
-            f"the record's backbone has weights of a file, {record.weights.name!a} (sha256 "
-            f"{record.weights.sha256[:12]}…); give it with --weights"
+            f"the record's backbone has weights of a file, {weights.name!a} (sha256 "
+            f"{weights.sha256[:12]}…); give it with --weights"
         )
-    return "random" if record.weights.source == "random" else "pretrained"
+    return "random" if weights.source == "random" else "pretrained"
 
 
 def _check_model_and_data(evaluator: Evaluator, record: Record, manifest: Manifest) -> None:
     """Raise unless encoder, options and data are those of the record."""
-    own = evaluator.pipeline.backbone.weights
-    if (own.source == "random", own.sha256) != (
-        record.weights.source == "random",
-        record.weights.sha256,
-    ):
+    own, true = evaluator.pipeline.backbone.weights, record.weights
+    if (own.source == "random", own.sha256) != (true.source == "random", true.sha256):
         raise FssbenchError(
             f"the backbone's weights are {own.source} {own.name} (sha256 {own.sha256[:12] or '-'})"
-            f", the record's {record.weights.source} {record.weights.name!a} (sha256 "
-            f"{record.weights.sha256[:12] or '-'}); give --weights"
+            f", the record's {true.source} {true.name!a} (sha256 {true.sha256[:12] or '-'}); give "
+            "--weights"
         )
     config = json.loads(json.dumps(config_of(evaluator.pipeline.matcher)))
-    differing = sorted(
-        key
-        for key in config.keys() | record.config.keys()
-        if config.get(key) != record.config.get(key)
-    )
+    keys = config.keys() | record.config.keys()
+    differing = sorted(key for key in keys if config.get(key) != record.config.get(key))
     if differing:
         raise FssbenchError(
             f"{record.matcher}: the options {', '.join(differing)} of the installed version are "
@@ -240,15 +229,7 @@ def _check_model_and_data(evaluator: Evaluator, record: Record, manifest: Manife
 
 def _differing_protocol(evaluator: Evaluator, record: Record, manifest: Manifest) -> Iterable[str]:
     """Yield the deviations of the record from its protocol."""
-    drawn = build_manifest(
-        evaluator.protocol,
-        evaluator.dataset,
-        fold=record.fold,
-        shots=record.shots,
-        seed=record.seed,
-        limit=record.manifest.limit,
-        lists=evaluator.settings.lists,
-    )
+    (drawn,) = evaluator.manifests()
     if drawn.digest != manifest.digest:
         yield (
             f"the manifest ({manifest.digest[:8]}) is not what {record.protocol} draws from this "
@@ -272,8 +253,7 @@ def _measure_again(
         batches = [episodes[start : start + size] for start in range(0, len(episodes), size)]
         wanted = [batch for batch in batches if any(e.index in sample for e in batch)]
         if wanted:
-            chunks[number] = [episode for batch in wanted for episode in batch]
-    tables = [result.rows for result in evaluator.measure(chunks)]
-    again: pandas.DataFrame = pandas.concat(tables, ignore_index=True)
+            chunks[number] = list(itertools.chain(*wanted))
+    again = pandas.concat([result.rows for result in evaluator.measure(chunks)], ignore_index=True)
     sampled: pandas.DataFrame = again.loc[again["index"].isin(sample)]
     return sampled

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy
 import pandas
 
 from fssbench.episodes.manifest import Manifest
@@ -97,18 +98,13 @@ class Reproduction:
 
     def to_fields(self) -> dict[str, Any]:
         """Return JSON values."""
+        fields = attrs.asdict(self, filter=lambda field, _: field.name not in ("folder", "record"))
         return {
             "record": str(self.folder),
             "stands": self.stands,
             "episodes": self.record.manifest.episodes,
-            "seed": self.seed,
-            "sample": list(self.sample),
-            "then": dict(self.then),
-            "now": dict(self.now),
             "changed": list(self.changed),
-            "tolerance": self.tolerance,
-            "problems": list(self.problems),
-            "differences": [attrs.asdict(each) for each in self.differences],
+            **fields,
         }
 
 
@@ -129,23 +125,21 @@ def compare_rows(
     """
     differences = []
     for new in now.to_dict("records"):
-        index = int(new["index"])
-        old = stored.iloc[index].to_dict()
+        old = stored.iloc[int(new["index"])].to_dict()
         columns = {
             name: (old[name], new[name])
             for name in now.columns.drop(list(KEYS))
-            if not _equal(old[name], new[name])
+            if not numpy.isclose(old[name], new[name], ROUNDING, ROUNDING, equal_nan=True)
         }
         if not columns:
             continue
         pixels = max(abs(int(old[name]) - int(new[name])) for name in IoU.columns)
         allowed = math.floor(tolerance * (new["union_bg"] + new["intersection_fg"]))
-        class_id = int(new["class_id"])
         differences.append(
             Difference(
-                index=index,
-                class_id=class_id,
-                class_name=manifest.class_name(class_id),
+                index=int(new["index"]),
+                class_id=int(new["class_id"]),
+                class_name=manifest.class_name(int(new["class_id"])),
                 query=str(new["query"]),
                 columns=columns,
                 pixels=pixels,
@@ -156,20 +150,8 @@ def compare_rows(
     return differences
 
 
-def _equal(old: float, new: float) -> bool:
-    if math.isnan(old) or math.isnan(new):
-        return math.isnan(old) and math.isnan(new)
-    return math.isclose(old, new, rel_tol=ROUNDING, abs_tol=ROUNDING)
-
-
-def conditions_of(record: Record) -> dict[str, Any]:
-    """Return the `conditions` in the environment of a record; None for those that are missing."""
-    packages = record.environment.get("packages")
+def conditions(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `SAME` and `REPORTED` conditions of a record's environment; None for missing ones."""
+    packages = environment.get("packages")
     torch = packages.get("torch") if isinstance(packages, Mapping) else None
-    return conditions({**record.environment, "packages": {"torch": torch}})
-
-
-def conditions(environment: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return `SAME` and `REPORTED` conditions of the environment block of a record."""
-    flat = {**environment, "torch": environment["packages"]["torch"], **more}
-    return {name: flat.get(name) for name in (*SAME, *REPORTED)}
+    return {name: {**environment, "torch": torch}.get(name) for name in (*SAME, *REPORTED)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,6 @@ from fssbench.statistics.resampled import resampled_intervals
 Source = Literal["rows", "predictions"]
 SCORES_FORMAT = 1
 _KEY = "fssbench_scores"
-_COUNTS = IoU.columns
 
 
 @attrs.frozen(kw_only=True)
@@ -82,11 +81,7 @@ class Scores:
             "predictions": record.predictions,
             "created": record.created,
             "metrics": {
-                each.metric: {
-                    "source": each.source,
-                    "scores": dict(each.scores),
-                    "intervals": {name: list(ends) for name, ends in each.intervals.items()},
-                }
+                each.metric: attrs.asdict(each, filter=lambda field, _: field.name != "metric")
                 for each in self.metrics
             },
         }
@@ -133,16 +128,22 @@ def score_run(
     table = rows
     if lacking:
         predictions = _predictions(folder, record, manifest, lacking)
-        dataset = _dataset(record, manifest, data_root, data_options or {})
-        measured = _measured(
-            record, manifest, rows, predictions, dataset, tuple(lacking.values()), folder
-        )
-        table = rows.assign(**{name: measured[name] for name in measured.columns})
+        dataset = build.dataset(record.dataset.name, data_root, **data_options or {})
+        manifest.check_annotations(dataset)
+        measured = _measured(record, manifest, rows, predictions, dataset, lacking.values(), folder)
+        table = rows.assign(**measured)
     return Scores(
         folder=folder,
         record=record,
         metrics=tuple(
-            _summary(name, metric, table, manifest, "predictions" if name in lacking else "rows")
+            MetricScores(
+                metric=name,
+                source="predictions" if name in lacking else "rows",
+                scores=_finite_scores(name, metric, table, manifest),
+                intervals=score_intervals([table])
+                if isinstance(metric, IoU)
+                else resampled_intervals(table, metric.summarise),
+            )
             for name, metric in metrics.items()
         ),
     )
@@ -191,39 +192,26 @@ def _predictions(
     return predictions
 
 
-def _dataset(
-    record: Record, manifest: Manifest, root: Path | None, options: Mapping[str, Any]
-) -> Dataset:
-    dataset = build.dataset(record.dataset.name, root, **options)
-    manifest.check_annotations(dataset)
-    return dataset
-
-
 def _measured(
-    record: Record,
-    manifest: Manifest,
-    rows: pandas.DataFrame,
-    predictions: Predictions,
-    dataset: Dataset,
-    metrics: Sequence[Metric],
-    folder: Path,
-) -> pandas.DataFrame:
-    """Return the metrics' columns, in manifest order."""
-    protocol = registry.registry().get(ProtocolSpec, record.protocol)
+    record: Record, manifest: Manifest, rows: pandas.DataFrame, predictions: Predictions,
+    dataset: Dataset, metrics: Collection[Metric], folder: Path,
+) -> dict[str, pandas.Series]:  # fmt: skip
+    """Return the metrics' columns by name, in manifest order."""
+    void = registry.registry().get(ProtocolSpec, record.protocol).void
     geometry = _geometry(record)
     path = folder / PREDICTIONS_FILE
     columns = []
     # The pixel counts verify that masks, annotations and rows belong together.
     asked = (IoU(), *metrics)
-    title = f"Measuring {len(manifest.episodes)} saved masks"
-    for episode in with_progress(manifest.episodes, title, len(manifest.episodes)):
-        target = target_of(episode, dataset, geometry, record.score_size, protocol.void)
+    count = len(manifest.episodes)
+    for episode in with_progress(manifest.episodes, f"Measuring {count} saved masks", count):
+        target = target_of(episode, dataset, geometry, record.score_size, void)
         try:
             mask = predictions.mask(episode.index, *target.shape)
         except FssbenchError as error:
             raise FssbenchError(f"{path}: {error}; evaluate again") from error
         columns.append(measure_masks(asked, [mask], [target]))
-        for name in _COUNTS:
+        for name in IoU.columns:
             stored, now = int(rows[name].iloc[episode.index]), int(columns[-1][name])
             if stored != now:
                 raise FssbenchError(
@@ -231,31 +219,23 @@ def _measured(
                     f"{stored}; masks and rows are of different runs: evaluate again"
                 )
     table = table_of(manifest.episodes, columns)
-    wanted: pandas.DataFrame = table.loc[:, [name for metric in metrics for name in metric.columns]]
-    return wanted
+    return {name: table[name] for metric in metrics for name in metric.columns}
 
 
 def _geometry(record: Record) -> Geometry:
-    try:
-        size, resize = record.features["size"], record.features["resize"]
-        if not isinstance(size, int) or resize not in ("squash", "letterbox"):
-            raise ValueError(resize)
-    except (KeyError, ValueError) as error:
-        raise FssbenchError(f"{RECORD_FILE}: features.size or features.resize is wrong") from error
+    size, resize = record.features.get("size"), record.features.get("resize")
+    if not isinstance(size, int) or resize not in ("squash", "letterbox"):
+        raise FssbenchError(f"{RECORD_FILE}: features.size or features.resize is wrong")
     return Geometry(size, resize)
 
 
-def _summary(
-    name: str, metric: Metric, table: pandas.DataFrame, manifest: Manifest, source: Source
-) -> MetricScores:
+def _finite_scores(
+    name: str, metric: Metric, table: pandas.DataFrame, manifest: Manifest
+) -> dict[str, float]:
     scores = metric.summarise(table, manifest.class_ids)
     for score, value in scores.items():
         if not math.isfinite(value):
             raise FssbenchError(
                 f"metric {name}: {score} is {value} for this run; scores must be finite"
             )
-    if isinstance(metric, IoU):
-        intervals = score_intervals([table])
-    else:
-        intervals = resampled_intervals(table, metric.summarise)
-    return MetricScores(metric=name, source=source, scores=scores, intervals=intervals)
+    return scores

@@ -84,25 +84,32 @@ def target_of(
     return target if score_size == "original" else geometry.mask(target)
 
 
+@attrs.define(eq=False)
 class _ChunkLoader:
     """The loading of a chunk, with a cache of support masks in each process."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        geometry: Geometry,
-        score_size: str,
-        void: str,
-    ) -> None:
-        self.dataset = dataset
-        self.geometry = geometry
-        self.score_size = score_size
-        self.void = void
-        self._masks: dict[tuple[str, int], Tensor] = {}
+    dataset: Dataset
+    geometry: Geometry
+    score_size: str
+    void: str
+    _masks: dict[tuple[str, int], Tensor] = attrs.field(factory=dict, init=False)
 
     def __call__(self, task: ChunkTask) -> ChunkData:
+        geometry, dataset = self.geometry, self.dataset
         try:
-            return self._load(task)
+            images = [geometry.image(dataset.image(image_id)) for image_id, _ in task.images]
+            return ChunkData(
+                task=task,
+                images=torch.stack(images) if images else torch.empty(0, dtype=torch.uint8),
+                keep=[None if c is None else self._mask(i, c) for i, c in task.images],
+                support_masks=torch.stack(
+                    [torch.stack([self._mask(*key) for key in e.supports()]) for e in task.episodes]
+                ),
+                targets=[
+                    target_of(episode, dataset, geometry, self.score_size, self.void)
+                    for episode in task.episodes
+                ],
+            )
         except (MemoryError, RuntimeError) as error:
             if not lacks_memory(error):
                 raise
@@ -110,22 +117,6 @@ class _ChunkLoader:
                 f"out of memory while loading episode {task.episodes[0].index} and the following "
                 "ones; run the same command again with fewer --workers to resume"
             ) from error
-
-    def _load(self, task: ChunkTask) -> ChunkData:
-        geometry, dataset = self.geometry, self.dataset
-        images = [geometry.image(dataset.image(image_id)) for image_id, _ in task.images]
-        targets = []
-        for episode in task.episodes:
-            targets.append(target_of(episode, dataset, geometry, self.score_size, self.void))
-        return ChunkData(
-            task=task,
-            images=torch.stack(images) if images else torch.empty(0, dtype=torch.uint8),
-            keep=[None if c is None else self._mask(image_id, c) for image_id, c in task.images],
-            support_masks=torch.stack(
-                [torch.stack([self._mask(*key) for key in e.supports()]) for e in task.episodes]
-            ),
-            targets=targets,
-        )
 
     def _mask(self, image_id: str, class_id: int) -> Tensor:
         """Return a mask at the encoder's size, cached because supports recur."""

@@ -37,14 +37,11 @@ class EpisodeMaps:
         support = pipeline.support_of(pipeline.encode(images, keep), masks)
         image = dataset.image(episode.query)
         query = [pipeline.prepare_query(pipeline.encode(geometry.image(image)[None])[0])]
-        return {
-            caption: geometry.restore(self._at_input_size(each[0]), *image.shape[-2:]).cpu()
-            for caption, each in pipeline.maps(query, support).items()
-        }
-
-    def _at_input_size(self, plane: Tensor) -> Tensor:
-        """Resize a (h, w) map to the size of the encoder's input, where padding is known."""
-        size = self.pipeline.geometry.size
-        return torch.nn.functional.interpolate(
-            plane[None, None], (size, size), mode="bilinear", align_corners=True
-        )[0, 0]
+        found = {}
+        for caption, each in pipeline.maps(query, support).items():
+            # At the size of the encoder's input it is known which part of a map is padding.
+            whole = torch.nn.functional.interpolate(
+                each[:1, None], (geometry.size, geometry.size), mode="bilinear", align_corners=True
+            )
+            found[caption] = geometry.restore(whole[0, 0], *image.shape[-2:]).cpu()
+        return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -75,17 +76,12 @@ class FeatureCache:
             skip: predicate that is true for chunks that are no longer needed, called just before
                 a chunk's task is created.
         """
-        every = [episode for episodes in chunks.values() for episode in episodes]
+        every = itertools.chain.from_iterable(chunks.values())
         self.memory.expect(uses_of(every, self._pipeline.request, joined=self._joined))
-        self._start_times = {}
+        starts = itertools.accumulate(map(len, chunks.values()), initial=0)
+        self._start_times = dict(zip(chunks, starts, strict=False))
         self._scheduled = {}
-        time = 0
-        for chunk, episodes in chunks.items():
-            self._start_times[chunk] = time
-            time += len(episodes)
-        return (
-            self._task(chunk, episodes) for chunk, episodes in chunks.items() if not skip(chunk)
-        )
+        return (self._task(chunk, some) for chunk, some in chunks.items() if not skip(chunk))
 
     def open(self, data: ChunkData) -> OpenChunk:
         """Return a loaded chunk, ready to be segmented."""
@@ -94,11 +90,11 @@ class FeatureCache:
 
     def _task(self, chunk: int, episodes: Sequence[Episode]) -> ChunkTask:
         scheduled: set[object] = set()
+        places: list[Container[object]] = [self.memory, *self._scheduled.values(), scheduled]
         images: dict[ImageKey, None] = {}
 
         def available(key: object) -> bool:
-            found = key in self.memory or any(key in each for each in self._scheduled.values())
-            found = found or key in scheduled
+            found = any(key in each for each in places)
             scheduled.add(key)
             return found
 
@@ -135,53 +131,39 @@ class OpenChunk:
 
     def logits(self, batch: range) -> Tensor:
         """Return the logits of some of the chunk's episodes, float32 (B, h', w')."""
+        memory, pipeline = self._cache.memory, self._pipeline
+        memory.move_to(self._first + batch.start)
         episodes = [self.episodes[position] for position in batch]
-        self._cache.memory.move_to(self._first + batch.start)
-        if len(episodes) == 1:
-            support = self._set(episodes[0], batch.start)
+
+        def joined() -> Any:
+            return pipeline.embed_support(list(map(self._supports, episodes, batch)))
+
+        if self._cache._joined and len(episodes) == 1:
+            support = memory.get_or_make(set_key(episodes[0]), joined)
         else:
-            support = self._pipeline.embed_support(
-                [self._supports(e, position) for e, position in zip(episodes, batch, strict=True)]
-            )
-        queries = [self._query(episode) for episode in episodes]
-        return self._pipeline.segment(queries, support)
-
-    def _set(self, episode: Episode, position: int) -> Any:
-        key = set_key(episode)
-        found = self._cache.memory.get(key)
-        if found is None:
-            found = self._pipeline.embed_support([self._supports(episode, position)])
-            if self._cache._joined:
-                self._cache.memory.put(key, found)
-        return found
-
-    def _supports(self, episode: Episode, position: int) -> list[Any]:
-        return [
-            self._support(support, self._data.support_masks[position, shot])
-            for shot, support in enumerate(episode.supports())
-        ]
-
-    def _support(self, support: SupportKey, mask: Tensor) -> Any:
-        found = self._cache.memory.get(support_key(support))
-        if found is None:
-            features = self._features(encoded(support, self._pipeline.request))
-            found = self._pipeline.prepare_support(features, mask)
-            self._cache.memory.put(support_key(support), found)
-        return found
+            support = joined()
+        return pipeline.segment(list(map(self._query, episodes)), support)
 
     def _query(self, episode: Episode) -> Any:
-        key = query_key(episode)
-        found = self._cache.memory.get(key)
-        if found is None:
-            found = self._pipeline.prepare_query(self._features((episode.query, None)))
-            self._cache.memory.put(key, found)
-        return found
+        return self._cache.memory.get_or_make(
+            query_key(episode),
+            lambda: self._pipeline.prepare_query(self._features((episode.query, None))),
+        )
+
+    def _supports(self, episode: Episode, position: int) -> list[Any]:
+        return list(map(self._support, episode.supports(), self._data.support_masks[position]))
+
+    def _support(self, support: SupportKey, mask: Tensor) -> Any:
+        image = encoded(support, self._pipeline.request)
+        return self._cache.memory.get_or_make(
+            support_key(support),
+            lambda: self._pipeline.prepare_support(self._features(image), mask),
+        )
 
     def _features(self, key: ImageKey) -> Features:
-        found: Features | None = self._cache.memory.get(image_key(key))
-        if found is None:
-            found = self._ahead.pop(key, None) or self._encode(key)
-            self._cache.memory.put(image_key(key), found)
+        found: Features = self._cache.memory.get_or_make(
+            image_key(key), lambda: self._ahead.pop(key, None) or self._encode(key)
+        )
         return found
 
     def _encode(self, key: ImageKey) -> Features:
@@ -192,24 +174,19 @@ class OpenChunk:
             found = files.read(pixels_key(image, keep))
             if found is not None:
                 return {n: maps.to(self._pipeline.device) for n, maps in found.items()}
-        keys, images, keeps = [key], [image], [keep]
-        for other in list(self._loaded):
-            if len(keys) == self._pipeline.encode_batch:
-                break
-            if other != key and not self._is_encoded(other):
-                image, keep = self._input(other)
-                keys.append(other)
-                images.append(image)
-                keeps.append(keep)
+        memory = self._cache.memory
+        others = [
+            other
+            for other in self._loaded
+            if other != key and other not in self._ahead and image_key(other) not in memory
+        ][: self._pipeline.encode_batch - 1]
+        images, keeps = zip((image, keep), *map(self._input, others), strict=True)
         features = self._pipeline.encode(torch.stack(images), keeps)
         if files is not None:
             for image, keep, each in zip(images, keeps, features, strict=True):
                 files.write(pixels_key(image, keep), each)
-        self._ahead.update(zip(keys[1:], features[1:], strict=True))
+        self._ahead.update(zip(others, features[1:], strict=True))
         return features[0]
-
-    def _is_encoded(self, key: ImageKey) -> bool:
-        return key in self._ahead or image_key(key) in self._cache.memory
 
     def _input(self, key: ImageKey) -> tuple[Tensor, Tensor | None]:
         """Return the encoder's input, and the mask of its visible part or None."""
@@ -225,8 +202,6 @@ class OpenChunk:
 
 def feature_bytes(info: BackboneInfo, request: FeatureRequest, precision: str) -> int:
     """Return the size in bytes of one image's features."""
-    values = 0
-    for name in request.layers:
-        layer = info.layer(name)
-        values += layer.channels * math.ceil(request.size / layer.stride) ** 2
+    layers = [info.layer(name) for name in request.layers]
+    values = sum(each.channels * math.ceil(request.size / each.stride) ** 2 for each in layers)
     return values * (2 if precision == "bf16" else 4)

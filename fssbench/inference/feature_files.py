@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import zlib
 from collections.abc import Mapping
@@ -105,34 +107,29 @@ class FeatureFiles:
             return
         plain = {name: maps.detach().cpu().contiguous() for name, maps in features.items()}
         content = save(plain, {"crc32": _checksum(plain)})
-        if self.limit is not None:
-            if len(content) > self.limit:
-                return
-            if self._size + len(content) > self.limit:
-                self._make_room(len(content), self.limit)
-        try:
-            write_atomically(path, content, flush=False)
-        except FssbenchError as error:
-            self._writable = False
-            log.warning("%s; features are cached in memory only", error)
+        size, limit = len(content), self.limit or math.inf
+        if size > limit:
             return
-        self._size += len(content)
-
-    def _make_room(self, size: int, limit: int) -> None:
-        """Remove the least recently used files; one process at a time."""
         try:
-            with filelock.FileLock(self.folder / _LOCK):
-                files = sorted(self._files())
-                total = sum(each for _, each, _ in files)
-                for _, each, path in files:
-                    if total + size <= _EVICTION_TARGET * limit:
-                        break
-                    path.unlink(missing_ok=True)
-                    total -= each
-                self._size = total
-        except (OSError, NotImplementedError) as error:
+            if self._size + size > limit:
+                self._make_room(_EVICTION_TARGET * limit - size)
+            write_atomically(path, content, flush=False)
+        except (FssbenchError, OSError, NotImplementedError) as error:
             self._writable = False
             log.warning("%s: %s; features are cached in memory only", self.folder, error)
+            return
+        self._size += size
+
+    def _make_room(self, target: float) -> None:
+        """Remove the least recently used files down to a size; one process at a time."""
+        with filelock.FileLock(self.folder / _LOCK):
+            files = sorted(self._files())
+            self._size = sum(size for _, size, _ in files)
+            for _, size, path in files:
+                if self._size <= target:
+                    break
+                path.unlink(missing_ok=True)
+                self._size -= size
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """Return (time of last use, bytes, path) of all files."""
@@ -140,11 +137,9 @@ class FeatureFiles:
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 if SUFFIX in entry.name:  # includes temporary files of processes that died
-                    try:
+                    with contextlib.suppress(FileNotFoundError):  # evicted by another process
                         status = entry.stat()
-                    except FileNotFoundError:  # evicted by another process
-                        continue
-                    found.append((status.st_mtime, status.st_size, Path(entry.path)))
+                        found.append((status.st_mtime, status.st_size, Path(entry.path)))
         return found
 
 

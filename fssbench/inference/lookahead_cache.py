@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -37,9 +37,6 @@ class LookaheadCache:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._values
 
-    def __len__(self) -> int:
-        return len(self._values)
-
     def expect(self, uses: Mapping[Hashable, list[int]]) -> None:
         """Set the times (ascending) at which each value will be used, and start at time 0."""
         self._uses = uses
@@ -49,9 +46,13 @@ class LookaheadCache:
         """Set the current time: the position of the current episode."""
         self._now = time
 
-    def get(self, key: Hashable) -> Any:
-        """Return the value, or None."""
-        return self._values.get(key)
+    def get_or_make(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return the value, or make and add it."""
+        found = self._values.get(key)
+        if found is None:
+            found = make()
+            self.put(key, found)
+        return found
 
     def put(self, key: Hashable, value: Any) -> None:
         """Add a value, then evict values until the cache is within its budget."""

@@ -8,12 +8,7 @@ from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
 
-SUPPORT, TRUTH, PREDICTION, _IGNORED = (
-    (255, 170, 0),
-    (0, 200, 80),
-    (40, 120, 255),
-    (160, 160, 160),
-)
+SUPPORT, TRUTH, PREDICTION = (255, 170, 0), (0, 200, 80), (40, 120, 255)
 """Red, green, blue."""
 
 
@@ -32,13 +27,8 @@ def painted(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> NDArra
     plane = mask.numpy()
     inside = plane == 1
     pixels[inside] = 0.45 * pixels[inside] + 0.55 * numpy.asarray(colour, numpy.float32)
-    pixels[plane == IGNORE] = _IGNORED
-    pixels[_outline(inside)] = colour
-    return pixels
-
-
-def _outline(inside: NDArray[numpy.bool_]) -> NDArray[numpy.bool_]:
+    pixels[plane == IGNORE] = 160
     padded = numpy.pad(inside, 1, mode="edge")
     neighbours = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    edge: NDArray[numpy.bool_] = inside & ~neighbours
-    return edge
+    pixels[inside & ~neighbours] = colour  # the outline
+    return pixels

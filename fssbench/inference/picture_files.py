@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 import numpy
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -86,13 +87,11 @@ def parse_support(text: str) -> Annotated:
     there = [pair for pair in splits if pair.image.is_file() and pair.mask.is_file()]
     if len(there) == 1:
         return there[0]
-    if there:
+    if there or len(splits) > 1:
         raise FssbenchError(
-            f"--support {text}: {len(there)} of its colons part it into two files that exist; "
-            "rename one of them"
+            f"--support {text}: {len(there) or 'none'} of its colons part it into two files that "
+            "exist; rename a file"
         )
-    if len(splits) > 1:
-        raise FssbenchError(f"--support {text}: no colon in it parts it into two files that exist")
     absent = next(p for p in (splits[0].image, splits[0].mask) if not p.is_file())
     raise FssbenchError(f"--support {text}: {absent}: {_MISSING}")
 
@@ -108,9 +107,11 @@ def read_supports(supports: Sequence[Annotated]) -> tuple[list[Tensor], list[Ten
         image = read_image(pair.image, missing=_MISSING, upright=True)
         mask = read_marked(pair.mask, missing=_MISSING, upright=True)
         if mask.shape != image.shape[-2:]:
+            unturned = mask.shape == read_image(pair.image).shape[-2:]
+            hint = " when turned as its EXIF orientation says (the mask fits it unturned)"
             raise FssbenchError(
                 f"{pair.mask}: the mask is {_size(mask)}, its image {pair.image.name} is "
-                f"{_size(image)}{_stored(pair.image, mask)}; they must be of one size, pixel on "
+                f"{_size(image)}{hint if unturned else ''}; they must be of one size, pixel on "
                 "pixel"
             )
         if not bool(mask.any()):
@@ -140,11 +141,11 @@ def plan_pictures(
         FssbenchError: there is no image, or an output file exists.
     """
     queries = _queries(query)
-    stems = [path.stem.casefold() for path in queries]
-    names = [p.stem if len(set(stems)) == len(stems) else p.name for p in queries]
+    unique = len({path.stem.casefold() for path in queries}) == len(queries)
+    names = {path: f"{path.stem if unique else path.name}.png" for path in queries}
     pictures = [
-        PictureFiles(path, out / MASKS / f"{name}.png", out / OVERLAYS / f"{name}.png")
-        for path, name in zip(queries, names, strict=True)
+        PictureFiles(path, out / MASKS / name, out / OVERLAYS / name)
+        for path, name in names.items()
     ]
     inputs = {path.resolve() for path in (*keep, *queries)}
     targets = [path for files in pictures for path in (files.mask, files.overlay)]
@@ -201,9 +202,8 @@ def segment_pictures(
             mask = predictor.predict(image).mask.to(torch.uint8)
         except FssbenchError as error:
             raise FssbenchError(f"{files.query}: {error}") from error
-        overlay = painted(image, mask, PREDICTION).round().astype(numpy.uint8)
-        write_atomically(files.mask, _png(Image.fromarray(mask.numpy() * 255)))
-        write_atomically(files.overlay, _png(Image.fromarray(overlay)))
+        _write_png(files.mask, mask.numpy() * 255)
+        _write_png(files.overlay, painted(image, mask, PREDICTION).round().astype(numpy.uint8))
         height, width = mask.shape
         yield Segmented(files, width, height, int(mask.sum()))
 
@@ -223,18 +223,11 @@ def _queries(query: Path) -> list[Path]:
     return found
 
 
-def _stored(path: Path, mask: Tensor) -> str:
-    """Return a hint for a mask that was drawn on the image as stored, without EXIF rotation."""
-    if mask.shape == read_image(path).shape[-2:]:
-        return " when turned as its EXIF orientation says (the mask fits it unturned)"
-    return ""
-
-
 def _size(plane: Tensor) -> str:
     return f"{plane.shape[-1]}x{plane.shape[-2]}"
 
 
-def _png(picture: Image.Image) -> bytes:
+def _write_png(path: Path, pixels: NDArray[numpy.uint8]) -> None:
     data = BytesIO()
-    picture.save(data, "PNG")
-    return data.getvalue()
+    Image.fromarray(pixels).save(data, "PNG")
+    write_atomically(path, data.getvalue())

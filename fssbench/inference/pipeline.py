@@ -79,18 +79,18 @@ class Pipeline:
             batch = images[start : start + self.encode_batch].to(self.device, non_blocking=True)
             if not batch.is_floating_point():
                 batch = batch.float() / 255
-            masks = keep[start : start + self.encode_batch] if keep else ()
-            for position, mask in enumerate(masks):
+            mean = self.backbone.mean.view(3, 1, 1)
+            for position, mask in enumerate(
+                keep[start : start + self.encode_batch] if keep else ()
+            ):
                 if mask is not None:
-                    hidden = (mask != 1).to(self.device)
                     batch[position] = torch.where(
-                        hidden, self.backbone.mean.view(3, 1, 1), batch[position]
+                        (mask != 1).to(self.device), mean, batch[position]
                     )
             filled = len(batch)
             if self.encode_batch > filled:  # one shape for every batch
-                batch = torch.cat(
-                    [batch, batch[-1:].expand(self.encode_batch - filled, -1, -1, -1)]
-                )
+                rest = batch[-1:].expand(self.encode_batch - filled, -1, -1, -1)
+                batch = torch.cat([batch, rest])
             with self._computing():
                 layers = self.backbone(batch, self.request.layers)
             encoded += [

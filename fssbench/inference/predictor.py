@@ -132,13 +132,10 @@ def _check_shapes(images: Tensor | Sequence[Tensor], masks: Tensor | Sequence[Te
     sizes = [tuple(image.shape) for image in images]
     if not sizes or any(len(size) != 3 or size[0] != 3 for size in sizes):
         raise FssbenchError(f"images have shape {_shape(images)}; expected (K, 3, H, W)")
-    needed = [size[-2:] for size in sizes]
+    needed = [size[1:] for size in sizes]
     if [tuple(mask.shape) for mask in masks] != needed:
-        stacked = isinstance(images, Tensor)
-        raise FssbenchError(
-            f"masks have shape {_shape(masks)}; the images need "
-            f"{(len(needed), *needed[0]) if stacked else needed}"
-        )
+        shape = (len(needed), *needed[0]) if isinstance(images, Tensor) else needed
+        raise FssbenchError(f"masks have shape {_shape(masks)}; the images need {shape}")
 
 
 def _shape(planes: Tensor | Sequence[Tensor]) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import attrs
 import torch
@@ -54,48 +55,38 @@ class Augmentation:
         Returns:
             The image, uint8 (3, S, S), and the masks, uint8 (S, S), with S the geometry's size.
         """
-        planes = list(masks)
-        if self.recipe.resize != "none":
-            image, planes = self._resize(image, planes)
-        if self.recipe.scale is not None:
-            image, planes = self._scale(image, planes, _between(draw, self.recipe.scale))
-        if self.recipe.rotate is not None and _happens(draw, self.recipe.rotate_probability):
-            image, planes = self._rotate(image, planes, _between(draw, self.recipe.rotate))
-        if _happens(draw, self.recipe.blur):
+        recipe, planes = self.recipe, list(masks)
+        if recipe.resize != "none":
+            resize = self.geometry.resize if recipe.resize == "request" else recipe.resize
+            image, planes = self._resized(image, planes, resize)
+        if recipe.scale is not None:
+            scale = _between(draw, recipe.scale)
+            size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+            image = functional.resize(image, size, _BILINEAR, antialias=True)
+            planes = [functional.resize(plane[None], size, _NEAREST)[0] for plane in planes]
+        if recipe.rotate is not None and _happens(draw, recipe.rotate_probability):
+            angle = _between(draw, recipe.rotate)
+            image = functional.rotate(image, angle, _BILINEAR, fill=list(self.fill))
+            planes = [
+                functional.rotate(plane[None], angle, _NEAREST, fill=[IGNORE])[0]
+                for plane in planes
+            ]
+        if _happens(draw, recipe.blur):
             image = functional.gaussian_blur(image, [5, 5])
-        if _happens(draw, self.recipe.flip):
+        if _happens(draw, recipe.flip):
             image, planes = image.flip(-1), [plane.flip(-1) for plane in planes]
+        if recipe.crop == "squash":
+            return self._resized(image, planes, "squash")
         return self._crop(image, planes, draw)
 
-    def _resize(self, image: Tensor, masks: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        geometry = self.geometry
-        if self.recipe.resize in ("squash", "letterbox"):
-            geometry = attrs.evolve(geometry, resize=self.recipe.resize)
+    def _resized(
+        self, image: Tensor, masks: list[Tensor], resize: Literal["squash", "letterbox"]
+    ) -> tuple[Tensor, list[Tensor]]:
+        geometry = attrs.evolve(self.geometry, resize=resize)
         return geometry.image(image), [geometry.mask(mask) for mask in masks]
-
-    def _scale(
-        self, image: Tensor, masks: list[Tensor], scale: float
-    ) -> tuple[Tensor, list[Tensor]]:
-        size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-        return (
-            functional.resize(image, size, _BILINEAR, antialias=True),
-            [functional.resize(mask[None], size, _NEAREST)[0] for mask in masks],
-        )
-
-    def _rotate(
-        self, image: Tensor, masks: list[Tensor], degrees: float
-    ) -> tuple[Tensor, list[Tensor]]:
-        fill = list(self.fill)
-        return (
-            functional.rotate(image, degrees, _BILINEAR, fill=fill),
-            [functional.rotate(m[None], degrees, _NEAREST, fill=[IGNORE])[0] for m in masks],
-        )
 
     def _crop(self, image: Tensor, masks: list[Tensor], draw: Draw) -> tuple[Tensor, list[Tensor]]:
         size = self.geometry.size
-        if self.recipe.crop == "squash":
-            geometry = attrs.evolve(self.geometry, resize="squash")
-            return geometry.image(image), [geometry.mask(mask) for mask in masks]
         height, width = image.shape[-2:]
         missing = max(0, size - height), max(0, size - width)
         if any(missing):

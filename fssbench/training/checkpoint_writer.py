@@ -15,7 +15,6 @@ import torch
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
 from fssbench.matchers.checkpoint import write_checkpoint
-from fssbench.matchers.matcher import config_of
 from fssbench.runtime.environment import environment
 from fssbench.runtime.locked_folder import LockedFolder
 from fssbench.training.plan import Plan
@@ -109,14 +108,7 @@ class CheckpointWriter:
                 "miou": trainer.score,
             }
         header = {
-            "matcher": settings.matcher,
-            "config": config_of(plan.matcher),
-            "backbone": settings.backbone,
-            "weights": attrs.asdict(plan.backbone.weights),
-            "dataset": plan.dataset.name,
-            "fingerprint": plan.dataset.fingerprint("train"),
-            "fold": settings.fold,
-            "stage": plan.stage.name,
+            **plan.facts(),
             "recipe": plan.recipe.name,
             "settings": cattrs.unstructure(plan.recipe),
             "shots": plan.recipe.shots,
@@ -124,9 +116,7 @@ class CheckpointWriter:
             "train_filter": plan.recipe.train_filter,
             "dropped_images": plan.samples.dropped,
             **({"parts": plan.parts} if plan.parts else {}),
-            "init": None
-            if plan.init is None
-            else {"name": plan.init.name, "sha256": plan.init.sha256},
+            "init": plan.init and {"name": plan.init.name, "sha256": plan.init.sha256},
             "step": trainer.step,
             "epoch": trainer.step / plan.epoch_steps,
             "selected_on": selected_on,
@@ -139,9 +129,8 @@ class CheckpointWriter:
             },
             "code": {name: attrs.asdict(code) for name, code in plan.code.items()},
         }
-        trained = None
         # A backbone trained by an earlier stage exists only in checkpoints, so it is saved again.
-        if plan.stage.trains_backbone or (plan.init is not None and plan.init.holds_backbone):
-            state = plan.backbone.state_dict()
-            trained = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        saved = plan.stage.trains_backbone or (plan.init is not None and plan.init.holds_backbone)
+        state = plan.backbone.state_dict().items()
+        trained = {name.removeprefix("model."): tensor for name, tensor in state} if saved else None
         write_checkpoint(path, plan.matcher, header, trained)

@@ -72,7 +72,10 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     fabric.launch()
     validation = make_validation(plan, fabric)
     run = make_run(plan, Path(), done=0)
-    trainer = Trainer(plan, fabric, run=run, validation=validation, event=_nothing, save=_nothing)
+    trainer = Trainer(
+        plan, fabric, run=run, validation=validation,
+        event=lambda *_, **__: None, save=lambda *_: None,
+    )  # fmt: skip
     portions = portions_of(
         plan.samples.epoch(0),
         first_step=0, batch=plan.recipe.batch, parts=settings.accumulate, rank=0, world=1,
@@ -87,11 +90,12 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     ):
         losses, _, _ = trainer.take_step(iter(batches))
     seconds = time.perf_counter() - started
-    rates = [float(group["initial_lr"]) for group in trainer.optimiser.param_groups]
-    sizes = [sum(p.numel() for p in group.parameters) for group in trainer.groups]
-    names = [group.name for group in trainer.groups]
+    groups = zip(trainer.groups, trainer.optimiser.param_groups, strict=True)
     return DryRun(
-        groups=tuple(zip(names, sizes, rates, strict=True)),
+        groups=tuple(
+            (group.name, sum(p.numel() for p in group.parameters), float(table["initial_lr"]))
+            for group, table in groups
+        ),
         frozen=sum(p.numel() for p in plan.matcher.parameters() if not p.requires_grad),
         backbone=sum(p.numel() for p in plan.backbone.parameters()),
         step_flops=operations.get_total_flops(),
@@ -104,7 +108,3 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
         seconds=seconds,
         peak_memory_mib=peak_memory_mib(fabric.device),
     )
-
-
-def _nothing(*_: Any, **__: Any) -> None:
-    pass

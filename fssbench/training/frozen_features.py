@@ -44,7 +44,8 @@ class FrozenFeatures:
             Features (U, C, h, w) by layer.
         """
         if names is None:
-            return self._uncached(torch.split(images, ENCODE_AT_ONCE))
+            parts = [self._backbone(p, self._layers) for p in torch.split(images, ENCODE_AT_ONCE)]
+            return {layer: torch.cat([maps[layer] for maps in parts]) for layer in self._layers}
         new = [index for index, name in enumerate(names) if name not in self._cached]
         at_once = 1 if images.device.type == "cpu" else ENCODE_AT_ONCE
         for start in range(0, len(new), at_once):
@@ -55,7 +56,3 @@ class FrozenFeatures:
                 self._cached[names[index]] = {n: m[position].clone() for n, m in maps.items()}
         found = [self._cached[name] for name in names]
         return {layer: torch.stack([each[layer] for each in found]) for layer in self._layers}
-
-    def _uncached(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        found = [self._backbone(part, self._layers) for part in parts]
-        return {layer: torch.cat([maps[layer] for maps in found]) for layer in self._layers}

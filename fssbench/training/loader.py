@@ -120,9 +120,7 @@ class BatchLoader:
     def _augmented(
         self, image_id: str, class_id: int | None, draw: Draw, *, marked: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        planes = []
-        if class_id is not None:
-            planes = [self.dataset.mask(image_id, class_id)]
+        planes = [] if class_id is None else [self.dataset.mask(image_id, class_id)]
         if marked or self.feed == "labelled":
             planes.append(self._labels(image_id))
         return self.augmentation(self.dataset.image(image_id), planes, draw)
@@ -194,9 +192,9 @@ def portions_of(
         world: number of processes.
     """
     share = batch // (parts * world)
-    cut = []
-    for step in range(first_step, len(samples) // batch):
-        for part in range(parts):
-            first = step * batch + (part * world + rank) * share
-            cut.append(Portion(first, samples[first : first + share]))
-    return cut
+    starts = [
+        step * batch + (part * world + rank) * share
+        for step in range(first_step, len(samples) // batch)
+        for part in range(parts)
+    ]
+    return [Portion(first, samples[first : first + share]) for first in starts]

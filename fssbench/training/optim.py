@@ -40,13 +40,10 @@ def make_optimiser(recipe: Optimiser, groups: Sequence[ParameterGroup]) -> torch
         tables.append(
             {"params": list(group.parameters), "lr": lr, "initial_lr": lr, "weight_decay": decay}
         )
-    match recipe.kind:
-        case "sgd":
-            return torch.optim.SGD(tables, momentum=recipe.momentum, nesterov=recipe.nesterov)
-        case "adam":
-            return torch.optim.Adam(tables, betas=recipe.betas)
-        case "adamw":
-            return torch.optim.AdamW(tables, betas=recipe.betas)
+    if recipe.kind == "sgd":
+        return torch.optim.SGD(tables, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    kind = torch.optim.Adam if recipe.kind == "adam" else torch.optim.AdamW
+    return kind(tables, betas=recipe.betas)
 
 
 def factor(schedule: Schedule, step: int, *, steps: int, epoch_steps: int) -> float:

@@ -73,30 +73,33 @@ class Plan:
     @property
     def steps(self) -> int:
         """The number of optimiser steps of the whole training."""
-        if self.recipe.steps is not None:
-            return self.recipe.steps
-        assert self.recipe.epochs is not None
-        return self.recipe.epochs * self.epoch_steps
+        return self.recipe.steps or (self.recipe.epochs or 0) * self.epoch_steps
 
     @property
     def validates(self) -> bool:
         """True if mIoU is measured after each epoch."""
         return self.stage.validates and self.settings.validation_episodes > 0
 
+    def facts(self) -> dict[str, Any]:
+        """Return the inputs that the identity and the header of checkpoints share."""
+        return {
+            "matcher": self.settings.matcher,
+            "config": config_of(self.matcher),
+            "backbone": self.settings.backbone,
+            "weights": attrs.asdict(self.backbone.weights),
+            "dataset": self.dataset.name,
+            "fingerprint": self.dataset.fingerprint("train"),
+            "fold": self.settings.fold,
+            "stage": self.stage.name,
+        }
+
     def identity(self) -> dict[str, Any]:
         """Return all inputs that the weights depend on, except for devices and processes."""
         settings = self.settings
         return {
-            "matcher": settings.matcher,
-            "config": config_of(self.matcher),
-            "backbone": settings.backbone,
-            "weights": attrs.asdict(self.backbone.weights),
-            "stage": self.stage.name,
+            **self.facts(),
             "recipe": cattrs.unstructure(self.recipe),
             "init": None if self.init is None else self.init.sha256,
-            "dataset": self.dataset.name,
-            "fingerprint": self.dataset.fingerprint("train"),
-            "fold": settings.fold,
             "seed": settings.seed,
             "precision": settings.precision,
             "select_on": settings.select_on,
@@ -110,10 +113,9 @@ class Plan:
         identity = self.identity()
         for name in ("fold", "seed", "code"):
             del identity[name]
-        settings, digits = self.settings, short_digest(identity)
-        method = f"{settings.matcher}--{settings.backbone}--{self.stage.name}--{digits}".replace(
-            "/", "-"
-        )
+        settings = self.settings
+        parts = settings.matcher, settings.backbone, self.stage.name, short_digest(identity)
+        method = "--".join(parts).replace("/", "-")
         return f"{self.dataset.name}/{method}/fold{settings.fold}-seed{settings.seed}"
 
 
@@ -177,7 +179,7 @@ def make_plan(settings: Training) -> Plan:
             images=samples.images,
             held_out=held_out,
             augmented=loader.augmentation.random,
-            weights=_part_weights(stage, settings),
+            weights=settings.part_weights,
             started=init is not None,
         ),
     )
@@ -212,33 +214,17 @@ def recipe_of(settings: Training, spec: MatcherSpec) -> Recipe:
     stage = settings.stage or only_stage(spec, settings.recipe)
     recipe = find_recipe(spec, stage, dataset=settings.dataset, wanted=settings.recipe)
     changes: dict[str, Any] = {}
-    changed = []
     if settings.epochs is not None or settings.steps is not None:
         changes |= {"epochs": settings.epochs, "steps": settings.steps}
-        changed.append(
-            f"epochs={settings.epochs}"
-            if settings.epochs is not None
-            else f"steps={settings.steps}"
-        )
     if settings.batch_size is not None:
         changes["batch"] = settings.batch_size
-        changed.append(f"batch={settings.batch_size}")
+    changed = [f"{name}={value}" for name, value in changes.items() if value is not None]
     if settings.lr is not None:
         changes["optimiser"] = attrs.evolve(recipe.optimiser, lr=settings.lr)
         changed.append(f"lr={settings.lr:g}")
     if settings.shots is not None:
         changes["shots"] = settings.shots
     return attrs.evolve(recipe, name=" ".join([recipe.name, *changed]), **changes)
-
-
-def _part_weights(stage: Stage, settings: Training) -> Mapping[str, str]:
-    for name in settings.part_weights:
-        if name not in stage.parts:
-            raise FssbenchError(
-                f"--weights {name}=…: stage {stage.name} of {settings.matcher} has no part "
-                f"{name!r}; {near(name, stage.parts)}it has {', '.join(stage.parts) or 'none'}"
-            )
-    return settings.part_weights
 
 
 def _stage(spec: MatcherSpec, matcher: Matcher, settings: Training) -> Stage:
@@ -248,7 +234,14 @@ def _stage(spec: MatcherSpec, matcher: Matcher, settings: Training) -> Stage:
             f"{settings.matcher} has no stage {settings.stage!r}; {near(settings.stage, stages)}"
             f"it has {', '.join(stages) or 'none: its spec names no stages'}"
         )
-    return stages[settings.stage]
+    stage = stages[settings.stage]
+    for name in settings.part_weights:
+        if name not in stage.parts:
+            raise FssbenchError(
+                f"--weights {name}=…: stage {stage.name} of {settings.matcher} has no part "
+                f"{name!r}; {near(name, stage.parts)}it has {', '.join(stage.parts) or 'none'}"
+            )
+    return stage
 
 
 def _loader(

@@ -9,30 +9,20 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import attrs
+from attrs.validators import and_, ge, gt, le, optional
 
 from fssbench.errors import FssbenchError, near
 from fssbench.options import structure
 from fssbench.specs import MatcherSpec
 
-
-def _positive(_: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise ValueError(f"{attribute.name} must be above 0, not {value}")
-
-
-def _probability(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{attribute.name} is a probability, from 0 to 1, not {value}")
+_positive: Any = optional(gt(0))
+_not_negative: Any = ge(0)
+_probability: Any = and_(ge(0), le(1))
 
 
 def _range(_: Any, attribute: attrs.Attribute[Any], value: tuple[float, float] | None) -> None:
     if value is not None and not value[0] <= value[1]:
         raise ValueError(f"{attribute.name} must be [least, most], not {list(value)}")
-
-
-def _not_negative(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not value >= 0:
-        raise ValueError(f"{attribute.name} must not be negative, it is {value}")
 
 
 @attrs.frozen(kw_only=True)
@@ -186,8 +176,7 @@ def find_recipe(spec: MatcherSpec, stage: str, *, dataset: str, wanted: str = ""
     Raises:
         FssbenchError: the recipe does not exist or is invalid.
     """
-    path = _file(spec, wanted)
-    tables = _read(path)
+    path, tables = _read(spec, wanted)
     own = wanted.endswith(".toml")
     recipes = tables.get(stage, {})
     name = dataset if own or not wanted else wanted
@@ -216,7 +205,7 @@ def only_stage(spec: MatcherSpec, wanted: str = "") -> str:
     Raises:
         FssbenchError: there are recipes for several stages, or for none.
     """
-    stages = list(_read(_file(spec, wanted)))
+    stages = list(_read(spec, wanted)[1])
     if len(stages) != 1:
         raise FssbenchError(f"{spec.name}: give --stage, one of {', '.join(stages) or 'none'}")
     return stages[0]
@@ -228,36 +217,31 @@ def recipe_names(spec: MatcherSpec) -> dict[str, list[str]]:
     Raises:
         FssbenchError: the file cannot be read or is no TOML.
     """
-    if not spec.recipes:
-        return {}
-    return {stage: list(named) for stage, named in _read(_file(spec, "")).items()}
+    tables = _read(spec, "")[1] if spec.recipes else {}
+    return {stage: list(named) for stage, named in tables.items()}
 
 
 def first_backbone(spec: MatcherSpec) -> str:
     """Return the first encoder that a matcher's recipes name; "" if they name none."""
-    if not spec.recipes:
-        return ""
-    tables = _read(_file(spec, "")).values()
-    named = (recipe.get("backbone", "") for recipes in tables for recipe in recipes.values())
-    return str(next(filter(None, named), ""))
+    tables = _read(spec, "")[1] if spec.recipes else {}
+    recipes = (recipe for named in tables.values() for recipe in named.values())
+    return next((str(each["backbone"]) for each in recipes if each.get("backbone")), "")
 
 
-def _file(spec: MatcherSpec, wanted: str) -> Path:
-    if wanted.endswith(".toml"):
-        return Path(wanted)
-    if not spec.recipes:
+def _read(spec: MatcherSpec, wanted: str) -> tuple[Path, dict[str, dict[str, dict[str, Any]]]]:
+    """Return the file of a matcher's recipes, or the user's, and its tables."""
+    if not wanted.endswith(".toml") and not spec.recipes:
         raise FssbenchError(
             f"{spec.name} has no recipes: it needs no training, or give --recipe FILE.toml"
         )
-    module_name, _, file = spec.recipes.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise FssbenchError(f"{spec.name}: recipes {spec.recipes}: {error}") from error
-    return Path(str(module.__file__)).parent / file
-
-
-def _read(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    path = Path(wanted)
+    if not wanted.endswith(".toml"):
+        module_name, _, file = spec.recipes.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise FssbenchError(f"{spec.name}: recipes {spec.recipes}: {error}") from error
+        path = Path(str(module.__file__)).parent / file
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -267,7 +251,7 @@ def _read(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     for stage, recipes in tables.items():
         if not isinstance(recipes, dict) or not all(isinstance(r, dict) for r in recipes.values()):
             raise FssbenchError(f"{path}: write recipes as tables [STAGE.NAME], not {stage!r}")
-    return tables
+    return path, tables
 
 
 def _structure(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
@@ -279,16 +263,11 @@ def _structure(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
             raise FssbenchError(
                 f"{where}: there is no {key!r}; {near(key, fields)}there are {', '.join(fields)}"
             )
-        hint = hints[key]
+        if attrs.has(hints[key]) and isinstance(value, dict):
+            made[key] = _structure(hints[key], value, f"{where[:-1]}.{key}]")
+            continue
         try:
-            if attrs.has(hint):
-                if not isinstance(value, dict):
-                    raise ValueError(value)
-                made[key] = _structure(hint, value, f"{where[:-1]}.{key}]")
-            else:
-                made[key] = structure(value, hint)
-        except FssbenchError:
-            raise
+            made[key] = structure(value, hints[key])
         except Exception as error:
             raise FssbenchError(f"{where}: {key} = {value!r} is of the wrong type") from error
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -72,13 +73,9 @@ class Samples:
         """
         draw = Draw(*self.key, number)
         if self.feed == "episodes":
-            sampler: Sampler = registry.load(
-                registry.registry().get(SamplerSpec, self.recipe.sampler)
-            )
             recipe = self.recipe
-            return list(
-                sampler(self.pool, episodes=recipe.epoch_size, shots=recipe.shots, draw=draw)
-            )
+            sampler: Sampler = registry.load(registry.registry().get(SamplerSpec, recipe.sampler))
+            return [*sampler(self.pool, episodes=recipe.epoch_size, shots=recipe.shots, draw=draw)]
         order: list[Sample] = []
         while len(order) < self.full_size:
             order += draw.shuffled(self.images)
@@ -91,23 +88,27 @@ def make_samples(dataset: Dataset, recipe: Recipe, feed: Feed, *, fold: int, see
     Raises:
         FssbenchError: no class has enough images, or an epoch is smaller than a batch.
     """
-    base = base_classes(dataset, fold)
-    lists: Mapping[int, list[str]] = class_lists(dataset, SPLIT, base, recipe.min_pixels)
+    lists: Mapping[int, list[str]] = class_lists(
+        dataset, SPLIT, base_classes(dataset, fold), recipe.min_pixels
+    )
     everything = sorted(dataset.image_ids(SPLIT))
-    allowed = set(everything)
+    allowed = everything
     if recipe.train_filter == "base-only":
-        allowed = _without_novel(dataset, everything, fold)
-        lists = {c: [image for image in images if image in allowed] for c, images in lists.items()}
+        novel = set(dataset.fold_classes(fold))
+        allowed = [i for i in everything if novel.isdisjoint(dataset.class_pixels(i))]
+        left = set(allowed)
+        lists = {c: [image for image in images if image in left] for c, images in lists.items()}
     if feed == "episodes":
-        lists = _with_enough(dataset, lists, recipe.shots + 1)
-        images = sorted({image for images in lists.values() for image in images})
-        pairs = sum(map(len, lists.values()))
-    elif feed == "labelled":
-        images = sorted({image for images in lists.values() for image in images})
-        pairs = len(images)
-    else:
-        images = [image for image in everything if image in allowed]
-        pairs = len(images)
+        rare = [c for c, images in lists.items() if len(images) <= recipe.shots]
+        lists = {c: images for c, images in lists.items() if c not in rare}
+        if rare:
+            log.info(
+                "base classes with fewer than %d images are not trained on: %s",
+                recipe.shots + 1, ", ".join(dataset.classes[c] for c in rare),
+            )  # fmt: skip
+    listed = list(itertools.chain(*lists.values()))
+    images = allowed if feed == "images" else sorted(set(listed))
+    pairs = len(listed) if feed == "episodes" else len(images)
     size = recipe.epoch_size or pairs
     if size < recipe.batch or not images:
         raise FssbenchError(
@@ -123,23 +124,6 @@ def make_samples(dataset: Dataset, recipe: Recipe, feed: Feed, *, fold: int, see
         key=("training", dataset.name, recipe.stage, fold, recipe.shots, seed),
         full_size=size,
     )
-
-
-def _without_novel(dataset: Dataset, images: Sequence[str], fold: int) -> set[str]:
-    novel = set(dataset.fold_classes(fold))
-    return {image for image in images if novel.isdisjoint(dataset.class_pixels(image))}
-
-
-def _with_enough(
-    dataset: Dataset, lists: Mapping[int, list[str]], needed: int
-) -> Mapping[int, list[str]]:
-    rare = [c for c, images in lists.items() if len(images) < needed]
-    if rare:
-        log.info(
-            "base classes with fewer than %d images are not trained on: %s",
-            needed, ", ".join(dataset.classes[c] for c in rare),
-        )  # fmt: skip
-    return {c: images for c, images in lists.items() if len(images) >= needed}
 
 
 def held_out_images(dataset: Dataset, stage: Stage) -> list[str]:

@@ -14,7 +14,7 @@ from fssbench.errors import FssbenchError
 from fssbench.matchers.matcher import Matcher
 from fssbench.training.frozen_features import FrozenFeatures
 from fssbench.training.loader import LoadedBatch
-from fssbench.training.recipe import Recipe
+from fssbench.training.plan import Plan
 from fssbench.training.stage import EpisodeBatch, ImageBatch, LabelledBatch, Stage
 
 
@@ -22,33 +22,22 @@ class TrainingStep(nn.Module):
     """Matcher and stage as one module, as data parallelism requires.
 
     Args:
-        stage: training stage.
-        matcher: matcher to train.
-        backbone: its encoder.
-        recipe: recipe with the weights of the losses.
-        classes: base classes of the fold, ascending.
+        plan: plan of the training.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        matcher: Matcher,
-        backbone: Backbone,
-        recipe: Recipe,
-        classes: tuple[int, ...],
-    ) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self.stage = stage
-        self.matcher = matcher
-        self.extra = nn.ModuleList(stage.modules())
-        if stage.trains_backbone:
-            self.trained_backbone = backbone
+        self.stage = plan.stage
+        self.matcher = plan.matcher
+        self.extra = nn.ModuleList(plan.stage.modules())
+        if plan.stage.trains_backbone:
+            self.trained_backbone = plan.backbone
         # A tuple hides a frozen backbone from torch, so that it is neither synchronised nor saved.
-        self._backbone = (backbone,)
-        self._layers = tuple(stage.layers(matcher))
-        self._frozen = FrozenFeatures(backbone, self._layers)
-        self._weights = recipe.losses
-        self._classes = classes
+        self._backbone = (plan.backbone,)
+        self._layers = tuple(plan.stage.layers(plan.matcher))
+        self._frozen = FrozenFeatures(plan.backbone, self._layers)
+        self._weights = plan.recipe.losses
+        self._classes = plan.loader.classes
 
     def forward(self, loaded: LoadedBatch) -> dict[str, Tensor]:
         """Return the losses by name, and their weighted sum as ``total``; scalars.
@@ -65,9 +54,8 @@ class TrainingStep(nn.Module):
                 f"recipe: losses names {unknown[0]!r}; stage {self.stage.name} has "
                 f"{', '.join(losses)}"
             )
-        total = torch.stack(
-            [self._weights.get(name, 1.0) * loss.float() for name, loss in losses.items()]
-        ).sum()
+        weighed = [self._weights.get(name, 1.0) * loss.float() for name, loss in losses.items()]
+        total = torch.stack(weighed).sum()
         return {**losses, "total": total}
 
     @torch.no_grad()
@@ -85,11 +73,10 @@ class TrainingStep(nn.Module):
         return {n: t for n, t in self.state_dict().items() if not n.startswith(fixed)}
 
     def _batch(self, loaded: LoadedBatch) -> EpisodeBatch | LabelledBatch | ImageBatch:
-        backbone = self._backbone[0]
         device = next(self.parameters()).device
         images = loaded.images.to(device, non_blocking=True).float() / 255
         indices = loaded.image_indices.to(device)
-        features = self._encode(backbone, images, loaded)
+        features = self._encode(images, loaded)
         masks = loaded.masks.to(device, non_blocking=True)
         shown = images[indices]
         found = {name: maps[indices] for name, maps in features.items()}
@@ -114,14 +101,12 @@ class TrainingStep(nn.Module):
         ids = tuple(str(sample) for sample in loaded.samples)
         return ImageBatch(images=shown[:, 0], features=single, ids=ids)
 
-    def _encode(
-        self, backbone: Backbone, images: Tensor, loaded: LoadedBatch
-    ) -> Mapping[str, Tensor]:
+    def _encode(self, images: Tensor, loaded: LoadedBatch) -> Mapping[str, Tensor]:
+        backbone = self._backbone[0]
         if any(mask is not None for mask in loaded.keep):
-            hidden = torch.stack(
-                [torch.zeros_like(images[0, 0], dtype=torch.bool) if m is None
-                 else (m != 1).to(images.device) for m in loaded.keep]
-            )  # fmt: skip
+            shown = torch.ones(images.shape[-2:], dtype=torch.uint8)
+            masks = torch.stack([shown if mask is None else mask for mask in loaded.keep])
+            hidden = masks.to(images.device) != 1
             images = torch.where(hidden[:, None], backbone.mean.view(1, 3, 1, 1), images)
         if not self._layers:
             return {}

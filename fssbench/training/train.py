@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 
 from fssbench import registry
 from fssbench.errors import FssbenchError
-from fssbench.runtime.device import choose_device, loader_processes
+from fssbench.runtime.device import choose_device
 from fssbench.training.checkpoint_writer import (
     BEST_FILE,
     LAST_FILE,
@@ -78,7 +78,9 @@ def train(
     folder = settings.out / plan.folder_name()
     validation = make_validation(plan, fabric)
     # Lock and read before other processes start, so that an error is raised in one process only.
-    with _directory(plan, folder) as directory:
+    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+    opened = TrainingDirectory(folder, plan.identity()) if rank == "0" else contextlib.nullcontext()
+    with opened as directory:
         state = None if directory is None else read_state(folder)
         if state is not None and not settings.resume:
             raise FssbenchError(
@@ -89,39 +91,27 @@ def train(
             log.warning("%s: no saved state to resume; starting from the first step", folder)
         fabric.launch()
         state = fabric.broadcast(state)
-        if validation is not None:
-            validation = attrs.evolve(
-                validation, device=fabric.device, rank=fabric.global_rank, world=fabric.world_size
+        first = fabric.global_rank == 0
+        run = make_run(plan, folder, done=0 if state is None else state["step"])
+        files = [MetricsFile(), TensorBoard()] if first else []
+        more = observers(run) if first and observers is not None else ()
+        with registry.observing([*more, *files]) as hook:
+
+            def event(name: str, **arguments: Any) -> None:
+                if first:
+                    getattr(hook, name)(run=run, **arguments)
+
+            writer = CheckpointWriter(plan, directory, fabric.device, validation)
+            trainer = Trainer(
+                plan, fabric, run=run, validation=validation, event=event, save=writer.save
             )
-        result = _train(plan, fabric, folder, directory, state, validation, observers)
+            if state is not None:
+                trainer.resume(state)
+            event("fssbench_training_started")
+            trainer.train()
+            event("fssbench_training_finished", checkpoint=folder / LAST_FILE)
     if fabric.world_size > 1:
         torch.distributed.destroy_process_group()
-    return result
-
-
-def _train(
-    plan: Plan, fabric: Fabric, folder: Path, directory: TrainingDirectory | None,
-    state: dict[str, Any] | None, validation: Validation | None, observers: Observers | None,
-) -> TrainingResult:  # fmt: skip
-    run = make_run(plan, folder, done=0 if state is None else state["step"])
-    first = fabric.global_rank == 0
-    files = [MetricsFile(), TensorBoard()] if first else []
-    more = observers(run) if first and observers is not None else ()
-    with registry.observing([*more, *files]) as hook:
-
-        def event(name: str, **arguments: Any) -> None:
-            if first:
-                getattr(hook, name)(run=run, **arguments)
-
-        writer = CheckpointWriter(plan, directory, fabric.device, validation)
-        trainer = Trainer(
-            plan, fabric, run=run, validation=validation, event=event, save=writer.save
-        )
-        if state is not None:
-            trainer.resume(state)
-        event("fssbench_training_started")
-        trainer.train()
-        event("fssbench_training_finished", checkpoint=folder / LAST_FILE)
     return TrainingResult(
         folder=folder,
         last=folder / LAST_FILE,
@@ -192,6 +182,8 @@ def make_validation(plan: Plan, fabric: Fabric) -> Validation | None:
         return None
     settings = plan.settings
     return Validation(
+        plan=plan,
+        fabric=fabric,
         manifest=validation_manifest(
             plan.dataset,
             plan.recipe,
@@ -199,18 +191,4 @@ def make_validation(plan: Plan, fabric: Fabric) -> Validation | None:
             on=settings.select_on,
             episodes=settings.validation_episodes,
         ),
-        dataset=plan.dataset,
-        matcher=plan.matcher,
-        backbone=plan.backbone,
-        device=fabric.device,
-        precision=settings.precision,
-        workers=loader_processes(settings.workers, settings.devices),
     )
-
-
-def _directory(
-    plan: Plan, folder: Path
-) -> contextlib.AbstractContextManager[TrainingDirectory | None]:
-    """Return the training directory in the first process, None in the others."""
-    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
-    return TrainingDirectory(folder, plan.identity()) if rank == "0" else contextlib.nullcontext()

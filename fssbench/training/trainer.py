@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy
 import torch
-import torch.distributed
 from lightning_fabric import Fabric
 from torch import Tensor
 
@@ -23,9 +22,11 @@ from fssbench.training.samples import Sample
 from fssbench.training.stage import ParameterGroup
 from fssbench.training.step import TrainingStep, freeze_the_rest, set_modes
 from fssbench.training.training import TrainingRun
-from fssbench.training.validation import Validation, measure_held_out
+from fssbench.training.validation import Validation, gather, measure_held_out
 
 Event = Callable[..., None]
+
+_SAVED = ("step", "validated", "score", "best")
 
 
 class Trainer:
@@ -67,21 +68,15 @@ class Trainer:
         self._save = save
         self.groups = _groups(plan)
         plan.backbone.to(fabric.device)
-        module = TrainingStep(
-            plan.stage, plan.matcher, plan.backbone, plan.recipe, plan.loader.classes
-        )
-        freeze_the_rest(module, (p for group in self.groups for p in group.parameters))
+        self.module = TrainingStep(plan)
+        freeze_the_rest(self.module, (p for group in self.groups for p in group.parameters))
         self.optimiser = make_optimiser(plan.recipe.optimiser, self.groups)
-        self.module = module
-        self._forward, self._stepper = fabric.setup(module, self.optimiser)
+        self._forward, self._stepper = fabric.setup(self.module, self.optimiser)
 
     def state(self) -> dict[str, Any]:
         """Return the state that `resume` needs."""
         return {
-            "step": self.step,
-            "validated": self.validated,
-            "score": self.score,
-            "best": self.best,
+            **{name: getattr(self, name) for name in _SAVED},
             "level": self.monitor.level,
             "module": self.module.changing_state(),
             "optimiser": self.optimiser.state_dict(),
@@ -89,8 +84,8 @@ class Trainer:
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Restore a state."""
-        self.step, self.validated = state["step"], state["validated"]
-        self.score, self.best = state["score"], state["best"]
+        for name in _SAVED:
+            setattr(self, name, state[name])
         self.monitor = LossMonitor(state["level"])
         self.module.load_state_dict({**self.module.state_dict(), **state["module"]})
         self.optimiser.load_state_dict(state["optimiser"])
@@ -102,8 +97,8 @@ class Trainer:
             FssbenchError: a loss is not finite or exploded, memory ran out, or data cannot be read.
         """
         settings = self.plan.settings
-        while self.step < self.run.steps or self._validation_is_due():
-            if self._validation_is_due():
+        while (due := self._validation_is_due()) or self.step < self.run.steps:
+            if due:
                 self._validate()
                 self._save(self, "epoch")
                 continue
@@ -143,8 +138,7 @@ class Trainer:
         )
         set_modes(plan.stage, plan.matcher, plan.backbone)
         while self.step < end:
-            share = len(portions[0].samples)
-            with memory_advice(share, plan.size, settings.accumulate):
+            with memory_advice(len(portions[0].samples), plan.size, settings.accumulate):
                 losses, lr, norm = self.take_step(batches)
             self._event(
                 "fssbench_step_finished", step=self.step, losses=losses, lr=lr, gradient_norm=norm
@@ -193,10 +187,8 @@ class Trainer:
             return
         finite = torch.isfinite(values).all(1).tolist()
         samples = [s for b, fine in zip(shown, finite, strict=True) if not fine for s in b.samples]
-        if self.fabric.world_size > 1:
-            shares: list[list[Sample]] = [[]] * self.fabric.world_size
-            torch.distributed.all_gather_object(shares, samples)
-            samples = [sample for share in shares for sample in share]
+        shares: list[list[Sample]] = gather(samples, self.fabric.world_size)
+        samples = [sample for share in shares for sample in share]
         if not samples:
             samples = [sample for batch in shown for sample in batch.samples]
         if self.fabric.global_rank:  # all processes find the same error; the first one raises it
@@ -212,8 +204,7 @@ class Trainer:
         plan = self.plan
         training = plan.matcher.training
         plan.matcher.eval()
-        found = measure_held_out(plan, self.module, rank=self.fabric.global_rank,
-                                 world=self.fabric.world_size)  # fmt: skip
+        found = measure_held_out(plan, self.module, self.fabric)
         plan.matcher.train(training)
         self._event("fssbench_held_out_measured", step=self.step, measures=found)
 

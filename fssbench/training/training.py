@@ -10,6 +10,7 @@ import attrs
 
 from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
+from fssbench.evaluation.evaluation import at_least
 from fssbench.runtime.device import Precision
 from fssbench.training.recipe import Recipe
 
@@ -69,39 +70,25 @@ class Training:
     part_weights: Mapping[str, str] = attrs.field(factory=dict)
     init: Path | None = None
     options: Mapping[str, Any] = attrs.field(factory=dict)
-    epochs: int | None = None
-    steps: int | None = None
-    batch_size: int | None = None
+    epochs: int | None = attrs.field(default=None, validator=at_least(1))
+    steps: int | None = attrs.field(default=None, validator=at_least(1))
+    batch_size: int | None = attrs.field(default=None, validator=at_least(1))
     lr: float | None = None
-    shots: int | None = None
+    shots: int | None = attrs.field(default=None, validator=at_least(1))
     seed: int = 0
     device: str = "auto"
-    devices: int = 1
+    devices: int = attrs.field(default=1, validator=at_least(1))
     precision: Precision = "fp32"
-    accumulate: int = 1
-    workers: int | None = None
+    accumulate: int = attrs.field(default=1, validator=at_least(1))
+    workers: int | None = attrs.field(default=None, validator=at_least(0))
     select_on: Literal["base", "novel"] = "base"
-    validation_episodes: int = 500
-    save_every: int = 500
-    keep_every: int | None = None
+    validation_episodes: int = attrs.field(default=500, validator=at_least(0))
+    save_every: int = attrs.field(default=500, validator=at_least(1))
+    keep_every: int | None = attrs.field(default=None, validator=at_least(1))
     resume: bool = False
     out: Path = Path("trainings")
 
     def __attrs_post_init__(self) -> None:
-        for name, value, least in (
-            ("--epochs", self.epochs, 1),
-            ("--steps", self.steps, 1),
-            ("--batch-size", self.batch_size, 1),
-            ("--shots", self.shots, 1),
-            ("--devices", self.devices, 1),
-            ("--accumulate", self.accumulate, 1),
-            ("--workers", self.workers, 0),
-            ("--validation-episodes", self.validation_episodes, 0),
-            ("--save-every", self.save_every, 1),
-            ("--keep-every", self.keep_every, 1),
-        ):
-            if value is not None and value < least:
-                raise FssbenchError(f"{name} must be at least {least}, not {value}")
         if self.lr is not None and not self.lr > 0:
             raise FssbenchError(f"--lr must be above 0, not {self.lr}")
         if self.epochs is not None and self.steps is not None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import pandas
 import torch.distributed
+from lightning_fabric import Fabric
 
 from fssbench import registry
-from fssbench.backbones.backbone import Backbone
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.draw import Draw
@@ -22,9 +23,8 @@ from fssbench.evaluation.measure import measure_chunks
 from fssbench.inference.chunk_loader import load_chunks
 from fssbench.inference.feature_cache import FeatureCache
 from fssbench.inference.pipeline import Pipeline
-from fssbench.matchers.matcher import Matcher
 from fssbench.metrics.iou import IoU
-from fssbench.runtime.device import Precision
+from fssbench.runtime.device import loader_processes
 from fssbench.specs import SamplerSpec
 from fssbench.training.recipe import Augment, Recipe
 from fssbench.training.samples import SPLIT, base_classes
@@ -92,26 +92,14 @@ class Validation:
     """Evaluation of a matcher as in `fssbench.evaluate`.
 
     Attributes:
+        plan: plan of the training.
+        fabric: Fabric of the training, for device and processes.
         manifest: validation episodes.
-        dataset: dataset of the episodes.
-        matcher: matcher to evaluate.
-        backbone: its encoder.
-        device: device of both.
-        precision: precision of both.
-        workers: number of loader processes.
-        rank: rank of this process, which measures its share of the chunks.
-        world: number of processes.
     """
 
+    plan: Plan
+    fabric: Fabric
     manifest: Manifest
-    dataset: Dataset
-    matcher: Matcher
-    backbone: Backbone
-    device: torch.device
-    precision: Precision
-    workers: int
-    rank: int = 0
-    world: int = 1
 
     def scores(self, chunks: int | None = None) -> dict[str, float]:
         """Return the scores of `IoU`, in percent, and leave the matcher in eval mode.
@@ -119,56 +107,51 @@ class Validation:
         Args:
             chunks: number of chunks to measure; None for all.
         """
+        plan, settings, world = self.plan, self.plan.settings, self.fabric.world_size
         pipeline = Pipeline(
-            self.matcher, self.backbone, device=self.device, precision=self.precision
+            plan.matcher, plan.backbone, device=self.fabric.device, precision=settings.precision
         )
-        cache = FeatureCache(pipeline, self.dataset, _CACHE_BYTES)
+        cache = FeatureCache(pipeline, plan.dataset, _CACHE_BYTES)
         every = list(chunks_of(self.manifest.episodes).items())[:chunks]
-        mine = dict(every[self.rank :: self.world])
-        metric = IoU()
         loaded = load_chunks(
-            cache.plan(mine),
-            self.dataset,
+            cache.plan(dict(every[self.fabric.global_rank :: world])),
+            plan.dataset,
             pipeline.geometry,
             score_size="original",
-            workers=self.workers,
+            workers=loader_processes(settings.workers, settings.devices),
         )
+        metric = IoU()
         results = measure_chunks(loaded, pipeline, cache, [metric], batch_size=1)
-        rows = [result.rows for result in results]
-        table = pandas.concat(self._gathered(rows), ignore_index=True).sort_values("index")
-        asked = tuple(sorted(set(table["class_id"].tolist())))
-        return metric.summarise(table, asked)
-
-    def _gathered(self, rows: Sequence[pandas.DataFrame]) -> list[pandas.DataFrame]:
-        if self.world == 1:
-            return list(rows)
-        shares: list[Sequence[pandas.DataFrame]] = [()] * self.world
-        torch.distributed.all_gather_object(shares, rows)
-        return [table for share in shares for table in share]
+        shares = gather([result.rows for result in results], world)
+        tables = itertools.chain.from_iterable(shares)
+        table = pandas.concat(tables, ignore_index=True).sort_values("index")
+        return metric.summarise(table, tuple(sorted(set(table["class_id"].tolist()))))
 
 
-def measure_held_out(
-    plan: Plan, module: TrainingStep, *, rank: int, world: int
-) -> Mapping[str, float]:
+def gather(mine: Any, world: int) -> list[Any]:
+    """Return the values of all processes, by rank."""
+    shares = [mine] * world
+    if world > 1:
+        torch.distributed.all_gather_object(shares, mine)
+    return shares
+
+
+def measure_held_out(plan: Plan, module: TrainingStep, fabric: Fabric) -> Mapping[str, float]:
     """Return the means of a stage's measures over the held-out images.
 
     Args:
         plan: plan of the training.
         module: matcher and stage, with the matcher in eval mode.
-        rank: rank of this process, which measures its share of the images.
-        world: number of processes.
+        fabric: Fabric of the training; each process measures its share of the images.
     """
     augmentation = attrs.evolve(plan.loader.augmentation, recipe=Augment(crop="centre"))
     loader = attrs.evolve(plan.loader, augmentation=augmentation, caches=False)
     sums: dict[str, float] = {}
     ids: Sequence[str] = plan.held_out
-    for start in list(range(0, len(ids), HELD_OUT_BATCH))[rank::world]:
+    for start in list(range(0, len(ids), HELD_OUT_BATCH))[fabric.global_rank :: fabric.world_size]:
         some = ids[start : start + HELD_OUT_BATCH]
         for name, value in module.measures(loader.load(0, start, some)).items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(some)
-    shares: list[dict[str, float]] = [sums]
-    if world > 1:
-        shares = [{}] * world
-        torch.distributed.all_gather_object(shares, sums)
-    names = list(dict.fromkeys(name for share in shares for name in share))
+    shares: list[dict[str, float]] = gather(sums, fabric.world_size)
+    names = list(dict.fromkeys(itertools.chain(*shares)))
     return {name: sum(s.get(name, 0.0) for s in shares) / len(ids) for name in names}

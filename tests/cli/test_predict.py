@@ -252,7 +252,7 @@ def test_spoilt_supports(fails, how, expected):
         (["--support", "one.jpg:", *QUERY], "--support one.jpg:: write IMAGE:MASK"),
         (["--support", "non.jpg:one.png", *QUERY], "non.jpg: there is no such file"),
         (["--support", "one.jpg:non.png", *QUERY], "non.png: there is no such file"),
-        (["--support", "C:one.jpg:non.png", *QUERY], "no colon in it parts it into two files"),
+        (["--support", "C:one.jpg:non.png", *QUERY], "none of its colons part it into two files"),
         ([*SUPPORT, "--query", "nowhere", "--out", "out"], "--query nowhere: there is no such"),
         ([*SUPPORT, "--query", "bare", "--out", "out"], "--query bare: the folder holds no images"),
         (

@@ -281,7 +281,5 @@ def test_lists_of_common_encodings_are_read(tmp_path: Path, content: bytes) -> N
 
 def test_a_list_of_an_unknown_encoding_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes("ab\n".encode("utf-16-le"))
-    with pytest.raises(
-        FssbenchError, match=r"list\.txt: it is no text .*; save"
-    ):
+    with pytest.raises(FssbenchError, match=r"list\.txt: it is no text .*; save"):
         index.list_lines(tmp_path / "list.txt")

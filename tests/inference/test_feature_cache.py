@@ -72,7 +72,7 @@ def test_what_is_needed_last_goes_first():
     assert "later" not in kept
     kept.move_to(3)  # neither is needed any more
     kept.put("new", part())
-    assert len(kept) == 2
+    assert sum(name in kept for name in ("soon", "between", "new")) == 2
 
 
 def test_bytes_are_those_of_distinct_storages():

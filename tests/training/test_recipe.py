@@ -53,8 +53,8 @@ def test_ones_own_file(tmp_path):
         ("[meta.a]\nbatch = 8\nepochs = 1", "missing 1 required keyword-only argument: 'optimiser"),
         ("[meta.a]\noptimiser = 3", "optimiser = 3 is of the wrong type"),
         ("[meta.a]\noptimiser = {kind = 'sdg', lr = 1}", r"\[meta.a.optimiser\]: kind = 'sdg'"),
-        ("[meta.a]\noptimiser = {kind = 'sgd', lr = 0}", "lr must be above 0"),
-        ("[meta.a]\naugment = {flip = 2}", "flip is a probability, from 0 to 1, not 2"),
+        ("[meta.a]\noptimiser = {kind = 'sgd', lr = 0}", "'lr' must be > 0: 0"),
+        ("[meta.a]\naugment = {flip = 2}", "'flip' must be <= 1: 2"),
         ("[meta.a]\naugment = {scale = [2, 1]}", r"scale must be \[least, most\]"),
         ("[meta.a]\nbatch = 8\noptimiser = {kind = 'sgd', lr = 1}", "give epochs or steps"),
         (

@@ -108,7 +108,7 @@ def test_images_of_a_batch_are_encoded_once(plan):
     batch = load(plan, count=40, augmentation=without_chance(plan))
     images = {i for s in batch.samples for i in (s.query, *s.support)}
     assert len(batch.images) == len(images) < 80
-    step = TrainingStep(plan.stage, plan.matcher, plan.backbone, plan.recipe, plan.loader.classes)
+    step = TrainingStep(plan)
     before = plan.backbone.seen
     step(batch)
     assert plan.backbone.seen - before == len(images)
@@ -118,7 +118,7 @@ def test_images_of_a_batch_are_encoded_once(plan):
 def test_supports_are_hidden_and_the_stage_sees_them_whole(plan):
     batch = load(plan, augmentation=without_chance(plan), hide=True)
     assert sum(mask is not None for mask in batch.keep) == 8
-    step = TrainingStep(plan.stage, plan.matcher, plan.backbone, plan.recipe, plan.loader.classes)
+    step = TrainingStep(plan)
     found = step._batch(batch)
     whole = step._batch(load(plan, augmentation=without_chance(plan)))
     assert torch.equal(found.support_images, whole.support_images)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import attrs
 import pandas
 import pytest
-import torch
 
 from fssbench import FssbenchError, Predictor, dataset
 from fssbench.metrics.iou import IoU
 from fssbench.training.plan import make_plan
+from fssbench.training.train import make_fabric
 from fssbench.training.validation import Validation, validation_manifest
 
 
@@ -44,10 +44,7 @@ def test_images_that_are_trained_on_do_not_count(plan, monkeypatch):
 
 def test_scores_equal_a_plain_loop(plan):
     episodes = manifest(plan, episodes=24)
-    validation = Validation(
-        manifest=episodes, dataset=plan.dataset, matcher=plan.matcher, backbone=plan.backbone,
-        device=torch.device("cpu"), precision="fp32", workers=0,
-    )  # fmt: skip
+    validation = Validation(plan=plan, fabric=make_fabric(plan), manifest=episodes)
     plan.matcher.out.bias.data.fill_(1.0)
     found = validation.scores()
     predictor = Predictor("trainable", "pixels", device="cpu")
