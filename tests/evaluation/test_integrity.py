@@ -16,6 +16,7 @@ from fssbench import Evaluation, FssbenchError, registry
 from fssbench.data import image_digest
 from fssbench.data.image_digest import images_digest
 from fssbench.evaluation.evaluate import evaluate
+from fssbench.evaluation.reproduce import Rerun, verify_record
 
 METHOD = """
 import fssbench, helper_of_edited
@@ -163,6 +164,10 @@ def test_other_images_of_the_same_names_are_refused(folders, tmp_path):
         evaluate(attrs.evolve(job, data_root=noise))
     alone = score(attrs.evolve(job, data_root=noise, out=tmp_path / "alone"))
     assert alone != first
+    (outcome,) = evaluate(job)
+    with pytest.raises(FssbenchError, match="images have another content than those of the record"):
+        verify_record(outcome.folder, Rerun(data_root=noise, episodes=5))
+    assert not verify_record(outcome.folder, Rerun(data_root=clear, episodes=5)).problems
     # Replaced in place, too.
     shutil.copytree(noise, clear, dirs_exist_ok=True)
     with pytest.raises(FssbenchError, match="differs in images"):
