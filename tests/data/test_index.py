@@ -238,7 +238,7 @@ def test_of_two_processes_one_builds(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "built "
 
 
-def test_a_process_that_was_killed_blocks_nobody(tmp_path: Path) -> None:
+def test_a_killed_process_blocks_no_other(tmp_path: Path) -> None:
     killed = start(tmp_path / "log", 600)
     deadline = time.monotonic() + 60
     while not (tmp_path / "log").exists() and time.monotonic() < deadline:

@@ -363,7 +363,7 @@ def test_a_bomb_is_not_unpacked(given, to, monkeypatch):
         prepare(PASCAL, to, given=given)
 
 
-def test_a_zip_that_lies_about_sizes(tmp_path, to):
+def test_a_zip_with_wrong_sizes(tmp_path, to):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr("fewshot_data/abacus/1.jpg", bytes(1 << 20))
@@ -400,7 +400,7 @@ def test_a_class_twice(tmp_path, to):
         prepare(RECIPES["fss1000"], to, given=list(paths.values()))
 
 
-def test_a_folder_of_somebody_else_is_left_alone(given, to):
+def test_a_folder_of_another_source_is_not_changed(given, to):
     (to / "VOC2012" / "JPEGImages").mkdir(parents=True)
     (to / "VOC2012" / "JPEGImages" / "mine.jpg").write_bytes(b"mine")
     with pytest.raises(FssbenchError, match="not made by data prepare"):

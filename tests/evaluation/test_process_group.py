@@ -153,7 +153,7 @@ def test_a_chunk_is_claimed_once_and_done_once(tmp_path):
     assert first.done(1)
 
 
-def test_a_damaged_part_is_measured_again(tmp_path, caplog):
+def test_a_damaged_result_is_measured_again(tmp_path, caplog):
     queue = ChunkQueue(tmp_path)
     queue.claim(0)
     queue.put(part_of(0, episodes(5)))
@@ -175,7 +175,7 @@ def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
         ChunkQueue(tmp_path).claim(0)
 
 
-def test_the_first_process_does_what_nobody_else_does(tmp_path):
+def test_the_first_process_measures_the_chunks_of_a_dead_one(tmp_path):
     """A second process takes two chunks, hands one over, and dies."""
     chunks = {n: episodes(n) for n in range(4)}
     group = ProcessGroup(count=2, group="g")
@@ -221,7 +221,7 @@ def test_when_one_of_two_is_killed_the_other_finishes(job, straight, marks, monk
     assert rows_of(job.out) == straight
 
 
-def test_parts_that_a_killed_run_left_are_taken(job, straight):
+def test_results_of_a_killed_run_are_used(job, straight):
     """The first process died before it took what another had measured."""
     (whole,) = evaluate(attrs.evolve(job, out=job.out / "whole"))
     from fssbench.episodes.chunks import chunks_of

@@ -230,7 +230,7 @@ def test_a_journal_that_is_cut_off_or_changed_anywhere(job, undisturbed):
     ends_well(job, undisturbed)
 
 
-def test_a_journal_of_somebody_who_can_count_checksums(job, undisturbed):
+def test_a_forged_journal_line_with_a_right_checksum(job, undisturbed):
     import zlib
 
     folder = interrupted(job)
@@ -275,7 +275,7 @@ def test_a_record_that_is_damaged_after_the_end(job):
     assert evaluate(job)[0].record == result.record
 
 
-def test_a_record_that_somebody_betters(job):
+def test_an_edited_record_is_refused(job):
     """With or without a digest that fits: the scores are compared with the rows."""
     (result,) = evaluate(job)
     path = result.folder / "record.json"

@@ -89,7 +89,7 @@ def test_bytes_are_those_of_distinct_storages():
     assert kept.bytes == 0
 
 
-def test_a_value_that_does_not_fit_is_not_kept():
+def test_a_value_larger_than_the_budget_is_not_cached():
     kept = LookaheadCache(BYTES - 1)
     kept.put("large", part())
     assert "large" not in kept
@@ -111,7 +111,7 @@ def test_chunks_hold_every_episode_once_in_an_order_of_their_own(shapes):
     assert classes == sorted(classes)
 
 
-def test_uses_of_parts():
+def test_uses_of_prepared_values():
     request = FeatureRequest(layers=("cells4",), size=64, mask_support=True)
     episodes = [
         Episode(index=0, class_id=3, query="a", support=("b",)),

@@ -82,7 +82,7 @@ def test_it_covers_the_truth_as_often_as_it_says():
     assert 0.90 <= held / 200 <= 0.99
 
 
-def test_each_score_lies_in_its_interval():
+def test_each_score_is_in_its_interval():
     rows = simulated(np.random.default_rng(3), 120, repeats=2)
     noise = np.random.default_rng(4).integers(-100, 100, len(rows))
     rows = rows.assign(intersection_bg=rows["intersection_bg"] + noise)

@@ -70,7 +70,7 @@ def test_crops_vary_and_stay_inside(picture):
     assert torch.equal(centre, image[:, 8:72, 18:82])
 
 
-def test_flips_happen_as_often_as_told(picture):
+def test_flips_have_the_given_rate(picture):
     image, mask = picture
     flipped = 0
     for number in range(200):
@@ -82,7 +82,7 @@ def test_flips_happen_as_often_as_told(picture):
     assert 40 <= flipped <= 80
 
 
-def test_rotations_happen_as_often_as_told(picture):
+def test_rotations_have_the_given_rate(picture):
     image, mask = picture
     plain, _ = chain(64)(image, [mask], Draw(0))
     turned = 0

@@ -216,7 +216,7 @@ def test_torchrun(job, tmp_path):
     assert (metrics(one)[LOSSES] - table[LOSSES]).abs().max().max() < 1e-5
 
 
-def test_saves_and_kept_checkpoints(job):
+def test_saves_and_permanent_checkpoints(job):
     result = train(job, keep_every=4)
     kept = sorted(p.name for p in result.folder.glob("step-*"))
     assert kept == ["step-0000004.safetensors", "step-0000008.safetensors"]
@@ -287,7 +287,7 @@ def test_a_trained_backbone_is_in_the_checkpoint(job):
     assert record.weights.source == "file"
 
 
-def test_a_trained_backbone_is_handed_on(job):
+def test_a_trained_backbone_is_in_later_checkpoints(job):
     tuned = train(job, stage="tuned", steps=3, validation_episodes=0)
     result = train(job, backbone="tints", init=tuned.last, steps=2)
     for path in (result.last, result.best):

@@ -35,7 +35,7 @@ class TwoParts(fssbench.Matcher):
         raise NotImplementedError
 
 
-def test_some_parts_of_a_checkpoint(tmp_path):
+def test_loading_some_tensors_of_a_checkpoint(tmp_path):
     first, second = TwoParts(4), TwoParts(5)
     header = {"matcher": "two", "config": {}, "backbone": "none"}
     write_checkpoint(tmp_path / "c.safetensors", first, header)
