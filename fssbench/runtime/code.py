@@ -97,7 +97,7 @@ def _describe(top: str, path: Path | None) -> Code:
     distribution, version = _distribution(top)
     if path is None:
         return Code(distribution=distribution, version=version)
-    commit, dirty = _commit(path)
+    commit, dirty = ("", None) if _is_installed(path) else _commit(path)
     return Code(
         distribution=distribution, version=version, commit=commit, dirty=dirty, sha256=_hash(path)
     )
