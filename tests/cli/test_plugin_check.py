@@ -65,7 +65,7 @@ def test_a_bad_plugin_gets_error_location_and_exit_code_1(run):
     assert code == 1
     details = out[out.index("metric overlap, columns:") :].splitlines()
     assert details[1] == "  expected: column intersection_fg: int64 or float64 (6,)"
-    assert details[2] == "  observed: torch.int32 (6,)"
+    assert details[2] == "  observed: shape (6,), torch.int32"
     assert details[3].startswith("  location: Loud.measure, checked.py:")
     assert details[-1] == "7 passed, 1 failed"
 
