@@ -54,7 +54,7 @@ def check(
             made.image_ids(name), f"{name}: opening", console=Console(stderr=True), transient=True
         )
         wrong = [problem for image_id in ids for problem in check_image(made, image_id)]
-        problems += wrong
+        problems += [*wrong, *made.problems(name)]
         found = None if wrong else count_split(made, name)
         splits[name] = found.to_fields() if found else "has problems"
         if found and not as_json:

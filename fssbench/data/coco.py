@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,6 +17,8 @@ from fssbench.data.dataset import Dataset
 from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import fingerprint, likely_first
 from fssbench.errors import FssbenchError
+
+log = logging.getLogger(__name__)
 
 YEARS = ("2014", "2017")
 """Search order of ``auto``; the literature uses 2014."""
@@ -134,6 +137,15 @@ class Coco(Dataset):
         )
         if not saved:
             self._unsaved.add(split)
+        for problem in self.problems(split):
+            log.warning("%s", problem)
+
+    def problems(self, split: str) -> Sequence[str]:
+        """Return a line about polygons that are invalid and not drawn."""
+        self.prepare(split)
+        count = self._masks[split].left_out
+        where = f"{self._annotations(split)}: {count} polygons are invalid or empty"
+        return [f"{where}; their objects are not in the masks"] if count else []
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {split: self._masks[split] for split in self._unsaved}

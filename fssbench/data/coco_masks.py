@@ -69,6 +69,7 @@ class CocoMasks:
         cuts: int (2E + 1); the instances of entry e are ``runs[cuts[2e]:cuts[2e + 1]]``, its crowds
             ``runs[cuts[2e + 1]:cuts[2e + 2]]``; either may be empty.
         runs: uint8, all masks in pycocotools' compressed format.
+        left_out: int (), number of polygons that are invalid and not drawn.
 
     Raises:
         ValueError: the lengths of the arrays do not match.
@@ -76,7 +77,7 @@ class CocoMasks:
 
     def __init__(
         self, *, numbers: Array, file_names: list[str], sizes: Array, starts: Array,
-        class_ids: Array, pixels: Array, cuts: Array, runs: Array,
+        class_ids: Array, pixels: Array, cuts: Array, runs: Array, left_out: Array,
     ) -> None:  # fmt: skip
         images, entries = len(numbers), len(class_ids)
         if not (
@@ -91,6 +92,7 @@ class CocoMasks:
         self._numbers, self._file_names, self._sizes = numbers, file_names, sizes
         self._starts, self._class_ids, self._pixels = starts, class_ids, pixels
         self._cuts, self._runs = cuts, runs
+        self.left_out = int(left_out)
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> CocoMasks:
@@ -109,6 +111,7 @@ class CocoMasks:
             "pixels": self._pixels,
             "cuts": self._cuts,
             "runs": self._runs,
+            "left_out": np.array(self.left_out),
         }
 
     def __contains__(self, image_id: object) -> bool:
@@ -192,7 +195,7 @@ def _draw(content: Mapping[str, Any], path: Path) -> CocoMasks:
         for class_id, of_class in sorted(annotations[number].items()):
             parts = []
             for crowd in (False, True):
-                chosen = [a for a in of_class if bool(a.get("iscrowd")) == crowd]
+                chosen = [a for a in of_class if _is_crowd(a) == crowd]
                 mask, wrong = _union(chosen, size, path)
                 left_out += wrong
                 parts.append(mask)
@@ -201,8 +204,6 @@ def _draw(content: Mapping[str, Any], path: Path) -> CocoMasks:
                 pixels.append(int(rle.area(parts[0])))
                 masks += [part["counts"] for part in parts]
         starts.append(len(class_ids))
-    if left_out:
-        log.warning("%s: %d polygons are invalid and are skipped", path, left_out)
     return CocoMasks(
         numbers=np.array(numbers, np.int64),
         file_names=[images[number]["file_name"] for number in numbers],
@@ -212,6 +213,7 @@ def _draw(content: Mapping[str, Any], path: Path) -> CocoMasks:
         pixels=np.array(pixels, np.int32),
         cuts=np.cumsum([0, *map(len, masks)]),
         runs=np.frombuffer(b"".join(masks), np.uint8),
+        left_out=np.array(left_out),
     )
 
 
@@ -282,6 +284,10 @@ def _union(
     for annotation in annotations:
         segmentation = annotation["segmentation"]
         if isinstance(segmentation, list):
+            if not segmentation:  # an object with a box only
+                left_out += 1
+            elif all(isinstance(number, int | float) for number in segmentation):
+                segmentation = [segmentation]  # one polygon without the list around it
             good = [points for part in segmentation if (points := _polygon(part)) is not None]
             left_out += len(segmentation) - len(good)
             polygons += good
@@ -296,6 +302,21 @@ def _union(
     if polygons:
         masks += rle.frPyObjects(polygons, *size)
     return (rle.merge(masks) if masks else {"size": size, "counts": b""}), left_out
+
+
+def _is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """Return True for a crowd region.
+
+    Raises:
+        ValueError: ``iscrowd`` is neither 0 nor 1, as a number, a boolean or a text.
+    """
+    value = str(annotation.get("iscrowd", 0)).strip().lower()
+    known = {"0": False, "1": True, "false": False, "true": True, "none": False}
+    if value not in known:
+        raise ValueError(
+            f"iscrowd of annotation {annotation.get('id')} is {annotation['iscrowd']!r}, not 0 or 1"
+        )
+    return known[value]
 
 
 def _polygon(points: Any) -> Array | None:

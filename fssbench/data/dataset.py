@@ -91,6 +91,11 @@ class Dataset(ABC):
     def prepare(self, split: str) -> None:
         """Do slow one-time work for a split, e.g. build an index, before `class_pixels`."""
 
+    def problems(self, split: str) -> Sequence[str]:
+        """Return problems of a split that do not prevent its use, one line each."""
+        del split
+        return ()
+
     def check_fold(self, fold: int) -> None:
         """Raise an `FssbenchError` unless the dataset has this fold."""
         if not 0 <= fold < self.folds:

@@ -207,7 +207,37 @@ def test_polygons_that_are_none_are_left_out(
     good = annotation(1, DOG, [polygon, box(4, 4, 9, 9)])
     write(tmp_path, annotations=[good, annotation(2, PERSON, [polygon]), annotation(3, DOG, [])])
     assert Coco(root=tmp_path).class_pixels("000000000042") == {CLASS_IDS[DOG]: 25}
-    assert "2 polygons" in caplog.text
+    assert "3 polygons" in caplog.text
+    caplog.clear()
+    again = Coco(root=tmp_path)  # from the index in the cache folder
+    again.prepare("val")
+    assert "3 polygons are invalid or empty" in caplog.text
+    assert len(again.problems("val")) == 1
+
+
+def test_a_polygon_without_the_list_around_it(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write(tmp_path, annotations=[annotation(1, DOG, box(4, 4, 9, 9))])
+    made = Coco(root=tmp_path)
+    assert made.class_pixels("000000000042") == {CLASS_IDS[DOG]: 25}
+    assert made.problems("val") == []
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "pixels"),
+    [(0, 25), (1, 0), (False, 25), (True, 0), ("0", 25), ("1", 0), (None, 25)],
+)
+def test_iscrowd_is_read_by_value(tmp_path: Path, value: Any, pixels: int) -> None:
+    one = {**annotation(1, DOG, [box(4, 4, 9, 9)]), "iscrowd": value}
+    write(tmp_path, annotations=[one])
+    found = Coco(root=tmp_path).class_pixels("000000000042")
+    assert found.get(CLASS_IDS[DOG], 0) == pixels
+
+
+def test_an_unknown_value_of_iscrowd_is_one_line(tmp_path: Path) -> None:
+    write(tmp_path, annotations=[{**annotation(7, DOG, [box(4, 4, 9, 9)]), "iscrowd": "maybe"}])
+    message = error_of(Coco(root=tmp_path).prepare, "val")
+    assert "iscrowd of annotation 7 is 'maybe', not 0 or 1" in message
 
 
 @pytest.mark.parametrize(
