@@ -23,6 +23,7 @@ from fssbench.errors import FssbenchError
 from fssbench.files import sha256
 
 PRETRAINED, RANDOM, NONE = "pretrained", "random", "none"
+_DEEPEST = 4  # dots in the prefix of a wrapper
 RANDOM_SEED = 0
 BACKBONE_PREFIX = "backbone."
 HUB_FILE = "model.safetensors"
@@ -174,7 +175,15 @@ def build(
         module = make()
     if source.state is None:
         return module
-    fitting = _fit(module.state_dict(), rename(source.state), source.info.name, backbone)
+    expected = module.state_dict()
+    state = _peeled(expected, source.state, rename)
+    fitting = _fit(expected, state, source.info.name, backbone)
+    for tensor_name, tensor in fitting.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise FssbenchError(
+                f"weights {source.info.name}: tensor {tensor_name} has values that are NaN or "
+                "infinite; save the weights of an earlier step"
+            )
     module = module.to_empty(device="cpu")
     module.load_state_dict(fitting)
     for part in module.modules():  # computed buffers were lost on the meta device
@@ -190,22 +199,61 @@ def _unwrap(content: Any) -> dict[str, Tensor]:
             content = content[wrapping]
     if not isinstance(content, Mapping):
         return {}
+    if not any(isinstance(value, Tensor) for value in content.values()):
+        content = _flat(content)
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
 
 
-def _fit(
-    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], file: str, backbone: str
+def _flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings, by names joined with dots."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        nested = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
+
+
+def _peeled(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], rename: Rename
+) -> Mapping[str, Tensor]:
+    """Return the tensors that fit without the prefix of a wrapper, such as ``module.``.
+
+    A prefix counts only if all tensors below it fit by name and shape. If none or several do, the
+    tensors are returned as they are.
+    """
+    prefixes = {""}
+    for name in state:
+        parts = name.split(".")[:-1]
+        prefixes |= {".".join(parts[: n + 1]) + "." for n in range(min(len(parts), _DEEPEST))}
+    fitting = []
+    for prefix in sorted(prefixes):
+        below = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+        if len(below) >= len(expected) // 2:
+            renamed = rename(without_head(below))
+            if not mismatch(expected, _with_counters(expected, renamed)):
+                fitting.append(renamed)
+    return fitting[0] if len(fitting) == 1 else rename(state)
+
+
+def _with_counters(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    # Files from before PyTorch 0.4.1 have no batch counters, which inference does not use.
+    """Add batch counters, which files from before PyTorch 0.4.1 lack and inference does not use."""
     counters = {
         name: torch.zeros((), dtype=torch.long)
         for name in expected
         if name.endswith(".num_batches_tracked")
     }
-    state = counters | dict(state)
+    return counters | dict(state)
+
+
+def _fit(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], file: str, backbone: str
+) -> dict[str, Tensor]:
+    state = _with_counters(expected, state)
     reasons = mismatch(expected, state)
     if reasons:
         raise FssbenchError(

@@ -316,3 +316,45 @@ def test_a_download_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "_answers", lambda url: True)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert "ConnectionError: reset by peer)" in refused_download()
+
+
+def named(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"epoch": 3, "model": {"state_dict": state}},
+        lambda state: named("_orig_mod.", state),
+        lambda state: named("module._orig_mod.", state),
+        lambda state: named("net.encoder.", state),
+        lambda state: {**named("module.", state), "loss.weight": torch.ones(3)},
+        lambda state: {"model": {**named("encoder.", state), "decoder.weight": torch.ones(2)}},
+        lambda state: {"teacher": named("backbone.", state), "optimizer": {"lr": 0.1}},
+    ],
+    ids=["nested", "compiled", "ddp compiled", "net.encoder", "beside", "autoencoder", "dinov2"],
+)
+def test_prefixes_of_wrappers_are_removed_by_name_and_shape(
+    tmp_path: Path, state: dict[str, Tensor], expected: Tensor, wrap: Callable[[Any], Any]
+) -> None:
+    torch.save(wrap(state), tmp_path / "wrapped.pth")
+    assert torch.equal(features(load_tiny(tmp_path / "wrapped.pth")), expected)
+
+
+def test_two_encoders_in_a_file_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    both = {**named("teacher.", state), **named("student.", state)}
+    torch.save(both, tmp_path / "both.pth")
+    with pytest.raises(FssbenchError, match=r"both\.pth: not weights of tiny-resnet"):
+        load_tiny(tmp_path / "both.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_one_line(
+    tmp_path: Path, state: dict[str, Tensor], value: float
+) -> None:
+    name = next(name for name in state if name.endswith("weight"))
+    state[name].view(-1)[0] = value
+    torch.save(state, tmp_path / "broken.pth")
+    with pytest.raises(FssbenchError, match=rf"tensor {name} has values that are NaN or infinite"):
+        load_tiny(tmp_path / "broken.pth")
