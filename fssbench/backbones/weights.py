@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
@@ -232,9 +233,10 @@ def _peeled(
     for prefix in sorted(prefixes):
         below = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
         if len(below) >= len(expected) // 2:
-            renamed = rename(without_head(below))
-            if not mismatch(expected, _with_counters(expected, renamed)):
-                fitting.append(renamed)
+            with contextlib.suppress(FssbenchError):  # of formats that must be complete
+                renamed = rename(without_head(below))
+                if not mismatch(expected, _with_counters(expected, renamed)):
+                    fitting.append(renamed)
     return fitting[0] if len(fitting) == 1 else rename(state)
 
 
