@@ -33,7 +33,7 @@ class ModelSource:
         matcher: registered name of the matcher.
         backbone: registered name of the encoder.
         weights: weights of the encoder: ``pretrained``, ``random`` or a file.
-        options: options of the matcher, on top of those that it was trained with.
+        options: options of the matcher, with those of the checkpoint that were not changed.
         checkpoint: trained weights, or None.
     """
 

@@ -236,6 +236,8 @@ def _peeled(
             with contextlib.suppress(FssbenchError):  # of formats that must be complete
                 renamed = rename(without_head(below))
                 if not mismatch(expected, _with_counters(expected, renamed)):
+                    if not prefix:
+                        return renamed  # the usual file
                     fitting.append(renamed)
     return fitting[0] if len(fitting) == 1 else rename(state)
 

@@ -187,13 +187,20 @@ class Evaluator:
                     directory.rows(),
                     seconds=directory.seconds,
                     predictions=directory.predictions_digest(),
+                    images=identity["images"],
                 )
                 directory.finish(record)
                 hook.fssbench_evaluation_finished(run=run, record=record)
         return CellOutcome(record=record, folder=folder, fresh=True)
 
     def record(
-        self, manifest: Manifest, rows: pandas.DataFrame, *, seconds: float, predictions: str
+        self,
+        manifest: Manifest,
+        rows: pandas.DataFrame,
+        *,
+        seconds: float,
+        predictions: str,
+        images: str,
     ) -> Record:
         """Return the record of a cell.
 
@@ -202,6 +209,7 @@ class Evaluator:
             rows: one row for each episode.
             seconds: total time of the episodes.
             predictions: digest of the saved masks, or "".
+            images: digest of the images, from the identity that the run started with.
         """
         return make_record(
             self.settings,
@@ -213,7 +221,7 @@ class Evaluator:
             rows=rows,
             seconds=seconds,
             predictions=predictions,
-            images=self.images(manifest),
+            images=images,
             code=self.code,
         )
 

@@ -207,7 +207,7 @@ class _Driver:
 
         self._submit(
             "record", cell.key, finished, cell.model, cell.manifest, directory.rows(),
-            directory.seconds, directory.predictions_digest(),
+            directory.seconds, directory.predictions_digest(), directory.identity["images"],
         )  # fmt: skip
 
     def _add(self, number: int, result: CellOutcome) -> None:

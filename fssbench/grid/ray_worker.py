@@ -93,11 +93,14 @@ def measure(model: Model, manifest: Manifest, chunks: Sequence[int]) -> list[byt
 
 
 def record(
-    model: Model, manifest: Manifest, rows: pandas.DataFrame, seconds: float, predictions: str
-) -> Record | Failure:
+    model: Model, manifest: Manifest, rows: pandas.DataFrame, seconds: float, predictions: str,
+    images: str,
+) -> Record | Failure:  # fmt: skip
     """Return the record of a cell whose rows are complete."""
     return _result_of(
-        lambda: _evaluator(model).record(manifest, rows, seconds=seconds, predictions=predictions)
+        lambda: _evaluator(model).record(
+            manifest, rows, seconds=seconds, predictions=predictions, images=images
+        )
     )
 
 

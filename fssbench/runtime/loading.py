@@ -115,17 +115,14 @@ class _Source(Dataset[Any]):
             item = self.load(key)
         except FssbenchError as error:
             return error
-        return item if _fits(item) else _Piped(item)
+        return item if _fits(item) else _Piped(map_tensors(item, _Array))
 
 
-@attrs.frozen(eq=False, init=False)
+@attrs.frozen(eq=False)
 class _Piped:
     """An item whose tensors are arrays, which are pickled into a pipe."""
 
     item: Any
-
-    def __init__(self, item: Any) -> None:
-        self.__attrs_init__(map_tensors(item, _Array))
 
     def restored(self) -> Any:
         return map_tensors(self.item, lambda array: torch.from_numpy(array.values), kind=_Array)
