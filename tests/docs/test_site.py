@@ -95,8 +95,8 @@ def test_the_map_is_the_navigation_and_boards_are_pages(repository):
         ("docs/guide.md", "[gone](gone.md)", "gone.md"),
         ("docs/guide.md", "[gone](../leaderboards/gone.md)", "gone.md"),
         ("docs/guide.md", "[gone](hooks.md#gone)", "#gone"),
-        ("docs/guide.md", "![](https://example.org/a.png)", "loaded from elsewhere: guide"),
-        ("docs/site.css", "@import url(https://example.org/a.css);", "elsewhere: site.css"),
+        ("docs/guide.md", "![](https://example.org/a.png)", "from other hosts: guide"),
+        ("docs/site.css", "@import url(https://example.org/a.css);", "from other hosts: site.css"),
         ("docs/index.md", "# small\n", "no section 'Pages'"),
     ],
 )
