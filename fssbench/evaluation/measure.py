@@ -18,6 +18,7 @@ from fssbench.inference.chunk_loader import ChunkData
 from fssbench.inference.feature_cache import FeatureCache, OpenChunk
 from fssbench.inference.pipeline import NOT_FINITE, Pipeline, finite
 from fssbench.metrics.metric import Metric
+from fssbench.runtime.device import to_host
 
 OUT_OF_MEMORY = (
     "out of memory; run the same command again with a lower --cache-memory or fewer --workers to "
@@ -69,17 +70,18 @@ def measure_chunks(
             ]
             columns.append(measure_masks(metrics, masks, targets))
             predictions += masks
-        # Checked for a whole chunk, to synchronize with the GPU only once.
-        for episode, good in zip(episodes, torch.cat(sound).tolist(), strict=True):
-            if not good:
+        table = concatenated(columns)
+        good, *found = to_host([torch.cat(sound), *table.values(), *predictions])
+        for episode, fine in zip(episodes, good.tolist(), strict=True):
+            if not fine:
                 raise _named([episode], NOT_FINITE)
-        rows = table_of(episodes, columns)
+        rows = table_of(episodes, dict(zip(table, found, strict=False)))
         now = time.perf_counter()
         yield ChunkResult(
             chunk=data.task.chunk,
             episodes=episodes,
             rows=rows,
-            predictions=predictions,
+            predictions=found[len(table) :],
             seconds=now - before,
         )
         before = now
@@ -116,15 +118,17 @@ def measure_masks(
     return columns
 
 
-def table_of(
-    episodes: Sequence[Episode], columns: Sequence[Mapping[str, Tensor]]
-) -> pandas.DataFrame:
-    """Return the rows of episodes from the metric columns of their batches."""
+def concatenated(columns: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the metric columns of all batches, (E,), from those of each batch."""
+    return {name: torch.cat([batch[name] for batch in columns]) for name in columns[0]}
+
+
+def table_of(episodes: Sequence[Episode], columns: Mapping[str, Tensor]) -> pandas.DataFrame:
+    """Return the rows of E episodes from their metric columns (E,)."""
     table: dict[str, list[object]] = {
         "index": [e.index for e in episodes],
         "class_id": [e.class_id for e in episodes],
         "query": [e.query for e in episodes],
     }
-    for name in columns[0]:
-        table[name] = torch.cat([batch[name] for batch in columns]).cpu().tolist()
+    table.update((name, column.tolist()) for name, column in columns.items())
     return pandas.DataFrame(table)

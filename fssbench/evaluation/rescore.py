@@ -17,7 +17,7 @@ from fssbench.data.geometry import Geometry
 from fssbench.data.index import with_progress
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
-from fssbench.evaluation.measure import measure_masks, table_of
+from fssbench.evaluation.measure import concatenated, measure_masks, table_of
 from fssbench.files import write_atomically
 from fssbench.inference.chunk_loader import target_of
 from fssbench.metrics.iou import IoU
@@ -218,7 +218,7 @@ def _measured(
                     f"{path}: the mask of episode {episode.index} has {name} {now}, its row has "
                     f"{stored}; masks and rows are of different runs: evaluate again"
                 )
-    table = table_of(manifest.episodes, columns)
+    table = table_of(manifest.episodes, concatenated(columns))
     return {name: table[name] for metric in metrics for name in metric.columns}
 
 

@@ -84,9 +84,8 @@ class Pipeline:
                 keep[start : start + self.encode_batch] if keep else ()
             ):
                 if mask is not None:
-                    batch[position] = torch.where(
-                        (mask != 1).to(self.device), mean, batch[position]
-                    )
+                    hidden = mask.to(self.device, non_blocking=True) != 1
+                    batch[position] = torch.where(hidden, mean, batch[position])
             filled = len(batch)
             if self.encode_batch > filled:  # one shape for every batch
                 rest = batch[-1:].expand(self.encode_batch - filled, -1, -1, -1)
@@ -114,7 +113,7 @@ class Pipeline:
     @torch.inference_mode()
     def prepare_support(self, features: Features, mask: Tensor) -> Any:
         """Prepare one support image from its features and its mask, uint8 (S, S)."""
-        own = mask.to(self.device, copy=True)[None]
+        own = mask.to(self.device, non_blocking=True, copy=True)[None]
         with self._computing():
             return _only(self.matcher.prepare_support(self._single(features), own), "support")
 

@@ -15,7 +15,8 @@ def exact_float32() -> Iterator[None]:
 
     By default torch lets cuDNN round the inputs of float32 convolutions to the 11 bits of TF32, so
     predictions would differ between CPU and GPU, and between GPUs. Other precisions are not
-    changed. The previous settings are restored on exit.
+    changed. cuDNN does not choose algorithms by their speed, which would depend on the batch size.
+    The previous settings are restored on exit.
     """
     settings = _settings()
     before = [getattr(holder, name) for holder, name, _ in settings]
@@ -30,7 +31,9 @@ def exact_float32() -> Iterator[None]:
 
 def _settings() -> list[tuple[Any, str, Any]]:
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    fixed = (cudnn, "benchmark", False)
     # torch 2.9 renamed the switches and raises an error if both kinds are used.
     if hasattr(cudnn, "conv"):
-        return [(each, "fp32_precision", "ieee") for each in (cudnn.conv, cudnn.rnn, products)]
-    return [(cudnn, "allow_tf32", False), (products, "allow_tf32", False)]
+        holders = (cudnn.conv, cudnn.rnn, products)
+        return [fixed, *((each, "fp32_precision", "ieee") for each in holders)]
+    return [fixed, (cudnn, "allow_tf32", False), (products, "allow_tf32", False)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from fssbench.errors import FssbenchError
 
@@ -35,6 +37,18 @@ def choose_device(name: str) -> torch.device:
             f"--device {name}: this machine has no such GPU that torch can use"
         ) from error
     return torch.device("cpu") if device.type == "cpu" else device
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors of one device on the CPU, copied at once: a GPU is waited for only once."""
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return list(tensors)
+    flat = torch.cat([tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors]).cpu()
+    parts = flat.split([tensor.nbytes for tensor in tensors])
+    return [
+        part.clone().view(tensor.dtype).view(tensor.shape)  # a part may begin at any byte
+        for part, tensor in zip(parts, tensors, strict=True)
+    ]
 
 
 def loader_processes(workers: int | None, devices: int) -> int:

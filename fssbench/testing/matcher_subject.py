@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ from fssbench import build, registry
 from fssbench.backbones.backbone import Backbone
 from fssbench.inference.pipeline import Features, Pipeline
 from fssbench.matchers.matcher import Matcher
+from fssbench.runtime.device import Precision
 from fssbench.specs import BackboneSpec, MatcherSpec
 from fssbench.testing.backbones import BackboneSubject
 from fssbench.testing.check import Subject
@@ -95,9 +97,12 @@ class MatcherSubject(Subject):
         stir(matcher)
         return self.pipeline(matcher)
 
-    def pipeline(self, matcher: Matcher) -> Pipeline:
-        """Return the pipeline of a matcher and the encoder, on the CPU."""
-        return Pipeline(matcher, self.backbone, device=torch.device("cpu"))
+    def pipeline(
+        self, matcher: Matcher, precision: Precision = "fp32", device: str = "cpu"
+    ) -> Pipeline:
+        """Return the pipeline of a matcher and a copy of the encoder."""
+        backbone = self.backbone if device == "cpu" else copy.deepcopy(self.backbone)
+        return Pipeline(matcher, backbone, device=torch.device(device), precision=precision)
 
     def features(self, shown: Picture, *, support: bool) -> Features:
         """Return the features of an image at the requested size, computed once."""
@@ -122,12 +127,7 @@ class MatcherSubject(Subject):
         self, cases: Sequence[Case], pipeline: Pipeline | None = None
     ) -> tuple[Any, list[Features]]:
         """Return the embedded support sets, and the features of queries."""
-        pipeline = pipeline or self.nonzero_pipeline
-        supports, masks, queries = self.inputs(cases)
-        prepared = [
-            list(map(pipeline.prepare_support, *case)) for case in zip(supports, masks, strict=True)
-        ]
-        return pipeline.embed_support(prepared), queries
+        return embed(*self.inputs(cases), pipeline or self.nonzero_pipeline)
 
     def answer(self, cases: Sequence[Case], pipeline: Pipeline | None = None) -> Tensor:
         """Return logits (B, h, w), computed as in an evaluation."""
@@ -146,6 +146,31 @@ class MatcherSubject(Subject):
             Case(self.pictures[6 * n], tuple(self.pictures[6 * n + 1 : 6 * n + 1 + shots]))
             for n in range(count)
         ]
+
+
+def embed(
+    supports: Sequence[Sequence[Features]],
+    masks: Tensor,
+    queries: Sequence[Features],
+    pipeline: Pipeline,
+) -> tuple[Any, list[Features]]:
+    """Return the embedded support sets, and the features of queries, on a pipeline's device.
+
+    Args:
+        supports: features of K supports of each of B episodes.
+        masks: their masks, uint8 (B, K, S, S).
+        queries: features of the B queries.
+        pipeline: pipeline to embed with.
+    """
+
+    def there(features: Features) -> Features:
+        return {n: maps.to(pipeline.device, non_blocking=True) for n, maps in features.items()}
+
+    prepared = [
+        [pipeline.prepare_support(there(f), mask) for f, mask in zip(*case, strict=True)]
+        for case in zip(supports, masks, strict=True)
+    ]
+    return pipeline.embed_support(prepared), list(map(there, queries))
 
 
 def stir(matcher: Matcher, seed: int = 0) -> None:

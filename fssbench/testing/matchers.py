@@ -16,6 +16,7 @@ from fssbench.data.dataset import IGNORE
 from fssbench.errors import one_line
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.matchers.matcher import Matcher
+from fssbench.runtime.device import Precision
 from fssbench.testing.check import (
     Checks,
     NotCheckedError,
@@ -26,15 +27,13 @@ from fssbench.testing.check import (
     largest,
     locations,
 )
-from fssbench.testing.matcher_subject import Case, MatcherSubject
+from fssbench.testing.fake_cuda import CUDA, FakeCuda, WaitError
+from fssbench.testing.matcher_subject import Case, MatcherSubject, embed
 from fssbench.testing.random_state import drawn_twice
 from fssbench.testing.synthetic import picture
 from fssbench.testing.training_step import take_steps
 
 CHECKS = Checks("matcher")
-
-_APART = ("is not on the expected device", "to be on the same device", "must be on the same device")
-
 
 # --- forward pass ---------------------------------------------------------------------------------
 
@@ -156,7 +155,7 @@ def prepared(subject: MatcherSubject) -> str:
     worst = 0.0
     for number in (1, 5):
         cases = subject.cases(2, number)
-        alone, together = subject.answer(cases), _forward(subject, cases, "cpu")
+        alone, together = subject.answer(cases), _in_one_batch(subject, cases)
         expected = f"the same {number}-shot logits from images prepared in one batch and one by one"
         worst = max(worst, expect_close(together, alone, expected))
     return f"largest difference {worst:.1g} of the largest logit"
@@ -271,20 +270,30 @@ def state_dict(subject: MatcherSubject) -> str:
     return f"{len(matcher.state_dict())} tensors through a file"
 
 
+def _in_one_batch(subject: MatcherSubject, cases: Sequence[Case]) -> Tensor:
+    """Return the logits of a batch of episodes, whose images are prepared together."""
+    supports, masks, queries = subject.inputs(cases)
+    batches = default_collate(queries), default_collate(list(map(default_collate, supports)))
+    with torch.inference_mode():
+        logits: Tensor = subject.nonzero_pipeline.matcher(*batches, masks)
+    return logits
+
+
 @CHECKS.add("__init__", "embed_support", "segment")
 def devices(subject: MatcherSubject) -> str:
     """The matcher runs on the device that it was moved to."""
-    cases = subject.cases(1, 1)
-    note = _on_meta(subject, cases)
+    note = _on_fake_cuda(subject, 2, 2)
     if not torch.cuda.is_available():
         return f"{note}, no GPU"
-    logits, expected = _forward(subject, cases, "cuda").cpu(), subject.answer(cases)
+    cases = subject.cases(1, 1)
+    pipeline = subject.pipeline(copy.deepcopy(subject.nonzero_pipeline.matcher), device="cuda")
+    logits, expected = subject.answer(cases, pipeline).cpu(), subject.answer(cases)
     apart = expect_close(logits, expected, "logits on the GPU within 1 % of the CPU's", 0.01)
     return f"{note}, cuda within {apart:.1g}"
 
 
-def _on_meta(subject: MatcherSubject, cases: list[Case]) -> str:
-    """Run on the meta device, where operands on different devices raise an error."""
+def _on_fake_cuda(subject: MatcherSubject, count: int, shots: int) -> str:
+    """Run all steps of an evaluation with tensors that claim to be on a GPU."""
     plain = [
         f"{type(module).__name__}.{key}"
         for module in subject.nonzero_pipeline.matcher.modules()
@@ -293,30 +302,41 @@ def _on_meta(subject: MatcherSubject, cases: list[Case]) -> str:
     ]
     hint = f"; {', '.join(plain)} is not a buffer: use register_buffer" if plain else ""
     try:
-        logits = _forward(subject, cases, "meta")
-    except (NotImplementedError, RuntimeError) as error:
-        text = one_line(error)
-        # Operations that need values (a count of pixels, say) or do not support meta tensors have
-        # other messages than operands on different devices.
-        apart = any(words in text for words in _APART)
-        expect(not apart, "all tensors on the matcher's device", f"{text}{hint}")
-        return f"meta tensors are not supported ({text})"
-    expected, seen = "logits on the device of the features, meta", f"{logits.device}{hint}"
-    expect(logits.device.type == "meta", expected, seen)
-    return "meta"
+        logits = on_fake_cuda(subject, count, shots)
+    except WaitError as error:
+        return f"waits for a GPU: {error}"
+    except RuntimeError as error:
+        apart = "device" in str(error)
+        expect(not apart, "all tensors on the matcher's device", f"{one_line(error)}{hint}")
+        return f"tensors without values are not supported ({one_line(error)})"
+    expected, seen = "logits on the device of the features, cuda", f"{logits.device}{hint}"
+    expect(logits.device.type == "cuda", expected, seen)
+    return "no wait for a GPU"
 
 
-def _forward(subject: MatcherSubject, cases: list[Case], device: str) -> Tensor:
-    """Return the logits of a copy of the matcher on a device, for a batch of episodes."""
-    supports, masks, queries = subject.inputs(cases)
-    matcher = copy.deepcopy(subject.nonzero_pipeline.matcher).to(device)
-    with torch.inference_mode():
-        query, support = (
-            {name: maps.to(device) for name, maps in default_collate(batch).items()}
-            for batch in (queries, list(map(default_collate, supports)))
-        )
-        logits: Tensor = matcher(query, support, masks.to(device))
-    return logits
+def on_fake_cuda(
+    subject: MatcherSubject, count: int, shots: int, precision: Precision = "fp32"
+) -> Tensor:
+    """Return the logits of a batch of episodes, computed on a pretended GPU.
+
+    Args:
+        subject: matcher under test.
+        count: episodes of the batch.
+        shots: K.
+        precision: precision of the computation.
+
+    Raises:
+        WaitError: a step waits for the device.
+        RuntimeError: an operation has tensors of two devices.
+    """
+    inputs = subject.inputs(subject.cases(count, shots))
+    pipeline = subject.pipeline(subject.nonzero_pipeline.matcher, precision)
+    fake = FakeCuda()
+    pipeline.matcher, pipeline.device = fake.module(pipeline.matcher), CUDA
+    supports, masks, queries = fake.tensors(inputs)
+    with fake.computing():
+        support, queries = embed(supports, masks, queries, pipeline)
+        return pipeline.segment(list(map(pipeline.prepare_query, queries)), support)
 
 
 @CHECKS.add("__init__")

@@ -50,7 +50,8 @@ class FrozenFeatures:
         at_once = 1 if images.device.type == "cpu" else ENCODE_AT_ONCE
         for start in range(0, len(new), at_once):
             batch = new[start : start + at_once]
-            maps = self._backbone(images[batch], self._layers)
+            # Indices would be copied to the device, which waits for it.
+            maps = self._backbone(torch.stack([images[i] for i in batch]), self._layers)
             for position, index in enumerate(batch):
                 # A slice would hold the memory of the whole batch.
                 self._cached[names[index]] = {n: m[position].clone() for n, m in maps.items()}

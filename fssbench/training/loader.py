@@ -47,7 +47,8 @@ class LoadedBatch:
 
     def pin_memory(self) -> LoadedBatch:
         """Return the same batch in pinned memory; called by torch's loader."""
-        return attrs.evolve(self, images=self.images.pin_memory(), masks=self.masks.pin_memory())
+        values = attrs.asdict(self, recurse=False).items()
+        return attrs.evolve(self, **{n: v.pin_memory() for n, v in values if torch.is_tensor(v)})
 
 
 @attrs.frozen(kw_only=True, eq=False)

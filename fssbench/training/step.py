@@ -74,15 +74,19 @@ class TrainingStep(nn.Module):
 
     def _batch(self, loaded: LoadedBatch) -> EpisodeBatch | LabelledBatch | ImageBatch:
         device = next(self.parameters()).device
-        images = loaded.images.to(device, non_blocking=True).float() / 255
-        indices = loaded.image_indices.to(device)
+
+        def there(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        images = there(loaded.images).float() / 255
+        indices = there(loaded.image_indices)
         features = self._encode(images, loaded)
-        masks = loaded.masks.to(device, non_blocking=True)
+        masks = there(loaded.masks)
         shown = images[indices]
         found = {name: maps[indices] for name, maps in features.items()}
         if self.stage.feeds == "episodes":
             return EpisodeBatch(
-                class_ids=loaded.class_ids.to(device),
+                class_ids=there(loaded.class_ids),
                 query={name: maps[:, 0] for name, maps in found.items()},
                 support={name: maps[:, 1:] for name, maps in found.items()},
                 query_masks=masks[:, 0],
@@ -90,7 +94,7 @@ class TrainingStep(nn.Module):
                 query_images=shown[:, 0],
                 support_images=shown[:, 1:],
                 classes=self._classes,
-                query_labels=None if loaded.labels is None else loaded.labels.to(device),
+                query_labels=None if loaded.labels is None else there(loaded.labels),
             )
         single = {name: maps[:, 0] for name, maps in found.items()}
         if self.stage.feeds == "labelled":
@@ -106,7 +110,7 @@ class TrainingStep(nn.Module):
         if any(mask is not None for mask in loaded.keep):
             shown = torch.ones(images.shape[-2:], dtype=torch.uint8)
             masks = torch.stack([shown if mask is None else mask for mask in loaded.keep])
-            hidden = masks.to(images.device) != 1
+            hidden = masks.to(images.device, non_blocking=True) != 1
             images = torch.where(hidden[:, None], backbone.mean.view(1, 3, 1, 1), images)
         if not self._layers:
             return {}

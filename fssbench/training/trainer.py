@@ -171,11 +171,13 @@ class Trainer:
         assert norm is not None
         values = torch.stack([torch.stack(list(losses.values())) for losses in found])
         means = self.fabric.all_reduce(values.mean(0), reduce_op="mean")
-        reported = dict(zip(found[0], torch.as_tensor(means).tolist(), strict=True))
-        self._check(reported, float(norm), shown, values)
+        # One copy, for a GPU is waited for at each.
+        *numbers, norm = torch.cat([torch.as_tensor(means), norm.view(1)]).tolist()
+        reported = dict(zip(found[0], numbers, strict=True))
+        self._check(reported, norm, shown, values)
         self._stepper.step()
         self.step += 1
-        return reported, lr, float(norm)
+        return reported, lr, norm
 
     def _check(
         self, losses: Mapping[str, float], norm: float, shown: list[LoadedBatch], values: Tensor

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -164,14 +163,19 @@ def budget(masks: Tensor, pixels: int) -> Tensor | None:
         int64 (N, pixels), positions in the flattened (h, w); None if an image has no more than
         that number of pixels.
     """
-    if masks[0].numel() <= pixels:
+    masks = masks.flatten(1)
+    total = masks.shape[1]
+    if total <= pixels:
         return None
-    chosen = []
-    for mask in masks.flatten(1):
-        foreground, background = (mask > 0.5).nonzero()[:, 0], (mask <= 0.5).nonzero()[:, 0]
-        share = max(min(len(foreground), pixels // 2), pixels - len(background))
-        chosen.append(torch.cat([_spread(foreground, share), _spread(background, pixels - share)]))
-    return torch.stack(chosen)
+    shown = masks > 0.5
+    foreground = shown.sum(1, keepdim=True)
+    background = total - foreground
+    share = torch.maximum(foreground.clamp(max=pixels // 2), pixels - background)
+    order = (~shown).byte().argsort(dim=1, stable=True)  # foreground first, each in row-major order
+    rank = torch.arange(pixels, device=masks.device)
+    first = rank * foreground // share.clamp(min=1)
+    second = foreground + (rank - share) * background // (pixels - share).clamp(min=1)
+    return order.gather(1, torch.where(rank < share, first, second))
 
 
 def otsu(masks: Tensor) -> Tensor:
@@ -183,32 +187,33 @@ def otsu(masks: Tensor) -> Tensor:
     Returns:
         float (B, h, w), 1 for foreground and -1 for background.
     """
-    planes = masks.detach().float().cpu().numpy()
-    thresholds = [otsu_threshold(plane) for plane in planes]
-    limits = torch.tensor(thresholds, device=masks.device).view(-1, 1, 1)
-    return torch.where(masks > limits, 1.0, -1.0)
+    return torch.where(masks > otsu_thresholds(masks.detach().float()), 1.0, -1.0)
 
 
-def otsu_threshold(plane: np.ndarray) -> float:
-    """Return the threshold with the largest variance between the classes (Otsu, 1979).
+def otsu_thresholds(planes: Tensor) -> Tensor:
+    """Return the thresholds with the largest variance between the classes (Otsu, 1979).
 
     As in scikit-image, candidates are the centres of a histogram's 256 bins, in float32.
 
     Args:
-        plane: float32 (h, w), finite.
+        planes: float32 (B, h, w), finite.
 
     Returns:
-        The lowest of the best centres, or the value of a constant plane.
+        (B, 1, 1): the lowest of the best centres, or the value of a constant plane.
     """
-    if plane.min() == plane.max():
-        return float(plane.min())
-    sizes, edges = np.histogram(plane, 256)
-    counts, centres = sizes.astype(np.float32), (edges[:-1] + edges[1:]) / 2
+    values = planes.flatten(1)
+    low, high = values.aminmax(dim=1, keepdim=True)
+    edges = low + torch.arange(257, device=values.device) * ((high - low) / 256)
+    edges[:, -1:] = high
+    bins = (torch.searchsorted(edges, values, right=True) - 1).clamp(0, 255)
+    counts = torch.zeros_like(edges[:, 1:]).scatter_add_(1, bins, torch.ones_like(values))
+    centres = (edges[:, :-1] + edges[:, 1:]) / 2
     sums = counts * centres
-    below, above = counts.cumsum(), counts[::-1].cumsum()[::-1]
-    mean_below, mean_above = sums.cumsum() / below, sums[::-1].cumsum()[::-1] / above
-    distances = mean_below[:-1] - mean_above[1:]
-    return float(centres[np.argmax(below[:-1] * above[1:] * distances**2)])
+    below, above = counts.cumsum(1), counts.flip(1).cumsum(1).flip(1)
+    means_below, means_above = sums.cumsum(1) / below, sums.flip(1).cumsum(1).flip(1) / above
+    distances = means_below[:, :-1] - means_above[:, 1:]
+    best = (below[:, :-1] * above[:, 1:] * distances**2).nan_to_num(-1).argmax(1, keepdim=True)
+    return torch.where(low == high, low, centres.gather(1, best))[..., None]
 
 
 def combine(logits: Sequence[Tensor], how: str, weights: Tensor | None = None) -> Tensor:
@@ -265,8 +270,3 @@ def guided_weights(
             ious.append((found & truth).sum((1, 2)) / union)
         scores.append(torch.stack(ious).mean(0))
     return torch.stack(scores, 1)
-
-
-def _spread(positions: Tensor, count: int) -> Tensor:
-    ranks = torch.arange(count, device=positions.device) * len(positions) // max(count, 1)
-    return positions[ranks]

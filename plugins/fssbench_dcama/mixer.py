@@ -48,9 +48,9 @@ class Mixer(nn.ModuleList):
             (B, 128, size / 4, size / 4).
         """
         start = WIDE
-        channels: list[int] = []
+        channels = []
         for count in self.skips.values():  # coarse to fine, query before support
-            channels += range(start + side * count, start + (side + 1) * count)
+            channels.append(slice(start + side * count, start + (side + 1) * count))
             start += self.sides * count
         size = (self.side, self.side)
         return self._part(torch.cat([resize(maps[name], size) for name in self.skips], 1), channels)
@@ -69,7 +69,7 @@ class Mixer(nn.ModuleList):
         blocks: Any = self
         (first, *layers), *others = blocks
         masks = resize(masks, (side, side))
-        mixed = self._part(masks, range(masks.shape[1]))
+        mixed = self._part(masks, [slice(masks.shape[1])])
         mixed = mixed + first.bias.to(mixed.dtype).view(-1, 1, 1)
         for each in skipped:
             if each is not None:
@@ -81,19 +81,20 @@ class Mixer(nn.ModuleList):
             mixed = block(resize(mixed, (side, side)))
         return mixed
 
-    def _part(self, maps: Tensor, channels: Sequence[int]) -> Tensor:
+    def _part(self, maps: Tensor, channels: Sequence[slice]) -> Tensor:
         """Apply the first convolution to some of its input channels, without the bias.
 
         Args:
             maps: maps of C channels, (B, C, h, w).
-            channels: indices of these channels among all input channels.
+            channels: ranges of these channels among all input channels.
 
         Returns:
             (B, 128, h, w).
         """
         blocks: Any = self
         first = blocks[0][0]
-        return functional.conv2d(maps, first.weight[:, list(channels)], padding=first.padding)
+        weight = torch.cat([first.weight[:, some] for some in channels], 1)
+        return functional.conv2d(maps, weight, padding=first.padding)
 
 
 def _block(before: int, middle: int, after: int, *, last_relu: bool) -> nn.Sequential:

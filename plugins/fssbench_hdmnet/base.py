@@ -134,7 +134,7 @@ def base_channels(class_ids: Tensor, classes: Sequence[int]) -> Tensor:
     Returns:
         Int64 (B,): n for the n-th base class (from 1); 0, which is background, for any other.
     """
-    known = torch.tensor((-1, *classes), device=class_ids.device)
+    known = torch.tensor((-1, *classes)).to(class_ids.device, non_blocking=True)
     return (class_ids[:, None] == known).int().argmax(1)
 
 

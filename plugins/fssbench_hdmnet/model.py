@@ -93,8 +93,9 @@ class HdmNet(Matcher):
     def prepare_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Sequence[Support]:
         """Pool, project, build the pyramid (sections 3.2, 3.5) of N images.
 
-        Masks are resized in two ways: bilinearly for the prototype, nearest for all else. Except in
-        training, the background's pixels are dropped, which have no effect.
+        Masks are resized in two ways: bilinearly for the prototype, nearest for all else. On a CPU,
+        except in training, the background's pixels are dropped, which have no effect; a GPU would
+        have to be waited for to count them.
 
         Args:
             features: features by requested layer, (N, C, h, w), of masked images.
@@ -126,7 +127,9 @@ class HdmNet(Matcher):
             grams=None if self.ensemble is None else gram(middle).unsqueeze(1),
         )
         each = separate(support, len(masks))
-        return each if self.training else [one.foreground_only() for one in each]
+        if self.training or masks.device.type != "cpu":
+            return each
+        return [one.foreground_only() for one in each]
 
     def embed_support(self, support: Sequence[Sequence[Support]]) -> Support:
         """Concatenate the images of B episodes.
