@@ -23,10 +23,20 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def table():
+    """Write the tables after each benchmark, so that one that is cut off leaves its figures."""
+    yield
+    if TABLES and "FSSBENCH_BENCH_TABLE" in os.environ:
+        Path(os.environ["FSSBENCH_BENCH_TABLE"]).write_text("\n".join(_texts()))
+        sys.stdout.write(_texts()[-1].splitlines()[-1] + "\n")
+
+
 def pytest_terminal_summary(terminalreporter):
-    parts = [text_of(title, rows) for title, rows in TABLES.items()]
-    for part in parts:
+    for text in _texts():
         terminalreporter.write_line("")
-        terminalreporter.write_line(part)
-    if parts and "FSSBENCH_BENCH_TABLE" in os.environ:
-        Path(os.environ["FSSBENCH_BENCH_TABLE"]).write_text("\n".join(parts))
+        terminalreporter.write_line(text)
+
+
+def _texts():
+    return [text_of(title, rows) for title, rows in TABLES.items()]
