@@ -9,8 +9,8 @@ differ from the CPU's; ``train`` trains each bundled method for some steps, with
 paper and random weights, on `shapes` (and on voc_mini, if it is in DATA) in fp32 and bf16, and
 evaluates each checkpoint 1- and 5-shot in both. Each figure is printed and written as soon as it
 is known: ``environment.json``, ``tests.txt``, ``speed.md``, ``rows.md`` and ``train.md``. What does
-not fit into the given minutes is left out, and the exit status is 1. ``--device cpu`` is a trial of the last two parts
-with small encoders.
+not fit into the given minutes is left out, and the exit status is 1. ``--device cpu`` is a trial of
+the last two parts with small encoders.
 
 The project need not be installed: the script runs the checkout around it. On a machine without a
 network, packages that are missing are installed from a folder of wheels, which this command fills
@@ -235,7 +235,8 @@ def _rows(asked: argparse.Namespace) -> None:
                 fssbench.evaluate(
                     matcher=method, backbone=backbone, weights="random", options=options,
                     folds=(0,), shots=(1,), limit=10, device=device,
-                    out=Path(folder) / f"{method}-{len(found)}", observers=lambda _, masks=found[-1]: [masks],
+                    out=Path(folder) / f"{method}-{len(found)}",
+                    observers=lambda _, masks=found[-1]: [masks],
                 )  # fmt: skip
             here, there = (each.masks for each in found)
             total = sum(mask.numel() for mask in here.values())
