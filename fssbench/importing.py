@@ -86,6 +86,7 @@ def import_checkpoint(
             f"{source}: no checkpoint of {spec.name} on {backbone}: {reasons}; is --backbone right?"
         )
     made.load_state_dict(dict(imported.weights))
+    made.request().check(made.backbone)
     encoder = without_head(imported.backbone)
     described = {
         "matcher": spec.name,

@@ -54,13 +54,7 @@ class Pipeline:
         self.request = matcher.request()
         self.geometry = Geometry(self.request.size, self.request.resize)
         self.encode_batch = encode_batch or (1 if device.type == "cpu" else 16)
-        for layer in self.request.layers:
-            backbone.info.layer(layer)
-        if self.request.size < 1 or self.request.size % backbone.info.multiple:
-            raise FssbenchError(
-                f"backbone {backbone.info.name} takes images whose side is a multiple of "
-                f"{backbone.info.multiple}, not {self.request.size}; set the matcher's size option"
-            )
+        self.request.check(backbone.info)
 
     @torch.inference_mode()
     def encode(self, images: Tensor, keep: Sequence[Tensor | None] | None = None) -> list[Features]:

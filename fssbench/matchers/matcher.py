@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fssbench.backbones.backbone import BackboneInfo
+from fssbench.errors import FssbenchError
 from fssbench.nn import together
 
 
@@ -33,6 +34,16 @@ class FeatureRequest:
     size: int
     resize: Literal["squash", "letterbox"] = "squash"
     mask_support: bool = False
+
+    def check(self, info: BackboneInfo) -> None:
+        """Raise an `FssbenchError` if a backbone lacks a layer or does not take the size."""
+        for layer in self.layers:
+            info.layer(layer)
+        if self.size < 1 or self.size % info.multiple:
+            raise FssbenchError(
+                f"backbone {info.name} takes images whose side is a multiple of {info.multiple}, "
+                f"not {self.size}; set the matcher's size option"
+            )
 
 
 @attrs.frozen(eq=False)

@@ -13,9 +13,9 @@ from torch.utils.data import default_collate
 
 from fssbench import build
 from fssbench.data.dataset import IGNORE
-from fssbench.errors import one_line
+from fssbench.errors import FssbenchError, one_line
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
-from fssbench.matchers.matcher import Matcher
+from fssbench.matchers.matcher import FeatureRequest, Matcher
 from fssbench.runtime.device import Precision
 from fssbench.testing.check import (
     Checks,
@@ -40,17 +40,31 @@ CHECKS = Checks("matcher")
 
 @CHECKS.add("request")
 def request(subject: MatcherSubject) -> str:
-    """`request` gives layers of the backbone, a size that it accepts, and a way to resize."""
-    asked, info = subject.made().request(), subject.backbone.info
+    """`request` gives layers of the backbone, a size that it accepts, and a way to resize.
+
+    With the options under test, and with the default options where the matcher supports them on
+    this backbone.
+    """
+    asked, note = subject.made().request(), ""
+    _check_request(subject, asked)
+    if subject.options:
+        try:
+            default = build.matcher(subject.name, subject.backbone)
+        except FssbenchError as error:
+            note = f"; default options: {one_line(error)}"
+        else:
+            _check_request(subject, default.request())
+    return f"{', '.join(asked.layers)} of {asked.size} px, {asked.resize}{note}"
+
+
+def _check_request(subject: MatcherSubject, asked: FeatureRequest) -> None:
     expect(bool(asked.layers), "at least one layer", "no layers")
-    for layer in asked.layers:
-        info.layer(layer)
-    divisible = asked.size > 0 and asked.size % info.multiple == 0
-    expected = f"a size that is a multiple of {info.multiple}, as backbone {info.name} requires"
-    expect(divisible, expected, f"size={asked.size}")
+    try:
+        asked.check(subject.backbone.info)
+    except FssbenchError as error:
+        expect(False, "layers and a size that the backbone has", str(error))
     known = ("squash", "letterbox")
     expect(asked.resize in known, f"resize: one of {', '.join(known)}", f"{asked.resize!r}")
-    return f"{', '.join(asked.layers)} of {asked.size} px, {asked.resize}"
 
 
 @CHECKS.add("embed_support", "segment")

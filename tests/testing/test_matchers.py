@@ -17,7 +17,7 @@ from fssbench.testing.matchers import CHECKS
 
 PLUGINS = ["methods_for_tests", str(Path(__file__).with_name("broken_matchers.py"))]
 BROKEN = [
-    ("request", "uneven", "size=60"),
+    ("request", "uneven", "not 60"),
     ("shots", "oneshot", "ValueError: too many values to unpack"),
     ("batch", "coupled", "of the largest"),
     ("non_square", "boxed", "more than two values"),
