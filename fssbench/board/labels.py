@@ -34,6 +34,8 @@ def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:
     }
     if training_facts(record).get("selected_on") == "novel":
         details.append("selected on novel classes")
+    if record.provenance:
+        details.append(record.provenance)
     if checkpoints:
         details.append(checkpoints.pop() if len(checkpoints) == 1 else "one checkpoint per fold")
     return _with_details(record.matcher, details)

@@ -72,14 +72,14 @@ class Row:
         return {fold: checkpoint.sha256 for fold, checkpoint in trained if checkpoint}
 
     @property
-    def parameters(self) -> int:
+    def parameters(self) -> int | None:
         """Number of learnable parameters, which may depend on the fold: the largest."""
-        return max(record.cost.learnable_parameters for record in self.records.values())
+        return _known(max, (r.cost.learnable_parameters for r in self.records.values()))
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> float | None:
         """Seconds per episode, mean over the folds."""
-        return fmean(record.cost.seconds_per_episode for record in self.records.values())
+        return _known(fmean, (r.cost.seconds_per_episode for r in self.records.values()))
 
 
 @attrs.frozen(kw_only=True)
@@ -136,6 +136,13 @@ class Board:
     dataset: str
     tables: tuple[Table, ...]
     published: Mapping[int, Sequence[PublishedRow]]
+
+
+def _known(function: Callable[[list[K]], T], values: Iterable[K | None]) -> T | None:
+    """Apply a function to values; None if one of them is None."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return function(known) if len(known) == len(found) else None
 
 
 def make_boards(results: Sequence[Result]) -> list[Board]:

@@ -25,8 +25,10 @@ def score(value: float | None) -> str:
     return NONE if value is None else f"{value:.1f}"
 
 
-def count(number: float) -> str:
+def count(number: float | None) -> str:
     """Return a number of parameters, in thousands or millions."""
+    if number is None:
+        return NONE
     for unit, size in (("M", 1e6), ("k", 1e3)):
         # 999 950 and more would print as 1000.0 k.
         if number >= 0.99995 * size:
@@ -34,7 +36,9 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
-def milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float | None) -> str:
     """Return seconds in milliseconds; small values with a decimal."""
+    if seconds is None:
+        return NONE
     value = 1000.0 * seconds
     return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"

@@ -15,8 +15,8 @@ import fssbench
 from fssbench.errors import FssbenchError, near, one_line
 
 _VERBS = (
-    "evaluate", "checkpoint", "train", "predict", "score", "board", "episodes", "data", "plugin",
-    "list", "show", "doctor",
+    "evaluate", "checkpoint", "train", "predict", "score", "record", "board", "episodes", "data",
+    "plugin", "list", "show", "doctor",
 )  # fmt: skip
 
 

@@ -100,6 +100,27 @@ def show(manifest: Path, first: int, as_json: bool) -> None:
 
 
 @episodes.command()
+@click.argument("manifest")
+@data_options
+@lists_option
+@click.option("--format", "form", type=click.Choice(["json"]), default="json", show_default=True,
+              help="Format of the list of episodes.")  # fmt: skip
+@click.option("--out", type=PATH, required=True, help="Folder to write.")
+def export(manifest: str, form: str, out: Path, **dataset: Any) -> None:
+    """Write the episodes of MANIFEST for another program, with the supports' masks as PNG files.
+
+    MANIFEST is a manifest file, a run directory, or a setting such as
+    shapes/v1-1k/fold0-1shot-seed0. fssbench record import scores the predicted masks.
+    """
+    from fssbench.cli.manifests import read_with_dataset
+    from fssbench.episodes.export import export_episodes
+
+    del form  # there is one
+    read, data = read_with_dataset(manifest, **dataset)
+    click.echo(f"{export_episodes(read, data, out)}: {len(read.episodes)} episodes")
+
+
+@episodes.command()
 @click.argument("a")
 @click.argument("b")
 @data_options

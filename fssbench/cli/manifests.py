@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fssbench.data.dataset import Dataset
     from fssbench.episodes.manifest import Manifest
 
 _SETTING = re.compile(r"(?P<protocol>.+)/fold(?P<fold>\d+)-(?P<shots>\d+)shot(-seed(?P<seed>\d+))?")
@@ -50,3 +51,13 @@ def read_or_build(
     dataset = build.dataset(spec.dataset, data_root, **data_options)
     numbers = {name: int(setting[name] or 0) for name in ("fold", "shots", "seed")}
     return build_manifest(spec, dataset, lists=lists, **numbers)
+
+
+def read_with_dataset(
+    source: str, *, data_root: Path | None, data_options: Mapping[str, str], lists: Path | None
+) -> tuple[Manifest, Dataset]:
+    """Read or build a manifest, see `read_or_build`, and open its dataset."""
+    from fssbench import build
+
+    manifest = read_or_build(source, data_root=data_root, data_options=data_options, lists=lists)
+    return manifest, build.dataset(manifest.dataset, data_root, **data_options)

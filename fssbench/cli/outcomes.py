@@ -99,5 +99,5 @@ def _cells(record: Record) -> list[str]:
     miou, *others = (f"{record.scores[name]:.2f}" for name in _SCORES)
     return [
         miou, f"{low:.2f} to {high:.2f}", *others,
-        f"{1000 * record.cost.seconds_per_episode:.1f}",
+        f"{1000 * (record.cost.seconds_per_episode or 0.0):.1f}",
     ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import cattrs
@@ -62,30 +63,9 @@ def make_record(
         images: digest of the content of the images.
         code: code that computed the rows, by package.
     """
-    scores: dict[str, float] = {}
-    for metric in metrics:
-        scores.update(metric.summarise(rows, manifest.class_ids))
-    table = IoU().per_class(rows, manifest.class_ids)
     backbone = pipeline.backbone
     return Record(
-        protocol=manifest.protocol,
-        fold=manifest.fold,
-        shots=manifest.shots,
-        seed=manifest.seed,
-        score_size=score_size,
-        dataset=DatasetInfo(
-            name=manifest.dataset,
-            split=manifest.split,
-            fingerprint=manifest.fingerprint,
-            images=images,
-        ),
-        manifest=ManifestInfo(
-            digest=manifest.digest,
-            episodes=len(manifest.episodes),
-            classes=manifest.class_ids,
-            dropped=tuple(name for _, name in manifest.dropped),
-            limit=manifest.limit,
-        ),
+        **result_fields(manifest, metrics, score_size=score_size, rows=rows, images=images),
         matcher=settings.matcher,
         config=config_of(pipeline.matcher),
         checkpoint=None
@@ -98,18 +78,6 @@ def make_record(
         backbone=settings.backbone,
         weights=Weights(**attrs.asdict(backbone.weights)),
         features=cattrs.unstructure(pipeline.request),
-        scores=scores,
-        intervals=score_intervals([rows]),
-        per_class=tuple(
-            ClassScore(
-                class_id=class_id,
-                name=manifest.class_name(class_id),
-                episodes=int(table["episodes"][class_id]),
-                iou=float(table["iou"][class_id]),
-                background_iou=float(table["background_iou"][class_id]),
-            )
-            for class_id in manifest.class_ids
-        ),
         cost=Cost(
             learnable_parameters=cost.learnable_parameters(pipeline),
             backbone_parameters=cost.backbone_parameters(pipeline),
@@ -123,8 +91,63 @@ def make_record(
             "batch_size": settings.batch_size,
             **({"features": "float16"} if settings.cache_half else {}),
         },
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         predictions=predictions,
         code={name: CodeInfo(**attrs.asdict(each)) for name, each in code.items()},
         unaccounted=unaccounted_parameters(pipeline.matcher, backbone, checkpoint),
     )
+
+
+def result_fields(
+    manifest: Manifest,
+    metrics: Sequence[Metric],
+    *,
+    score_size: str,
+    rows: pandas.DataFrame,
+    images: str,
+) -> dict[str, Any]:
+    """Return the fields of a `Record` that follow from episodes, images and rows.
+
+    Args:
+        manifest: evaluated episodes.
+        metrics: measured metrics.
+        score_size: score size of the protocol.
+        rows: one row for each episode.
+        images: digest of the content of the images.
+    """
+    scores: dict[str, float] = {}
+    for metric in metrics:
+        scores.update(metric.summarise(rows, manifest.class_ids))
+    table = IoU().per_class(rows, manifest.class_ids)
+    return {
+        "protocol": manifest.protocol,
+        "fold": manifest.fold,
+        "shots": manifest.shots,
+        "seed": manifest.seed,
+        "score_size": score_size,
+        "dataset": DatasetInfo(
+            name=manifest.dataset,
+            split=manifest.split,
+            fingerprint=manifest.fingerprint,
+            images=images,
+        ),
+        "manifest": ManifestInfo(
+            digest=manifest.digest,
+            episodes=len(manifest.episodes),
+            classes=manifest.class_ids,
+            dropped=tuple(name for _, name in manifest.dropped),
+            limit=manifest.limit,
+        ),
+        "scores": scores,
+        "intervals": score_intervals([rows]),
+        "per_class": tuple(
+            ClassScore(
+                class_id=class_id,
+                name=manifest.class_name(class_id),
+                episodes=int(table["episodes"][class_id]),
+                iou=float(table["iou"][class_id]),
+                background_iou=float(table["background_iou"][class_id]),
+            )
+            for class_id in manifest.class_ids
+        ),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

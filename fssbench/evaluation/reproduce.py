@@ -90,6 +90,11 @@ def verify_record(path: Path, rerun: Rerun | None = None) -> Reproduction:
             raise FssbenchError(f"{folder / name}: missing; verification needs {', '.join(FILES)}")
     result = read_result(folder)
     record, manifest, rows = result.record, result.manifest(), result.rows()
+    if record.provenance:
+        raise FssbenchError(
+            f"{folder}: masks of another program, which cannot be computed again; fssbench board "
+            "check compares the scores with the rows, fssbench score the rows with the masks"
+        )
     found, sound = examine(result, manifest, rows, intervals=False)
     seed = secrets.randbelow(2**32) if rerun.seed is None else rerun.seed
     outcome = Reproduction(

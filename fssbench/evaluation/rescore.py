@@ -222,7 +222,9 @@ def _measured(
     return {name: table[name] for metric in metrics for name in metric.columns}
 
 
-def _geometry(record: Record) -> Geometry:
+def _geometry(record: Record) -> Geometry | None:
+    if record.provenance:  # scored at the original size
+        return None
     size, resize = record.features.get("size"), record.features.get("resize")
     if not isinstance(size, int) or resize not in ("squash", "letterbox"):
         raise FssbenchError(f"{RECORD_FILE}: features.size or features.resize is wrong")

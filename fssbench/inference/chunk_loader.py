@@ -64,14 +64,14 @@ class ChunkData:
 
 
 def target_of(
-    episode: Episode, dataset: Dataset, geometry: Geometry, score_size: str, void: str
+    episode: Episode, dataset: Dataset, geometry: Geometry | None, score_size: str, void: str
 ) -> Tensor:
     """Return the ground-truth mask that an episode's prediction is scored against.
 
     Args:
         episode: episode with the query and its class.
         dataset: dataset that holds the mask.
-        geometry: resizing rule, for scoring at the input size.
+        geometry: resizing rule, for scoring at the input size; otherwise it may be None.
         score_size: ``original`` or ``input``, see `ProtocolSpec`.
         void: ``ignore`` or ``background``, see `ProtocolSpec`.
 
@@ -81,7 +81,7 @@ def target_of(
     target = dataset.mask(episode.query, episode.class_id)
     if void == "background":
         target = target.masked_fill(target == IGNORE, 0)
-    return target if score_size == "original" else geometry.mask(target)
+    return target if geometry is None or score_size == "original" else geometry.mask(target)
 
 
 @attrs.define(eq=False)

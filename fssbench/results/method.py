@@ -34,6 +34,7 @@ def method_identity(record: Record) -> dict[str, Any]:
         "precision": record.environment.get("precision"),
         # Present only where features were rounded, so that older identities stay as they are.
         **({"features": record.environment["features"]} if rounded(record) else {}),
+        **({"provenance": record.provenance} if record.provenance else {}),
         "training": training_facts(record) if checkpoint else None,
         "protocol": record.protocol,
         "fingerprint": record.dataset.fingerprint,

@@ -130,23 +130,23 @@ class ClassScore:
 
 @attrs.frozen(kw_only=True)
 class Cost:
-    """Size, operations, time and memory of an evaluation.
+    """Size, operations, time and memory of an evaluation; None where unknown.
 
     Attributes:
         learnable_parameters: number of trainable parameters of the matcher.
         backbone_parameters: number of parameters of the frozen encoder.
         flops_per_episode: floating-point operations (two per multiply-add) of one episode with
-            nothing cached: K+1 images encoded, supports embedded, query segmented. None if unknown.
+            nothing cached: K+1 images encoded, supports embedded, query segmented.
         seconds_per_episode: wall time of the whole run (loading, encoding, matching, counting, with
             the run's caches) divided by the episodes. Times of an interrupted run are added up.
         peak_memory_mib: peak resident memory of the process, or on a GPU peak allocated memory.
     """
 
-    learnable_parameters: int
-    backbone_parameters: int
+    learnable_parameters: int | None
+    backbone_parameters: int | None
     flops_per_episode: int | None
-    seconds_per_episode: float
-    peak_memory_mib: float
+    seconds_per_episode: float | None
+    peak_memory_mib: float | None
 
 
 @attrs.frozen(kw_only=True)
@@ -178,6 +178,8 @@ class Record:
             records.
         unaccounted: parameters from neither a checkpoint nor a declared encoder; such a record
             never ranks.
+        provenance: ``imported`` if another program predicted the masks; see
+            `fssbench.evaluation.import_masks`. Otherwise "".
     """
 
     schema: int = SCHEMA
@@ -203,6 +205,7 @@ class Record:
     predictions: str = ""
     code: Mapping[str, CodeInfo] = attrs.field(factory=dict)
     unaccounted: tuple[str, ...] = ()
+    provenance: str = ""
 
     @property
     def rankable(self) -> str:
@@ -213,7 +216,8 @@ class Record:
             return f"only the first {self.manifest.episodes} episodes"
         if self.unaccounted:
             return f"unaccounted: {'; '.join(self.unaccounted)}"
-        if not self.code and not self.checkpoint and self.cost.learnable_parameters:
+        old = not self.code and not self.provenance
+        if old and not self.checkpoint and self.cost.learnable_parameters:
             return f"{self.cost.learnable_parameters:,} parameters without a checkpoint"
         return ""
 

@@ -44,7 +44,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     if all(tensor.device.type == "cpu" for tensor in tensors):
         return list(tensors)
     flat = torch.cat([tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors]).cpu()
-    parts = flat.split([tensor.nbytes for tensor in tensors])
+    parts = torch.split(flat, [tensor.nbytes for tensor in tensors])
     return [
         part.clone().view(tensor.dtype).view(tensor.shape)  # a part may begin at any byte
         for part, tensor in zip(parts, tensors, strict=True)

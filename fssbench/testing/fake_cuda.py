@@ -76,13 +76,13 @@ class FakeCuda:
                 ``non_blocking=True``.
         """
         try:
-            with self._mode, _Copies():
+            with self._mode, _Copies():  # type: ignore[no-untyped-call]
                 yield
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise WaitError(f"{error.args[0]} at {_location(error)}") from error
 
 
-class _Copies(TorchDispatchMode):
+class _Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A mode that raises `WaitError` at copies between devices that block."""
 
     def __torch_dispatch__(

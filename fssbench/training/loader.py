@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -48,7 +49,8 @@ class LoadedBatch:
     def pin_memory(self) -> LoadedBatch:
         """Return the same batch in pinned memory; called by torch's loader."""
         values = attrs.asdict(self, recurse=False).items()
-        return attrs.evolve(self, **{n: v.pin_memory() for n, v in values if torch.is_tensor(v)})
+        pinned: dict[str, Any] = {n: v.pin_memory() for n, v in values if torch.is_tensor(v)}
+        return attrs.evolve(self, **pinned)
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -26,13 +26,14 @@ class Entry:
     links: Mapping[int, str]
 
     @property
-    def parameters(self) -> int:
-        """Number of all parameters, learnable and frozen.
+    def parameters(self) -> int | None:
+        """Number of all parameters, learnable and frozen; None if unknown.
 
         The maximum over the folds: base learners may have different numbers of classes.
         """
         costs = [record.cost for record in self.row.records.values()]
-        return max(cost.learnable_parameters + cost.backbone_parameters for cost in costs)
+        found = [(cost.learnable_parameters, cost.backbone_parameters) for cost in costs]
+        return max((a + b for a, b in found if a is not None and b is not None), default=None)
 
 
 @attrs.frozen
@@ -259,10 +260,14 @@ def _charts(entries: Sequence[Entry]) -> Html:
     on = f"{'All on ' if len(machines) == 1 else mixed}{'; '.join(machines)}."
     charts = {
         "Accuracy against parameters, learnable and frozen ones together.": scatter(
-            [_point(e, e.parameters) for e in shown], "parameters, all", count
+            [_point(e, e.parameters) for e in shown if e.parameters is not None],
+            "parameters, all",
+            count,
         ),
         f"Accuracy against time, loading and caches included. {on}": scatter(
-            [_point(e, e.row.seconds) for e in shown], "ms per episode", milliseconds
+            [_point(e, e.row.seconds) for e in shown if e.row.seconds is not None],
+            "ms per episode",
+            milliseconds,
         ),
     }
     figures = [tag("figure", chart, tag("figcaption", text)) for text, chart in charts.items()]
