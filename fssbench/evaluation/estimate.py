@@ -1,7 +1,7 @@
 """Estimate of the time and memory of an evaluation, from one measured chunk.
 
 One chunk is timed, after one episode of warm-up, separately for each step of the pipeline. The
-number of calls of each step is then counted with the cache's own eviction, over all episodes of the
+number of calls of each step is then counted with the cache itself, over all episodes of the
 manifest in their order, within the real budget (all sizes divided by the same number).
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
 
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.episode import Episode
@@ -24,17 +25,9 @@ from fssbench.evaluation.evaluate import prepare
 from fssbench.evaluation.evaluation import Evaluation
 from fssbench.evaluation.evaluator import Evaluator
 from fssbench.inference import cost
+from fssbench.inference.chunk_loader import ChunkData
 from fssbench.inference.feature_cache import FeatureCache
-from fssbench.inference.feature_uses import (
-    ImageKey,
-    SupportKey,
-    encoded,
-    image_key,
-    query_key,
-    set_key,
-    support_key,
-    uses_of,
-)
+from fssbench.inference.feature_uses import ImageKey, encoded
 from fssbench.inference.lookahead_cache import LookaheadCache
 from fssbench.inference.pipeline import Pipeline
 from fssbench.results.record import RECORD_FILE
@@ -189,46 +182,58 @@ def count_calls(evaluator: Evaluator, manifest: Manifest, rates: Rates) -> tuple
     Returns:
         Calls by step (for ``encode``, images), and the peak size of the cache in bytes.
     """
-    request, size = evaluator.pipeline.request, evaluator.settings.batch_size
-    chunks = chunks_of(manifest.episodes).values()
-    memory = LookaheadCache(evaluator.cache.memory.budget // _UNIT)
-    memory.expect(uses_of([e for chunk in chunks for e in chunk], request, joined=size == 1))
-    calls: Counter[str] = Counter()
+    pipeline: Any = _CountingPipeline(evaluator.pipeline, rates)
+    size = evaluator.settings.batch_size
+    budget = evaluator.cache.memory.budget // _UNIT
+    cache = FeatureCache(pipeline, pipeline, budget, batch_size=size)
+    peak = 0
+    for task in cache.plan(chunks_of(manifest.episodes)):
+        images, episodes = len(task.images), len(task.episodes)
+        opened = cache.open(
+            ChunkData(
+                task=task,
+                images=torch.empty(images, 0),
+                keep=[None] * images,
+                support_masks=torch.empty(episodes, manifest.shots, 0),
+                targets=[],
+            )
+        )
+        for first in range(0, episodes, size):
+            opened.logits(range(first, min(first + size, episodes)))
+            peak = max(peak, cache.memory.bytes)
+    return pipeline.calls, peak * _UNIT
 
-    def made(step: str, source: Any = None) -> Any:
-        calls[step] += 1
-        own = torch.empty(round(rates.bytes.get(step, 0) / _UNIT), dtype=torch.uint8)
-        return own, source if step in rates.shares else None
 
-    def cached(key: Hashable, step: str, source: Callable[[], Any] = lambda: None) -> Any:
-        return memory.get_or_make(key, lambda: made(step, source()))
+class _CountingPipeline:
+    """A pipeline without computation, whose results have the measured sizes; also its dataset.
 
-    def features(image: ImageKey) -> Any:
-        return cached(image_key(image), "encode")
+    Args:
+        pipeline: pipeline to stand in for.
+        rates: sizes of the results, which are divided by `_UNIT`.
+    """
 
-    def support(key: SupportKey) -> Any:
-        return cached(support_key(key), "prepare_support", lambda: features(encoded(key, request)))
+    def __init__(self, pipeline: Pipeline, rates: Rates) -> None:
+        self.request, self.encode_batch = pipeline.request, pipeline.encode_batch
+        self.geometry = self
+        self.calls: Counter[str] = Counter()
+        self._rates = rates
+        steps = [step for step in STEPS if step != "encode"]
+        vars(self).update((step, partial(self._made, step)) for step in steps)
 
-    def supports(episode: Episode) -> list[Any]:
-        return list(map(support, episode.supports()))
+    def encode(self, images: Tensor, keep: Any) -> list[Any]:
+        del keep
+        return [self._made("encode") for _ in images]
 
-    peak = start = 0
-    for chunk in chunks:
-        for first in range(0, len(chunk), size):
-            batch = chunk[first : first + size]
-            memory.move_to(start + first)
-            if size == 1:
-                cached(set_key(batch[0]), "embed_support", partial(supports, batch[0]))
-            else:
-                made("embed_support", [supports(episode) for episode in batch])
-            for episode in batch:
-                cached(
-                    query_key(episode), "prepare_query", partial(features, (episode.query, None))
-                )
-            calls["segment"] += 1
-            peak = max(peak, memory.bytes)
-        start += len(chunk)
-    return calls, peak * _UNIT
+    def image(self, *_: Any) -> Tensor:
+        return torch.empty(0)
+
+    mask = image
+
+    def _made(self, step: str, source: Any = None, *_: Any) -> Any:
+        self.calls[step] += 1
+        size = round(self._rates.bytes.get(step, 0) / _UNIT)
+        own = torch.empty(size, dtype=torch.uint8)
+        return own, source if step in self._rates.shares else None
 
 
 class _TimedPipeline(Pipeline):
