@@ -105,7 +105,8 @@ def _facts(table: Table) -> Iterator[str]:
     yield f"* Data: {data}; scored at {escape(record.score_size)} size."
     manifests = [
         f"fold {fold} {_code(episodes.digest)} ({episodes.count} episodes, "
-        f"{episodes.images} query images)"
+        f"{episodes.images} query images"
+        f"{f', images {_code(episodes.content)}' if episodes.content else ''})"
         for fold, episodes in table.episodes.items()
     ]
     yield f"* Manifests, seed {record.seed}: {', '.join(manifests) or 'none is complete'}."

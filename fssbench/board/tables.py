@@ -84,9 +84,18 @@ class Row:
 
 @attrs.frozen(kw_only=True)
 class Episodes:
-    """Episodes of a table's rows on a fold: equal digests, equal episodes."""
+    """Episodes of a table's rows on a fold: equal digests, equal episodes.
+
+    Attributes:
+        digest: digest of the manifest.
+        content: digest of the content of the images; "" if no record has it.
+        count: number of episodes.
+        images: number of query images.
+        dropped: names of the classes that were left out.
+    """
 
     digest: str
+    content: str
     count: int
     images: int
     dropped: tuple[str, ...]
@@ -210,18 +219,19 @@ def _tables(results: Sequence[Result]) -> list[Table]:
 
 
 def _same_episodes(results: Sequence[Result]) -> list[list[Method]]:
-    """Split methods into parts, in which all complete manifests of a fold are equal.
+    """Split methods into parts, in which all complete manifests of a fold and images are equal.
 
-    Methods of many folds are first, so that those of few folds join them.
+    Methods of many folds are first, so that those of few folds join them. Records of older versions
+    do not name the content of their images; they join the first part with their manifests.
     """
     grouped = _grouped((method_id(r.record), r) for r in results)
     methods = [{r.record.fold: r for r in members} for _, members in sorted(grouped.items())]
-    parts: list[tuple[dict[int, str], list[Method]]] = []
+    parts: list[tuple[dict[int, tuple[str, str]], list[Method]]] = []
     for method in sorted(methods, key=_many_folds_first):
         digests = _digests(method)
         for known, members in parts:
-            if all(known.get(fold, digest) == digest for fold, digest in digests.items()):
-                known.update(digests)
+            if all(_alike(known.get(fold, own), own) for fold, own in digests.items()):
+                known.update({f: own for f, own in digests.items() if f not in known or own[1]})
                 members.append(method)
                 break
         else:
@@ -229,16 +239,25 @@ def _same_episodes(results: Sequence[Result]) -> list[list[Method]]:
     return [members for _, members in parts]
 
 
-def _digests(method: Method) -> dict[int, str]:
-    """Return digests by fold, without cut manifests, which never rank."""
-    infos = {fold: result.record.manifest for fold, result in method.items()}
-    return {fold: info.digest for fold, info in infos.items() if info.limit is None}
+def _digests(method: Method) -> dict[int, tuple[str, str]]:
+    """Return digests of manifest and images by fold, without cut manifests, which never rank."""
+    records = {fold: result.record for fold, result in method.items()}
+    return {
+        fold: (record.manifest.digest, record.dataset.images)
+        for fold, record in records.items()
+        if record.manifest.limit is None
+    }
+
+
+def _alike(first: tuple[str, str], second: tuple[str, str]) -> bool:
+    return first[0] == second[0] and (first[1] == second[1] or not first[1] or not second[1])
 
 
 def _many_folds_first(method: Method) -> tuple[Any, ...]:
     record = _any(method)
     names = record.matcher, record.backbone, method_id(record)
-    return not _digests(method), -len(method), sorted(method), names
+    images = [images for _, images in _digests(method).values()]
+    return not images, -len(method), sorted(method), not all(images), names
 
 
 def _table(methods: Sequence[Method], qualifier: str) -> Table:
@@ -322,12 +341,16 @@ def _trained_on_novel(record: Record) -> str:
 def _episodes(methods: Sequence[Method]) -> dict[int, Episodes]:
     found: dict[int, Episodes] = {}
     for method in methods:
-        for fold in _digests(method).keys() - found.keys():
+        for fold, (digest, content) in _digests(method).items():
             info = method[fold].record.manifest
-            images = len({episode.query for episode in method[fold].manifest().episodes})
-            found[fold] = Episodes(
-                digest=info.digest, count=info.episodes, images=images, dropped=info.dropped
-            )
+            if fold not in found:
+                images = len({episode.query for episode in method[fold].manifest().episodes})
+                found[fold] = Episodes(
+                    digest=digest, content=content, count=info.episodes, images=images,
+                    dropped=info.dropped,
+                )  # fmt: skip
+            elif content:
+                found[fold] = attrs.evolve(found[fold], content=content)
     return dict(sorted(found.items()))
 
 

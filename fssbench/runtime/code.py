@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import inspect
 import subprocess
 import sys
@@ -43,8 +45,8 @@ def code_of(things: Iterable[object]) -> dict[str, Code]:
     """Return the code of objects, by the name of the top-level package or module.
 
     The code of an object is that of its class, of the class's bases, and of everything that a file
-    outside of the environment (one of the user's) refers to. Imports inside of functions are not
-    followed.
+    outside of the environment (one of the user's) refers to or imports, also inside of functions.
+    Packages of the environment that only a function imports are not named.
 
     Args:
         things: functions, classes and instances.
@@ -58,11 +60,14 @@ def code_of(things: Iterable[object]) -> dict[str, Code]:
         if name in seen or top in sys.stdlib_module_names or top in _NOT_FOLLOWED:
             continue
         seen.add(name)
-        path = _location(sys.modules.get(top))
+        path = _location(top)
+        own = path is not None and top != "fssbench" and not _is_installed(path)
+        if top not in sys.modules and not own:
+            continue
         if top not in found:
             found[top] = _describe(top, path)
-        if path is not None and top != "fssbench" and not _is_installed(path):
-            waiting += _references(sys.modules.get(name))
+        if path is not None and own:
+            waiting += [*_references(sys.modules.get(name)), *_imports(path)]
     return dict(sorted(found.items()))
 
 
@@ -93,6 +98,19 @@ def _references(module: ModuleType | None) -> Iterator[str]:
             yield name
 
 
+def _imports(path: Path) -> tuple[str, ...]:
+    """Return the modules that a file, or the files of a package, import by absolute names."""
+    names: set[str] = set()
+    for file in [path] if path.is_file() else path.rglob("*.py"):
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            for node in ast.walk(ast.parse(file.read_bytes())):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    names.add(node.module or "")
+    return tuple(sorted(names))
+
+
 def _describe(top: str, path: Path | None) -> Code:
     distribution, version = _distribution(top)
     if path is None:
@@ -121,8 +139,13 @@ def _is_installed(path: Path) -> bool:
     return any(path.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
-def _location(module: ModuleType | None) -> Path | None:
-    file = getattr(module, "__file__", None)
+def _location(top: str) -> Path | None:
+    """Return the file or the folder of a top-level module, loaded or not."""
+    file = getattr(sys.modules.get(top), "__file__", None)
+    if top not in sys.modules:
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(top)
+            file = spec.origin if spec is not None and spec.has_location else None
     if not file:
         return None
     path = Path(file).resolve()

@@ -143,6 +143,7 @@ class Runs:
         protocol: str = "pascal5i/v1-1k",
         dataset: str = "pascal5i",
         fingerprint: str = "f1" * 32,
+        images: str = "",
         **fields: object,
     ) -> Path:
         manifest = manifest_of(protocol, dataset, fingerprint, fold, shots, draw)
@@ -152,7 +153,8 @@ class Runs:
         self.count += 1
         manifest.write(folder / MANIFEST_FILE)
         write_rows(rows, folder / ROWS_FILE)
-        record_of(manifest, rows, matcher=matcher, **fields).write(folder)
+        record = record_of(manifest, rows, matcher=matcher, **fields)
+        attrs.evolve(record, dataset=attrs.evolve(record.dataset, images=images)).write(folder)
         return folder
 
     def folds(self, matcher: str = "prototype", **options: object) -> list[Path]:

@@ -298,3 +298,14 @@ def test_other_episodes_of_the_same_protocol_get_a_table_of_their_own(runs):
     assert [row.method for row in second.rows] == ["easy"]
     assert first.qualifier.startswith("episode set ")
     assert first.episodes[0].digest != second.episodes[0].digest
+
+
+def test_other_images_under_the_same_names_get_a_table_of_their_own(runs):
+    for name, digest in (("mine", "aa" * 32), ("also-mine", "aa" * 32), ("theirs", "bb" * 32)):
+        runs.folds(name, images=digest)
+    runs.folds("old", images="")
+    first, second = tables(runs.root)
+    assert {row.method for row in first.rows} == {"also-mine", "mine", "old"}
+    assert [row.method for row in second.rows] == ["theirs"]
+    assert first.episodes[0].digest == second.episodes[0].digest
+    assert (first.episodes[0].content, second.episodes[0].content) == ("aa" * 32, "bb" * 32)

@@ -19,7 +19,8 @@ from fssbench.evaluation.evaluate import evaluate
 from fssbench.evaluation.reproduce import Rerun, verify_record
 
 METHOD = """
-import fssbench, helper_of_edited
+import fssbench
+{outside}
 from fssbench.errors import FssbenchError
 
 def fssbench_matchers():
@@ -35,6 +36,7 @@ class Edited(fssbench.Matcher):
         return None
 
     def segment(self, query, support):
+        {inside}
         Edited.calls += 1
         if Edited.calls > {stop}:
             raise FssbenchError("stopped")
@@ -64,9 +66,10 @@ def write(tmp_path, monkeypatch):
         for name in names:
             sys.modules.pop(name, None)
 
-    def write(*, sign=1, stop=10_000, one=1.0, factor=1.0):
+    def write(*, sign=1, stop=10_000, one=1.0, factor=1.0, place="outside"):
         forget()
-        (tmp_path / "edited.py").write_text(METHOD.format(sign=sign, stop=stop))
+        imports = {"outside": "", "inside": "", place: "import helper_of_edited"}
+        (tmp_path / "edited.py").write_text(METHOD.format(sign=sign, stop=stop, **imports))
         (tmp_path / "helper_of_edited.py").write_text(HELPER.format(one=one))
         (tmp_path / "encoder.py").write_text(ENCODER.format(factor=factor))
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
@@ -100,11 +103,15 @@ def score(job):
 
 @pytest.mark.parametrize(
     ("changed", "named"),
-    [({"sign": -1}, "code of edited"), ({"one": -1.0}, "code of helper_of_edited")],
+    [
+        ({"sign": -1}, "code of edited"),
+        ({"one": -1.0}, "code of helper_of_edited"),
+        ({"one": -1.0, "place": "inside"}, "code of helper_of_edited"),
+    ],
 )
 def test_a_finished_run_of_other_code_is_refused(job, write, changed, named):
     job = attrs.evolve(job, matcher="edited")
-    write()
+    write(place=changed.get("place", "outside"))
     first = score(job)
     assert score(job) == first  # the same code: the record is read
     write(**changed)

@@ -303,7 +303,9 @@ def _facts(table: Table) -> Html:
         without = ", ".join(map(one_line, episodes.dropped))
         facts[f"Fold {fold}"] = (
             f"{episodes.count} episodes of {episodes.images} query images, manifest "
-            f"{one_line(episodes.digest)[:8]}{f', without {without}' if without else ''}"
+            f"{one_line(episodes.digest)[:8]}"
+            f"{f', images {one_line(episodes.content)[:8]}' if episodes.content else ''}"
+            f"{f', without {without}' if without else ''}"
         )
     listed = [tag("div", tag("dt", name), tag("dd", text)) for name, text in facts.items()]
     summary = tag("summary", "Data and episodes")
