@@ -125,7 +125,7 @@ def _facts(table: Table) -> Iterator[str]:
 def _published(shots: int, rows: Sequence[PublishedRow]) -> str:
     folds = any(any(row.folds) for row in rows)
     noted = any(row.note for row in rows)
-    scores = ["Fold 0", "Fold 1", "Fold 2", "Fold 3", "Mean"] if folds else ["mIoU"]
+    scores = ["Fold 0", "Fold 1", "Fold 2", "Fold 3", "Mean"] if folds else [rows[0].metric]
     note = ["Note"] if noted else []
     header = ["Method", "Backbone", *scores, "FB-IoU", "Printed in", *note]
     body = []

@@ -85,7 +85,7 @@ def published(board: Board, shots: int, rows: Sequence[PublishedRow], number: in
     name = f"table-{number}"
     folds = any(any(row.folds) for row in rows)
     background = any(row.fb_iou for row in rows)
-    mean = "Mean" if folds else "mIoU"
+    mean = "Mean" if folds else rows[0].metric
     columns = [
         *_WHO,
         Column(mean),
