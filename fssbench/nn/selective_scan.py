@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fssbench.nn.flops import count_operations
 from fssbench.nn.torch_scan import torch_scan
 
 
@@ -55,6 +56,8 @@ def selective_scan(
     """
     arguments = (u, delta, A, B, C, D, delta_bias)
     _check(*arguments)
+    # As in VMamba's code: 9 for each state, and 1 for the skip connection.
+    count_operations(u.numel() * (9 * A.shape[1] + (D is not None)))
     kernel = _kernel()[0] if u.is_cuda else None
     if kernel and torch.float64 not in (u.dtype, delta.dtype):
         return _by_kernel(kernel, *arguments, delta_softplus)

@@ -18,6 +18,7 @@ from fssbench import (
 )
 from fssbench.build import parameters
 from fssbench.nn import together
+from fssbench.nn.flops import flop_counter
 from fssbench.registry import registry
 from fssbench_fsdino.losses import bce_loss, dice_loss
 from fssbench_uinofss import model as module
@@ -289,6 +290,19 @@ def test_an_empty_mask_gives_numbers():
         query, support = features(matcher, 1), features(matcher, 1, 1, seed=1)
         masks = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)
         assert torch.isfinite(run(matcher, query, support, masks)).all()
+
+
+@torch.no_grad()
+def test_operations_of_a_scan_are_those_of_its_formula():
+    """No product with the zeros of a block-diagonal matrix, and the recurrence itself counts."""
+    tokens, channels, states = 2 * 4 * 5, 32, 3
+    scan = vss.CrossScan(channels, states=states).requires_grad_(False)
+    with flop_counter() as counted:
+        scan(torch.randn(2, 4, 5, channels))
+    chosen = scan.rank * 2 + 2 * states  # each token's step, to and from its rank, B and C
+    products = 2 * channels + 9 + 4 * chosen
+    recurrence = 4 * (9 * states + 1)
+    assert counted.get_total_flops() == tokens * channels * (2 * products + recurrence)
 
 
 def test_mamba_without_its_scans_is_cp4d():
