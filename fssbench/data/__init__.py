@@ -48,6 +48,7 @@ def fssbench_datasets() -> list[DatasetSpec]:
             name="images",
             summary="any folder of pictures without annotation, for stages that need none",
             factory="fssbench.data.unlabelled:PlainImages",
+            config="fssbench.data.unlabelled:PlainImagesConfig",
             layout="pictures (.jpg .jpeg .png .bmp .webp), in folders as deep as you like",
         ),
         DatasetSpec(

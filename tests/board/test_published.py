@@ -85,7 +85,10 @@ def test_lines_that_papers_share_are_one_row():
 def test_davis_rows_are_j_and_f():
     (rows,) = published_rows("davis17").values()
     assert {row.metric for row in rows} == {"J&F"}
-    assert [(row.method, row.mean) for row in rows[:2]] == [("Matcher†", "79.5"), ("FS-DINO", "76.6")]
+    assert [(row.method, row.mean) for row in rows[:2]] == [
+        ("Matcher†", "79.5"),
+        ("FS-DINO", "76.6"),
+    ]
     assert len(rows) == 7
     assert all(row.metric == "mIoU" for row in published_rows("fss1000")[1])
     assert published_rows("nothing") == {}

@@ -225,7 +225,9 @@ def test_mamba_without_its_extension_is_no_kernel(extension, monkeypatch):
         assert "pip install --no-build-isolation mamba-ssm, after torch" in text
         assert kind == "note"
     else:
-        assert text == "selective scan: the kernel of mamba-ssm 2.3.0.dev on the GPU, torch on the CPU"
+        assert (
+            text == "selective scan: the kernel of mamba-ssm 2.3.0.dev on the GPU, torch on the CPU"
+        )
         assert kind == "ok"
 
 

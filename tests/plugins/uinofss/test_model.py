@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+import attrs
 import pytest
 import torch
 
@@ -30,7 +31,10 @@ vss = importlib.import_module("fssbench_uinofss.vss")
 SIZE = 40
 INFO = BackboneInfo(
     name="little-vit",
-    layers={**{f"blocks.{n}": LayerInfo(12, 8) for n in range(8)}, "norm": LayerInfo(12, 8)},
+    layers={
+        **{f"blocks.{n}": LayerInfo(12, 8, norm=True) for n in range(8)},
+        "norm": LayerInfo(12, 8),
+    },
     image_size=SIZE,
     multiple=8,
 )
@@ -127,9 +131,9 @@ def test_parameters_are_those_of_section_v_c3():
 @pytest.mark.parametrize(
     ("backbone", "layers"),
     [
-        ("dinov2-s", ("blocks.1", "blocks.9", "blocks.10", "norm")),
-        ("dinov2-b", ("blocks.2", "blocks.9", "blocks.10", "norm")),
-        ("dinov2-l", ("blocks.3", "blocks.21", "blocks.22", "norm")),
+        ("dinov2-s", ("blocks.1", "blocks.9:norm", "blocks.10:norm", "norm")),
+        ("dinov2-b", ("blocks.2", "blocks.9:norm", "blocks.10:norm", "norm")),
+        ("dinov2-l", ("blocks.3", "blocks.21:norm", "blocks.22:norm", "norm")),
     ],
 )
 def test_layers_of_the_papers_encoders(backbone, layers):
@@ -139,6 +143,16 @@ def test_layers_of_the_papers_encoders(backbone, layers):
     assert fssbench.matcher("uinofss-comp", backbone, **SMALL).request().layers == (
         layers[0], "norm",
     )  # fmt: skip
+
+
+def test_layers_without_the_final_norm():
+    options = {**SMALL, "norm": "last"}
+    request = fssbench.matcher("uinofss", "dinov2-b", **options).request()
+    assert request.layers == ("blocks.2", "blocks.9", "blocks.10", "norm")
+    plain = attrs.evolve(INFO, layers={n: LayerInfo(12, 8) for n in INFO.layers})
+    fssbench.matcher("uinofss", plain, **options)
+    with pytest.raises(FssbenchError, match="give -o norm=last"):
+        fssbench.matcher("uinofss", plain, **SMALL)
 
 
 @pytest.mark.parametrize("name", DINOV2)
