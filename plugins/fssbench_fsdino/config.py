@@ -89,7 +89,7 @@ class FsDinoConfig(SegmenterConfig):
         positions: interpolation of the encoder's position embeddings while the adapter is distilled
             at 126 and 252 pixels: ``dinov2`` (DINOv2's own code) or ``timm`` (with antialiasing).
             At 518 pixels, and for encoders that are no ViT of timm, both are the same.
-    channels of SAM's embedding, of prompts and of the decoder; SAM's checkpoints need
+        width: channels of SAM's embedding, of prompts and of the decoder; SAM's checkpoints need
             256.
         adapter_width: channels of the adapter's first convolutions.
         adapter_inner: channels of the adapter's self-attention.
