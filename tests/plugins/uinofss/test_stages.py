@@ -47,8 +47,11 @@ def test_recipes_are_those_of_section_v_b(name, dataset):
     optimiser = recipe.optimiser
     assert (optimiser.kind, optimiser.lr, optimiser.weight_decay) == ("adamw", 1e-3, 5e-4)
     assert recipe.schedule.kind == "poly"
-    augment = recipe.augment
-    assert all((augment.flip, augment.blur, augment.scale, augment.rotate))
+    of_fsdino = find_recipe(registry.registry().get(MatcherSpec, "fsdino"), "meta", dataset=dataset)
+    of_hdmnet = find_recipe(registry.registry().get(MatcherSpec, "hdmnet"), "meta", dataset=dataset)
+    assert recipe.augment == of_fsdino.augment == of_hdmnet.augment
+    for each in (recipe, of_fsdino):
+        assert (each.min_pixels, each.train_filter) == (2048, "base-only")
     assert fssbench.matcher(name, "dinov2-b", **recipe.options).request().size == 518
 
 
