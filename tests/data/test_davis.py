@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import zipfile
 
 import numpy as np
@@ -23,6 +24,8 @@ from fssbench.episodes import fssbench_protocols
 from fssbench.episodes.protocol import build_manifest
 from fssbench.registry import registry
 from fssbench.specs import ProtocolSpec
+from fssbench.testing.datasets import CHECKS as DATASET_CHECKS
+from fssbench.testing.datasets import DatasetSubject
 
 HEIGHT, WIDTH = 48, 64
 VIDEOS = {"bike-packing": (2, 5), "blackswan": (1, 3)}
@@ -136,6 +139,11 @@ def test_a_first_frame_without_objects_is_refused(root):
         fssbench.dataset("davis17", root)
 
 
+def test_conforms(root):
+    subject = DatasetSubject(name="davis17", root=root)
+    assert not [c for c in DATASET_CHECKS if c.outcome(subject).verdict != "passed"]
+
+
 # --- protocol -------------------------------------------------------------------------------------
 
 
@@ -198,6 +206,32 @@ def test_every_evaluation_measures_j_and_f_as_a_mean_over_objects(root, tmp_path
     assert "J&F |" in printed
     html = write_page(tmp_path / "boards", tmp_path / "page.html").read_text()
     assert html.count("J&amp;F") >= 2
+
+
+@pytest.mark.realdata
+def test_real_frames_in_the_real_layout(shared_data, tmp_path):
+    """Frames of DAVIS, with their one object as palette index 1."""
+    root = tmp_path / "DAVIS"
+    videos = ("blackswan", "cows")
+    for video in videos:
+        for part in ("JPEGImages", "Annotations"):
+            (root / part / "480p" / video).mkdir(parents=True)
+        for number in range(1, 9):
+            source = shared_data / "davis_mini" / video / str(number)
+            name = f"480p/{video}/{number:05}"
+            shutil.copy(f"{source}.jpg", root / "JPEGImages" / f"{name}.jpg")
+            mask = np.array(Image.open(f"{source}.png").convert("L")) >= 128
+            picture = Image.fromarray(mask.astype(np.uint8))
+            picture.putpalette([0, 0, 0, 128, 0, 0])
+            picture.save(root / "Annotations" / f"{name}.png")
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    (root / "ImageSets" / "2017" / "val.txt").write_text("\n".join(videos))
+    (outcome,) = fssbench.evaluate(
+        matcher="prototype", backbone="filterbank", protocol="davis17/v1", data_root=root,
+        workers=0, device="cpu", out=tmp_path / "runs",
+    )  # fmt: skip
+    assert outcome.record.manifest.episodes == 2 * 6
+    assert 20 < outcome.record.scores["j_and_f"] < 100
 
 
 def test_other_protocols_measure_what_they_did():
