@@ -19,11 +19,11 @@ class FlopCounter(flops.FlopCounterMode):
 
     def __enter__(self) -> Self:
         _active.append(self)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call, unused-ignore]
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)
+        super().__exit__(*raised)  # type: ignore[no-untyped-call, unused-ignore]
         _active.remove(self)
 
 
