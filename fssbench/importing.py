@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import cattrs
 from torch import Tensor
 
 from fssbench import build, registry
@@ -16,6 +15,7 @@ from fssbench.backbones.backbone import BackboneInfo
 from fssbench.backbones.weights import mismatch, read_tensors, without_head
 from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import write_checkpoint
+from fssbench.matchers.matcher import config_of
 from fssbench.specs import BackboneSpec, MatcherSpec
 
 
@@ -90,7 +90,7 @@ def import_checkpoint(
     encoder = without_head(imported.backbone)
     described = {
         "matcher": spec.name,
-        "config": {} if made.config is None else cattrs.unstructure(made.config),
+        "config": config_of(made),
         "backbone": backbone,
         "imported": source.name,
         **{name: value for name, value in header.items() if value is not None},

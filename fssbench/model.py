@@ -17,7 +17,7 @@ from fssbench.backbones.backbone import Backbone
 from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.matcher import Matcher
-from fssbench.options import configure
+from fssbench.options import configure, from_record
 from fssbench.results.record import trained_fold
 from fssbench.specs import BackboneSpec, MatcherSpec
 
@@ -87,7 +87,8 @@ def model_source(
         trained.check_is("matcher", spec.name)
         trained.check_is("backbone", encoder.name)
         weights = trained.backbone_weights(str(weights))
-    merged = {**header.get("config", {}), **(options or {})}
+    recorded = {} if trained is None else from_record(spec, header["config"])
+    merged = {**recorded, **(options or {})}
     configure(spec, merged)
     return ModelSource(
         matcher=spec.name,

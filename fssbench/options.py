@@ -14,6 +14,10 @@ import cattrs
 from fssbench.errors import FssbenchError, near
 from fssbench.specs import Spec, resolve
 
+EARLIER = "earlier"
+"""Key of a field's metadata: value of the option in records and checkpoints that lack it, because
+they were written before the option existed."""
+
 
 def options_class(spec: Spec) -> type[Any] | None:
     """Return the attrs class of a spec's options, or None if it has no options."""
@@ -51,6 +55,30 @@ def configure(spec: Spec, options: Mapping[str, Any]) -> Any:
         return config_class(**values)
     except (TypeError, ValueError) as error:
         raise FssbenchError(f"options of {spec.name}: {error.args[0]}") from error
+
+
+def to_record(config: Any) -> dict[str, Any]:
+    """Return options as JSON values, without those that have their `EARLIER` value.
+
+    So a method that computes the same as before an option was added has the same identity.
+    """
+    if config is None:
+        return {}
+    values: dict[str, Any] = cattrs.unstructure(config)
+    fields = attrs.fields_dict(type(config))
+    return {
+        name: value
+        for name, value in values.items()
+        if EARLIER not in fields[name].metadata or fields[name].metadata[EARLIER] != value
+    }
+
+
+def from_record(spec: Spec, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a record or checkpoint, with the `EARLIER` values of absent ones."""
+    config_class = options_class(spec)
+    fields = attrs.fields(config_class) if config_class else ()
+    earlier = {f.name: f.metadata[EARLIER] for f in fields if EARLIER in f.metadata}
+    return {**earlier, **values}
 
 
 def structure(value: Any, hint: Any) -> Any:

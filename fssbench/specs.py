@@ -96,6 +96,7 @@ class ProtocolSpec(Spec):
         lists: ``"package.module:function"`` that reads authors' list files (``--lists``), see
             `fssbench.episodes.literature.lists`; "" creates the lists from the dataset. With list
             files, `min_pixels` and `rare` are not used.
+        metrics: names of the metrics that every evaluation measures, in addition to ``iou``.
     """
 
     dataset: str
@@ -108,6 +109,7 @@ class ProtocolSpec(Spec):
     score_size: Literal["original", "input"] = "original"
     void: Literal["ignore", "background"] = "ignore"
     lists: str = attrs.field(default="", validator=_check_factory)
+    metrics: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

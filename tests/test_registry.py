@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Literal
 
 import attrs
 import pytest
 
+import fssbench
 from fssbench import registry
 from fssbench.errors import FssbenchError
-from fssbench.options import configure
+from fssbench.matchers.checkpoint import write_checkpoint
+from fssbench.matchers.matcher import config_of
+from fssbench.model import model_source
+from fssbench.options import configure, from_record
 from fssbench.specs import BackboneSpec, MatcherSpec, MetricSpec, ProtocolSpec
 
 
@@ -117,3 +123,33 @@ def test_house_protocols_point_at_things_that_exist():
     for protocol in known.specs(ProtocolSpec).values():
         assert protocol.dataset in known.specs(registry.KINDS["dataset"])
         assert protocol.sampler in known.specs(registry.KINDS["sampler"])
+
+
+# --- options that a method gets later -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["fsdino", "uinofss"])
+def test_committed_records_keep_their_options(method):
+    """Options with another default than the recorded value, and options of later versions."""
+    root = Path(__file__).parents[1] / "leaderboards" / "results" / "shapes"
+    files = sorted(root.glob(f"*/{method}--*/*/record.json"))
+    spec = registry.registry().get(MatcherSpec, method)
+    assert files
+    for file in files:
+        recorded = json.loads(file.read_text())["config"]
+        matcher = fssbench.matcher(method, "tiny-vit", **from_record(spec, recorded))
+        assert json.loads(json.dumps(config_of(matcher))) == recorded
+
+
+def test_an_old_checkpoint_has_the_options_it_was_trained_with(tmp_path):
+    old = {"norm": "last", "mask": "share", "positions": "timm"}
+    small = {"width": 32, "adapter_width": 16, "adapter_inner": 16, "channels": 4}
+    matcher = fssbench.matcher("uinofss", "tiny-vit", **small, **old)
+    header = {"matcher": "uinofss", "config": config_of(matcher), "backbone": "tiny-vit"}
+    assert not old.keys() & header["config"].keys()
+    write_checkpoint(tmp_path / "old.safetensors", matcher, header)
+    loaded, _ = model_source(checkpoint=tmp_path / "old.safetensors").load()
+    assert {name: getattr(loaded.config, name) for name in old} == old
+    changed = model_source(checkpoint=tmp_path / "old.safetensors", options={"norm": "all"})
+    assert changed.load()[0].config.norm == "all"
+    assert config_of(fssbench.matcher("uinofss", "tiny-vit", **small))["norm"] == "all"

@@ -20,11 +20,13 @@ class LayerInfo:
         channels: channels C of the output (B, C, h, w).
         stride: stride of the output, in input pixels.
         relu: true if the layer ends in a ReLU, so that ``name:pre`` (the output before it) exists.
+        norm: true if ``name:norm`` (the output after the encoder's final norm) exists.
     """
 
     channels: int
     stride: int
     relu: bool = False
+    norm: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -49,12 +51,12 @@ class BackboneInfo:
         return list(self.layers)[-1]
 
     def layer(self, name: str) -> LayerInfo:
-        """Return the shape of the output `name` or ``name:pre`` (before the last ReLU).
+        """Return the shape of the output `name`, ``name:pre`` or ``name:norm``; see `LayerInfo`.
 
         Raises:
             FssbenchError: the backbone has no such layer.
         """
-        plain = name.removesuffix(":pre")
+        plain = name.removesuffix(":pre").removesuffix(":norm")
         if plain not in self.layers:
             raise FssbenchError(
                 f"backbone {self.name} has no layer {name!r}; {near(plain, self.layers)}"
@@ -74,6 +76,11 @@ class BackboneInfo:
                 raise FssbenchError(
                     f"backbone {self.name}: layer {name.removesuffix(':pre')!r} does not end in a "
                     f"ReLU, so there is no {name!r}; ask for the layer itself"
+                )
+            if name.endswith(":norm") and not self.layer(name).norm:
+                raise FssbenchError(
+                    f"backbone {self.name}: there is no {name!r}, the output of layer "
+                    f"{name.removesuffix(':norm')!r} after a final norm; ask for the layer itself"
                 )
             self.layer(name)
         height, width = images.shape[-2:]
@@ -126,8 +133,8 @@ class Backbone(nn.Module, ABC):
         Args:
             images: images, float (B, 3, H, W), RGB in [0, 1]; H and W are multiples of
                 ``info.multiple``.
-            layers: names from `layers`, or ``name:pre`` for the output before the last ReLU of a
-                layer that ends in one.
+            layers: names from `layers`; or ``name:pre`` for the output before the last ReLU of a
+                layer that ends in one, and ``name:norm`` for that after the encoder's final norm.
 
         Returns:
             Float (B, C, H / stride, W / stride) by name; sides that the stride does not divide are

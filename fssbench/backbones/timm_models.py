@@ -6,7 +6,7 @@ Layers have timm's module names, with these conventions:
 * VGG ``features.3`` is the output of a ReLU, ``features.3:pre`` of the convolution before it.
 * Swin ``layers.1.blocks.0`` is a block's output: before patch merging, without the final norm.
 * ViT ``blocks.11`` is a block's output without class and register tokens, ``norm`` the last one
-  after the final norm.
+  after the final norm, ``blocks.9:norm`` any block's output after that norm.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -40,6 +40,7 @@ class Step(NamedTuple):
         channels: channels of its output.
         stride: stride of its output, in input pixels.
         relu: true if the step ends in a ReLU.
+        norm: norm of the output that can be requested as ``name:norm``.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -47,6 +48,7 @@ class Step(NamedTuple):
     channels: int = 0
     stride: int = 0
     relu: bool = False
+    norm: Callable[[Tensor], Tensor] | None = None
 
 
 class TimmBackbone(Backbone):
@@ -81,7 +83,9 @@ class TimmBackbone(Backbone):
         self.info = BackboneInfo(
             name=name,
             layers={
-                step.name: LayerInfo(step.channels, step.stride, relu=step.relu)
+                step.name: LayerInfo(
+                    step.channels, step.stride, relu=step.relu, norm=step.norm is not None
+                )
                 for step in self.steps()
                 if step.name
             },
@@ -115,6 +119,8 @@ class TimmBackbone(Backbone):
                 x = functional.relu(x, inplace=before not in wanted)
             if step.name in wanted:
                 features[step.name] = self.to_map(x, images)
+            if step.norm is not None and f"{step.name}:norm" in wanted:
+                features[f"{step.name}:norm"] = self.to_map(step.norm(x), images)
         return {name: features[name] for name in layers}
 
 
@@ -170,16 +176,39 @@ class SwinBackbone(TimmBackbone):
 
 
 class VitBackbone(TimmBackbone):
-    """A ``timm.models.vision_transformer.VisionTransformer`` with ``dynamic_img_size``."""
+    """A ``timm.models.vision_transformer.VisionTransformer`` with ``dynamic_img_size``.
+
+    Attributes:
+        positions: interpolation of the position embeddings for images of another size than the
+            encoder's own: ``timm`` (bicubic with antialiasing) or ``dinov2`` (that of DINOv2's own
+            code, bicubic without antialiasing, scaled by a tenth of a position more).
+    """
+
+    positions: Literal["timm", "dinov2"] = "timm"
 
     def steps(self) -> Iterator[Step]:
         """Yield embedding, the blocks, and the final norm."""
         model = self.model
         channels, stride = model.embed_dim, model.patch_embed.patch_size[0]
-        yield Step(lambda x: model.norm_pre(model._pos_embed(model.patch_embed(x))))
+        yield Step(self._embed)
         for index, block in enumerate(model.blocks):
-            yield Step(block, f"blocks.{index}", channels, stride)
+            yield Step(block, f"blocks.{index}", channels, stride, norm=model.norm)
         yield Step(model.norm, "norm", channels, stride)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        model = self.model
+        patches = model.patch_embed(x)  # (B, h, w, C)
+        height, width = patches.shape[1:3]
+        if self.positions == "timm" or (height, width) == model.patch_embed.grid_size:
+            return model.norm_pre(model._pos_embed(patches))  # type: ignore[no-any-return]
+        assert model.num_prefix_tokens == 1, "DINOv2's rule is for one class token"
+        first, rest = model.pos_embed[:, :1], model.pos_embed[:, 1:]
+        grid = rest.unflatten(1, model.patch_embed.grid_size).permute(0, 3, 1, 2)
+        scales = [(n + 0.1) / own for n, own in zip((height, width), grid.shape[-2:], strict=True)]
+        grid = functional.interpolate(grid.float(), scale_factor=scales, mode="bicubic")
+        tokens = patches.flatten(1, 2) + grid.flatten(2).transpose(1, 2).to(patches.dtype)
+        whole = torch.cat([(model.cls_token + first).expand(len(x), -1, -1), tokens], 1)
+        return model.norm_pre(whole)  # type: ignore[no-any-return]
 
     def to_map(self, x: Tensor, images: Tensor) -> Tensor:
         """Convert (B, prefix + h w, C) to (B, C, h, w)."""

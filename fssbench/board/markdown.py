@@ -16,7 +16,7 @@ from fssbench.board.text import NONE, count, milliseconds, one_line, score
 
 _LEFT = {"Method", "Backbone", "Records", "Note", "Printed in"}
 """Left-aligned columns; all others are right-aligned."""
-_MEASURED = ("95 % CI", "FB-IoU", "Learnable", "ms / episode")
+_MEASURED = ("FB-IoU", "Learnable", "ms / episode")
 
 
 def render(board: Board, note: str = "") -> str:
@@ -64,8 +64,9 @@ def _measured(table: Table) -> str:
     scores = [*(f"Fold {fold}" for fold in table.folds if several), table.mean_name]
     noted = any(row.notes for row in table.rows)
     last = ["Note", "Records"] if noted else ["Records"]
-    header = ["Rank", "Method", "Backbone", *scores, *_MEASURED, *last]
-    lines += _grid(header, [_cells(row, table.folds, noted) for row in table.rows])
+    boundaries = ["J&F"] if table.has_j_and_f else []
+    header = ["Rank", "Method", "Backbone", *scores, "95 % CI", *boundaries, *_MEASURED, *last]
+    lines += _grid(header, [_cells(row, table, noted) for row in table.rows])
     trained = [_trained(row) for row in table.rows if row.checkpoints]
     return "\n".join([*lines, *(["", *trained] if trained else []), ""])
 
@@ -78,8 +79,8 @@ def _trained(row: Row) -> str:
     return f"* {escape(row.method)} on {escape(row.backbone)}{how} checkpoints {hashes}."
 
 
-def _cells(row: Row, folds: Sequence[int], noted: bool) -> list[str]:
-    mean = [score(row.mean)] if len(folds) > 1 else []
+def _cells(row: Row, table: Table, noted: bool) -> list[str]:
+    mean = [score(row.mean)] if len(table.folds) > 1 else []
     if row.rank == 1 and mean:
         mean = [f"**{mean[0]}**"]
     low_high = f"{row.interval[0]:.1f} to {row.interval[1]:.1f}" if row.interval else NONE
@@ -87,9 +88,10 @@ def _cells(row: Row, folds: Sequence[int], noted: bool) -> list[str]:
         NONE if row.rank is None else str(row.rank),
         escape(row.method),
         escape(row.backbone),
-        *(score(row.folds.get(fold)) for fold in folds),
+        *(score(row.folds.get(fold)) for fold in table.folds),
         *mean,
         low_high,
+        *([score(row.j_and_f)] if table.has_j_and_f else []),
         score(row.fb_iou),
         count(row.parameters),
         milliseconds(row.seconds),
@@ -126,7 +128,7 @@ def _facts(table: Table) -> Iterator[str]:
 def _published(shots: int, rows: Sequence[PublishedRow]) -> str:
     folds = any(any(row.folds) for row in rows)
     noted = any(row.note for row in rows)
-    scores = ["Fold 0", "Fold 1", "Fold 2", "Fold 3", "Mean"] if folds else ["mIoU"]
+    scores = ["Fold 0", "Fold 1", "Fold 2", "Fold 3", "Mean"] if folds else [rows[0].metric]
     note = ["Note"] if noted else []
     header = ["Method", "Backbone", *scores, "FB-IoU", "Printed in", *note]
     body = []

@@ -10,7 +10,7 @@ import attrs
 import pandas
 
 _FOLDS = [f"fold{fold}" for fold in range(4)]
-_EQUAL = ["dataset", "shots", "method_key", "backbone_key", *_FOLDS, "miou", "fb_iou"]
+_EQUAL = ["dataset", "shots", "method_key", "backbone_key", *_FOLDS, "miou", "metric", "fb_iou"]
 """Columns that are equal in equal lines."""
 
 
@@ -32,7 +32,8 @@ class PublishedRow:
         method, backbone: printed names.
         venue_year: venue and year of the method, if the table prints them.
         folds: class mIoU of folds 0 to 3, in percent.
-        mean: printed mean, in percent.
+        mean: printed mean of `metric`, in percent.
+        metric: class ``mIoU``, or ``J&F`` on DAVIS.
         fb_iou: printed FB-IoU, in percent.
         sources: papers that print exactly these numbers.
         note: remark on the numbers.
@@ -45,6 +46,7 @@ class PublishedRow:
     venue_year: str
     folds: tuple[str, ...]
     mean: str
+    metric: str
     fb_iou: str
     sources: tuple[Source, ...]
     note: str
@@ -56,12 +58,12 @@ class PublishedRow:
 
 
 def published_rows(dataset: str) -> dict[int, list[PublishedRow]]:
-    """Return published class mIoUs of a dataset by shots, the highest mean first.
+    """Return published numbers of a dataset by shots, the highest mean first.
 
     Equal lines of several papers are one row with several sources.
     """
     lines = _lines()
-    lines = lines[(lines["dataset"] == dataset) & (lines["metric"] == "miou")]
+    lines = lines[lines["dataset"] == dataset]
     rows = [_row(group.to_dict("records")) for _, group in lines.groupby(_EQUAL, sort=False)]
     rows.sort(key=lambda row: (-float(row.mean or "-inf"), row.method.lower(), row.backbone))
     shots = sorted({row.shots for row in rows})
@@ -91,6 +93,7 @@ def _row(lines: Sequence[Mapping[str, str]]) -> PublishedRow:
         venue_year=next((line["venue_year"] for line in lines if line["venue_year"]), ""),
         folds=tuple(first[name] for name in _FOLDS),
         mean=first["miou"],
+        metric={"miou": "mIoU"}.get(first["metric"], first["metric"]),
         sources=tuple(
             Source(paper=line["paper"], table=line["table"], title=line["source"]) for line in lines
         ),

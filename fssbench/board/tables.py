@@ -61,6 +61,12 @@ class Row:
         return {fold: record.scores["miou"] for fold, record in self.records.items()}
 
     @property
+    def j_and_f(self) -> float | None:
+        """J&F, mean over the folds; None if it was not measured."""
+        found = [record.scores.get("j_and_f") for record in self.records.values()]
+        return None if None in found else fmean(found)  # type: ignore[arg-type]
+
+    @property
     def links(self) -> dict[int, str]:
         """Path of each fold's record, relative to the board."""
         return {fold: f"{cell(record)}/{RECORD_FILE}" for fold, record in self.records.items()}
@@ -128,6 +134,11 @@ class Table:
     def ranked(self) -> int:
         """Number of rows with a rank."""
         return sum(row.rank is not None for row in self.rows)
+
+    @property
+    def has_j_and_f(self) -> bool:
+        """True if J&F was measured for a row."""
+        return any(row.j_and_f is not None for row in self.rows)
 
     @property
     def mean_name(self) -> str:

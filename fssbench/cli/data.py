@@ -144,7 +144,7 @@ def index(
 def prepare(
     dataset: str, to: Path, given: tuple[Path, ...], download: bool, year: str, as_json: bool
 ) -> None:
-    """Write pascal5i, coco20i or fss1000 in fssbench's layout, from its official archives.
+    """Write pascal5i, coco20i, fss1000 or davis17 in fssbench's layout, from its official archives.
 
     After an interruption, the same command resumes.
     """

@@ -38,6 +38,15 @@ def fssbench_datasets() -> list[DatasetSpec]:
             layout="<class>/<n>.jpg and <class>/<n>.png; class lists through -d lists=FOLDER",
         ),
         DatasetSpec(
+            name="davis17",
+            summary="validation videos of DAVIS 2017 at 480 pixels: 30 videos, 61 objects",
+            factory="fssbench.data.davis:Davis17",
+            paper="Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, arXiv "
+            "1704.00675",
+            layout="JPEGImages/480p/<video>/<frame>.jpg, Annotations/480p/<video>/<frame>.png and "
+            "ImageSets/2017/val.txt",
+        ),
+        DatasetSpec(
             name="folder",
             summary="your own images: one folder a class, a mask for each image",
             factory="fssbench.data.folder:Folder",
@@ -48,6 +57,7 @@ def fssbench_datasets() -> list[DatasetSpec]:
             name="images",
             summary="any folder of pictures without annotation, for stages that need none",
             factory="fssbench.data.unlabelled:PlainImages",
+            config="fssbench.data.unlabelled:PlainImagesConfig",
             layout="pictures (.jpg .jpeg .png .bmp .webp), in folders as deep as you like",
         ),
         DatasetSpec(

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import attrs
 import torch
+from attrs.validators import gt, le
 from torch import Tensor
 
 from fssbench.data.dataset import Dataset
@@ -19,17 +21,32 @@ from fssbench.errors import FssbenchError
 
 HELD_OUT = 20
 """Mean number of images for each image of the split ``val``."""
+MOST_HELD_OUT = 200
+"""Maximum number of images of the split ``val``."""
+
+
+@attrs.frozen
+class PlainImagesConfig:
+    """Options of `PlainImages`.
+
+    Attributes:
+        share: share of the images to use, e.g. 0.01 for the 1 % of SA-1B of FS-DINO and UINO-FSS;
+            they are chosen by a hash of their ids.
+    """
+
+    share: float = attrs.field(default=1.0, validator=[gt(0), le(1)])
 
 
 class PlainImages(Dataset):
     """All images below a folder; image ids are relative paths with ``/``.
 
-    The only class, ``nothing``, has no pixels, so there are no episodes. The split of an image
-    depends on its id alone, so that adding images does not change the split of others.
+    The only class, ``nothing``, has no pixels, so there are no episodes. The share and the split of
+    an image depend on a hash of its id, so that adding images does not change those of others; from
+    about 4,000 images on, only the `MOST_HELD_OUT` smallest hashes are held out.
 
     Args:
         root: folder of the images.
-        config: always None; `PlainImages` has no options.
+        config: see `PlainImagesConfig`.
 
     Raises:
         FssbenchError: the root is missing or contains fewer than two images.
@@ -40,20 +57,26 @@ class PlainImages(Dataset):
     folds = 1
     splits = ("train", "val")
 
-    def __init__(self, *, root: Path | None, config: None = None) -> None:
-        del config
+    def __init__(self, *, root: Path | None, config: PlainImagesConfig | None = None) -> None:
         if root is None:
             raise FssbenchError("images needs --data-root, a folder of pictures")
         if not root.is_dir():
             raise FssbenchError(f"images: no folder {root}; --data-root must name one of pictures")
         self.root = root
-        ids = sorted(_pictures(root))
+        share = (config or PlainImagesConfig()).share
+        ids = sorted(
+            image
+            for image in _pictures(root)
+            if share == 1 or zlib.crc32(f"share {image}".encode()) < share * 2**32
+        )
         if len(ids) < 2:
             raise FssbenchError(
-                f"images: {root} contains {len(ids)} images; at least two are required"
+                f"images: {root} contains {len(ids)} images"
+                f"{'' if share == 1 else f' of share {share:g}'}; at least two are required"
             )
         hashes = {image: zlib.crc32(image.encode()) for image in ids}
         held_out = {image for image in ids if hashes[image] % HELD_OUT == 0}
+        held_out = set(sorted(held_out, key=lambda image: (hashes[image], image))[:MOST_HELD_OUT])
         if not held_out:
             held_out = {min(ids, key=lambda image: hashes[image])}
         if len(held_out) == len(ids):

@@ -12,6 +12,7 @@ _MIN_PIXELS = 2 * 32 * 32
 
 _HSNET = "Hypercorrelation Squeeze for Few-Shot Segmentation, ICCV 2021"
 _HDMNET = "Hierarchical Dense Correlation Distillation for Few-Shot Segmentation, CVPR 2023"
+_DAVIS = "The 2017 DAVIS Challenge on Video Object Segmentation, arXiv 1704.00675"
 
 _SAMPLERS = (
     (
@@ -32,6 +33,9 @@ _SAMPLERS = (
     ), (
         "image-sequential", "literature.hdmnet:image_sequential", _HDMNET,
         "as HDMNet, BAM and PFENet: images in list order, a class drawn for each",
+    ), (
+        "first-frame", "literature.davis:first_frame", _DAVIS,
+        "each object of a video in all frames but the first, its support, and the last",
     ),
 )  # fmt: skip
 
@@ -66,6 +70,13 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         _own("fss1000/v1", None, min_pixels=1),
         _own("fss1000/v1-mini", None, min_pixels=1, **rare),
         _own("folder/v1", None, min_pixels=1),
+        ProtocolSpec(
+            name="davis17/v1",
+            summary="DAVIS's semi-supervised rule: the first frame is the support of each object, "
+            "all others but the last are queries; scored with J&F at original size",
+            dataset="davis17", split="val", sampler="first-frame", episodes=None, min_pixels=1,
+            metrics=("boundary",), paper=_DAVIS,
+        ),
         _own("shapes/v1-1k", 1000, **shapes),
         _own("shapes/v1-1k-wrong-mask", 1000, note=wrong_mask, sampler="wrong-mask", **control),
         _own("shapes/v1-1k-shared-class", 1000, note=shared_class, sampler="shared-class",

@@ -84,7 +84,12 @@ def prepare(settings: Evaluation) -> Evaluator:
         checkpoint=settings.checkpoint,
         options=settings.options,
     )
-    settings = attrs.evolve(settings, matcher=source.matcher, backbone=source.backbone)
+    settings = attrs.evolve(
+        settings,
+        matcher=source.matcher,
+        backbone=source.backbone,
+        metrics=tuple(dict.fromkeys((*settings.metrics, *protocol.metrics))),
+    )
     dataset = build.dataset(protocol.dataset, settings.data_root, **settings.data_options)
     folds = settings.folds
     if folds is None:

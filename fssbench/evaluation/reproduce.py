@@ -28,12 +28,15 @@ from fssbench.evaluation.reproduction import (
 )
 from fssbench.files import sha256
 from fssbench.matchers.matcher import config_of
+from fssbench.options import from_record
+from fssbench.registry import registry
 from fssbench.results.method import brings_backbone
 from fssbench.results.record import Record, folder_of
 from fssbench.results.result import FILES, read_result
 from fssbench.results.rows import KEYS
 from fssbench.results.verify import examine, measured_metrics
 from fssbench.runtime.environment import environment
+from fssbench.specs import MatcherSpec
 
 
 @attrs.frozen(kw_only=True)
@@ -158,7 +161,7 @@ def _job(record: Record, rows: pandas.DataFrame, rerun: Rerun) -> Evaluation:
         weights=_weights(record, rerun.weights),
         any_fold=True,
         limit=record.manifest.limit,
-        options=record.config,
+        options=from_record(registry().get(MatcherSpec, record.matcher), record.config),
         precision=precision,
         batch_size=batch_size,
         cache_half=record.environment.get("features") == "float16",

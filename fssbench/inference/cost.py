@@ -26,8 +26,8 @@ def backbone_parameters(pipeline: Pipeline) -> int:
 def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
     """Return the floating-point operations of one K-shot episode with nothing cached.
 
-    A multiply-add counts as two. Torch counts matrix products, convolutions and attention;
-    element-wise operations and custom kernels are not counted.
+    A multiply-add counts as two. Matrix products, convolutions, attention and selective scans are
+    counted; element-wise operations are not.
     """
     size = pipeline.request.size
     image = torch.full((1, 3, size, size), 128, dtype=torch.uint8)

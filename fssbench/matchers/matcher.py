@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
-import cattrs
 import torch
 from torch import Tensor, nn
 
 from fssbench.backbones.backbone import BackboneInfo
 from fssbench.errors import FssbenchError
 from fssbench.nn import together
+from fssbench.options import to_record
 
 
 @attrs.frozen(kw_only=True)
@@ -213,6 +213,5 @@ def as_batch(queries: Sequence[Any]) -> Any:
 
 
 def config_of(matcher: Matcher) -> dict[str, Any]:
-    """Return all options of a matcher, as JSON values."""
-    config: dict[str, Any] = {} if matcher.config is None else cattrs.unstructure(matcher.config)
-    return config
+    """Return the options of a matcher for records and headers; see `to_record`."""
+    return to_record(matcher.config)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fssbench.nn.flops import count_operations
 from fssbench.nn.torch_scan import torch_scan
 
 
@@ -31,7 +32,7 @@ def selective_scan(
         h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t        y_t = C_t · h_t + D u_t
 
     The semantics are those of ``mamba_ssm.ops.selective_scan_interface.selective_scan_fn``. That
-    kernel is used when mamba-ssm can be imported and the tensors are on a GPU; see `scan_in_use`.
+    kernel is used when mamba-ssm has one and the tensors are on a GPU; see `scan_in_use`.
     Otherwise a parallel prefix scan takes log2(L) steps of vectorised torch operations. It
     multiplies decays and never divides by them, so long sequences and strong decays (delta A far
     below 0) are safe. Its backward pass recomputes the states from the saved arguments. Second
@@ -55,6 +56,8 @@ def selective_scan(
     """
     arguments = (u, delta, A, B, C, D, delta_bias)
     _check(*arguments)
+    # As in VMamba's code: 9 for each state, and 1 for the skip connection.
+    count_operations(u.numel() * (9 * A.shape[1] + (D is not None)))
     kernel = _kernel()[0] if u.is_cuda else None
     if kernel and torch.float64 not in (u.dtype, delta.dtype):
         return _by_kernel(kernel, *arguments, delta_softplus)
@@ -100,6 +103,9 @@ def _kernel() -> tuple[Callable[..., Any] | None, str]:
         module = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
     except Exception as error:  # an extension built for another torch fails in many ways
         return None, f"mamba-ssm {version} cannot be imported: {' '.join(str(error).split())}"
+    # Released versions fail to import without the extension, the development version sets None.
+    if getattr(module, "selective_scan_cuda", None) is None:
+        return None, f"mamba-ssm {version} was installed without its kernel"
     return module.selective_scan_fn, f"mamba-ssm {version}"
 
 

@@ -161,7 +161,8 @@ class Record:
         dataset: the data.
         manifest: the episodes.
         matcher: name of the matcher.
-        config: all its options, also those left at their defaults.
+        config: all its options, also those left at their defaults; without options that were added
+            in a later version and have the value that they had before.
         checkpoint: its trained weights, or None for a training-free method.
         backbone: name of the backbone.
         weights: the backbone's weights.

@@ -145,7 +145,6 @@ def make_plan(settings: Training) -> Plan:
     configure(spec, options)
     init = None if settings.init is None else read_checkpoint(settings.init)
     if init is not None:
-        init.check_is("matcher", settings.matcher, "--init")
         init.check_is("backbone", settings.backbone, "--init")
         check_trained_fold(init, settings.dataset, [settings.fold], option="--init")
     weights = settings.weights if init is None else init.backbone_weights(settings.weights)
@@ -157,7 +156,10 @@ def make_plan(settings: Training) -> Plan:
     if stage.feeds == "labelled" and len(classes) > 254:
         raise FssbenchError(f"{dataset.name}: {len(classes)} base classes; labels hold 254")
     if init is not None:
-        init.load_into(matcher, stage.inherits.get(str(init.header.get("stage")), ()))
+        inherited = stage.inherits.get(str(init.header.get("stage")), ())
+        if not inherited or init.header["matcher"] not in stage.siblings:
+            init.check_is("matcher", settings.matcher, "--init")
+        init.load_into(matcher, inherited)
     size = recipe.size or matcher.request().size
     if size % backbone.info.multiple:
         raise FssbenchError(

@@ -159,6 +159,7 @@ class Stage(ABC):
         inherits: prefixes, by the name of another stage, of the names of the matcher's tensors to
             load from its checkpoints (``--init``). Other tensors are initialised, so they may
             differ in shape. Of a stage not named here, all tensors are loaded.
+        siblings: names of other matchers from which the stages in `inherits` are accepted too.
         held_out: number of images of the split ``val``, not trained on, for which `measures` is
             reported after each epoch; for stages that do not feed on episodes.
         parts: names that ``--weights PART=VALUE`` accepts, e.g. of a teacher.
@@ -172,6 +173,7 @@ class Stage(ABC):
     validates: bool = True
     wants_labels: bool = False
     inherits: Mapping[str, Sequence[str]] = {}
+    siblings: Sequence[str] = ()
     held_out: int = 0
     parts: tuple[str, ...] = ()
 

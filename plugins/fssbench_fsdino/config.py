@@ -48,6 +48,12 @@ class SegmenterConfig:
     prompts: Literal["semantic", "initial", "none"] = "semantic"
     adapter: Literal["frozen", "trained"] = "frozen"
     teacher: str = "sam-vit-h"
+    teacher_resize: Literal["squash", "letterbox"] = attrs.field(
+        default="squash", metadata={"earlier": "squash"}
+    )
+    positions: Literal["dinov2", "timm"] = attrs.field(
+        default="dinov2", metadata={"earlier": "timm"}
+    )
     width: int = attrs.field(default=256, validator=multiple_of_16)
     adapter_width: int = attrs.field(default=256, validator=multiple_of_16)
     adapter_inner: int = attrs.field(default=128, validator=multiple_of_16)
@@ -62,22 +68,27 @@ class FsDinoConfig(SegmenterConfig):
         layer: backbone layer that the adapter reads; "" for the 3rd block of DINOv2-B, the 2nd of
             S, the 4th of L, and a quarter of the depth of others.
         prompts: sparse prompts (table 4): ``semantic`` (semantic-aware visual prompts), ``initial``
-            (SAM's embedding of "no point", one learned token) or ``none`` (SAM's default, an empty
+            (SAM's embedding of "no point", one frozen token) or ``none`` (SAM's default, an empty
             sparse prompt). The paper's "initial sparse prompt embedding" can
             be read as either of the last two.
         correlation: dense prompts (table 4): ``4d``, or ``prototype`` (the similarity map alone;
             with ``prompts=semantic`` that is the compact version).
-        volume: entries of the 4D correlation: ``cosine``, or ``dot``, equation 3 to the letter. The
-            later version (UINO-FSS, equation 5) has cosines, which also keep it in one scale with
-            the similarity map that is added to it.
-        support: support positions in the 4D correlation: ``foreground`` (the background
-            is zero, as in HSNet and UINO-FSS), or ``all``, equation 3 to the letter.
+        volume: entries of the 4D correlation: ``dot`` (equation 3), or ``cosine``, as in the later
+            version (UINO-FSS, equation 5), in one scale with the similarity map that is added.
+        support: support positions in the 4D correlation: ``all`` (equation 3), or ``foreground``:
+            the background is zero, as in HSNet and UINO-FSS.
         prior: input of SAM's mask downscaling: the prior mask's ``logits``, as in SAM, or its
             ``probability`` (after a sigmoid, as in UINO-FSS).
         adapter: ``frozen``, the paper's, or ``trained`` by the stage ``meta``, for backbones
             without distillation.
         teacher: backbone with the last layer that is distilled into the adapter: ``sam-vit-h`` (the
             paper's), ``sam-vit-l``, ``sam-vit-b`` or any other with `width` channels.
+        teacher_resize: teacher's input: ``squash`` (a square as for the student), or ``letterbox``
+            (SAM's own: the longer side is resized, the shorter one padded; the map of the image
+            inside is stretched to the student's grid).
+        positions: interpolation of the encoder's position embeddings while the adapter is distilled
+            at 126 and 252 pixels: ``dinov2`` (DINOv2's own code) or ``timm`` (with antialiasing).
+            At 518 pixels, and for encoders that are no ViT of timm, both are the same.
         width: channels of SAM's embedding, of prompts and of the decoder; SAM's checkpoints need
             256.
         adapter_width: channels of the adapter's first convolutions.
@@ -87,8 +98,8 @@ class FsDinoConfig(SegmenterConfig):
     """
 
     correlation: Literal["4d", "prototype"] = "4d"
-    volume: Literal["cosine", "dot"] = "cosine"
-    support: Literal["foreground", "all"] = "foreground"
+    volume: Literal["dot", "cosine"] = "dot"
+    support: Literal["all", "foreground"] = "all"
     prior: Literal["logits", "probability"] = "logits"
     correlation_width: int = attrs.field(default=512, validator=multiple_of_16)
     correlation_channels: tuple[int, ...] = attrs.field(

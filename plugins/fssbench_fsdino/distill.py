@@ -21,7 +21,8 @@ class Distill(Stage):
     Three such stages run in sequence at 126, 252 and 518 pixels, each from the checkpoint of the
     previous one. The paper does not describe how SAM's 64 x 64 grid is matched to the student's
     9 x 9, 18 x 18 and 37 x 37: here SAM's map is averaged down to them, see `Teacher`. The mean
-    squared error is the mean over all numbers of all maps.
+    squared error is the mean over all numbers of all maps. Nor does it say how position embeddings
+    are interpolated at 126 and 252 pixels; see the option ``positions``.
 
     Args:
         pixels: side of the student's input in the stage's name; the size itself is set by recipes.
@@ -40,6 +41,8 @@ class Distill(Stage):
     def prepare(self, matcher: Segmenter, context: StageContext) -> Mapping[str, Any]:
         """Load the teacher (option ``teacher``, ``--weights teacher=…``) and its stored embeddings.
 
+        The option ``positions`` is applied to the encoder.
+
         Raises:
             FssbenchError: images are augmented, or the teacher does not fit the matcher.
         """
@@ -55,7 +58,11 @@ class Distill(Stage):
             context,
             channels=matcher.config.width,
             grid=matcher.size // stride,
+            resize=matcher.config.teacher_resize,
         )
+        encoder: Any = context.backbone
+        if hasattr(encoder, "positions"):
+            encoder.positions = matcher.config.positions
         return self._teacher.identity
 
     def layers(self, matcher: Any) -> Sequence[str]:

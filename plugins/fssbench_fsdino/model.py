@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from fssbench import BackboneInfo, FeatureRequest
@@ -74,7 +74,6 @@ class FsDino(Segmenter):
         self.semantic = (
             SemanticPrompt(info.channels, width=width) if config.prompts == "semantic" else None
         )
-        self.initial = nn.Embedding(1, width) if config.prompts == "initial" else None
         self.correlation = None
         if config.correlation == "4d":
             grid = self.size // info.stride

@@ -43,7 +43,7 @@ class Segmenter(Matcher):
 
     Attributes:
         method: name for messages.
-        initial: SAM's embedding of "no point" as the only sparse prompt; None without it.
+        initial: SAM's embedding of "no point" as the only sparse prompt, frozen; None without it.
 
     Raises:
         FssbenchError: the backbone is no such transformer, or its patches do not divide the size.
@@ -70,6 +70,9 @@ class Segmenter(Matcher):
             inner=config.adapter_inner,
             out=config.width,
         )
+        self.initial = None
+        if config.prompts == "initial":
+            self.initial = nn.Embedding(1, config.width).requires_grad_(False)
 
     def add_decoder(self) -> None:
         """Create SAM's modules: positions, downscaling of masks, mask decoder."""
@@ -80,7 +83,7 @@ class Segmenter(Matcher):
     @property
     def prompting(self) -> list[nn.Module]:
         """Return the modules that compute prompts, which are neither distilled nor from SAM."""
-        taught = (self.adapter, self.positions, self.downscaling, self.decoder)
+        taught = (self.adapter, self.initial, self.positions, self.downscaling, self.decoder)
         return [module for module in self.children() if module not in taught]
 
     def segment(self, query: Sequence[Any], support: Any) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from fssbench import (
     EpisodeBatch,
+    FssbenchError,
     ParameterGroup,
     Recipe,
     Stage,
@@ -46,6 +48,8 @@ class Meta(Stage):
 
     name = "meta"
     parts = ("sam",)
+    # The rows of table 4 start from the same distilled adapter.
+    inherits = MappingProxyType({stage.name: ("adapter.",) for stage in distillation()})
     summary = "episodes; Dice and cross entropy of prior and final mask; encoder and adapter frozen"
 
     def prepare(self, matcher: Segmenter, context: StageContext) -> Mapping[str, Any]:
@@ -74,13 +78,23 @@ class Meta(Stage):
         return {"sam": {"name": path.name, "sha256": sha256(path)}}
 
     def parameters(self, matcher: Any, recipe: Recipe) -> Sequence[ParameterGroup]:
-        """Return ``prompts`` and ``decoder``, and with ``adapter=trained`` also ``adapter``."""
+        """Return ``prompts`` and ``decoder``, and with ``adapter=trained`` also ``adapter``.
+
+        Raises:
+            FssbenchError: all of them are frozen or empty.
+        """
         prompts = list(nn.ModuleList(matcher.prompting).parameters())
         groups = [ParameterGroup(name="prompts", parameters=prompts), *self.decoder_groups(matcher)]
         if matcher.config.adapter == "trained":
             adapter = list(matcher.adapter.parameters())
             groups.append(ParameterGroup(name="adapter", parameters=adapter))
-        return [group for group in groups if group.parameters]
+        found = [group for group in groups if group.parameters]
+        if not found:
+            raise FssbenchError(
+                f"{matcher.method}: with prompts={matcher.config.prompts} and a frozen decoder "
+                "nothing is left to train; evaluate the checkpoint as it is"
+            )
+        return found
 
     def decoder_groups(self, matcher: Segmenter) -> list[ParameterGroup]:
         """Return the trained modules of SAM as group ``decoder``."""

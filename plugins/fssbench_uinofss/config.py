@@ -19,7 +19,7 @@ class UinoFssConfig(SegmenterConfig):
         layer: backbone layer that the adapter reads; "" for the 3rd block of DINOv2-B, the 2nd of
             S, the 4th of L, and a quarter of the depth of others.
         prompts: sparse prompts (table V): ``semantic`` (SVP), ``initial`` (SAM's embedding that
-            stands for no point, one learned token) or ``none`` (empty).
+            stands for no point, one frozen token) or ``none`` (empty).
         dense: dense prompt (table V): ``volume`` (from 4D correlations), or ``prototype`` (PCS, the
             similarity map of the compact models, which has no parameters).
         hypercorrelation: refinement of the volumes (tables V and VI): ``mamba`` (MHCM), ``cp4d``
@@ -27,6 +27,11 @@ class UinoFssConfig(SegmenterConfig):
         contrast: contrastive enhancement (CE, equation 7): the background's correlations are
             subtracted; without it, volumes are those of the foreground.
         volume_layers: l, number of the encoder's last layers with a volume (equation 8).
+        norm: volumes' layers that are taken after the encoder's final norm: ``all``, as DINOv2's
+            own code returns its last layers, or only the ``last``.
+        mask: support mask of the volumes: ``binary`` (equation 4: a position is foreground if at
+            least half of its pixels are; if none is, the positions with the largest share are), or
+            ``share`` (the share of foreground pixels weights both cosines).
         channels: l', channels of a refined volume.
         query_block: kq, side of a 4D block over query positions.
         support_block: ks, side of a 4D block over support positions.
@@ -44,6 +49,9 @@ class UinoFssConfig(SegmenterConfig):
         decoder: training of SAM's decoder in the stage ``meta``: ``trained`` or ``frozen``.
         teacher: backbone with the last layer that is distilled into the adapter: ``sam-vit-h`` (the
             paper's), ``sam-vit-l``, ``sam-vit-b`` or any other with `width` channels.
+        teacher_resize: teacher's input, ``squash`` or ``letterbox``; see `FsDinoConfig`.
+        positions: interpolation of position embeddings in distillation, ``dinov2`` or ``timm``; see
+            `FsDinoConfig`.
         width: channels of SAM's embedding, of prompts and of the decoder; SAM's checkpoints need
             256.
         adapter_width: channels of the adapter's first convolutions.
@@ -56,6 +64,8 @@ class UinoFssConfig(SegmenterConfig):
     hypercorrelation: Literal["mamba", "cp4d", "none"] = "mamba"
     contrast: bool = True
     volume_layers: int = attrs.field(default=3, validator=ge(1))
+    norm: Literal["all", "last"] = attrs.field(default="all", metadata={"earlier": "last"})
+    mask: Literal["binary", "share"] = attrs.field(default="binary", metadata={"earlier": "share"})
     channels: int = 64
     query_block: int = attrs.field(default=4, validator=ge(1))
     support_block: int = attrs.field(default=4, validator=ge(1))

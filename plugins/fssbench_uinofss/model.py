@@ -22,7 +22,7 @@ from fssbench_uinofss.config import UinoFssConfig
 from fssbench_uinofss.hypercorrelation import HyperCorrelation
 from fssbench_uinofss.prepared import PreparedSupport, Query, Support
 from fssbench_uinofss.prompts import DensePrior, SinePrompt
-from fssbench_uinofss.volume import at_places, contrasted_volume
+from fssbench_uinofss.volume import at_places, binary, contrasted_volume
 
 # Elements of refined volumes that are computed at once: one pair of full-size images, or several
 # small ones.
@@ -45,14 +45,13 @@ class UinoFss(Segmenter):
 
     def __init__(self, *, config: UinoFssConfig, backbone: BackboneInfo) -> None:
         super().__init__(config=config, backbone=backbone)
-        self.deep = last_layers(backbone, config.volume_layers)
+        self.deep = last_layers(backbone, config.volume_layers, config.norm)
         channels, width = backbone.layer(self.last).channels, config.width
         self.semantic = (
             SinePrompt(channels, width=width, inner=config.prompt_inner)
             if config.prompts == "semantic"
             else None
         )
-        self.initial = nn.Embedding(1, width) if config.prompts == "initial" else None
         self.hypercorrelation: nn.Module | None = None
         self.prior: DensePrior | None = None
         if config.dense == "volume":
@@ -92,7 +91,7 @@ class UinoFss(Segmenter):
             masks: uint8 (N, H, W); 255 counts as background.
         """
         maps = features[self.last]
-        shares = masks_at(masks, 1, *maps.shape[-2:])
+        shares = masks_at(masks, 1, *maps.shape[-2:])  # prototypes are means over pixels
         volume = self.config.dense == "volume"
         support = PreparedSupport(
             semantic=None if self.semantic is None else self.semantic.prototypes(maps, shares),
@@ -186,6 +185,8 @@ class UinoFss(Segmenter):
         assert self.hypercorrelation is not None
         size = query[-1].shape[-2:]
         coarse = at_places(shares[:, None], self.config.support_places)[:, 0]
+        if self.config.mask == "binary":
+            coarse, shares = binary(coarse), binary(shares)
         volume = contrasted_volume(
             [at_places(maps, self.config.query_places) for maps in query],
             [at_places(maps, self.config.support_places) for maps in support],
@@ -216,18 +217,28 @@ class UinoFss(Segmenter):
         return places * self.config.channels
 
 
-def last_layers(backbone: BackboneInfo, count: int) -> tuple[str, ...]:
+def last_layers(backbone: BackboneInfo, count: int, norm: str = "all") -> tuple[str, ...]:
     """Return the last layers of a transformer, the last one last.
 
-    The last one is taken after the encoder's final norm, as everywhere in FS-DINO; the others are
-    blocks as they are.
+    Args:
+        backbone: vision transformer with layers named ``blocks.N``.
+        count: number of layers.
+        norm: layers that are taken after the encoder's final norm, ``all`` or only the ``last``.
 
     Raises:
-        FssbenchError: the transformer has fewer layers.
+        FssbenchError: the transformer has fewer layers, or gives none of them after its norm.
     """
     blocks = [name for name in backbone.layers if name.startswith("blocks.")]
     if count > len(blocks):
         raise FssbenchError(
             f"volume_layers={count}: {backbone.name} has {len(blocks)} blocks; ask for fewer layers"
         )
-    return (*blocks[len(blocks) - count : -1], backbone.last_layer)
+    others = blocks[len(blocks) - count : -1]
+    if norm == "all":
+        if lacking := [name for name in others if not backbone.layers[name].norm]:
+            raise FssbenchError(
+                f"norm=all: {backbone.name} has no output of {lacking[0]} after its final norm; "
+                "give -o norm=last"
+            )
+        others = [f"{name}:norm" for name in others]
+    return (*others, backbone.last_layer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -26,8 +25,8 @@ class Meta(fsdino.Meta):
     ``idle`` and never change.
     """
 
-    # All variants and ablations can start from the same distilled adapter.
-    inherits = MappingProxyType({stage.name: ("adapter.",) for stage in distillation()})
+    # All variants can start from the same distilled adapter, which is that of FS-DINO.
+    siblings = ("fsdino", "uinofss", "uinofss-comp", "uinofss-comp-frozen")
 
     def decoder_groups(self, matcher: Any) -> list[ParameterGroup]:
         """Return the groups ``decoder`` and ``idle``, unless the decoder is frozen."""

@@ -16,16 +16,14 @@ def contrasted_volume(
 ) -> Tensor:
     """Return cosines with the support's foreground minus those with its background, by layer.
 
-    The paper's mask is 0 or 1, so a position has a cosine with either the foreground or the
-    background feature there, and 0 with the other (equations 4 to 6). Here a position's mask is the
-    share m of its pixels that are foreground, and the two cosines are weighted with m and 1 - m,
-    which for 0 and 1 is the same: V_fg = m cos, V_bg = (1 - m) cos, V = (2 m - 1) cos. This
-    preserves small objects, and needs one correlation instead of two.
+    A mask of 0 or 1 has a cosine with either the foreground or the background feature of a position
+    and 0 with the other (equations 4 to 6), so one correlation is enough: V_fg = m cos,
+    V_bg = (1 - m) cos, V = (2 m - 1) cos. A share m between 0 and 1 weights the two cosines.
 
     Args:
         query: query features of l layers, the last one last, each (N, C, hq, wq).
         support: support features of the same layers, each (N, C, hs, ws).
-        masks: share of foreground of each support position, float (N, hs, ws).
+        masks: foreground of each support position in [0, 1], float (N, hs, ws).
         contrast: False for V = V_fg, without the enhancement.
 
     Returns:
@@ -34,6 +32,16 @@ def contrasted_volume(
     weights = 2 * masks - 1 if contrast else masks
     stacked = torch.stack([correlation(q, s) for q, s in zip(query, support, strict=True)], 1)
     return stacked * weights[:, None, None, None].to(stacked.dtype)
+
+
+def binary(shares: Tensor) -> Tensor:
+    """Return the positions (N, h, w) of which at least half is foreground, as 0 and 1.
+
+    Without any, the positions with the largest share are returned: an object that is smaller than
+    half a position is not lost.
+    """
+    threshold = shares.amax((1, 2), keepdim=True).clamp(min=1e-6, max=0.5)
+    return (shares >= threshold).to(shares.dtype)
 
 
 def at_places(features: Tensor, places: int | None) -> Tensor:

@@ -119,18 +119,15 @@ class CrossScan(nn.Module):
         columns = x.transpose(1, 2).flatten(1, 2).transpose(0, 1)
         sequences = torch.stack([rows, columns, rows.flip(0), columns.flip(0)], 2)
         u = sequences.flatten(2)
-        # One matrix for all directions: its zeros are cheaper than sorting tokens by direction.
-        sizes = [self.rank, self.states, self.states]
-        choices = torch.cat([_diagonal(each) for each in torch.split(self.select, sizes, 2)], 1)
-        step, b, c = torch.split(u @ choices, [DIRECTIONS * size for size in sizes], -1)
-        delta = step @ _diagonal(self.steps)
-        chosen = (*b.shape[:2], DIRECTIONS, self.states)
+        chosen = torch.einsum("lpdc,dck->lpdk", sequences, self.select)
+        step, b, c = torch.split(chosen, [self.rank, self.states, self.states], -1)
+        delta = torch.einsum("lpdr,drc->lpdc", step, self.steps).flatten(2)
         y = selective_scan(
             u.permute(1, 2, 0),
             delta.permute(1, 2, 0),
             -self.decay_log.exp(),
-            b.reshape(chosen).permute(1, 2, 3, 0),
-            c.reshape(chosen).permute(1, 2, 3, 0),
+            b.permute(1, 2, 3, 0),
+            c.permute(1, 2, 3, 0),
             D=self.skip,
             delta_bias=self.step_bias.flatten(),
             delta_softplus=True,
@@ -141,9 +138,3 @@ class CrossScan(nn.Module):
         turned = by_column.view(width, height, -1, channels).transpose(0, 1).flatten(0, 1)
         merged = (by_row + turned).transpose(0, 1).reshape(patches.shape)
         return self.project_out(self.norm(merged))
-
-
-def _diagonal(blocks: Tensor) -> Tensor:
-    """Build a block-diagonal matrix: (4, a, b) to (4 a, 4 b)."""
-    matrix: Tensor = torch.block_diag(*blocks)
-    return matrix

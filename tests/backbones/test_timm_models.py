@@ -24,6 +24,7 @@ from fssbench.backbones.timm_models import (
     swin,
     vgg,
 )
+from fssbench.errors import FssbenchError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 RESNET50 = {"name": "resnet50", "tag": "resnet50.tv_in1k"}
@@ -130,6 +131,54 @@ def test_vit_is_timms_without_prefix_tokens() -> None:
     tokens = backbone.model.forward_features(normalised(images))
     assert tokens.shape[1] == 1 + 3 * 4
     torch.testing.assert_close(features["norm"].flatten(2).transpose(1, 2), tokens[:, 1:])
+
+
+def test_any_block_can_be_had_after_the_final_norm() -> None:
+    """DINOv2's own `get_intermediate_layers` norms every block that it returns."""
+    backbone = dinov2(weights="random", **DINOV2_S)
+    images = torch.rand(1, 3, 42, 56)
+    names = ["blocks.9:norm", "blocks.11:norm"]
+    normed = backbone.model.forward_intermediates(
+        normalised(images), indices=[9, 11], norm=True, intermediates_only=True
+    )
+    features = backbone(images, [*names, "norm"])
+    for name, expected in zip(names, normed, strict=True):
+        torch.testing.assert_close(features[name], expected)
+    assert torch.equal(features["blocks.11:norm"], features["norm"])
+    with pytest.raises(FssbenchError, match="no 'layer1.0:norm'"):
+        wrap(ResNetBackbone, small_resnet(), 32)(images, ["layer1.0:norm"])
+
+
+def test_positions_by_dinov2s_own_rule() -> None:
+    """Bicubic by hand at one token: without antialiasing, and scaled by a tenth more."""
+    backbone = dinov2(weights="random", **DINOV2_S)
+    own = backbone.model
+    nn.init.normal_(own.pos_embed)
+    images = torch.rand(1, 3, 126, 126)
+    whole = torch.rand(1, 3, 518, 518)
+
+    def first(images: torch.Tensor, rule: str) -> torch.Tensor:
+        backbone.positions = rule
+        tokens: torch.Tensor = next(backbone.steps()).run(images)
+        return tokens
+
+    ours, timms = first(images, "dinov2"), first(images, "timm")
+    torch.testing.assert_close(ours[:, 0], timms[:, 0])
+    assert (ours - timms).abs().mean() > 0.05
+    grid = own.pos_embed[0, 1:].unflatten(0, (37, 37)).double()
+    centre = (0 + 0.5) * 37 / 9.1 - 0.5  # of the first of nine positions, in the own grid
+
+    def cubic(x: float, a: float = -0.75) -> float:
+        x = abs(x)
+        if x <= 1:
+            return (a + 2) * x**3 - (a + 3) * x**2 + 1
+        return a * (x**3 - 5 * x**2 + 8 * x - 4)
+
+    weights = {n: cubic(centre - n) for n in range(int(centre) - 1, int(centre) + 3)}
+    expected = sum(a * b * grid[y, x] for y, a in weights.items() for x, b in weights.items())
+    found = ours[0, 1] - own.patch_embed(images)[0, 0, 0]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(first(whole, "dinov2"), first(whole, "timm"))
 
 
 def test_prefix_tokens_are_dropped_whatever_their_number() -> None:

@@ -28,11 +28,11 @@ def test_folds_average_to_the_printed_mean():
         misprint = (line["dataset"], line["shots"], line["method_key"]) in MISPRINTS
         assert (off > 0.15) == misprint, line
         assert ("not the printed mean" in line["note"]) == misprint, line
-    assert checked == 213
+    assert checked == 216
 
 
 def test_every_line_names_its_paper_and_table():
-    assert len(lines()) == 258
+    assert len(lines()) == 264
     titles = {line["paper"]: line["source"] for line in lines()}
     assert set(titles) == {"HDMNet", "DCAMA", "FS-DINO", "UINO-FSS"}
     assert all(len(title) > 40 for title in titles.values())
@@ -48,6 +48,12 @@ def test_every_line_names_its_paper_and_table():
         ("coco20i", 1, "FS-DINO", "DINOv2-B", "62.4"),
         ("pascal5i", 1, "UINO-FSS", "DINOv2-B", "80.6"),
         ("fss1000", 1, "UINO-FSS", "", "89.0"),
+        ("coco20i", 1, "FS-DINO (BA+PCS)", "DINOv2-B", "58.2"),
+        ("coco20i", 1, "UINO-FSS (BA+PCS)", "DINOv2-B", "58.2"),
+        ("coco20i", 1, "UINO-FSS (BA+SVP+MHCM)", "DINOv2-B", "62.3"),
+        ("coco20i", 1, "UINO-FSS w/ CP4D Conv", "DINOv2-B", "64.0"),
+        ("pascal5i", 1, "UINO-FSS w/ CP4D Conv", "DINOv2-B", "79.7"),
+        ("coco20i", 1, "UINO-FSS-Comp w/o distillation", "DINOv2-B", "52.8"),
     ],
 )
 def test_the_four_papers_own_numbers(dataset, shots, method, backbone, mean):
@@ -76,6 +82,18 @@ def test_lines_that_papers_share_are_one_row():
     assert row.venue_year == "NeurIPS'24"
 
 
-def test_what_is_no_miou_is_not_shown():
-    assert published_rows("davis17") == {}
+def test_davis_rows_are_j_and_f():
+    (rows,) = published_rows("davis17").values()
+    assert {row.metric for row in rows} == {"J&F"}
+    assert [(row.method, row.mean) for row in rows[:2]] == [
+        ("Matcher†", "79.5"),
+        ("FS-DINO", "76.6"),
+    ]
+    assert len(rows) == 7
+    assert all(row.metric == "mIoU" for row in published_rows("fss1000")[1])
     assert published_rows("nothing") == {}
+
+
+def test_fs_dino_is_cited_in_one_version():
+    versions = {line["source"].partition("arXiv ")[2][:12] for line in lines()} - {""}
+    assert versions == {"2504.15669v2", "2504.15669v4"}

@@ -59,3 +59,23 @@ def test_what_is_missing_is_one_line(tmp_path):
         fssbench.dataset("images", tmp_path / "x")
     with pytest.raises(FssbenchError, match="contains 0 images"):
         fssbench.dataset("images", tmp_path)
+
+
+def test_share_and_limit_of_the_held_out_images(tmp_path):
+    """1 % of SA-1B, of which 200 images are held out: both depend on the ids."""
+    for number in range(6000):
+        (tmp_path / f"sa_{number}.jpg").touch()
+    whole = fssbench.dataset("images", tmp_path)
+    assert len(whole.image_ids("val")) == 200
+    assert len(whole.image_ids("train")) == 5800
+    some = fssbench.dataset("images", tmp_path, share="0.1")
+    ids = {*some.image_ids("train"), *some.image_ids("val")}
+    assert 500 < len(ids) < 700
+    assert 15 < len(some.image_ids("val")) < 50
+    (tmp_path / "another.jpg").touch()
+    more = fssbench.dataset("images", tmp_path, share="0.1")
+    assert {*more.image_ids("train"), *more.image_ids("val")} - {"another.jpg"} == ids
+    with pytest.raises(FssbenchError, match="share"):
+        fssbench.dataset("images", tmp_path, share="0")
+    with pytest.raises(FssbenchError, match="contains 0 images of share 1e-09"):
+        fssbench.dataset("images", tmp_path, share="1e-9")

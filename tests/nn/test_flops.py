@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from fssbench.nn import selective_scan
 from fssbench.nn.flops import flop_counter
 
 
@@ -25,3 +26,13 @@ def test_gradients_of_attention():
         functional.scaled_dot_product_attention(tokens, tokens, tokens).sum().backward()
     products = counted.get_total_flops() / (2 * 4 * 300**2 * 16)
     assert products in (6, 7)  # 2 forward, 4 backward; fused kernels compute the scores once more
+
+
+def test_selective_scan():
+    u, delta = torch.rand(2, 4, 9), torch.rand(2, 4, 9)
+    a, chosen = -torch.rand(4, 3), torch.rand(2, 2, 3, 9)
+    with flop_counter() as counted:
+        selective_scan(u, delta, a, chosen, chosen, torch.ones(4))
+    assert counted.get_total_flops() == 2 * 4 * 9 * (9 * 3 + 1)
+    selective_scan(u, delta, a, chosen, chosen)  # not in the context
+    assert counted.get_total_flops() == 2 * 4 * 9 * (9 * 3 + 1)

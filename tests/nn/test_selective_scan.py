@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import types
 
 import pytest
 import torch
 from torch.nn import functional
 
+from fssbench.cli.doctor import _mamba
 from fssbench.nn import scan_in_use, selective_scan, torch_scan
 
 # Imported by name, since the package has a function of the same name.
@@ -206,6 +208,27 @@ def test_says_which_scan_is_in_use(monkeypatch):
     assert "no GPU for its kernel" in scan_in_use()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert "the kernel of mamba-ssm 2.2.4 on the GPU" in scan_in_use()
+
+
+@pytest.mark.parametrize("extension", [None, object()])
+def test_mamba_without_its_extension_is_no_kernel(extension, monkeypatch):
+    """Doctor and the call agree: a package whose extension is None has no kernel."""
+    there = types.SimpleNamespace(selective_scan_fn=print, selective_scan_cuda=extension)
+    monkeypatch.setattr(module.importlib, "import_module", lambda name: there)
+    monkeypatch.setattr(module.importlib.metadata, "version", lambda name: "2.3.0.dev")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(module, "_kernel", module._kernel.__wrapped__)
+    assert (module._kernel()[0] is None) == (extension is None)
+    kind, text = _mamba()
+    if extension is None:
+        assert "torch (mamba-ssm 2.3.0.dev was installed without its kernel)" in text
+        assert "pip install --no-build-isolation mamba-ssm, after torch" in text
+        assert kind == "note"
+    else:
+        assert (
+            text == "selective scan: the kernel of mamba-ssm 2.3.0.dev on the GPU, torch on the CPU"
+        )
+        assert kind == "ok"
 
 
 def test_the_kernel_gets_what_it_wants():

@@ -86,7 +86,7 @@ def published(board: Board, shots: int, rows: Sequence[PublishedRow], number: in
     name = f"table-{number}"
     folds = any(any(row.folds) for row in rows)
     background = any(row.fb_iou for row in rows)
-    mean = "Mean" if folds else "mIoU"
+    mean = "Mean" if folds else rows[0].metric
     columns = [
         *_WHO,
         Column(mean),
@@ -125,6 +125,7 @@ def _measured_grid(table: Table, entries: Sequence[Entry], name: str) -> Html:
         *_WHO,
         Column(table.mean_name),
         *(Column(f"Fold {fold}") for fold in folds),
+        *([Column("J&F")] if table.has_j_and_f else []),
         Column("FB-IoU"),
         Column("Learnable", first="ascending"),
         Column("Time, ms", first="ascending"),
@@ -132,7 +133,7 @@ def _measured_grid(table: Table, entries: Sequence[Entry], name: str) -> Html:
     ]
     ranks = [entry.row.rank for entry in entries]
     body = [
-        _row(entry, folds, tied=entry.row.rank == above is not None)
+        _row(entry, folds, table.has_j_and_f, tied=entry.row.rank == above is not None)
         for entry, above in zip(entries, [None, *ranks], strict=False)
     ]
     over = f"over folds {', '.join(map(str, table.averaged))}" if folds else "of one fold"
@@ -166,7 +167,7 @@ def _head(column: Column, ordered: bool) -> Html:
     )  # fmt: skip
 
 
-def _row(entry: Entry, folds: Sequence[int], tied: bool) -> Html:
+def _row(entry: Entry, folds: Sequence[int], boundaries: bool, tied: bool) -> Html:
     row, records = entry.row, entry.row.records.values()
     rank = NONE if row.rank is None else str(row.rank)
     badge = tag("span", rank, class_="badge first" if row.rank == 1 else "badge")
@@ -182,6 +183,7 @@ def _row(entry: Entry, folds: Sequence[int], tied: bool) -> Html:
         *_who(row.method, row.backbone, flags),
         _mean(row),
         *(_number(row.folds.get(fold), score(row.folds.get(fold))) for fold in folds),
+        *([_number(row.j_and_f, score(row.j_and_f))] if boundaries else []),
         _number(row.fb_iou, score(row.fb_iou)),
         _number(row.parameters, count(row.parameters)),
         _number(row.seconds, milliseconds(row.seconds)),

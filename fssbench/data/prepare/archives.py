@@ -2,7 +2,7 @@
 
 The official sites publish no digests. Those below are checked by public tools and mirrors: VOC and
 SBD (MD5) torchvision, SBD (SHA-256) torchvision's prototypes, VOC and COCO (SHA-256 and size)
-TensorFlow Datasets. FSS-1000 has none.
+TensorFlow Datasets. FSS-1000 and DAVIS have none.
 """
 
 from __future__ import annotations
@@ -112,6 +112,16 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             holds="",
             most_bytes=4 * GB,
             most_members=80_000,
+        ),
+    ),
+    "davis17": (
+        Archive(
+            key="trainval",
+            file="DAVIS-2017-trainval-480p.zip",
+            url="https://data.vision.ee.ethz.ch/csergi/share/davis/DAVIS-2017-trainval-480p.zip",
+            holds="DAVIS/",
+            most_bytes=4 * GB,
+            most_members=40_000,
         ),
     ),
 }  # fmt: skip

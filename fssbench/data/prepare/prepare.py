@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 from filelock import FileLock, Timeout
 
-from fssbench.data.prepare import coco, fss1000, pascal
+from fssbench.data.prepare import coco, davis, fss1000, pascal
 from fssbench.data.prepare.archives import ARCHIVES, Archive
 from fssbench.data.prepare.disk import check_space, check_writable, settle
 from fssbench.data.prepare.download import download
@@ -118,6 +118,14 @@ RECIPES = {
             root=fss1000.ROOT,
             official={"classes": 1000, "pictures": 10_000, "masks": 10_000},
         ),
+        Recipe(
+            name="davis17",
+            unpack={"trainval": davis.unpack},
+            finish=davis.finish,
+            made=(davis.ROOT,),
+            root=davis.ROOT,
+            official={"val.txt": 30},
+        ),
     )
 }  # fmt: skip
 
@@ -132,7 +140,7 @@ def find_recipe(dataset: str, year: str = "2014") -> Recipe:
     if name == "coco20i":
         name = f"{name}-{year}"
     if name not in RECIPES:
-        known = ("pascal5i", "coco20i", "fss1000")
+        known = ("pascal5i", "coco20i", "fss1000", "davis17")
         raise FssbenchError(
             f"{dataset!r} cannot be prepared; {near(dataset, known)}known: {', '.join(known)}"
         )

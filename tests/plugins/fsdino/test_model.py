@@ -30,8 +30,8 @@ CHOICES = [
     {"correlation": "prototype"},
     {"correlation": "prototype", "prompts": "initial"},
     {"correlation": "prototype", "prompts": "none"},
-    {"volume": "dot"},
-    {"support": "all"},
+    {"volume": "cosine"},
+    {"support": "foreground"},
     {"prior": "probability"},
     {"adapter": "trained"},
 ]
@@ -166,11 +166,21 @@ def test_ignored_support_pixels_are_background():
     assert torch.equal(run(matcher, query, support, ignored), expected)
 
 
+def test_the_defaults_are_equation_3():
+    """The plain product with every position of the support, foreground or not."""
+    matcher = make()
+    query, support, masks = features(1), features(1, 2, seed=1), masks_of(1, 2)
+    prepared = together(matcher.prepare_query(query))
+    volumes = matcher._volumes(prepared, embed_episodes(matcher, support, masks))
+    expected = torch.einsum("cij,kcmn->kijmn", query["norm"][0], support["norm"][0])
+    torch.testing.assert_close(volumes[0], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_background_of_the_support_has_no_effect():
     query, support, masks = features(1), features(1, 1, seed=1), masks_of(1, 1)
     outside = (masks == 0)[:, :, None, ::8, ::8]  # the mask fills whole cells
     changed = {n: torch.where(outside, 7 * m.flip(-1), m) for n, m in support.items()}
-    for options, same in (({}, True), ({"support": "all"}, False)):
+    for options, same in (({}, False), ({"support": "foreground"}, True)):
         matcher = make(**options)
         found = [run(matcher, query, each, masks) for each in (support, changed)]
         assert torch.allclose(*found, atol=1e-5) == same
@@ -214,7 +224,7 @@ def test_every_ablation_trains_and_segments(options):
     groups = {g.name: list(g.parameters) for g in stage.parameters(matcher, None)}
     assert ("adapter" in groups) == (options.get("adapter") == "trained")
     assert ("prompts" in groups) == (
-        options.get("prompts") != "none" or options.get("correlation") != "prototype"
+        "prompts" not in options or options.get("correlation") != "prototype"
     )
     trained = [p for group in groups.values() for p in group]
     optimiser = torch.optim.AdamW(trained, lr=1e-3)

@@ -6,6 +6,7 @@ import csv
 import logging
 from pathlib import Path
 
+import attrs
 import pytest
 import sam_for_tests
 import torch
@@ -20,6 +21,7 @@ from fssbench.training import metrics, plan
 from fssbench.training.recipe import find_recipe
 from fssbench_fsdino import teacher
 
+RULES = ("timm", "dinov2")
 GOLDEN = Path(__file__).parent / "sam_decoder.npz"
 SMALL = {
     "width": 32, "adapter_width": 16, "adapter_inner": 16, "correlation_width": 16,
@@ -258,6 +260,41 @@ def test_the_teacher_sees_each_image_once_over_all_stages(distill, own_cache, mo
     second = fssbench.train(distill, stage="distill-252", init=first.last)
     fssbench.train(distill, stage="distill-518", init=second.last)
     assert len(seen) == 12
+
+
+def test_positions_of_the_student_follow_the_option(distill, own_cache):
+    """DINOv2's rule by default; both give other features at the stage's size."""
+    plans = {p: plan.make_plan(attrs.evolve(distill, options={"positions": p})) for p in RULES}
+    images = torch.rand(1, 3, 40, 40)
+    found = [each.backbone(images, ["blocks.0"])["blocks.0"] for each in plans.values()]
+    assert [each.backbone.positions for each in plans.values()] == list(RULES)
+    assert not torch.allclose(*found, atol=1e-4)
+    assert plans["timm"].identity() != plans["dinov2"].identity()
+
+
+def test_a_letterboxed_teacher_sees_the_image_undistorted(tmp_path, own_cache, monkeypatch):
+    """The padding has the mean colour, and the map of the image inside covers the whole grid."""
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for n in range(3):
+        Image.new("RGB", (80, 40), (200, 30, 30 * n)).save(folder / f"{n}.png")
+    seen = []
+    maps = torch.zeros(1, 256, 10, 10)
+    maps[..., :5, :] = torch.arange(10.0)
+    job = fssbench.Training(
+        matcher="fsdino", stage="distill-518", recipe="tiny", dataset="images", data_root=folder,
+        part_weights={"teacher": "random"}, options={"teacher_resize": "letterbox"}, device="cpu",
+        batch_size=1,
+    )  # fmt: skip
+    made = plan.make_plan(job)
+    found = made.stage._teacher
+    monkeypatch.setattr(
+        found.backbone, "forward", lambda x, layers: seen.append(x[0]) or {layers[0]: maps}
+    )
+    embedding = found.embeddings(made.samples.images[:1], torch.device("cpu"))[0]
+    assert torch.allclose(seen[0][:, 80:], found.backbone.mean.expand(3, 80, 160))
+    assert (seen[0][0, :80] == 200 / 255).all()
+    torch.testing.assert_close(embedding, torch.arange(10.0).expand(256, 10, 10))
 
 
 def test_resumed_distillation_ends_with_the_same_weights(distill, own_cache):

@@ -14,11 +14,14 @@ from fssbench_uinofss.hypercorrelation import GlobalModelling, HyperCorrelation
 from fssbench_uinofss.partition import assemble, partition
 from fssbench_uinofss.prepared import Support
 from fssbench_uinofss.prompts import DensePrior, SinePrompt
-from fssbench_uinofss.volume import at_places, contrasted_volume
+from fssbench_uinofss.volume import at_places, binary, contrasted_volume
 
 INFO = BackboneInfo(
     name="little-vit",
-    layers={**{f"blocks.{n}": LayerInfo(12, 8) for n in range(8)}, "norm": LayerInfo(12, 8)},
+    layers={
+        **{f"blocks.{n}": LayerInfo(12, 8, norm=True) for n in range(8)},
+        "norm": LayerInfo(12, 8),
+    },
     image_size=40,
     multiple=8,
 )
@@ -74,6 +77,28 @@ def test_equations_4_to_8_contrastive_enhancement(pair):
     np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-12)
     plain = contrasted_volume(batched(query), batched(support), mask[None], contrast=False)
     np.testing.assert_allclose(plain[0].numpy(), np.stack(foregrounds), atol=1e-12)
+
+
+def test_a_binary_mask_is_the_larger_part_of_a_position():
+    shares = torch.tensor([[[0.49, 0.5], [0.3, 1.0]], [[0.1, 0.3], [0.3, 0.0]], [[0.0] * 2] * 2])
+    expected = torch.tensor([[[0, 1], [0, 1]], [[0, 1], [1, 0]], [[0] * 2] * 2])
+    assert torch.equal(binary(shares), expected.float())
+
+
+def test_equation_4_has_a_binary_mask_by_default():
+    """A position with 30 % foreground is background, and with `mask=share` 0.7 of it is."""
+    volumes = {}
+    for mask in ("binary", "share"):
+        matcher = fssbench.matcher("uinofss", INFO, channels=4, decode=(4, 4, 4), mask=mask)
+        captured = []
+        matcher.hypercorrelation.register_forward_pre_hook(
+            lambda module, given, into=captured: into.append(given[0])
+        )
+        maps = (torch.ones(1, 12, 1, 2), torch.ones(1, 12, 1, 2), torch.ones(1, 12, 1, 2))
+        matcher._pooled_pairs(maps, maps, torch.tensor([[[0.3, 0.9]]]))
+        volumes[mask] = captured[0][0, 0, 0, 0, 0]
+    torch.testing.assert_close(volumes["binary"], torch.tensor([-1.0, 1.0]))
+    torch.testing.assert_close(volumes["share"], torch.tensor([-0.4, 0.8]))
 
 
 def test_shares_weigh_the_cosines(pair):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+import attrs
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from fssbench import (
 )
 from fssbench.build import parameters
 from fssbench.nn import together
+from fssbench.nn.flops import flop_counter
 from fssbench.registry import registry
 from fssbench_fsdino.losses import bce_loss, dice_loss
 from fssbench_uinofss import model as module
@@ -29,7 +31,10 @@ vss = importlib.import_module("fssbench_uinofss.vss")
 SIZE = 40
 INFO = BackboneInfo(
     name="little-vit",
-    layers={**{f"blocks.{n}": LayerInfo(12, 8) for n in range(8)}, "norm": LayerInfo(12, 8)},
+    layers={
+        **{f"blocks.{n}": LayerInfo(12, 8, norm=True) for n in range(8)},
+        "norm": LayerInfo(12, 8),
+    },
     image_size=SIZE,
     multiple=8,
 )
@@ -126,9 +131,9 @@ def test_parameters_are_those_of_section_v_c3():
 @pytest.mark.parametrize(
     ("backbone", "layers"),
     [
-        ("dinov2-s", ("blocks.1", "blocks.9", "blocks.10", "norm")),
-        ("dinov2-b", ("blocks.2", "blocks.9", "blocks.10", "norm")),
-        ("dinov2-l", ("blocks.3", "blocks.21", "blocks.22", "norm")),
+        ("dinov2-s", ("blocks.1", "blocks.9:norm", "blocks.10:norm", "norm")),
+        ("dinov2-b", ("blocks.2", "blocks.9:norm", "blocks.10:norm", "norm")),
+        ("dinov2-l", ("blocks.3", "blocks.21:norm", "blocks.22:norm", "norm")),
     ],
 )
 def test_layers_of_the_papers_encoders(backbone, layers):
@@ -138,6 +143,16 @@ def test_layers_of_the_papers_encoders(backbone, layers):
     assert fssbench.matcher("uinofss-comp", backbone, **SMALL).request().layers == (
         layers[0], "norm",
     )  # fmt: skip
+
+
+def test_layers_without_the_final_norm():
+    options = {**SMALL, "norm": "last"}
+    request = fssbench.matcher("uinofss", "dinov2-b", **options).request()
+    assert request.layers == ("blocks.2", "blocks.9", "blocks.10", "norm")
+    plain = attrs.evolve(INFO, layers={n: LayerInfo(12, 8) for n in INFO.layers})
+    fssbench.matcher("uinofss", plain, **options)
+    with pytest.raises(FssbenchError, match="give -o norm=last"):
+        fssbench.matcher("uinofss", plain, **SMALL)
 
 
 @pytest.mark.parametrize("name", DINOV2)
@@ -289,6 +304,19 @@ def test_an_empty_mask_gives_numbers():
         query, support = features(matcher, 1), features(matcher, 1, 1, seed=1)
         masks = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)
         assert torch.isfinite(run(matcher, query, support, masks)).all()
+
+
+@torch.no_grad()
+def test_operations_of_a_scan_are_those_of_its_formula():
+    """No product with the zeros of a block-diagonal matrix, and the recurrence itself counts."""
+    tokens, channels, states = 2 * 4 * 5, 32, 3
+    scan = vss.CrossScan(channels, states=states).requires_grad_(False)
+    with flop_counter() as counted:
+        scan(torch.randn(2, 4, 5, channels))
+    chosen = scan.rank * 2 + 2 * states  # each token's step, to and from its rank, B and C
+    products = 2 * channels + 9 + 4 * chosen
+    recurrence = 4 * (9 * states + 1)
+    assert counted.get_total_flops() == tokens * channels * (2 * products + recurrence)
 
 
 def test_mamba_without_its_scans_is_cp4d():

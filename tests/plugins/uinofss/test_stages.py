@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import sam_for_tests
 import torch
+from PIL import Image
 
 import fssbench
-from fssbench import registry
+from fssbench import FssbenchError, registry
 from fssbench.matchers.checkpoint import read_checkpoint
 from fssbench.specs import MatcherSpec
 from fssbench.training.recipe import find_recipe
@@ -46,8 +47,11 @@ def test_recipes_are_those_of_section_v_b(name, dataset):
     optimiser = recipe.optimiser
     assert (optimiser.kind, optimiser.lr, optimiser.weight_decay) == ("adamw", 1e-3, 5e-4)
     assert recipe.schedule.kind == "poly"
-    augment = recipe.augment
-    assert all((augment.flip, augment.blur, augment.scale, augment.rotate))
+    of_fsdino = find_recipe(registry.registry().get(MatcherSpec, "fsdino"), "meta", dataset=dataset)
+    of_hdmnet = find_recipe(registry.registry().get(MatcherSpec, "hdmnet"), "meta", dataset=dataset)
+    assert recipe.augment == of_fsdino.augment == of_hdmnet.augment
+    for each in (recipe, of_fsdino):
+        assert (each.min_pixels, each.train_filter) == (2048, "base-only")
     assert fssbench.matcher(name, "dinov2-b", **recipe.options).request().size == 518
 
 
@@ -115,23 +119,60 @@ def test_the_decoder_starts_from_sams_file(meta, tmp_path):
     assert read_checkpoint(result.last).header["parts"]["sam"]["name"] == path.name
 
 
-def test_a_distilled_adapter_starts_any_ablation(meta, tmp_path):
+@pytest.fixture
+def distilled(tmp_path):
+    """Checkpoint of two steps of distillation with FS-DINO, and its options."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    from PIL import Image
-
     for n in range(6):
         Image.new("RGB", (48, 40), (40 * n, 90, 255 - 40 * n)).save(folder / f"{n}.png")
-    wide = {**SMALL, "width": "256"}
-    distilled = fssbench.train(
-        matcher="uinofss", stage="distill-126", recipe="tiny", dataset="images",
-        data_root=str(folder), options={**wide, "teacher": "tiny-sam"},
+    options = {"width": "256", "adapter_width": "16", "adapter_inner": "16"}
+    return fssbench.train(
+        matcher="fsdino", stage="distill-126", recipe="tiny", dataset="images",
+        data_root=str(folder), options={**options, "teacher": "tiny-sam"},
         part_weights={"teacher": "random"}, device="cpu", workers=0, steps=2, batch_size=2,
         out=tmp_path / "distilled",
-    )  # fmt: skip
-    other = {**wide, "hypercorrelation": "cp4d", "channels": "8"}
-    result = fssbench.train(meta, options={**other, "adapter": "frozen"}, init=distilled.last)
-    before, after = weights(distilled.last), weights(result.last)
-    adapter = [name for name in before if name.startswith("adapter.")]
+    ).last  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*NAMES, "fsdino"])
+def test_one_distilled_adapter_starts_every_method_and_ablation(meta, distilled, name):
+    """Three rows of FS-DINO's table 4 and the siblings, from one adapter."""
+    own = {**SMALL, "width": "256"} if name != "fsdino" else {
+        "width": "256", "adapter_width": "16", "adapter_inner": "16", "correlation_width": "16",
+        "correlation_channels": "4,4,4",
+    }  # fmt: skip
+    rows = {"fsdino": {"correlation": "4d"}, "uinofss": {"hypercorrelation": "cp4d"}}
+    options = {**own, **rows.get(name, {}), "adapter": "frozen"}
+    result = fssbench.train(meta, matcher=name, options=options, init=distilled, steps=1)
+    before, after = weights(distilled), weights(result.last)
+    adapter = [tensor for tensor in before if tensor.startswith("adapter.")]
     assert adapter
-    assert all(torch.equal(before[name], after[name]) for name in adapter)
+    assert all(torch.equal(before[tensor], after[tensor]) for tensor in adapter)
+
+
+def test_other_stages_of_a_sibling_are_refused(meta, distilled, tmp_path):
+    meta_of_fsdino = fssbench.train(
+        meta, matcher="fsdino", init=distilled, steps=1, out=tmp_path / "fsdino",
+        options={"width": "256", "adapter_width": "16", "adapter_inner": "16",
+                 "correlation": "prototype"},
+    ).last  # fmt: skip
+    with pytest.raises(FssbenchError, match="trained as matcher 'fsdino', not 'uinofss'"):
+        fssbench.train(meta, init=meta_of_fsdino)
+
+
+def test_sams_initial_prompt_is_never_trained(meta, tmp_path):
+    path = tmp_path / "sam_vit_x.pth"
+    state = sam_for_tests.golden_state(GOLDEN)
+    torch.save(state, path)
+    result = fssbench.train(
+        meta, matcher="uinofss-comp", options={"width": "256", "prompts": "initial"},
+        part_weights={"sam": str(path)}, lr=0.1, batch_size=1,
+    )  # fmt: skip
+    found = weights(result.last)["initial.weight"]
+    assert torch.equal(found, state["prompt_encoder.not_a_point_embed.weight"])
+    with pytest.raises(FssbenchError, match="nothing is left to train"):
+        fssbench.train(
+            meta, matcher="uinofss-comp-frozen", part_weights={"sam": str(path)},
+            options={"width": "256", "prompts": "initial", "adapter": "frozen"},
+        )  # fmt: skip
