@@ -96,6 +96,8 @@ class ProtocolSpec(Spec):
         lists: ``"package.module:function"`` that reads authors' list files (``--lists``), see
             `fssbench.episodes.literature.lists`; "" creates the lists from the dataset. With list
             files, `min_pixels` and `rare` are not used.
+        data_options: options of the dataset that differ from their defaults; the user's options
+            (``-d``) override them.
     """
 
     dataset: str
@@ -108,6 +110,7 @@ class ProtocolSpec(Spec):
     score_size: Literal["original", "input"] = "original"
     void: Literal["ignore", "background"] = "ignore"
     lists: str = attrs.field(default="", validator=_check_factory)
+    data_options: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

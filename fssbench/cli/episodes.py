@@ -49,7 +49,7 @@ def build(
     from fssbench.specs import ProtocolSpec
 
     spec = registry.registry().get(ProtocolSpec, protocol)
-    dataset = parts.dataset(spec.dataset, data_root, **data_options)
+    dataset = parts.protocol_dataset(spec.name, data_root, **data_options)
     written: list[dict[str, Any]] = []
     all_folds = range(dataset.folds) if folds is None else folds
     for fold, count, seed in itertools.product(all_folds, shots, seeds):

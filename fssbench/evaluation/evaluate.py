@@ -85,7 +85,7 @@ def prepare(settings: Evaluation) -> Evaluator:
         options=settings.options,
     )
     settings = attrs.evolve(settings, matcher=source.matcher, backbone=source.backbone)
-    dataset = build.dataset(protocol.dataset, settings.data_root, **settings.data_options)
+    dataset = build.protocol_dataset(protocol.name, settings.data_root, **settings.data_options)
     folds = settings.folds
     if folds is None:
         folds = _folds(dataset, source.checkpoint)

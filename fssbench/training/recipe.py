@@ -121,8 +121,9 @@ class Recipe:
         shots: number of supports (K) of training episodes.
         epochs: length of the training in epochs; exactly one of `epochs` and `steps` is given.
         steps: length of the training in optimiser steps.
-        epoch_size: samples of an epoch; None for one episode for each (base class, image), or for
-            each image once. Samples beyond the last full batch are left out.
+        epoch_size: samples of an epoch; None for the sampler's own number, e.g. one episode for
+            each (base class, image), or for each image once. Samples beyond the last full batch are
+            left out.
         batch: samples of an optimiser step, over all devices and micro-batches.
         size: side of the encoder's input in training; None for that of the matcher's
             `FeatureRequest`.
@@ -133,8 +134,11 @@ class Recipe:
         clip: maximum norm of the gradients, which are scaled down to it; None for no limit.
         sampler: name of the sampler that draws episodes.
         min_pixels: minimum number of pixels of a class in the images that are listed for it.
-        train_filter: treatment of training images that also show novel classes: ``keep`` (those
-            pixels are background) or ``base-only`` (the images are dropped).
+        train_filter: treatment of training images that show novel classes: ``keep`` (those pixels
+            are background), ``base-only`` (the images are dropped), or ``all`` (as ``keep``, and
+            stages that feed on ``labelled`` also train on images of novel classes alone).
+        data_options: options of the dataset that differ from their defaults; the user's options
+            (``-d``) override them.
     """
 
     stage: str
@@ -155,7 +159,8 @@ class Recipe:
     clip: float | None = attrs.field(default=None, validator=_positive)
     sampler: str = "class-balanced"
     min_pixels: int = attrs.field(default=1, validator=_positive)
-    train_filter: Literal["keep", "base-only"] = "keep"
+    train_filter: Literal["keep", "base-only", "all"] = "keep"
+    data_options: Mapping[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

@@ -12,6 +12,8 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
+import attrs
+
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.draw import Draw
 from fssbench.episodes.episode import Episode
@@ -91,6 +93,22 @@ def image_sequential(pool: Pool, *, episodes: int | None, shots: int, draw: Draw
         support = tuple(draw.distinct(pool.lists[class_id], shots, but=query)[::-1])
         made.append(Episode(index=index, class_id=class_id, query=query, support=support))
     return made
+
+
+def image_once(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
+    """Draw training episodes: the listed images in random order, each with one of its classes.
+
+    Class and supports are drawn as in `image_sequential`; the lists are the base classes'.
+
+    Args:
+        pool: class lists.
+        episodes: number of episodes; None for each different image of the lists once.
+        shots: number of supports K.
+        draw: source of randomness.
+    """
+    images = draw.shuffled(sorted(set[str]().union(*pool.lists.values())))
+    queries = attrs.evolve(pool, queries=[(None, image) for image in images])
+    return image_sequential(queries, episodes=episodes, shots=shots, draw=draw)
 
 
 def _class_lists(path: Path, dataset: Dataset, fold: int) -> dict[int, list[str]]:
