@@ -182,6 +182,7 @@ def make_plan(settings: Training) -> Plan:
             augmented=loader.augmentation.random,
             weights=settings.part_weights,
             started=init is not None,
+            recipe=recipe,
         ),
     )
     return Plan(

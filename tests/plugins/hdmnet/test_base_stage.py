@@ -91,19 +91,26 @@ def test_encoder_and_base_learner_are_trained_and_nothing_else(trained):
 
 @pytest.mark.slow
 def test_two_processes_train_the_base_learner(tmp_path):
-    """The recipe's layers leave the encoder's last stage out, for whose gradients nobody waits."""
-    done = command_line(
-        "train", "hdmnet", "--stage", "base", "-d", "images_per_split=60", "--device", "cpu",
-        "--workers", "0", "--devices", "2", "--steps", "2", "--batch-size", "6",
-        "--out", str(tmp_path),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.rglob("last.safetensors")
-    before, after = build.backbone("tiny-resnet").model.state_dict(), weights(path)
+    """Batch norm is that of the whole batch, and nobody waits for gradients of the last stage."""
+    found = {}
+    for devices in ("1", "2"):
+        done = command_line(
+            "train", "hdmnet", "--stage", "base", "-d", "images_per_split=60", "--device", "cpu",
+            "--workers", "0", "--devices", devices, "--steps", "1", "--batch-size", "6",
+            "--out", str(tmp_path / devices),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (path,) = (tmp_path / devices).rglob("last.safetensors")
+        found[devices] = weights(path)
+    before, after = build.backbone("tiny-resnet").model.state_dict(), found["2"]
     idle = [name for name in before if name.startswith("layer4.")]
     assert idle
     assert all(torch.equal(before[name], after[f"backbone.{name}"]) for name in idle)
     assert not torch.equal(before["conv1.weight"], after["backbone.conv1.weight"])
+    statistics = [name for name in after if name.endswith(("running_mean", "running_var"))]
+    assert {name.partition(".")[0] for name in statistics} == {"backbone", "base"}
+    for name in statistics:
+        torch.testing.assert_close(after[name], found["1"][name], msg=lambda m, n=name: f"{n} {m}")
 
 
 def test_the_header_of_the_checkpoint(trained):
