@@ -26,7 +26,8 @@ def test_recipes_are_those_of_bam(dataset, epochs, encoder, learner, classes):
     spec = registry.registry().get(MatcherSpec, "hdmnet")
     recipe = find_recipe(spec, "base", dataset=dataset)
     assert (recipe.backbone, recipe.epochs, recipe.batch) == ("resnet50-psp", epochs, 12)
-    assert (recipe.size, recipe.train_filter) == (417, "keep")
+    assert (recipe.size, recipe.train_filter) == (417, "all")
+    assert recipe.data_options == ({"overlaps": "painted"} if dataset == "coco20i" else {})
     assert recipe.options["base_classes"] == classes
     optimiser, augment = recipe.optimiser, recipe.augment
     assert (optimiser.kind, optimiser.momentum, optimiser.weight_decay) == ("sgd", 0.9, 1e-4)
@@ -34,6 +35,7 @@ def test_recipes_are_those_of_bam(dataset, epochs, encoder, learner, classes):
     assert optimiser.lr == encoder
     assert optimiser.lr * optimiser.lr_scales.get("base", 1) == pytest.approx(learner)
     assert (recipe.schedule.kind, recipe.schedule.power, recipe.schedule.warmup) == ("poly", 0.9, 0)
+    assert (recipe.schedule.ahead, augment.crop_retries) == (1, 31)
     assert (augment.resize, augment.scale, augment.crop) == ("none", (0.5, 2.0), "random")
     assert (augment.rotate, augment.rotate_probability) == ((-10, 10), 0.5)
     assert (augment.blur, augment.flip) == (0.5, 0.5)
@@ -108,7 +110,7 @@ def test_two_processes_train_the_base_learner(tmp_path):
     assert all(torch.equal(before[name], after[f"backbone.{name}"]) for name in idle)
     assert not torch.equal(before["conv1.weight"], after["backbone.conv1.weight"])
     statistics = [name for name in after if name.endswith(("running_mean", "running_var"))]
-    assert {name.partition(".")[0] for name in statistics} == {"backbone", "base"}
+    assert {"backbone", "base"} <= {name.partition(".")[0] for name in statistics}
     for name in statistics:
         torch.testing.assert_close(after[name], found["1"][name], msg=lambda m, n=name: f"{n} {m}")
 
