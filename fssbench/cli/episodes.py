@@ -67,6 +67,42 @@ def build(
 
 
 @episodes.command()
+@click.argument("dataset")
+@data_options
+@click.option("--fold", type=int, required=True, help="Fold of novel classes.")
+@click.option("--split", type=click.Choice(["train", "val"]), default="val", show_default=True,
+              help="Novel classes of val, or base classes of train.")  # fmt: skip
+@click.option("--out", type=PATH, default=Path("lists"), show_default=True,
+              help="Folder for pascal/fss_list or coco/fss_list.")  # fmt: skip
+def lists(
+    dataset: str, data_root: Path | None, data_options: dict[str, str], fold: int, split: str,
+    out: Path,
+) -> None:  # fmt: skip
+    """Write the list files of DATASET that HDMNet and BAM read, by their rule.
+
+    An image is listed for a class of at least 2,048 pixels; in train, only images without novel
+    classes are listed.
+    """
+    from fssbench import build as parts
+    from fssbench.episodes.literature.hdmnet import write_lists
+    from fssbench.episodes.protocol import class_lists
+
+    made = parts.dataset(dataset, data_root, **data_options)
+    novel = set(made.fold_classes(fold))
+    classes = novel if split == "val" else set(range(len(made.classes))) - novel
+    found = class_lists(made, split, tuple(classes), 2 * 32 * 32)
+    if split == "train":
+        found = {
+            c: [image for image in images if novel.isdisjoint(made.class_pixels(image))]
+            for c, images in found.items()
+        }
+    for path in write_lists(out, made, fold, split, found):
+        click.echo(path)
+    count = len(set[str]().union(*found.values()))
+    click.echo(f"{count} images, {sum(map(len, found.values()))} pairs of image and class")
+
+
+@episodes.command()
 @click.argument("manifest", type=PATH)
 @click.option("--first", type=click.IntRange(min=0), default=5, show_default=True,
               help="Number of episodes to print.")  # fmt: skip

@@ -9,7 +9,7 @@ queries, drawing of class and supports), with fssbench's own generator.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -27,6 +27,7 @@ from fssbench.episodes.literature.lists import (
 )
 from fssbench.episodes.sampler import Pool
 from fssbench.errors import FssbenchError
+from fssbench.files import write_atomically
 
 FOLDERS = {"pascal5i": "pascal", "coco20i": "coco"}
 """The authors' folder of a dataset, by its name; others are named like the dataset."""
@@ -60,6 +61,49 @@ def read_lists(folder: Path, dataset: Dataset, fold: int) -> Listed:
             )
         queries.append((None, image_id(paths[0])))
     return Listed(lists=_class_lists(classes, dataset, fold), queries=queries)
+
+
+def write_lists(
+    folder: Path, dataset: Dataset, fold: int, split: str, lists: Mapping[int, Sequence[str]]
+) -> tuple[Path, Path]:
+    """Write the two list files of a fold, for `read_lists` and for the authors' code.
+
+    Paths are relative to the folder of the dataset. A label map is named like its image, below
+    ``SegmentationClassAug`` (PASCAL) or ``annotations`` (COCO, whose label maps are not written).
+
+    Args:
+        folder: folder for ``pascal/fss_list`` or ``coco/fss_list``.
+        dataset: PASCAL-5i or COCO-20i.
+        fold: fold N of the file names.
+        split: ``train`` or ``val``.
+        lists: ids of the images of each class, sorted.
+
+    Returns:
+        The paths of ``data_list_<N>.txt`` and ``sub_class_file_list_<N>.txt``.
+
+    Raises:
+        FssbenchError: the dataset has no authors' lists, or a file cannot be written.
+    """
+    if dataset.name not in FOLDERS:
+        raise FssbenchError(f"{dataset.name}: lists are written for {' and '.join(FOLDERS)}")
+    pairs = {}
+    for image in sorted(set[str]().union(*lists.values())):
+        path = dataset.image_path(image)
+        assert path is not None
+        label = (
+            "SegmentationClassAug"
+            if dataset.name == "pascal5i"
+            else f"annotations/{path.parent.name}"
+        )
+        pairs[image] = (f"{path.parent.name}/{path.name}", f"{label}/{path.stem}.png")
+    below = folder / FOLDERS[dataset.name] / "fss_list" / split
+    images, classes = (
+        below / f"{stem}_{fold}.txt" for stem in ("data_list", "sub_class_file_list")
+    )
+    write_atomically(images, "".join(f"{a} {b}\n" for a, b in pairs.values()).encode())
+    of_classes = {c + 1: [pairs[image] for image in lists[c]] for c in sorted(lists)}
+    write_atomically(classes, str(of_classes).encode())
+    return images, classes
 
 
 def image_sequential(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:

@@ -216,6 +216,20 @@ def test_meta_needs_a_base_learner(tmp_path):
         trained(None, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"options": {"shots": 5}}, r"made for 5 shots \(-o shots\) and would be trained with 1"),
+        ({"shots": 5}, r"made for 1 shots .* trained with 5 \(--shots\); give both"),
+    ],
+)
+def test_shots_of_the_model_are_those_it_is_trained_with(base, tmp_path, changes, words):
+    with pytest.raises(FssbenchError, match=words) as raised:
+        trained(base, tmp_path, **changes)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_meta_takes_base_learner_and_backbone_from_the_base_stage(base, tmp_path):
     start = read_checkpoint(base)
     done = read_checkpoint(trained(base, tmp_path))
