@@ -42,10 +42,13 @@ class _Synced(nn.BatchNorm2d):
         return normed.to(input.dtype)
 
     def _update(self, mean: Tensor, variance: Tensor) -> None:
-        self.num_batches_tracked += 1
-        share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance, share)
+        count, means, variances = self.num_batches_tracked, self.running_mean, self.running_var
+        if count is None or means is None or variances is None:  # not tracked
+            return
+        count += 1
+        share = 1 / int(count) if self.momentum is None else self.momentum
+        means.lerp_(mean, share)
+        variances.lerp_(variance, share)
 
 
 def _sum_over_processes(values: Tensor) -> Tensor:
