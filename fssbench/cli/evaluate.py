@@ -78,11 +78,11 @@ def evaluate(
     from fssbench.evaluation.panels import Panels
     from fssbench.evaluation.progress import ProgressReport
 
+    if dry_run and grid is not None:
+        raise click.UsageError("--dry-run checks one evaluation; a grid has --estimate", ctx)
     if grid is not None:
         evaluate_grid(ctx, grid, on=on, estimate=estimate, as_json=as_json)
         return
-    if dry_run and grid is not None:
-        raise click.UsageError("--dry-run checks one evaluation; a grid has --estimate", ctx)
     if on != "local":
         raise click.UsageError("--on ray runs a grid: give --grid FILE.toml", ctx)
     evaluation = Evaluation(matcher=matcher, **settings)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pycocotools import mask as rle
 
 from fssbench.data.coco import Coco, CocoConfig
 from fssbench.data.coco_masks import CATEGORIES, CLASS_IDS
+from fssbench.episodes.literature import lists
 from fssbench.errors import FssbenchError
 
 HEIGHT, WIDTH = 20, 30
@@ -159,6 +161,30 @@ def test_painted_pairs_are_those_of_hsnets_lists() -> None:
     assert large == {"union": 748, "painted": 714}
     # A third of the pairs is below the size, so that a training without it shows tiny objects.
     assert round(100 * (1 - large["union"] / len(pairs["union"]))) == 34
+
+
+def test_painted_pairs_are_compared_with_hsnets_lists() -> None:
+    root = Path(__file__).parents[3] / "shared" / "data" / "coco_mini"
+    splits = os.environ.get("FSSBENCH_HSNET_LISTS")
+    if splits is None or not root.is_dir():
+        pytest.skip("FSSBENCH_HSNET_LISTS does not name HSNet's data/splits, or no ../shared/data")
+    content = json.loads((root / "annotations" / "instances.json").read_text())
+    known = {f"{image['id']:012d}" for image in content["images"] if image["file_name_2014"]}
+    listed = {
+        (lists.image_id(name), class_id)
+        for path in (Path(splits) / "coco").rglob("fold*.pkl")
+        for class_id, names in lists.read_pickle(path).items()
+        for name in names
+        if lists.image_id(name) in known
+    }
+    coco = Coco(root=root, config=CocoConfig(overlaps="painted"))
+    pixels = {(i, c): n for i in sorted(known) for c, n in coco.class_pixels(i).items()}
+    large = {pair for pair, count in pixels.items() if count >= 2048}
+    assert len(listed) == 721
+    assert large <= listed
+    assert sorted(pixels[pair] for pair in listed - large) == [
+        1864, 1917, 1945, 1968, 1986, 2009, 2037,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("year", ["2014", "2017", ""])
