@@ -14,7 +14,7 @@ from fssbench.errors import FssbenchError
 from fssbench.matchers.matcher import Matcher
 from fssbench.metrics.metric import Metric
 from fssbench.options import configure
-from fssbench.specs import BackboneSpec, DatasetSpec, MatcherSpec, MetricSpec
+from fssbench.specs import BackboneSpec, DatasetSpec, MatcherSpec, MetricSpec, ProtocolSpec
 
 T = TypeVar("T")
 
@@ -36,6 +36,21 @@ def dataset(name: str, root: str | Path | None = None, **options: Any) -> Datase
         root=None if root is None else Path(root), config=config, **spec.arguments
     )
     return _checked(made, Dataset, spec.name)
+
+
+def protocol_dataset(protocol: str, root: str | Path | None = None, **options: Any) -> Dataset:
+    """Return the dataset of a protocol, with the protocol's options of it.
+
+    Args:
+        protocol: registered name of the protocol.
+        root: folder of the dataset's files.
+        options: options of the dataset, which override the protocol's.
+
+    Raises:
+        FssbenchError: as `dataset`, or the protocol is unknown.
+    """
+    spec = registry.registry().get(ProtocolSpec, protocol)
+    return dataset(spec.dataset, root, **{**spec.data_options, **options})
 
 
 def backbone(name: str, weights: str | Path = "pretrained") -> Backbone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import write_checkpoint
 from fssbench.matchers.matcher import config_of
 from fssbench.specs import BackboneSpec, MatcherSpec
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -47,8 +50,9 @@ backbone's layers. It matches tensors by name, never by position.
 
 
 def import_checkpoint(
-    source: Path, out: Path, *, matcher: str, backbone: str, header: Mapping[str, Any] = {}
-) -> bool:
+    source: Path, out: Path, *, matcher: str, backbone: str, options: Mapping[str, Any] = {},
+    header: Mapping[str, Any] = {},
+) -> bool:  # fmt: skip
     """Write a checkpoint of fssbench from an authors' file.
 
     Args:
@@ -56,6 +60,7 @@ def import_checkpoint(
         out: checkpoint to write, usually ``….safetensors``.
         matcher: registered name of the method.
         backbone: registered name of the encoder that the file was trained with.
+        options: options of the method, which override those that the importer infers.
         header: further entries of the checkpoint's header, e.g. ``dataset`` and ``fold``; None
             values are omitted.
 
@@ -72,10 +77,10 @@ def import_checkpoint(
     file = read_tensors(source)
     if not file:
         raise FssbenchError(f"{source}: holds no tensors; give the authors' checkpoint")
-    made = build.matcher(spec.name, backbone)
+    made = build.matcher(spec.name, backbone, **options)
     imported = importer(file, made.backbone)
     if imported.config:
-        made = build.matcher(spec.name, backbone, **imported.config)
+        made = build.matcher(spec.name, backbone, **{**imported.config, **options})
     expected, found = (
         {imported.names.get(name, name): tensor for name, tensor in tensors.items()}
         for tensors in (made.state_dict(), imported.weights)
@@ -101,4 +106,7 @@ def import_checkpoint(
             write_checkpoint(trial, made, described, encoder)
             build.backbone(backbone, trial)  # raises an error for weights of another encoder
     write_checkpoint(out, made, described, encoder)
+    if imported.config:
+        read = " ".join(f"-o {name}={value}" for name, value in imported.config.items())
+        log.warning("%s: options read from the file, unless given with -o: %s", source.name, read)
     return bool(encoder)

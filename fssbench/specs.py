@@ -97,6 +97,8 @@ class ProtocolSpec(Spec):
             `fssbench.episodes.literature.lists`; "" creates the lists from the dataset. With list
             files, `min_pixels` and `rare` are not used.
         metrics: names of the metrics that every evaluation measures, in addition to ``iou``.
+        data_options: options of the dataset that differ from their defaults; the user's options
+            (``-d``) override them.
     """
 
     dataset: str
@@ -110,6 +112,7 @@ class ProtocolSpec(Spec):
     void: Literal["ignore", "background"] = "ignore"
     lists: str = attrs.field(default="", validator=_check_factory)
     metrics: tuple[str, ...] = ()
+    data_options: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

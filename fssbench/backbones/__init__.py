@@ -5,12 +5,19 @@ from __future__ import annotations
 from fssbench.specs import BackboneSpec
 
 _RESNET = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
+_A1H = "Wightman et al., ResNet Strikes Back, NeurIPS 2021 workshops"
 _PSPNET = "Zhao et al., Pyramid Scene Parsing Network, CVPR 2017"
 _VGG = "Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015"
 _SWIN = "Liu et al., Swin Transformer, ICCV 2021"
 _DINOV2 = "Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, TMLR 2024"
 _SAM = "Kirillov et al., Segment Anything, ICCV 2023"
 _MOBILENET = "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018"
+
+# timm's hub has other weights (resnet50_a1h2_176) under the tag of this file.
+_URLS = {
+    "resnet50_a1h": "https://github.com/rwightman/pytorch-image-models/releases/download/"
+    "v0.1-rsb-weights/resnet50_a1h-35c100f8.pth"
+}
 
 # Name, tag of the pretrained weights in timm ("" for encoders without), function that makes the
 # encoder, paper, licence, summary.
@@ -19,10 +26,16 @@ _BACKBONES = (
      "ResNet-50, ImageNet-1k (torchvision's first weights)"),
     ("resnet101", "resnet101.tv_in1k", "timm_models:resnet", _RESNET, "BSD-3-Clause",
      "ResNet-101, ImageNet-1k (torchvision's first weights)"),
+    ("resnet50_a1h", "resnet50.a1h_in1k", "timm_models:resnet", _A1H, "Apache-2.0",
+     "ResNet-50, ImageNet-1k (timm's recipe A1, DCAMA's file resnet50_a1h-35c100f8.pth)"),
+    ("resnet101_a1h", "resnet101.a1h_in1k", "timm_models:resnet", _A1H, "Apache-2.0",
+     "ResNet-101, ImageNet-1k (timm's recipe A1, DCAMA's file resnet101_a1h-36d3f2aa.pth)"),
     ("vgg16", "vgg16.tv_in1k", "timm_models:vgg", _VGG, "BSD-3-Clause",
      "VGG-16 without batch norm, ImageNet-1k (torchvision's weights)"),
     ("swin-b", "swin_base_patch4_window12_384.ms_in22k_ft_in1k", "timm_models:swin", _SWIN, "MIT",
      "Swin-B, window 12, ImageNet-22k then ImageNet-1k at 384"),
+    ("swin-b-in1k", "swin_base_patch4_window12_384.ms_in1k", "timm_models:swin", _SWIN, "MIT",
+     "Swin-B, window 12, ImageNet-1k alone at 384"),
     ("resnet50-psp", "resnet50s.gluon_in1k", "psp:resnet_psp", _PSPNET, "Apache-2.0",
      "ResNet-50 with a deep stem and output stride 8, as in PSPNet's code"),
     ("resnet101-psp", "resnet101s.gluon_in1k", "psp:resnet_psp", _PSPNET, "Apache-2.0",
@@ -61,7 +74,10 @@ def fssbench_backbones() -> list[BackboneSpec]:
             name=name,
             summary=summary,
             factory=f"fssbench.backbones.{function}",
-            arguments={"name": name, "tag": tag} if tag else {},
+            arguments={
+                **({"name": name, "tag": tag} if tag else {}),
+                **({"url": _URLS[name]} if name in _URLS else {}),
+            },
             paper=paper,
             licence=licence,
         )

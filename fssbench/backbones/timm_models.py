@@ -239,9 +239,9 @@ def _swin_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     return mixed
 
 
-def resnet(*, weights: str, name: str, tag: str) -> Backbone:
+def resnet(*, weights: str, name: str, tag: str, url: str = "") -> Backbone:
     """Return a ResNet with ImageNet weights; files in torchvision's format fit."""
-    return _from_timm(ResNetBackbone, weights, name, tag, multiple=1)
+    return _from_timm(ResNetBackbone, weights, name, tag, url=url, multiple=1)
 
 
 def vgg(*, weights: str, name: str, tag: str) -> Backbone:
@@ -316,13 +316,13 @@ def headless(model: nn.Module) -> nn.Module:
 
 
 def _from_timm(
-    family: type[TimmBackbone], weights: str, name: str, tag: str, *, multiple: int,
+    family: type[TimmBackbone], weights: str, name: str, tag: str, *, multiple: int, url: str = "",
     rename: weight_files.Rename = dict, image_size: int = 384, **options: Any,
 ) -> Backbone:  # fmt: skip
     return assemble(
         family,
         lambda: headless(timm.create_model(tag, pretrained=False, **options)),
-        weight_files.resolve(weights, backbone=name, tag=tag),
+        weight_files.resolve(weights, backbone=name, tag=tag, url=url),
         name=name, tag=tag, rename=rename, image_size=image_size, multiple=multiple,
     )  # fmt: skip
 

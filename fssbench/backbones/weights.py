@@ -49,7 +49,9 @@ class Source:
     state: Mapping[str, Tensor] | None = None
 
 
-def resolve(weights: str, *, backbone: str, tag: str = "", shipped: Path | None = None) -> Source:
+def resolve(
+    weights: str, *, backbone: str, tag: str = "", url: str = "", shipped: Path | None = None
+) -> Source:
     """Resolve the user's choice of weights to tensors.
 
     Args:
@@ -58,6 +60,8 @@ def resolve(weights: str, *, backbone: str, tag: str = "", shipped: Path | None 
             ``.safetensors``, ``.pth``, ``.pt``, ``.bin`` or ``.npz`` file.
         backbone: name of the backbone, for messages.
         tag: name of the pretrained weights on the hub, as in timm.
+        url: address of the pretrained weights' file, if they are not on the hub; its name ends in
+            the first digits of its SHA-256, as torch's hub requires.
         shipped: file of the pretrained weights, if fssbench ships it.
 
     Raises:
@@ -71,6 +75,8 @@ def resolve(weights: str, *, backbone: str, tag: str = "", shipped: Path | None 
         path, source, name = Path(weights).expanduser(), "file", Path(weights).name
     elif shipped is not None:
         path, source, name = shipped, PRETRAINED, shipped.name
+    elif url:
+        path, source, name = _from_url(url, backbone), PRETRAINED, url.rpartition("/")[2]
     else:
         path, source, name = _from_hub(tag, backbone), PRETRAINED, tag
     return Source(state=read(path), info=WeightsInfo(source=source, name=name, sha256=sha256(path)))
@@ -288,6 +294,22 @@ def _some(names: Sequence[str]) -> str:
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()[:1]
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _from_url(url: str, backbone: str) -> Path:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            digits = path.stem.rpartition("-")[2]
+            torch.hub.download_url_to_file(url, str(path), digits, progress=False)
+        except (OSError, RuntimeError) as error:  # RuntimeError: another SHA-256
+            raise FssbenchError(
+                f"pretrained weights of {backbone} cannot be downloaded ({_first_line(error)}): "
+                f"fetch {url} on a machine with a network and give --weights FILE, or use "
+                "--weights random for a trial"
+            ) from error
+    return path
 
 
 def _from_hub(tag: str, backbone: str) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fssbench.cli.options import PATH
+from fssbench.cli.options import PATH, matcher_option
 
 
 @click.group()
@@ -20,11 +20,13 @@ def checkpoint() -> None:
 @click.option("--backbone", required=True, help="Encoder that the file was trained with.")
 @click.option("--out", type=PATH, required=True,
               help="Checkpoint to write, e.g. dcama.safetensors.")  # fmt: skip
+@matcher_option
 @click.option("--dataset", help="Dataset that it was trained on, e.g. pascal5i.")
 @click.option("--fold", type=int, help="Fold whose classes were novel in its training.")
 def import_(
-    matcher: str, file: Path, backbone: str, out: Path, dataset: str | None, fold: int | None
-) -> None:
+    matcher: str, file: Path, backbone: str, out: Path, options: dict[str, str],
+    dataset: str | None, fold: int | None,
+) -> None:  # fmt: skip
     """Convert FILE, a checkpoint of MATCHER's authors, to a checkpoint of fssbench.
 
     Tensors are matched by name and shape; nothing in the file is executed. With --dataset and
@@ -33,6 +35,8 @@ def import_(
     from fssbench.importing import import_checkpoint
 
     header = {"dataset": dataset, "fold": fold}
-    complete = import_checkpoint(file, out, matcher=matcher, backbone=backbone, header=header)
+    complete = import_checkpoint(
+        file, out, matcher=matcher, backbone=backbone, options=options, header=header
+    )
     weights = "with" if complete else "without"
     click.echo(f"{out}: {matcher} on {backbone}, {weights} the backbone's weights")

@@ -49,7 +49,7 @@ def build(
     from fssbench.specs import ProtocolSpec
 
     spec = registry.registry().get(ProtocolSpec, protocol)
-    dataset = parts.dataset(spec.dataset, data_root, **data_options)
+    dataset = parts.protocol_dataset(spec.name, data_root, **data_options)
     written: list[dict[str, Any]] = []
     all_folds = range(dataset.folds) if folds is None else folds
     for fold, count, seed in itertools.product(all_folds, shots, seeds):
@@ -64,6 +64,42 @@ def build(
             click.echo(f"{path}: {number} episodes, {manifest.digest}")
     if as_json:
         print_json(written)
+
+
+@episodes.command()
+@click.argument("dataset")
+@data_options
+@click.option("--fold", type=int, required=True, help="Fold of novel classes.")
+@click.option("--split", type=click.Choice(["train", "val"]), default="val", show_default=True,
+              help="Novel classes of val, or base classes of train.")  # fmt: skip
+@click.option("--out", type=PATH, default=Path("lists"), show_default=True,
+              help="Folder for pascal/fss_list or coco/fss_list.")  # fmt: skip
+def lists(
+    dataset: str, data_root: Path | None, data_options: dict[str, str], fold: int, split: str,
+    out: Path,
+) -> None:  # fmt: skip
+    """Write the list files of DATASET that HDMNet and BAM read, by their rule.
+
+    An image is listed for a class of at least 2,048 pixels; in train, only images without novel
+    classes are listed.
+    """
+    from fssbench import build as parts
+    from fssbench.episodes.literature.hdmnet import write_lists
+    from fssbench.episodes.protocol import class_lists
+
+    made = parts.dataset(dataset, data_root, **data_options)
+    novel = set(made.fold_classes(fold))
+    classes = novel if split == "val" else set(range(len(made.classes))) - novel
+    found = class_lists(made, split, tuple(classes), 2 * 32 * 32)
+    if split == "train":
+        found = {
+            c: [image for image in images if novel.isdisjoint(made.class_pixels(image))]
+            for c, images in found.items()
+        }
+    for path in write_lists(out, made, fold, split, found):
+        click.echo(path)
+    count = len(set[str]().union(*found.values()))
+    click.echo(f"{count} images, {sum(map(len, found.values()))} pairs of image and class")
 
 
 @episodes.command()

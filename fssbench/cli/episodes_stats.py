@@ -56,7 +56,7 @@ def stats(
     oracle = None
     if masks_hidden:
         oracle = mask_free(
-            read, parts.dataset(read.dataset, data["data_root"], **data["data_options"])
+            read, parts.protocol_dataset(read.protocol, data["data_root"], **data["data_options"])
         )
     title = f"{read.protocol}, fold {read.fold}, {read.shots}-shot, seed {read.seed}"
     if plot:

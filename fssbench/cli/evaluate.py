@@ -56,13 +56,15 @@ if TYPE_CHECKING:
               help="Executor of a grid.")  # fmt: skip
 @click.option("--estimate", is_flag=True,
               help="Estimate time and memory from one measured chunk; write no files.")  # fmt: skip
+@click.option("--dry-run", is_flag=True,
+              help="Check all settings and print the manifests; write nothing.")  # fmt: skip
 @click.option("--panels", type=click.IntRange(min=0), default=0, show_default=True,
               help="Number of episodes of each fold to draw as PNG.")  # fmt: skip
 @json_option
 @click.pass_context
 def evaluate(
     ctx: click.Context, /, matcher: str, as_json: bool, panels: int, grid: Path | None, on: str,
-    estimate: bool, **settings: Any,
+    estimate: bool, dry_run: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Evaluate MATCHER over the folds of a protocol; an interrupted evaluation is resumed.
 
@@ -71,10 +73,13 @@ def evaluate(
     from rich.console import Console
 
     from fssbench.evaluation.evaluate import evaluate as run_evaluation
+    from fssbench.evaluation.evaluate import prepare
     from fssbench.evaluation.evaluation import Evaluation
     from fssbench.evaluation.panels import Panels
     from fssbench.evaluation.progress import ProgressReport
 
+    if dry_run and grid is not None:
+        raise click.UsageError("--dry-run checks one evaluation; a grid has --estimate", ctx)
     if grid is not None:
         evaluate_grid(ctx, grid, on=on, estimate=estimate, as_json=as_json)
         return
@@ -83,6 +88,13 @@ def evaluate(
     evaluation = Evaluation(matcher=matcher, **settings)
     if estimate:
         print_estimate([evaluation], as_json)
+        return
+    if dry_run:
+        for manifest in prepare(evaluation).manifests():
+            click.echo(
+                f"{manifest.protocol}, fold {manifest.fold}, {manifest.shots}-shot, seed "
+                f"{manifest.seed}: {len(manifest.episodes)} episodes, {manifest.digest}"
+            )
         return
     console = Console(stderr=True)
     reports: list[ProgressReport] = []

@@ -48,7 +48,7 @@ def read_or_build(
             "shapes/v1-1k/fold0-1shot-seed0"
         )
     spec = registry.registry().get(ProtocolSpec, setting["protocol"])
-    dataset = build.dataset(spec.dataset, data_root, **data_options)
+    dataset = build.protocol_dataset(spec.name, data_root, **data_options)
     numbers = {name: int(setting[name] or 0) for name in ("fold", "shots", "seed")}
     return build_manifest(spec, dataset, lists=lists, **numbers)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fssbench.data.cache import saved_or_built
-from fssbench.data.coco_masks import CATEGORIES, CocoMasks, read_annotations
+from fssbench.data.coco_masks import CATEGORIES, CocoMasks, Overlaps, read_annotations
 from fssbench.data.dataset import Dataset
 from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import fingerprint, likely_first
@@ -31,9 +31,13 @@ class CocoConfig:
     Attributes:
         year: year of the annotation files ``instances_{train,val}YEAR.json``; ``auto`` uses 2014 if
             it exists, else 2017, else ``instances.json``.
+        overlaps: pixels of several instances: ``union`` (they belong to each of their classes;
+            crowds are 255) or ``painted`` (to the last instance in the order of the file; crowds
+            are background), as in the label maps of HSNet, PFENet, BAM and HDMNet.
     """
 
     year: Literal["auto", "2014", "2017"] = "auto"
+    overlaps: Overlaps = "union"
 
 
 class Coco(Dataset):
@@ -41,7 +45,7 @@ class Coco(Dataset):
 
     The mask of a class is the union of its instances; masks of different classes may overlap. A
     crowd region of the class is 255 outside its instances; crowds of other classes are 0, because
-    their class is known.
+    their class is known. Another rule: `CocoConfig.overlaps`.
 
     Layouts below the root:
 
@@ -72,7 +76,9 @@ class Coco(Dataset):
         if not root.is_dir():
             raise FssbenchError(f"{self.name}: no folder {root}; --data-root must name {needs}")
         self.root = root
-        self.year = _year(root, (config or CocoConfig()).year)
+        config = config or CocoConfig()
+        self.year = _year(root, config.year)
+        self.overlaps = config.overlaps
         self._fingerprints: dict[str, str] = {}
         self._masks: dict[str, CocoMasks] = {}
         self._unsaved: set[str] = set()
@@ -96,7 +102,7 @@ class Coco(Dataset):
         return read_image(self.image_path(image_id), missing=_LISTED)
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Return the mask of a class, uint8 (H, W): 1, 255 in its crowd regions, else 0."""
+        """Return the mask of a class, uint8 (H, W): 1, 255 in crowds of a union, else 0."""
         split = self._split_of(image_id)
         mask = torch.from_numpy(self._masks[split].decode(image_id, class_id))
         path = self.image_path(image_id)
@@ -109,7 +115,7 @@ class Coco(Dataset):
         return self._images(split) / self._masks[split].file_name(image_id)
 
     def fingerprint(self, split: str = "val") -> str:
-        """Return the SHA-256 (hex) of the split's name, annotation file and class names.
+        """Return the SHA-256 (hex) of the split's name, annotation file, classes and options.
 
         Raises:
             FssbenchError: the split does not exist, or its annotation file is missing.
@@ -118,7 +124,9 @@ class Coco(Dataset):
         if split not in self._fingerprints:
             files = {split: self._annotations(split)}
             missing = f"no such file, the {split} annotations of {self.name}; put it there"
-            self._fingerprints[split] = fingerprint(self.name, self.classes, files, missing)
+            rule = "" if self.overlaps == "union" else f" overlaps={self.overlaps}"
+            found = fingerprint(f"{self.name}{rule}", self.classes, files, missing)
+            self._fingerprints[split] = found
         return self._fingerprints[split]
 
     def prepare(self, split: str) -> None:
@@ -132,7 +140,7 @@ class Coco(Dataset):
             return
         self._masks[split], saved = saved_or_built(
             f"{self.name}-{self.fingerprint(split)}",
-            lambda: read_annotations(self._annotations(split)),
+            lambda: read_annotations(self._annotations(split), self.overlaps),
             CocoMasks.from_arrays,
         )
         if not saved:

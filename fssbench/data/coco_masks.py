@@ -8,7 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pycocotools import mask as pycocotools_mask
@@ -51,6 +51,8 @@ MOST_BYTES = 2048 * MIB
 """Maximum size of an annotation file; the largest official one has 450 MiB."""
 _LAST_DIGIT = 60
 """Maximum bit offset of a digit in a compressed run length."""
+
+Overlaps = Literal["union", "painted"]
 
 Rle = dict[str, Any]
 """pycocotools' compressed mask: ``{"size": [H, W], "counts": bytes}``."""
@@ -144,17 +146,21 @@ class CocoMasks:
         return slice(int(self._starts[row]), int(self._starts[row + 1]))
 
 
-def read_annotations(path: Path) -> CocoMasks:
+def read_annotations(path: Path, overlaps: Overlaps = "union") -> CocoMasks:
     """Draw the masks of an annotation file of COCO's object instances.
 
     Polygons of fewer than three points or with invalid coordinates are skipped with a warning.
+
+    Args:
+        path: annotation file.
+        overlaps: pixels of several instances, see `fssbench.data.coco.CocoConfig`.
 
     Raises:
         FssbenchError: the file is not valid JSON of this format, or an annotation is invalid.
     """
     content = _load_json(path)
     try:
-        return _draw(content, path)
+        return _draw(content, path, overlaps)
     except KeyError as error:
         raise FssbenchError(
             f"{path}: an entry has no {error.args[0]!r}; it must be a COCO file of object instances"
@@ -184,21 +190,18 @@ def _load_json(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _draw(content: Mapping[str, Any], path: Path) -> CocoMasks:
+def _draw(content: Mapping[str, Any], path: Path, overlaps: Overlaps) -> CocoMasks:
     _check_categories(content["categories"], path)
     images = _images(content["images"])
-    annotations = _by_image_and_class(content["annotations"], images, path)
+    annotations = _by_image(content["annotations"], images, path)
+    of_classes = _unions if overlaps == "union" else _painted
     numbers = sorted(images)
     starts, class_ids, pixels, masks, left_out = [0], [], [], [], 0
     for number in with_progress(numbers, f"Drawing the masks of {path.name}", len(numbers)):
         size = [images[number]["height"], images[number]["width"]]
-        for class_id, of_class in sorted(annotations[number].items()):
-            parts = []
-            for crowd in (False, True):
-                chosen = [a for a in of_class if _is_crowd(a) == crowd]
-                mask, wrong = _union(chosen, size, path)
-                left_out += wrong
-                parts.append(mask)
+        drawn, wrong = of_classes(annotations[number], size, path)
+        left_out += wrong
+        for class_id, parts in sorted(drawn.items()):
             if any(rle.area(parts)):
                 class_ids.append(class_id)
                 pixels.append(int(rle.area(parts[0])))
@@ -258,10 +261,11 @@ def _check_categories(categories: Iterable[Mapping[str, Any]], path: Path) -> No
             )
 
 
-def _by_image_and_class(
+def _by_image(
     annotations: Iterable[Mapping[str, Any]], images: Iterable[int], path: Path
-) -> dict[int, dict[int, list[Mapping[str, Any]]]]:
-    found: dict[int, dict[int, list[Mapping[str, Any]]]] = {n: defaultdict(list) for n in images}
+) -> dict[int, list[tuple[int, Mapping[str, Any]]]]:
+    """Return (class id, annotation) of each image, in the order of the file."""
+    found: dict[int, list[tuple[int, Mapping[str, Any]]]] = {number: [] for number in images}
     for annotation in annotations:
         number, category = annotation["image_id"], annotation["category_id"]
         if number not in found or category not in CLASS_IDS:
@@ -270,8 +274,44 @@ def _by_image_and_class(
                 f"{path}: annotation {annotation.get('id')} is of {what}, which the file does not "
                 "have; take the official file, or one cut out of it"
             )
-        found[number][CLASS_IDS[category]].append(annotation)
+        found[number].append((CLASS_IDS[category], annotation))
     return found
+
+
+def _unions(
+    annotations: Iterable[tuple[int, Mapping[str, Any]]], size: list[int], path: Path
+) -> tuple[dict[int, list[Rle]], int]:
+    """Return the masks of instances and crowds by class, and the number of skipped polygons."""
+    by_class: dict[int, tuple[list[Any], list[Any]]] = defaultdict(lambda: ([], []))
+    for class_id, annotation in annotations:
+        by_class[class_id][_is_crowd(annotation)].append(annotation)
+    drawn: dict[int, list[Rle]] = {}
+    left_out = 0
+    for class_id, of_class in by_class.items():
+        drawn[class_id] = []
+        for chosen in of_class:
+            mask, wrong = _union(chosen, size, path)
+            drawn[class_id].append(mask)
+            left_out += wrong
+    return drawn, left_out
+
+
+def _painted(
+    annotations: Iterable[tuple[int, Mapping[str, Any]]], size: list[int], path: Path
+) -> tuple[dict[int, list[Rle]], int]:
+    """Return as `_unions` the pixels of each class in one label map, painted without crowds."""
+    labels = np.full(size, -1, np.int16, order="F")
+    left_out = 0
+    for class_id, annotation in annotations:
+        if not _is_crowd(annotation):
+            mask, wrong = _union([annotation], size, path)
+            left_out += wrong
+            if mask["counts"]:
+                labels[rle.decode(mask).view(bool)] = class_id
+    empty: Rle = {"size": size, "counts": b""}
+    seen = [class_id for class_id in np.unique(labels).tolist() if class_id >= 0]
+    masks = {c: rle.encode(np.asfortranarray(labels == c, np.uint8)) for c in seen}
+    return {class_id: [mask, empty] for class_id, mask in masks.items()}, left_out
 
 
 def _union(

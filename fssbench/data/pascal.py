@@ -38,9 +38,12 @@ class PascalConfig:
         labels: mask folder: ``SegmentationClassAug`` (VOC with the SBD masks; its training list is
             ``train_aug.txt`` or ``trainaug.txt``), ``SegmentationClass`` (VOC alone; its
             training list is ``train.txt``), or ``auto``: the first existing one.
+        train_list: list file of the split ``train`` in place of that list, such as PFENet's, BAM's
+            and HDMNet's ``voc_sbd_merge_noduplicate.txt`` of 5,953 images; "" for the list above.
     """
 
     labels: Literal["auto", "SegmentationClassAug", "SegmentationClass"] = "auto"
+    train_list: str = ""
 
 
 class Pascal(IndexedDataset):
@@ -62,7 +65,9 @@ class Pascal(IndexedDataset):
     def __init__(self, *, root: Path | None, config: PascalConfig | None = None) -> None:
         super().__init__()
         self.folder = _voc_folder(root)
-        wanted = (config or PascalConfig()).labels
+        config = config or PascalConfig()
+        wanted = config.labels
+        self.train_list = Path(config.train_list).expanduser() if config.train_list else None
         choices = (AUGMENTED, PLAIN) if wanted == "auto" else (wanted,)
         there = [labels for labels in choices if (self.folder / labels).is_dir()]
         if not there:
@@ -124,6 +129,8 @@ class Pascal(IndexedDataset):
         return self._list(split).name
 
     def _list(self, split: str) -> Path:
+        if split == "train" and self.train_list is not None:
+            return self.train_list
         folder = self.folder / "ImageSets" / "Segmentation"
         names = LISTS[self.labels][split]
         for name in names:

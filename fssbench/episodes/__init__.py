@@ -19,6 +19,12 @@ _SAMPLERS = (
         "class-balanced", "sampler:class_balanced", "",
         "every class equally often, queries without repetition, distinct supports",
     ), (
+        "class-uniform", "sampler:class_uniform", _HSNET,
+        "training on COCO-20i as HSNet and DCAMA: class uniform, then image",
+    ), (
+        "image-once", "literature.hdmnet:image_once", _HDMNET,
+        "training as HDMNet, BAM and PFENet: each image once, a class drawn for each",
+    ), (
         "wrong-mask", "sampler:wrong_mask", "",
         "class-balanced, but supports show the mask of another class (a control)",
     ), (
@@ -60,6 +66,8 @@ def fssbench_protocols() -> list[ProtocolSpec]:
     # The images of `shapes` have 160 pixels a side, so its objects are small.
     shapes: dict[str, Any] = {"min_pixels": 400}
     control = {**shapes, "draw_key": "shapes/v1-1k"}
+    # The authors' label maps of COCO have one class for each pixel, and no ignored pixels.
+    label_maps: dict[str, Any] = {"void": "background", "data_options": {"overlaps": "painted"}}
     wrong_mask = "; a control: supports show another class's mask"
     shared_class = "; a control: supports hold a second class of the query"
     return [
@@ -82,12 +90,11 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         _own("shapes/v1-1k-shared-class", 1000, note=shared_class, sampler="shared-class",
              **control),
         _hsnet("pascal5i/hsnet-1k", 1000, "pascal_lists", sampler="hsnet-list-order"),
-        # HSNet has no ignored pixels on COCO: all pixels outside the class are background.
         _hsnet("coco20i/hsnet-1k", 1000, "coco_lists", sampler="hsnet-class-uniform",
-               void="background"),
+               **label_maps),
         _hsnet("fss1000/hsnet", None, "fss_lists", sampler="hsnet-list-order"),
         _hdmnet("pascal5i/hdmnet-1k", 1000),
-        _hdmnet("coco20i/hdmnet-10k", 10000),
+        _hdmnet("coco20i/hdmnet-10k", 10000, **label_maps),
     ]  # fmt: skip
 
 
@@ -106,11 +113,11 @@ def _hsnet(name: str, episodes: int | None, lists: str, **more: Any) -> Protocol
     )  # fmt: skip
 
 
-def _hdmnet(name: str, episodes: int) -> ProtocolSpec:
+def _hdmnet(name: str, episodes: int, **more: Any) -> ProtocolSpec:
     return _protocol(
         name, episodes, "drawn as in HDMNet's code: {}, scored at original size", min_pixels=0,
         sampler="image-sequential", lists="fssbench.episodes.literature.hdmnet:read_lists",
-        paper=_HDMNET,
+        paper=_HDMNET, **more,
     )  # fmt: skip
 
 

@@ -63,6 +63,30 @@ def class_balanced(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) 
     return made
 
 
+def class_uniform(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
+    """Draw a class uniformly, then one of its images as the query.
+
+    It is how HSNet and DCAMA draw training episodes of COCO-20i. Supports are distinct and never
+    the query.
+
+    Args:
+        pool: class lists.
+        episodes: number of episodes; None for the number of different images in the lists.
+        shots: number of supports K.
+        draw: source of randomness.
+    """
+    classes, made = sorted(pool.lists), []
+    for index in range(
+        len(set[str]().union(*pool.lists.values())) if episodes is None else episodes
+    ):
+        class_id = classes[draw.below(len(classes))]
+        images = pool.lists[class_id]
+        query = images[draw.below(len(images))]
+        support = tuple(draw.distinct(images, shots, but=query))
+        made.append(Episode(index=index, class_id=class_id, query=query, support=support))
+    return made
+
+
 def wrong_mask(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
     """Draw the episodes of `class_balanced`, whose supports show the mask of another class.
 

@@ -90,7 +90,7 @@ def prepare(settings: Evaluation) -> Evaluator:
         backbone=source.backbone,
         metrics=tuple(dict.fromkeys((*settings.metrics, *protocol.metrics))),
     )
-    dataset = build.dataset(protocol.dataset, settings.data_root, **settings.data_options)
+    dataset = build.protocol_dataset(protocol.name, settings.data_root, **settings.data_options)
     folds = settings.folds
     if folds is None:
         folds = _folds(dataset, source.checkpoint)

@@ -128,7 +128,7 @@ def score_run(
     table = rows
     if lacking:
         predictions = _predictions(folder, record, manifest, lacking)
-        dataset = build.dataset(record.dataset.name, data_root, **data_options or {})
+        dataset = build.protocol_dataset(record.protocol, data_root, **data_options or {})
         manifest.check_annotations(dataset)
         measured = _measured(record, manifest, rows, predictions, dataset, lacking.values(), folder)
         table = rows.assign(**measured)

@@ -149,9 +149,11 @@ def _dataset(evaluation: Evaluation, made: dict[str, Dataset]) -> Dataset:
     """Return the protocol's dataset, and check that it has the requested folds."""
     protocol = registry.registry().get(ProtocolSpec, evaluation.protocol)
     check_lists(protocol, evaluation.lists)
-    key = repr((protocol.dataset, evaluation.data_root, sorted(evaluation.data_options.items())))
+    key = repr((protocol.name, evaluation.data_root, sorted(evaluation.data_options.items())))
     if key not in made:
-        made[key] = build.dataset(protocol.dataset, evaluation.data_root, **evaluation.data_options)
+        made[key] = build.protocol_dataset(
+            protocol.name, evaluation.data_root, **evaluation.data_options
+        )
     for fold in evaluation.folds or ():
         made[key].check_fold(fold)
     return made[key]

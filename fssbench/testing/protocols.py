@@ -49,7 +49,7 @@ class ProtocolSubject(Subject):
         spec = registry.registry().get(DatasetSpec, self.spec.dataset)
         if self.root is None and spec.layout:
             raise NotCheckedError(f"needs the files of {spec.name}")
-        return build.dataset(spec.name, self.root, **self.given)
+        return build.dataset(spec.name, self.root, **{**self.spec.data_options, **self.given})
 
 
 @CHECKS.add()

@@ -15,6 +15,9 @@ from fssbench.data.geometry import Geometry
 from fssbench.episodes.draw import Draw
 from fssbench.training.recipe import Augment
 
+_MOST_OF_IT = 0.85
+"""Share of the pixels of label 1 that a crop must have, while it may be retried."""
+
 _NEAREST, _BILINEAR = InterpolationMode.NEAREST, InterpolationMode.BILINEAR
 
 
@@ -99,12 +102,25 @@ class Augmentation:
             image = padded
             masks = [functional.pad(mask[None], sides, fill=IGNORE)[0] for mask in masks]
             height, width = image.shape[-2:]
-        if self.recipe.crop == "random":
-            top, left = draw.below(height - size + 1), draw.below(width - size + 1)
-        else:
-            top, left = (height - size) // 2, (width - size) // 2
-        rows, columns = slice(top, top + size), slice(left, left + size)
+        rows, columns = self._window(masks, height, width, draw)
         return image[:, rows, columns], [mask[rows, columns] for mask in masks]
+
+    def _window(
+        self, masks: Sequence[Tensor], height: int, width: int, draw: Draw
+    ) -> tuple[slice, slice]:
+        """Return rows and columns of the crop."""
+        size = self.geometry.size
+        top, left = (height - size) // 2, (width - size) // 2
+        retries = self.recipe.crop_retries if masks else 0
+        wanted = _MOST_OF_IT * int((masks[0] == 1).sum()) if retries else 0
+        for _ in range(1 + retries if self.recipe.crop == "random" else 0):
+            top, left = draw.below(height - size + 1), draw.below(width - size + 1)
+            if (
+                not wanted
+                or int((masks[0][top : top + size, left : left + size] == 1).sum()) >= wanted
+            ):
+                break
+        return slice(top, top + size), slice(left, left + size)
 
 
 def _between(draw: Draw, ends: tuple[float, float]) -> float:

@@ -8,14 +8,13 @@ from typing import Any
 
 import attrs
 
-from fssbench.errors import FssbenchError
 from fssbench.inference.cost import peak_memory_mib
 from fssbench.nn.flops import flop_counter
 from fssbench.training.loader import load_batches, portions_of
 from fssbench.training.loss_monitor import memory_advice
 from fssbench.training.plan import make_plan
 from fssbench.training.step import set_modes
-from fssbench.training.train import make_fabric, make_run, make_validation
+from fssbench.training.train import check_batch, make_fabric, make_run, make_validation
 from fssbench.training.trainer import Trainer
 from fssbench.training.training import Training
 
@@ -57,6 +56,8 @@ class DryRun:
 def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     """Take one step and measure one chunk, in one process, without writing anything.
 
+    With several devices the step is that of one of them, and none of the others is needed.
+
     Args:
         training: training to test.
         changes: attributes of `Training` to set.
@@ -66,9 +67,8 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     """
     settings = Training(**changes) if training is None else attrs.evolve(training, **changes)
     plan = make_plan(settings)
-    if settings.devices > 1:
-        raise FssbenchError("--dry-run runs in one process; remove --devices")
-    fabric = make_fabric(plan)
+    check_batch(plan, settings.devices)
+    fabric = make_fabric(attrs.evolve(plan, settings=attrs.evolve(settings, devices=1)))
     fabric.launch()
     validation = make_validation(plan, fabric)
     run = make_run(plan, Path(), done=0)
@@ -78,7 +78,8 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     )  # fmt: skip
     portions = portions_of(
         plan.samples.epoch(0),
-        first_step=0, batch=plan.recipe.batch, parts=settings.accumulate, rank=0, world=1,
+        first_step=0, batch=plan.recipe.batch, parts=settings.accumulate, rank=0,
+        world=settings.devices,
     )[: settings.accumulate]  # fmt: skip
     set_modes(plan.stage, plan.matcher, plan.backbone)
     started = time.perf_counter()

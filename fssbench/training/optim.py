@@ -36,7 +36,8 @@ def make_optimiser(recipe: Optimiser, groups: Sequence[ParameterGroup]) -> torch
     tables = []
     for group in groups:
         lr = recipe.lr * recipe.lr_scales.get(group.name, group.lr_scale)
-        decay = recipe.weight_decay if group.weight_decay is None else group.weight_decay
+        decay = recipe.weight_decay + recipe.decay_per_lr * recipe.lr
+        decay = decay if group.weight_decay is None else group.weight_decay
         tables.append(
             {"params": list(group.parameters), "lr": lr, "initial_lr": lr, "weight_decay": decay}
         )
@@ -55,6 +56,7 @@ def factor(schedule: Schedule, step: int, *, steps: int, epoch_steps: int) -> fl
         steps: steps of the whole training.
         epoch_steps: steps of an epoch; used by schedules with ``per = "epoch"`` only.
     """
+    step += schedule.ahead
     if step < schedule.warmup:
         rise = step / schedule.warmup
         return schedule.warmup_start + (1 - schedule.warmup_start) * rise

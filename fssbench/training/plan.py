@@ -132,7 +132,8 @@ def make_plan(settings: Training) -> Plan:
     if not backbone_name:
         raise FssbenchError(f"recipe {recipe.name} names no backbone; give --backbone NAME")
     sampler = known.get(SamplerSpec, recipe.sampler)
-    dataset = build.dataset(settings.dataset, settings.data_root, **settings.data_options)
+    data_options = {**recipe.data_options, **settings.data_options}
+    dataset = build.dataset(settings.dataset, settings.data_root, **data_options)
     settings = attrs.evolve(
         settings,
         matcher=spec.name,
@@ -183,6 +184,7 @@ def make_plan(settings: Training) -> Plan:
             augmented=loader.augmentation.random,
             weights=settings.part_weights,
             started=init is not None,
+            recipe=recipe,
         ),
     )
     return Plan(

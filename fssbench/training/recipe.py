@@ -33,6 +33,8 @@ class Optimiser:
         kind: algorithm, ``sgd``, ``adam`` or ``adamw``.
         lr: learning rate of a group whose scale is 1.
         weight_decay: weight decay of groups without one of their own.
+        decay_per_lr: weight decay divided by `lr`, for codes that tie both; it is added to
+            `weight_decay`.
         momentum: momentum of ``sgd``.
         nesterov: True if the momentum of ``sgd`` is Nesterov's.
         betas: coefficients of the running averages of ``adam`` and ``adamw``.
@@ -42,6 +44,7 @@ class Optimiser:
     kind: Literal["sgd", "adam", "adamw"]
     lr: float = attrs.field(validator=_positive)
     weight_decay: float = attrs.field(default=0.0, validator=_not_negative)
+    decay_per_lr: float = attrs.field(default=0.0, validator=_not_negative)
     momentum: float = attrs.field(default=0.0, validator=_not_negative)
     nesterov: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
@@ -62,6 +65,8 @@ class Schedule:
         warmup: number of first steps over which the factor rises linearly from `warmup_start` to 1.
         warmup_start: first value of the warm-up.
         per: interval at which the factor changes, each ``step`` or each ``epoch``.
+        ahead: steps added to t; 1 for codes that count the step that is taken, such as PFENet's,
+            BAM's and HDMNet's, whose last step has the factor 0.
     """
 
     kind: Literal["constant", "poly", "cosine"] = "constant"
@@ -70,6 +75,7 @@ class Schedule:
     warmup: int = attrs.field(default=0, validator=_not_negative)
     warmup_start: float = attrs.field(default=0.1, validator=_not_negative)
     per: Literal["step", "epoch"] = "step"
+    ahead: Literal[0, 1] = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -87,6 +93,9 @@ class Augment:
         crop: conversion of another shape to the encoder's square: ``random`` or ``centre`` crop
             after padding (images with the encoder's mean colour, masks with 255), or ``squash``,
             which resizes each side separately.
+        crop_retries: number of further random crops that are tried while a crop has less than 85 %
+            of the pixels of label 1, as in PFENet's and BAM's code. In a stage that feeds on
+            ``labelled``, label 1 is the first base class.
     """
 
     resize: Literal["request", "squash", "letterbox", "none"] = "request"
@@ -96,6 +105,7 @@ class Augment:
     blur: float = attrs.field(default=0.0, validator=_probability)
     flip: float = attrs.field(default=0.0, validator=_probability)
     crop: Literal["random", "centre", "squash"] = "random"
+    crop_retries: int = attrs.field(default=0, validator=_not_negative)
 
 
 @attrs.frozen(kw_only=True)
@@ -121,8 +131,9 @@ class Recipe:
         shots: number of supports (K) of training episodes.
         epochs: length of the training in epochs; exactly one of `epochs` and `steps` is given.
         steps: length of the training in optimiser steps.
-        epoch_size: samples of an epoch; None for one episode for each (base class, image), or for
-            each image once. Samples beyond the last full batch are left out.
+        epoch_size: samples of an epoch; None for the sampler's own number, e.g. one episode for
+            each (base class, image), or for each image once. Samples beyond the last full batch are
+            left out.
         batch: samples of an optimiser step, over all devices and micro-batches.
         size: side of the encoder's input in training; None for that of the matcher's
             `FeatureRequest`.
@@ -133,8 +144,11 @@ class Recipe:
         clip: maximum norm of the gradients, which are scaled down to it; None for no limit.
         sampler: name of the sampler that draws episodes.
         min_pixels: minimum number of pixels of a class in the images that are listed for it.
-        train_filter: treatment of training images that also show novel classes: ``keep`` (those
-            pixels are background) or ``base-only`` (the images are dropped).
+        train_filter: treatment of training images that show novel classes: ``keep`` (those pixels
+            are background), ``base-only`` (the images are dropped), or ``all`` (as ``keep``, and
+            stages that feed on ``labelled`` also train on images of novel classes alone).
+        data_options: options of the dataset that differ from their defaults; the user's options
+            (``-d``) override them.
     """
 
     stage: str
@@ -155,7 +169,8 @@ class Recipe:
     clip: float | None = attrs.field(default=None, validator=_positive)
     sampler: str = "class-balanced"
     min_pixels: int = attrs.field(default=1, validator=_positive)
-    train_filter: Literal["keep", "base-only"] = "keep"
+    train_filter: Literal["keep", "base-only", "all"] = "keep"
+    data_options: Mapping[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

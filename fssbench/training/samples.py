@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -106,24 +105,27 @@ def make_samples(dataset: Dataset, recipe: Recipe, feed: Feed, *, fold: int, see
                 "base classes with fewer than %d images are not trained on: %s",
                 recipe.shots + 1, ", ".join(dataset.classes[c] for c in rare),
             )  # fmt: skip
-    listed = list(itertools.chain(*lists.values()))
-    images = allowed if feed == "images" else sorted(set(listed))
-    pairs = len(listed) if feed == "episodes" else len(images)
-    size = recipe.epoch_size or pairs
-    if size < recipe.batch or not images:
-        raise FssbenchError(
-            f"{dataset.name}, fold {fold}: an epoch has {size if images else 0} samples, fewer "
-            f"than a batch of {recipe.batch}; lower --batch-size, or raise the recipe's epoch_size"
-        )
-    return Samples(
+    images = sorted(set[str]().union(*lists.values()))
+    if feed == "images" or (feed == "labelled" and recipe.train_filter == "all"):
+        images = [i for i in allowed if feed == "images" or dataset.class_pixels(i)]
+    samples = Samples(
         feed=feed,
         recipe=recipe,
         pool=Pool(lists=lists, dataset=dataset),
         images=images,
         dropped=len(everything) - len(allowed),
         key=("training", dataset.name, recipe.stage, fold, recipe.shots, seed),
-        full_size=size,
+        full_size=recipe.epoch_size or len(images),
     )
+    if feed == "episodes" and images and recipe.epoch_size is None:
+        samples = attrs.evolve(samples, full_size=len(samples.epoch(0)))
+    if samples.full_size < recipe.batch or not images:
+        raise FssbenchError(
+            f"{dataset.name}, fold {fold}: an epoch has {samples.full_size if images else 0} "
+            f"samples, fewer than a batch of {recipe.batch}; lower --batch-size, or raise the "
+            "recipe's epoch_size"
+        )
+    return samples
 
 
 def held_out_images(dataset: Dataset, stage: Stage) -> list[str]:

@@ -98,6 +98,7 @@ class StageContext:
         augmented: True if augmentation is random, so that an image differs between epochs.
         weights: values of ``--weights PART=VALUE`` for the stage's `parts`, by part.
         started: True if the matcher starts from a checkpoint (``--init``).
+        recipe: recipe of the training.
     """
 
     dataset: Dataset
@@ -109,6 +110,7 @@ class StageContext:
     augmented: bool
     weights: Mapping[str, str]
     started: bool
+    recipe: Recipe
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -151,8 +153,8 @@ class Stage(ABC):
             ``images`` (`ImageBatch`).
         trains_backbone: True if the backbone is trained too, as the group ``backbone``. The
             checkpoint then holds it, and so do those of later stages that start from it.
-        updates_batch_norm: with `trains_backbone`, whether the backbone's batch norms normalise by
-            the batch (of one process and micro-batch) and update their statistics.
+        updates_batch_norm: with `trains_backbone`, True if the backbone's batch norms normalise by
+            the micro-batch (of all processes) and update their statistics.
         validates: True if mIoU is measured after each epoch; False for a stage after which the
             matcher cannot segment yet, so that there is no best checkpoint.
         wants_labels: True if episodes bring `EpisodeBatch.query_labels`.

@@ -158,12 +158,7 @@ def make_fabric(plan: Plan) -> Fabric:
             f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs that torch "
             "can use"
         )
-    parts = devices * nodes * settings.accumulate
-    if plan.recipe.batch % parts:
-        raise FssbenchError(
-            f"--batch-size {plan.recipe.batch}: {devices * nodes} processes with --accumulate "
-            f"{settings.accumulate} divide a batch evenly; use a multiple of {parts}"
-        )
+    check_batch(plan, devices * nodes)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     many = devices * nodes > 1
     chosen: Any = [device.index] if device.index is not None and not many else devices
@@ -174,6 +169,16 @@ def make_fabric(plan: Plan) -> Fabric:
         strategy="ddp" if many else "auto",
         precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
     )
+
+
+def check_batch(plan: Plan, processes: int) -> None:
+    """Raise an `FssbenchError` unless the batch divides evenly among processes and parts."""
+    parts = processes * plan.settings.accumulate
+    if plan.recipe.batch % parts:
+        raise FssbenchError(
+            f"--batch-size {plan.recipe.batch}: {processes} processes with --accumulate "
+            f"{plan.settings.accumulate} divide a batch evenly; use a multiple of {parts}"
+        )
 
 
 def make_validation(plan: Plan, fabric: Fabric) -> Validation | None:

@@ -21,6 +21,7 @@ from fssbench.training.plan import Plan
 from fssbench.training.samples import Sample
 from fssbench.training.stage import ParameterGroup
 from fssbench.training.step import TrainingStep, freeze_the_rest, set_modes
+from fssbench.training.synced_norm import sync_batch_norm
 from fssbench.training.training import TrainingRun
 from fssbench.training.validation import Validation, gather, measure_held_out
 
@@ -71,6 +72,8 @@ class Trainer:
         self.module = TrainingStep(plan)
         freeze_the_rest(self.module, (p for group in self.groups for p in group.parameters))
         self.optimiser = make_optimiser(plan.recipe.optimiser, self.groups)
+        if fabric.world_size > 1:
+            sync_batch_norm(self.module)
         self._forward, self._stepper = fabric.setup(self.module, self.optimiser)
 
     def state(self) -> dict[str, Any]:

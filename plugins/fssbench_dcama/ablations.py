@@ -114,6 +114,10 @@ class DcamaAblations(Dcama):
             return otsu(self.aggregate(stride, query, support).sum(1))
         return super()._match(query, support)
 
+    def maps(self, query: Sequence[Query], support: Any) -> dict[str, Tensor]:
+        """Return the intermediate masks; an ensemble has none in common."""
+        return {} if isinstance(support, Ensemble) else super().maps(query, support)
+
     def _mixed_skips(self, maps: Mapping[str, Tensor], *, side: int) -> Tensor | None:
         return super()._mixed_skips(maps, side=side) if self.config.output == "mask" else None
 

@@ -158,6 +158,19 @@ class Dcama(Matcher):
         """
         return self._match(together(query), support)
 
+    def maps(self, query: Sequence[Query], support: Any) -> dict[str, Tensor]:
+        """Return the intermediate masks of figure 4 (b): (B, h, w) by caption, means over layers.
+
+        Args:
+            query: B values of `prepare_query`.
+            support: result of `embed_support`.
+        """
+        joined = together(query)
+        return {
+            f"masks at 1/{stride}": self.aggregate(stride, joined, support).mean(1)
+            for stride in sorted(self.strides)
+        }
+
     def _match(self, query: Query, support: Any) -> Tensor:
         """Aggregate masks at every scale, join the scales, mix in the skip connections."""
         masks = {stride: self.aggregate(stride, query, support) for stride in self.strides}

@@ -17,6 +17,8 @@ _BACKBONE = re.compile(r"layer[0-4]\.")
 # The text before one of these is the prefix of a wrapper module.
 _MARKS = (f"{_TRANSFORMER}.", "base_learnear.", "down_query.")
 
+_COCO_CLASSES, _COCO_SIZE = 60, 633
+
 # Prefixes of tensor names, ours and the authors'; the rest of a name is the same in both.
 _PARTS = {
     "base.pyramid.levels": "ppm.features",
@@ -51,7 +53,8 @@ _BLOCK = {
 def import_official(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Imported:
     """Map the authors' tensor names to ours; their files contain the backbone, too.
 
-    The number of base classes and of shots is read from shapes.
+    The number of base classes and of shots is read from shapes. The size of images is in no tensor:
+    60 base classes are those of COCO-20i, on which the authors take 633 pixels.
 
     Args:
         tensors: tensors of the authors' file, by name.
@@ -67,6 +70,8 @@ def import_official(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Im
         )
         if name in named and tensors[named[name]].numel() > background
     }
+    if config.get("base_classes") == _COCO_CLASSES:
+        config["size"] = _COCO_SIZE
     ours = official_names(HdmNet(config=HdmNetConfig(**config), backbone=backbone))
     encoder = {name: tensors[full] for name, full in named.items() if _BACKBONE.match(name)}
     return Imported(

@@ -39,7 +39,7 @@ class Base(Stage):
 
     Encoder and base learner are trained together, batch norm included, and both are in the
     checkpoint, from which the stage `meta` starts (``--init``). Pixels of novel classes are
-    background, and images that contain novel classes are included, as in BAM's code.
+    background, as in BAM's code; the recipe's ``train_filter`` decides which images are trained on.
 
     Args:
         learner: base learner of the matcher.
@@ -88,11 +88,18 @@ class Meta(Stage):
     inherits = MappingProxyType({"base": ("base.",)})
 
     def prepare(self, matcher: Any, context: StageContext) -> Mapping[str, Any]:
-        """Check that a base learner is available.
+        """Check that a base learner is available, and that episodes have the model's shots.
 
         Raises:
-            FssbenchError: training does not start from a checkpoint.
+            FssbenchError: training does not start from a checkpoint, or K differs.
         """
+        made_for, trained_with = matcher.config.shots, context.recipe.shots
+        if made_for != trained_with:
+            raise FssbenchError(
+                f"hdmnet, stage meta: the model is made for {made_for} shots (-o shots) and would "
+                f"be trained with {trained_with} (--shots); give both, e.g. --shots {made_for} "
+                f"-o shots={made_for}"
+            )
         if not context.started:
             raise FssbenchError(
                 "hdmnet, stage meta: there is no trained base learner; train stage base first and "

@@ -21,16 +21,21 @@ from fssbench.errors import FssbenchError
 from fssbench.registry import load
 
 SPECS = {spec.name: spec for spec in fssbench_backbones()}
-SLOW = {"swin-b", "dinov2-b", "dinov2-l", "resnet101", "resnet101-psp"}
+SLOW = {
+    "swin-b", "swin-b-in1k", "dinov2-b", "dinov2-l", "resnet101", "resnet101_a1h", "resnet101-psp",
+}  # fmt: skip
 QUICK = sorted(set(SPECS) - SLOW - {"sam-vit-b", "sam-vit-l", "sam-vit-h"})
 COUNTS = {
     "resnet50": 16,
     "resnet101": 33,
+    "resnet50_a1h": 16,
+    "resnet101_a1h": 33,
     "vgg16": 13,
     "resnet50-psp": 5,
     "resnet101-psp": 5,
     "vgg16-bn": 5,
     "swin-b": 24,
+    "swin-b-in1k": 24,
     "dinov2-s": 13,
     "dinov2-b": 13,
     "dinov2-l": 25,

@@ -18,7 +18,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
-from fssbench.backbones import timm_models, weights
+from fssbench.backbones import fssbench_backbones, timm_models, weights
 from fssbench.backbones.backbone import Backbone, WeightsInfo
 from fssbench.backbones.tiny import tiny_resnet
 from fssbench.errors import FssbenchError
@@ -316,6 +316,52 @@ def test_a_download_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "_answers", lambda url: True)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert "ConnectionError: reset by peer)" in refused_download()
+
+
+def test_weights_of_an_address_are_downloaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]
+) -> None:
+    """The file's name ends in the first digits of its SHA-256, which torch's hub compares."""
+    source = tmp_path / "source.pth"
+    torch.save(state, source)
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    shown = tmp_path / f"tiny-{digest[:8]}.pth"
+    source.rename(shown)
+    found = weights.resolve("pretrained", backbone="tiny", url=shown.as_uri())
+    assert found.info == WeightsInfo(source="pretrained", name=shown.name, sha256=digest)
+    shown.unlink()
+    again = weights.resolve("pretrained", backbone="tiny", url=shown.as_uri())
+    assert again.info == found.info
+    assert found.state is not None
+    assert found.state.keys() == weights.without_head(state).keys()
+
+
+def test_an_address_that_does_not_answer_or_has_another_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    other = tmp_path / "tiny-00000000.pth"
+    for words in ("cannot be downloaded (URLError", "cannot be downloaded (RuntimeError"):
+        with pytest.raises(FssbenchError) as raised:
+            weights.resolve("pretrained", backbone="tiny", url=other.as_uri())
+        message = str(raised.value)
+        assert words in message
+        assert "\n" not in message
+        assert f"fetch {other.as_uri()} on a machine with a network" in message
+        torch.save(state, other)  # a file of another SHA-256
+
+
+def test_encoders_of_dcamas_readme_have_its_files() -> None:
+    specs = {spec.name: spec for spec in fssbench_backbones()}
+    assert specs["resnet50_a1h"].arguments["url"].endswith("/resnet50_a1h-35c100f8.pth")
+    # timm's tag of that name has another file; that of ResNet-101 has the authors'.
+    assert "a1h-35c100f8" not in weights.hub_entry("resnet50.a1h_in1k").url
+    assert weights.hub_entry("resnet101.a1h_in1k").url.endswith("/resnet101_a1h-36d3f2aa.pth")
+    plain = weights.hub_entry(specs["swin-b-in1k"].arguments["tag"]).url
+    assert plain.endswith("/swin_base_patch4_window12_384.pth")  # that of scripts/train.sh
+    readme = weights.hub_entry(specs["swin-b"].arguments["tag"]).url
+    assert readme.endswith("/swin_base_patch4_window12_384_22kto1k.pth")
 
 
 def named(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -34,6 +34,22 @@ def photographs(tmp_path):
     return root
 
 
+def test_a_dry_run_resolves_everything_and_writes_nothing(run, tmp_path):
+    small = (*SMALL, "-d", "images_per_split=120", "--limit", 20, "--out", tmp_path / "r")
+    code, out, err = run("evaluate", "mixer", *small, "--fold", "0,1", "--dry-run")
+    assert code == 0, err
+    first, second = out.splitlines()
+    assert first.startswith("shapes/v1-1k, fold 0, 1-shot, seed 0: 20 episodes, ")
+    assert "fold 1" in second
+    assert not (tmp_path / "r").exists()
+    code, _, err = run("evaluate", "mixer", *small, "--fold", "9", "--dry-run")
+    assert code == 2
+    assert "has no fold 9" in err
+    code, _, err = run("evaluate", "--grid", tmp_path / "g.toml", "--dry-run")
+    assert code == 2
+    assert "a grid has --estimate" in err
+
+
 def test_evaluate_prints_a_table_and_the_next_command(run, tmp_path):
     code, out, err = run(
         "evaluate", "mixer", *SMALL, "-d", "images_per_split=120", "--limit", 20,

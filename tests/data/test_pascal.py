@@ -116,6 +116,22 @@ def test_plain_voc_has_its_own_masks_and_list(tmp_path: Path) -> None:
     assert augmented.image_ids("train") == ("a",)
 
 
+def test_a_training_list_of_ones_own(voc: Path, tmp_path: Path) -> None:
+    """PFENet's list has the paths of image and mask on each line."""
+    add_image(voc, "2009_000001", LABELS // 20)
+    add_list(voc, "train_aug.txt", "2008_000001\n2009_000001\n")
+    path = tmp_path / "voc_sbd_merge_noduplicate.txt"
+    path.write_text("JPEGImages/2009_000001.jpg SegmentationClassAug/2009_000001.png\n")
+    chosen = Pascal(root=voc, config=PascalConfig(train_list=str(path)))
+    assert chosen.image_ids("train") == ("2009_000001",)
+    assert chosen.image_ids("val") == Pascal(root=voc).image_ids("val")
+    assert chosen.listed_in("train") == path.name
+    assert chosen.fingerprint("train") != Pascal(root=voc).fingerprint("train")
+    assert chosen.fingerprint("val") == Pascal(root=voc).fingerprint("val")
+    missing = Pascal(root=voc, config=PascalConfig(train_list=str(tmp_path / "none.txt")))
+    assert "none.txt: cannot be read" in error_of(missing.image_ids, "train")
+
+
 def test_a_split_that_is_not_there(voc: Path) -> None:
     assert "no split 'test'" in error_of(Pascal(root=voc).image_ids, "test")
     add_list(voc, "val.txt", "\n")

@@ -70,6 +70,25 @@ def test_crops_vary_and_stay_inside(picture):
     assert torch.equal(centre, image[:, 8:72, 18:82])
 
 
+def test_crops_are_drawn_again_until_they_show_most_of_label_1(picture):
+    image, labels = picture
+    labels[-8:, -8:] = 2
+    recipe = {"resize": "none", "crop": "random"}
+
+    def share(number, **more):
+        _, (plane,) = chain(64, **recipe, **more)(image, [labels], Draw(number))
+        return int((plane == 1).sum()) / int((labels == 1).sum())
+
+    once = [share(number) for number in range(40)]
+    again = [share(number, crop_retries=31) for number in range(40)]
+    assert 10 < sum(found >= 0.85 for found in once) < 30
+    assert min(again) >= 0.85
+    # A first crop that is good enough is the same; so is one of an image without label 1.
+    assert all(b == a for a, b in zip(once, again, strict=True) if a >= 0.85)
+    plain = chain(64, **recipe)(image, [labels * 2], Draw(0))[0]
+    assert torch.equal(plain, chain(64, **recipe, crop_retries=31)(image, [labels * 2], Draw(0))[0])
+
+
 def test_flips_have_the_given_rate(picture):
     image, mask = picture
     flipped = 0

@@ -164,8 +164,15 @@ def test_dry_run_writes_nothing(job):
     # Forward and two products backward: queries of 16 x 16 cells through 6 x 8 and 8 x 1 weights.
     forward = 2 * 8 * 256 * (6 * 8 + 8 * 1)
     assert 2 * forward <= found.step_flops <= 3 * forward
-    with pytest.raises(FssbenchError, match="remove --devices"):
-        dry_run(job, devices=2)
+
+
+def test_dry_run_of_several_devices_takes_the_step_of_one(job):
+    alone, one = dry_run(job, batch_size=4), dry_run(job, devices=2)
+    assert (one.epoch_steps, one.steps) == (5, 10)  # of batches of 8
+    assert one.step_flops == alone.step_flops
+    with pytest.raises(FssbenchError, match="3 processes .* use a multiple of 3"):
+        dry_run(job, devices=3)
+    assert not job.out.exists()
 
 
 def test_command_line(job, capsys):

@@ -36,6 +36,14 @@ def test_schedules(schedule, formula):
     assert found == pytest.approx([formula(t) for t in range(40)])
 
 
+def test_a_schedule_that_counts_the_step_that_is_taken():
+    """PFENet's, BAM's and HDMNet's: (1 - (t + 1) / T)^0.9 for the step after t steps."""
+    ahead = Schedule(kind="poly", power=0.9, ahead=1)
+    found = [factor(ahead, step, steps=100, epoch_steps=10) for step in range(100)]
+    assert found == pytest.approx([(1 - (step + 1) / 100) ** 0.9 for step in range(100)])
+    assert found[-1] == 0
+
+
 def groups():
     return [
         ParameterGroup(name="a", parameters=[torch.nn.Parameter(torch.ones(2))]),

@@ -56,6 +56,26 @@ def test_the_train_filter_drops_images_with_novel_classes(job):
     assert plan.samples.dropped == 60 - len(kept) > 0
 
 
+@pytest.mark.parametrize(("filter_", "novel_alone"), [("keep", False), ("all", True)])
+def test_labelled_stages_may_train_on_images_of_novel_classes_alone(
+    job, tmp_path, filter_, novel_alone
+):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        f'[base.r]\nbackbone = "pixels"\nepochs = 1\nbatch = 8\ntrain_filter = "{filter_}"\n'
+        'optimiser = { kind = "sgd", lr = 1 }'
+    )
+    images = {"images_per_split": "300"}
+    plan = make_plan(attrs.evolve(job, stage="base", recipe=str(recipe), data_options=images))
+    shown = {i: set(plan.dataset.class_pixels(i)) for i in plan.dataset.image_ids("train")}
+    novel = {image for image, classes in shown.items() if max(classes) < 5}
+    assert novel
+    assert set(plan.samples.images) == set(shown) - (set() if novel_alone else novel)
+    assert plan.samples.dropped == 0
+    labels = plan.loader._labels(min(novel))
+    assert labels.unique().tolist() == [0]
+
+
 def test_plain_images_are_all_images(job):
     plan = make_plan(attrs.evolve(job, stage="plain"))
     assert sorted(plan.samples.epoch(3)) == sorted(plan.dataset.image_ids("train"))

@@ -9,8 +9,10 @@ queries, drawing of class and supports), with fssbench's own generator.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import attrs
 
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.draw import Draw
@@ -25,6 +27,7 @@ from fssbench.episodes.literature.lists import (
 )
 from fssbench.episodes.sampler import Pool
 from fssbench.errors import FssbenchError
+from fssbench.files import write_atomically
 
 FOLDERS = {"pascal5i": "pascal", "coco20i": "coco"}
 """The authors' folder of a dataset, by its name; others are named like the dataset."""
@@ -60,6 +63,49 @@ def read_lists(folder: Path, dataset: Dataset, fold: int) -> Listed:
     return Listed(lists=_class_lists(classes, dataset, fold), queries=queries)
 
 
+def write_lists(
+    folder: Path, dataset: Dataset, fold: int, split: str, lists: Mapping[int, Sequence[str]]
+) -> tuple[Path, Path]:
+    """Write the two list files of a fold, for `read_lists` and for the authors' code.
+
+    Paths are relative to the folder of the dataset. A label map is named like its image, below
+    ``SegmentationClassAug`` (PASCAL) or ``annotations`` (COCO, whose label maps are not written).
+
+    Args:
+        folder: folder for ``pascal/fss_list`` or ``coco/fss_list``.
+        dataset: PASCAL-5i or COCO-20i.
+        fold: fold N of the file names.
+        split: ``train`` or ``val``.
+        lists: ids of the images of each class, sorted.
+
+    Returns:
+        The paths of ``data_list_<N>.txt`` and ``sub_class_file_list_<N>.txt``.
+
+    Raises:
+        FssbenchError: the dataset has no authors' lists, or a file cannot be written.
+    """
+    if dataset.name not in FOLDERS:
+        raise FssbenchError(f"{dataset.name}: lists are written for {' and '.join(FOLDERS)}")
+    pairs = {}
+    for image in sorted(set[str]().union(*lists.values())):
+        path = dataset.image_path(image)
+        assert path is not None
+        label = (
+            "SegmentationClassAug"
+            if dataset.name == "pascal5i"
+            else f"annotations/{path.parent.name}"
+        )
+        pairs[image] = (f"{path.parent.name}/{path.name}", f"{label}/{path.stem}.png")
+    below = folder / FOLDERS[dataset.name] / "fss_list" / split
+    images, classes = (
+        below / f"{stem}_{fold}.txt" for stem in ("data_list", "sub_class_file_list")
+    )
+    write_atomically(images, "".join(f"{a} {b}\n" for a, b in pairs.values()).encode())
+    of_classes = {c + 1: [pairs[image] for image in lists[c]] for c in sorted(lists)}
+    write_atomically(classes, str(of_classes).encode())
+    return images, classes
+
+
 def image_sequential(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
     """Take the listed images in order, cyclically, and draw a class and supports for each.
 
@@ -91,6 +137,22 @@ def image_sequential(pool: Pool, *, episodes: int | None, shots: int, draw: Draw
         support = tuple(draw.distinct(pool.lists[class_id], shots, but=query)[::-1])
         made.append(Episode(index=index, class_id=class_id, query=query, support=support))
     return made
+
+
+def image_once(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
+    """Draw training episodes: the listed images in random order, each with one of its classes.
+
+    Class and supports are drawn as in `image_sequential`; the lists are the base classes'.
+
+    Args:
+        pool: class lists.
+        episodes: number of episodes; None for each different image of the lists once.
+        shots: number of supports K.
+        draw: source of randomness.
+    """
+    images = draw.shuffled(sorted(set[str]().union(*pool.lists.values())))
+    queries = attrs.evolve(pool, queries=[(None, image) for image in images])
+    return image_sequential(queries, episodes=episodes, shots=shots, draw=draw)
 
 
 def _class_lists(path: Path, dataset: Dataset, fold: int) -> dict[int, list[str]]:

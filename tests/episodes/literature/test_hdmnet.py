@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
+from pathlib import Path
 from zlib import crc32
 
 import pytest
 
-from fssbench import registry
-from fssbench.episodes.protocol import build_manifest
+from fssbench import dataset, registry
+from fssbench.cli import _run
+from fssbench.episodes.literature.hdmnet import read_lists
+from fssbench.episodes.protocol import build_manifest, class_lists
 from fssbench.errors import FssbenchError
 from fssbench.specs import ProtocolSpec
 
@@ -72,6 +76,36 @@ def test_supports_are_uniform_and_seeds_differ(hdmnet, tmp_path, make_pascal):
     )
     assert first.digest != second.digest
     assert len({image for e in first.episodes for image in e.support}) == 60
+
+
+def test_lists_that_fssbench_writes_are_read_back(hdmnet, tmp_path, capsys):
+    """On photographs of VOC: an image counts for a class of 2,048 pixels, as in BAM's lists."""
+    root = Path(__file__).parents[4] / "shared" / "data" / "voc_mini"
+    if not root.is_dir():
+        pytest.skip("no photographs beside the checkout (../shared/data)")
+    pascal = dataset("pascal5i", root)
+    arguments = ["pascal5i", "--data-root", str(root), "--fold", "2", "--out", str(tmp_path)]
+    assert _run(["episodes", "lists", *arguments]) == 0
+    assert "images, " in capsys.readouterr().out
+    listed = read_lists(tmp_path, pascal, 2)
+    expected = class_lists(pascal, "val", pascal.fold_classes(2), 2048)
+    assert listed.lists == expected
+    assert [image for _, image in listed.queries] == sorted(set().union(*expected.values()))
+    manifest = build_manifest(hdmnet, pascal, fold=2, shots=1, lists=tmp_path)
+    assert len(manifest.episodes) == 1000
+    # For training: base classes, and no image that also shows a novel one.
+    assert _run(["episodes", "lists", *arguments, "--split", "train"]) == 0
+    below = tmp_path / "pascal" / "fss_list" / "train"
+    classes = ast.literal_eval((below / "sub_class_file_list_2.txt").read_text())
+    assert set(classes) == set(range(1, 21)) - set(range(11, 16))
+    for class_number, pairs in classes.items():
+        for image, label in pairs:
+            shown = pascal.class_pixels(Path(image).stem)
+            assert shown[class_number - 1] >= 2048
+            assert not set(shown) & set(pascal.fold_classes(2))
+            assert (pascal.folder / image).is_file()
+            assert (pascal.folder / label).is_file()
+    assert _run(["episodes", "lists", "shapes", "--fold", "0", "--out", str(tmp_path)]) == 2
 
 
 def test_coco_lists_and_ten_thousand_episodes(tmp_path, make_coco):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 import os
 import pickle
@@ -17,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fssbench import registry
+from fssbench import build, registry
 from fssbench.cli import _run
 from fssbench.data.geometry import Geometry
 from fssbench.episodes.episode import Episode
@@ -298,13 +299,33 @@ def test_a_drawn_order_needs_a_number_of_episodes(tmp_path, make_coco):
 
 
 def test_scored_as_hsnet_scores():
-    """Input size everywhere; 255 is left out on PASCAL and background on COCO."""
+    """Input size everywhere; 255 is left out on PASCAL; COCO has painted label maps without it."""
     found = {name: protocol(f"{name}") for name in ("pascal5i/hsnet-1k", "coco20i/hsnet-1k")}
     assert {spec.score_size for spec in found.values()} == {"input"}
     assert [spec.void for spec in found.values()] == ["ignore", "background"]
     assert protocol("fss1000/hsnet").score_size == "input"
+    found |= {name: protocol(name) for name in ("pascal5i/hdmnet-1k", "coco20i/hdmnet-10k")}
     for name in ("pascal5i/hdmnet-1k", "coco20i/hdmnet-10k"):
-        assert (protocol(name).score_size, protocol(name).void) == ("original", "ignore")
+        assert found[name].score_size == "original"
+    for name, spec in found.items():
+        painted = {"overlaps": "painted"} if name.startswith("coco") else {}
+        assert spec.data_options == painted
+        assert spec.void == ("background" if painted else "ignore")
+
+
+def test_the_dataset_of_a_protocol_has_its_options_unless_the_user_overrides_them(tmp_path):
+    content = {"images": [], "annotations": [], "categories": []}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances.json").write_text(json.dumps(content))
+    made = [
+        build.protocol_dataset(name, tmp_path, **options)
+        for name, options in (
+            ("coco20i/hsnet-1k", {}),
+            ("coco20i/hsnet-1k", {"overlaps": "union"}),
+            ("coco20i/v1-1k", {}),
+        )
+    ]
+    assert [each.overlaps for each in made] == ["painted", "union", "union"]
 
 
 @pytest.mark.parametrize(("void", "value"), [("ignore", 255), ("background", 0)])

@@ -182,6 +182,23 @@ def test_aggregated_masks_are_weighted_means_of_the_support_mask():
             torch.testing.assert_close(maps, torch.full_like(maps, value))
 
 
+def test_panels_show_the_mean_of_the_aggregated_masks_of_each_scale():
+    """Figure 4 (b); an ensemble of 1-shot predictions has no common masks."""
+    matcher = make()
+    query, other, masks = features(matcher, 2), features(matcher, 2, 2, seed=1), masks_of(2, 2)
+    embedded = embed_episodes(matcher, other, masks)
+    with torch.no_grad():
+        shown = matcher.maps(matcher.prepare_query(query), embedded)
+    expected = aggregated(matcher, query, embedded)
+    assert list(shown) == ["masks at 1/8", "masks at 1/16", "masks at 1/32"]
+    for found, each in zip(shown.values(), expected.values(), strict=True):
+        torch.testing.assert_close(found, each.mean(1))
+        assert 0 <= found.min() <= found.max() <= 1
+    voting = make(shots="voting")
+    embedded = embed_episodes(voting, other, masks)
+    assert voting.maps(voting.prepare_query(query), embedded) == {}
+
+
 def test_episodes_of_a_batch_do_not_mix():
     matcher = make()
     query, other, masks = features(matcher, 3), features(matcher, 3, 2, seed=1), masks_of(3, 2)

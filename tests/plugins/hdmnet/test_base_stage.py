@@ -26,7 +26,8 @@ def test_recipes_are_those_of_bam(dataset, epochs, encoder, learner, classes):
     spec = registry.registry().get(MatcherSpec, "hdmnet")
     recipe = find_recipe(spec, "base", dataset=dataset)
     assert (recipe.backbone, recipe.epochs, recipe.batch) == ("resnet50-psp", epochs, 12)
-    assert (recipe.size, recipe.train_filter) == (417, "keep")
+    assert (recipe.size, recipe.train_filter) == (417, "all")
+    assert recipe.data_options == ({"overlaps": "painted"} if dataset == "coco20i" else {})
     assert recipe.options["base_classes"] == classes
     optimiser, augment = recipe.optimiser, recipe.augment
     assert (optimiser.kind, optimiser.momentum, optimiser.weight_decay) == ("sgd", 0.9, 1e-4)
@@ -34,6 +35,7 @@ def test_recipes_are_those_of_bam(dataset, epochs, encoder, learner, classes):
     assert optimiser.lr == encoder
     assert optimiser.lr * optimiser.lr_scales.get("base", 1) == pytest.approx(learner)
     assert (recipe.schedule.kind, recipe.schedule.power, recipe.schedule.warmup) == ("poly", 0.9, 0)
+    assert (recipe.schedule.ahead, augment.crop_retries) == (1, 31)
     assert (augment.resize, augment.scale, augment.crop) == ("none", (0.5, 2.0), "random")
     assert (augment.rotate, augment.rotate_probability) == ((-10, 10), 0.5)
     assert (augment.blur, augment.flip) == (0.5, 0.5)
@@ -91,19 +93,26 @@ def test_encoder_and_base_learner_are_trained_and_nothing_else(trained):
 
 @pytest.mark.slow
 def test_two_processes_train_the_base_learner(tmp_path):
-    """The recipe's layers leave the encoder's last stage out, for whose gradients nobody waits."""
-    done = command_line(
-        "train", "hdmnet", "--stage", "base", "-d", "images_per_split=60", "--device", "cpu",
-        "--workers", "0", "--devices", "2", "--steps", "2", "--batch-size", "6",
-        "--out", str(tmp_path),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.rglob("last.safetensors")
-    before, after = build.backbone("tiny-resnet").model.state_dict(), weights(path)
+    """Batch norm is that of the whole batch, and nobody waits for gradients of the last stage."""
+    found = {}
+    for devices in ("1", "2"):
+        done = command_line(
+            "train", "hdmnet", "--stage", "base", "-d", "images_per_split=60", "--device", "cpu",
+            "--workers", "0", "--devices", devices, "--steps", "1", "--batch-size", "6",
+            "--out", str(tmp_path / devices),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (path,) = (tmp_path / devices).rglob("last.safetensors")
+        found[devices] = weights(path)
+    before, after = build.backbone("tiny-resnet").model.state_dict(), found["2"]
     idle = [name for name in before if name.startswith("layer4.")]
     assert idle
     assert all(torch.equal(before[name], after[f"backbone.{name}"]) for name in idle)
     assert not torch.equal(before["conv1.weight"], after["backbone.conv1.weight"])
+    statistics = [name for name in after if name.endswith(("running_mean", "running_var"))]
+    assert {"backbone", "base"} <= {name.partition(".")[0] for name in statistics}
+    for name in statistics:
+        torch.testing.assert_close(after[name], found["1"][name], msg=lambda m, n=name: f"{n} {m}")
 
 
 def test_the_header_of_the_checkpoint(trained):

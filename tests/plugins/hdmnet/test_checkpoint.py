@@ -56,7 +56,7 @@ def test_names_are_the_authors(golden_folder):
     assert set(names.values()) == set(own)
 
 
-def test_import_reads_shots_classes_and_prefix(vgg_state, tmp_path, capsys):
+def test_import_reads_shots_classes_and_prefix(vgg_state, tmp_path, capsys, caplog):
     wrapped = {f"module.{name}": tensor for name, tensor in vgg_state.items()}
     official = save(tmp_path, {"epoch": 3, "state_dict": wrapped, "optimizer": {}})
     out = tmp_path / "hdmnet.safetensors"
@@ -68,6 +68,8 @@ def test_import_reads_shots_classes_and_prefix(vgg_state, tmp_path, capsys):
     checkpoint = read_checkpoint(out)
     assert checkpoint.header["config"]["shots"] == 5
     assert checkpoint.header["config"]["base_classes"] == 60
+    assert checkpoint.header["config"]["size"] == 633  # COCO's
+    assert "-o base_classes=60 -o shots=5 -o size=633" in caplog.text
     assert checkpoint.header["fold"] == 2
     for theirs, ours in (
         ("transformer.mix_transformer.match_layers.1.0.attn.attn.linear_k.weight",
@@ -84,11 +86,22 @@ def test_import_reads_shots_classes_and_prefix(vgg_state, tmp_path, capsys):
     assert torch.equal(encoder.model.state_dict()["layer3.0.weight"], vgg_state["layer3.0.weight"])
 
 
+def test_options_override_those_of_the_file(vgg_state, tmp_path, capsys):
+    out = tmp_path / "hdmnet.safetensors"
+    arguments = ("--backbone", "vgg16-bn", "--out", out, "-o", "size=473", "-o", "temperature=0.2")
+    code, _, error = run(
+        capsys, "checkpoint", "import", "hdmnet", save(tmp_path, vgg_state), *arguments
+    )
+    assert code == 0, error
+    config = read_checkpoint(out).header["config"]
+    assert (config["size"], config["base_classes"], config["temperature"]) == (473, 60, 0.2)
+
+
 @pytest.mark.parametrize("prefix", ["", "module.", "net.module."])
 def test_prefixes_of_wrappers(vgg_state, prefix):
     info = fssbench.matcher("hdmnet", "vgg16-bn").backbone
     found = import_official({f"{prefix}{n}": t for n, t in vgg_state.items()}, info)
-    assert found.config == {"base_classes": 60, "shots": 5}
+    assert found.config == {"base_classes": 60, "shots": 5, "size": 633}
     assert "merge_query.project.weight" in found.weights
     assert "layer1.0.weight" in found.backbone
     turned = import_official(dict(reversed(vgg_state.items())), info)

@@ -23,8 +23,8 @@ IMAGES = {"images_per_split": "60"}
 def test_recipes_are_those_of_section_4_and_of_the_code():
     spec = registry.registry().get(MatcherSpec, "hdmnet")
     for dataset, epochs, batch, size, scale in (
-        ("pascal5i", 200, 4, None, (0.9, 1.1)),
-        ("coco20i", 50, 6, 633, (0.8, 1.25)),
+        ("pascal5i", 200, 4 * 4, None, (0.9, 1.1)),  # 4 on each of 4 GPUs
+        ("coco20i", 50, 4 * 6, 633, (0.8, 1.25)),
     ):
         recipe = find_recipe(spec, "meta", dataset=dataset)
         assert (recipe.epochs, recipe.batch, recipe.shots) == (epochs, batch, 1)
@@ -32,7 +32,10 @@ def test_recipes_are_those_of_section_4_and_of_the_code():
         optimiser, schedule, augment = recipe.optimiser, recipe.schedule, recipe.augment
         assert (optimiser.kind, optimiser.lr, optimiser.weight_decay) == ("adamw", 1e-4, 0.01)
         assert (schedule.kind, schedule.power, schedule.per) == ("poly", 0.9, "step")
+        assert schedule.ahead == 1
         assert (recipe.train_filter, recipe.min_pixels) == ("base-only", 2 * 32 * 32)
+        assert recipe.sampler == "image-once"
+        assert recipe.data_options == ({"overlaps": "painted"} if dataset == "coco20i" else {})
         assert (augment.scale, augment.rotate, augment.rotate_probability) == (
             scale, (-10, 10), 0.5,
         )  # fmt: skip
@@ -211,6 +214,20 @@ def trained(base, folder, **changes):
 def test_meta_needs_a_base_learner(tmp_path):
     with pytest.raises(FssbenchError, match="train stage base first and give its last.safetensors"):
         trained(None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"options": {"shots": 5}}, r"made for 5 shots \(-o shots\) and would be trained with 1"),
+        ({"shots": 5}, r"made for 1 shots .* trained with 5 \(--shots\); give both"),
+    ],
+)
+def test_shots_of_the_model_are_those_it_is_trained_with(base, tmp_path, changes, words):
+    with pytest.raises(FssbenchError, match=words) as raised:
+        trained(base, tmp_path, **changes)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_meta_takes_base_learner_and_backbone_from_the_base_stage(base, tmp_path):
