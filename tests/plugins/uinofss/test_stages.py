@@ -52,6 +52,7 @@ def test_recipes_are_those_of_section_v_b(name, dataset):
     assert recipe.augment == of_fsdino.augment == of_hdmnet.augment
     for each in (recipe, of_fsdino):
         assert (each.min_pixels, each.train_filter) == (2048, "base-only")
+        assert each.sampler == "image-once"
     assert fssbench.matcher(name, "dinov2-b", **recipe.options).request().size == 518
 
 
