@@ -60,4 +60,4 @@ def read_with_dataset(
     from fssbench import build
 
     manifest = read_or_build(source, data_root=data_root, data_options=data_options, lists=lists)
-    return manifest, build.dataset(manifest.dataset, data_root, **data_options)
+    return manifest, build.protocol_dataset(manifest.protocol, data_root, **data_options)

@@ -95,7 +95,7 @@ def import_masks(
         dataset: dataset of the images.
         statement: description of the program.
         out: folder of the result, which must not hold one.
-        metrics: names of the metrics.
+        metrics: names of the metrics, in addition to those of the protocol.
 
     Raises:
         FssbenchError: a mask is missing, has another size than its query or other values, or
@@ -110,7 +110,7 @@ def import_masks(
     if (out / RECORD_FILE).exists():
         raise FssbenchError(f"{out}: holds a result; choose another --out")
     manifest.check_annotations(dataset)
-    made = [build.metric(name) for name in metrics]
+    made = [build.metric(name) for name in dict.fromkeys((*metrics, *protocol.metrics))]
     read = _folder(masks, manifest) if masks.is_dir() else _file(masks, manifest)
     predictions = Predictions(manifest=manifest.digest)
     columns = []

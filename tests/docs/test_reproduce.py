@@ -1,4 +1,4 @@
-"""The commands of docs/reproduce*.md: each one is resolved on tiny data in the real layouts.
+"""The commands of docs/reproduce.md: each one is resolved on tiny data in the real layouts.
 
 ``train`` and ``evaluate`` run with ``--dry-run``. Encoders have whatever weights memory holds, and
 the step of a training is left out, since both take minutes at the papers' sizes. A checkpoint
@@ -16,6 +16,7 @@ import re
 import shlex
 from pathlib import Path
 
+import attrs
 import click
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.training import dry_run, plan
 
-PAGES = sorted(DOCS.glob("reproduce*.md"))
+PAGES = [DOCS / "reproduce.md"]
 PARSED_ONLY = {"data prepare", "data check", "data index", "board build", "board page", "doctor"}
 """Verbs that download or read the whole dataset, or read the records of finished runs."""
 
@@ -122,6 +123,19 @@ def hsnet(splits: Path) -> None:
         (splits / "coco" / "val" / f"fold{fold}.pkl").write_bytes(pickle.dumps(of_class))
 
 
+def davis(root: Path) -> None:
+    """Write DAVIS-17 with one video of one object."""
+    for part in ("JPEGImages", "Annotations"):
+        (root / part / "480p" / "bear").mkdir(parents=True)
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    (root / "ImageSets" / "2017" / "val.txt").write_text("bear\n")
+    for number in range(4):
+        jpeg(root / "JPEGImages" / "480p" / "bear" / f"{number:05d}.jpg")
+        mask = Image.new("P", (SIDE, SIDE), 1)
+        mask.putpalette([0, 0, 0, 128, 0, 0])
+        mask.save(root / "Annotations" / "480p" / "bear" / f"{number:05d}.png")
+
+
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory) -> Path:
     """The folder in which the pages' commands run, after its downloads."""
@@ -136,9 +150,10 @@ def disk(tmp_path_factory) -> Path:
         f"JPEGImages/2008_{n:06d}.jpg SegmentationClassAug/2008_{n:06d}.png" for n in range(140)
     )
     (lists / "voc_sbd_merge_noduplicate.txt").write_text("\n".join(lines))
-    (folder / "PICTURES").mkdir()
+    davis(folder / "DATA" / "DAVIS")
+    (folder / "DATA" / "SA1B").mkdir()
     for number in range(240):
-        jpeg(folder / "PICTURES" / f"{number}.jpg")
+        jpeg(folder / "DATA" / "SA1B" / f"{number}.jpg")
     torch.save(sams_own()[2], folder / "sam_vit_h_4b8939.pth")  # the decoder alone
     return folder
 
@@ -208,6 +223,9 @@ class Trainings:
         assert len(matching) == 1, f"{word}: matches {matching or list(self.made)}"
         return matching[0]
 
+    def copy(self, source: str, target: str) -> None:
+        self.made[target] = attrs.evolve(self.read(Path(source)), path=Path(target))
+
     def read(self, path: Path) -> Checkpoint:
         if str(path) not in self.made:
             raise FssbenchError(f"{path}: no command of the page writes this checkpoint")
@@ -245,9 +263,11 @@ def trainings(disk, monkeypatch) -> Trainings:
 def test_every_command_resolves(path, trainings, capsys):
     seen = set()
     for words in commands(path.read_text()):
+        words = [trainings.expand(word) for word in words]
+        if words[0] == "cp":
+            trainings.copy(*words[1:])
         if words[0] != "fssbench":
             continue
-        words = [trainings.expand(word) for word in words]
         words = [re.sub(r"^0,1,2,.*", "0", word) for word in words]  # of many seeds the first one
         verb = verb_of(words)
         seen.add(verb)
