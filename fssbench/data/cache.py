@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = dict[str, Array]
 
-VERSION = 2
+VERSION = 3
 """Version of the cached files; increase it when masks are read differently."""
 
 

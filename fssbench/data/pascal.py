@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
-from fssbench.data.images import check_same_size, read_image, read_labels
+from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import IndexedDataset, list_lines
+from fssbench.data.masks import Palette, read_labels
 from fssbench.errors import FssbenchError
 
 CLASSES = (
@@ -38,9 +40,13 @@ class PascalConfig:
         labels: mask folder: ``SegmentationClassAug`` (VOC with the SBD masks; its training list is
             ``train_aug.txt`` or ``trainaug.txt``), ``SegmentationClass`` (VOC alone; its
             training list is ``train.txt``), or ``auto``: the first existing one.
+        palette: class of a pixel of a palette file: its ``index``, the class of its ``colour`` in
+            VOC's colour map, or ``auto``: the index, or the colour if all colours are VOC's in
+            another order.
     """
 
     labels: Literal["auto", "SegmentationClassAug", "SegmentationClass"] = "auto"
+    palette: Palette = "auto"
 
 
 class Pascal(IndexedDataset):
@@ -62,7 +68,10 @@ class Pascal(IndexedDataset):
     def __init__(self, *, root: Path | None, config: PascalConfig | None = None) -> None:
         super().__init__()
         self.folder = _voc_folder(root)
-        wanted = (config or PascalConfig()).labels
+        config = config or PascalConfig()
+        wanted, self.palette = config.labels, config.palette
+        if self.palette != "auto":
+            self.mask_options = {"palette": self.palette}
         choices = (AUGMENTED, PLAIN) if wanted == "auto" else (wanted,)
         there = [labels for labels in choices if (self.folder / labels).is_dir()]
         if not there:
@@ -123,6 +132,14 @@ class Pascal(IndexedDataset):
         """Return the name of a split's list file."""
         return self._list(split).name
 
+    def problems(self, split: str) -> Sequence[str]:
+        """Return a line for each training image that is also in the list of the split ``val``."""
+        with contextlib.suppress(FssbenchError):  # a missing list of the other split
+            shared = set(self.image_ids("train")) & set(self.image_ids("val"))
+            where = f"{self._list('train').name} and {self._list('val').name}"
+            return [f"{image_id}: is in {where}; remove it from one" for image_id in sorted(shared)]
+        return ()
+
     def _list(self, split: str) -> Path:
         folder = self.folder / "ImageSets" / "Segmentation"
         names = LISTS[self.labels][split]
@@ -136,7 +153,7 @@ class Pascal(IndexedDataset):
 
     def _labels(self, image_id: str) -> Tensor:
         path = self.mask_path(image_id)
-        labels = read_labels(path, missing=_missing("mask"))
+        labels = read_labels(path, self.palette, missing=_missing("mask"))
         check_same_size(labels, path, self.image_path(image_id), missing=_missing("image"))
         highest = int((labels + 1).max()) - 1  # uint8: 255 becomes 0
         if highest > len(CLASSES):
