@@ -133,8 +133,10 @@ class Pascal(IndexedDataset):
         return self._list(split).name
 
     def problems(self, split: str) -> Sequence[str]:
-        """Return a line for each training image that is also in the list of the split ``val``."""
-        with contextlib.suppress(FssbenchError):  # a missing list of the other split
+        """Return a line for each image of ``train`` that is also in the list of ``val``."""
+        with contextlib.suppress(FssbenchError):  # there is no list of the split val
+            if split != "train":
+                return ()
             shared = set(self.image_ids("train")) & set(self.image_ids("val"))
             where = f"{self._list('train').name} and {self._list('val').name}"
             return [f"{image_id}: is in {where}; remove it from one" for image_id in sorted(shared)]

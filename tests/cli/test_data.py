@@ -7,7 +7,9 @@ import json
 
 import archives_for_tests as made
 import attrs
+import numpy as np
 import pytest
+from PIL import Image
 
 from fssbench.data.prepare import disk
 from fssbench.data.prepare import download as downloading
@@ -140,3 +142,28 @@ def test_check_counts_other_splits_when_one_has_problems(run, froms, tmp_path):
     assert code == 1
     assert "2008_000002.jpg: no such image" in err
     assert "val: 1 of 1,449 images" in out
+
+
+def test_check_prints_a_line_for_each_kind_of_problem(run, tmp_path):
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30] = 255
+    photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    for name in ("cup", "key"):
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(photo).save(folder / f"{number}.jpg")
+            broken = photo if number == 3 else mask // 60 * number
+            Image.fromarray(mask if number == 0 else broken).save(folder / f"{number}_mask.png")
+    command = ["data", "check", "folder", "--data-root", tmp_path / "data", "--split", "test"]
+    code, out, err = run(*command)
+    assert code == 1
+    first, *rest = [line for line in err.splitlines() if "cup" in line]
+    assert first.startswith(f"8 times: {tmp_path}/data/cup/1_mask.png: its brightest pixel is 4 of")
+    assert first.endswith(f"/cup/2_mask.png, {tmp_path}/data/cup/4_mask.png and 5 more")
+    assert len(rest) == 1
+    assert rest[0].startswith(f"2 times: {tmp_path}/data/cup/3_mask.png: it has 2")
+    assert rest[0].endswith(f"; also {tmp_path}/data/key/3_mask.png")
+    assert "10 problems" in err
+    _, out, _ = run(*command, "--json")
+    assert len(json.loads(out)["problems"]) == 10
