@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import IndexedDataset
-from fssbench.data.masks import Foreground, read_foreground
+from fssbench.data.masks import Foreground, UnclearMaskError, read_foreground
 from fssbench.errors import FssbenchError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -196,10 +196,10 @@ class Folder(ClassFolders):
     def _own_mask(self, image_id: str) -> Tensor:
         try:
             return super()._own_mask(image_id)
-        except FssbenchError as error:
+        except UnclearMaskError as error:
             pair = self._pair(image_id)
             same = pair.image.with_suffix("") == pair.mask.with_suffix("")
-            if not same or _is_mask(pair.mask) or not _is_mask(pair.image):
+            if not same or not _is_mask(pair.image):
                 raise
             raise FssbenchError(
                 f"{pair.mask}: is no mask, but {pair.image.name} is one; choose the masks with -d "

@@ -44,8 +44,12 @@ _LOSSY = ("JPEG", "MPO")
 _SPREAD = {"L;2": 85, "L;4": 17}  # factor by which Pillow multiplies samples of fewer than 8 bits
 
 
+class UnclearMaskError(FssbenchError):
+    """The meaning of the values of a mask file is not known."""
+
+
 class _UnclearError(Exception):
-    """The meaning of a file's values is not known."""
+    """The meaning of values is not known; the file is added by the caller."""
 
 
 def voc_colours() -> Array:
@@ -83,7 +87,7 @@ def read_foreground(
         return torch.from_numpy(np.ascontiguousarray(_READERS[how](stored)))
     except _UnclearError as unclear:
         words = "|".join(word for word in get_args(Foreground) if word != "auto")
-        raise FssbenchError(
+        raise UnclearMaskError(
             f"{path}: {unclear}; choose the foreground with {option}={words} (docs/masks.md)"
         ) from unclear
 
@@ -103,7 +107,7 @@ def read_labels(path: Path, palette: Palette = "auto", *, missing: str = MISSING
     try:
         return torch.from_numpy(np.ascontiguousarray(_labels(stored, palette)))
     except _UnclearError as unclear:
-        raise FssbenchError(
+        raise UnclearMaskError(
             f"{path}: {unclear}; write class numbers as a grey file or in VOC's colours, or choose "
             "their meaning with -d palette=index|colour (docs/masks.md)"
         ) from unclear
