@@ -61,6 +61,6 @@ def print_table(table: Any, width: int = 0) -> None:
     """Print a table, at least `width` columns wide: a narrow terminal must not truncate numbers."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.width = max(console.width, width)
     console.print(table)

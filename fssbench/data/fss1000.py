@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -54,7 +55,7 @@ class Fss1000(ClassFolders):
     def __init__(self, *, root: Path | None, config: Fss1000Config | None = None) -> None:
         config = config or Fss1000Config()
         super().__init__(root=root, foreground=config.foreground)
-        self.lists = Path(config.lists).expanduser() if config.lists else None
+        self.lists = Path(os.path.expanduser(config.lists)) if config.lists else None
         self._listed: dict[str, tuple[str, ...]] = {}
         if self.lists is None:
             log.warning(

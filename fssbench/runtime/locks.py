@@ -122,6 +122,7 @@ class Lock:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         self._marked = True
+        self.path.unlink(missing_ok=True)  # the empty file that could not be locked
         if self.path.parent not in _warned:
             _warned.add(self.path.parent)
             log.warning(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import archives_for_tests as made
 import attrs
@@ -167,3 +170,33 @@ def test_check_prints_a_line_for_each_kind_of_problem(run, tmp_path):
     assert "10 problems" in err
     _, out, _ = run(*command, "--json")
     assert len(json.loads(out)["problems"]) == 10
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_class_names_on_streams_of_other_encodings(tmp_path, encoding):
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30] = 255
+    for name in ("[cup] ñ", "犬 [b]"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (50, 40)).save(tmp_path / "data" / name / f"{number}.jpg")
+            Image.fromarray(mask).save(tmp_path / "data" / name / f"{number}.png")
+
+    def output(*command):
+        done = subprocess.run(
+            [sys.executable, "-c", "from fssbench.cli import main; main()", *command],
+            env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "100"},
+            capture_output=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode("utf-8" if encoding == "utf-8" else "latin-1")
+
+    assert "[cup]" in output("data", "check", "folder", "--data-root", "data", "--split", "test")
+    built = ("episodes", "build", "--protocol", "folder/v1", "--data-root", "data")
+    output(*built, "--limit", "4", "--out", "built")
+    (manifest,) = (tmp_path / "built").iterdir()
+    for verb in ("show", "stats"):
+        shown = output("episodes", verb, str(manifest))
+        assert "[cup]" in shown
+        assert "[b]" in shown
+        assert ("犬" in shown) == (encoding == "utf-8")
