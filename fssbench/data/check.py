@@ -85,8 +85,10 @@ def check_image(dataset: Dataset, image_id: str) -> list[str]:
     try:
         size = dataset.image(image_id).shape[-2:]
         # The index of a split cannot be built if one of its masks is invalid.
-        indexed = isinstance(dataset, IndexedDataset)
-        pixels = (dataset.count_pixels if indexed else dataset.class_pixels)(image_id)
+        if isinstance(dataset, IndexedDataset):
+            pixels = dataset.count_pixels(image_id)
+        else:
+            pixels = dataset.class_pixels(image_id)
         problems = []
         for class_id, count in pixels.items():
             mask = dataset.mask(image_id, class_id)

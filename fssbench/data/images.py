@@ -75,6 +75,8 @@ def image_size(path: Path, *, missing: str = MISSING, upright: bool = True) -> t
     """
 
     def size(picture: Image.Image) -> tuple[int, int]:
+        if picture.format == "TIFF":  # some versions of Pillow turn it only when it is loaded
+            picture.load()
         swap = upright and _orientation(picture) in _SWAPPING
         return picture.size[::-1] if swap else picture.size
 

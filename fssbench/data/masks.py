@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 import torch
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage as scipy_ndimage
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
@@ -20,6 +20,8 @@ from fssbench.data.images import MISSING, decode, turned
 from fssbench.errors import FssbenchError
 
 Array = np.ndarray[Any, np.dtype[np.uint8]]
+
+ndimage: Any = scipy_ndimage  # without type annotations
 
 Foreground = Literal["auto", "labels", "nonblack", "bright", "alpha"]
 """Foreground of a mask file: ``auto`` (the rule of docs/masks.md), or the pixels of every label but
@@ -84,7 +86,7 @@ def read_foreground(
     """
     stored = decode(path, missing, _Stored.of)
     try:
-        return torch.from_numpy(np.ascontiguousarray(_READERS[how](stored)))
+        return torch.from_numpy(np.array(_READERS[how](stored)))
     except _UnclearError as unclear:
         words = "|".join(word for word in get_args(Foreground) if word != "auto")
         raise UnclearMaskError(
@@ -105,7 +107,7 @@ def read_labels(path: Path, palette: Palette = "auto", *, missing: str = MISSING
     """
     stored = decode(path, missing, _Stored.of)
     try:
-        return torch.from_numpy(np.ascontiguousarray(_labels(stored, palette)))
+        return torch.from_numpy(np.array(_labels(stored, palette)))
     except _UnclearError as unclear:
         raise UnclearMaskError(
             f"{path}: {unclear}; write class numbers as a grey file or in VOC's colours, or choose "
@@ -134,7 +136,8 @@ class _Stored:
         Raises:
             ValueError: the file has more than 8 bits a channel.
         """
-        raw = picture.tile[0][3] if picture.tile else None
+        tiles: Any = getattr(picture, "tile", None)  # of a file only, before it is decoded
+        raw = tiles[0][3] if tiles else None
         if picture.mode.startswith(("I", "F")) or (isinstance(raw, str) and ";16" in raw):
             raise ValueError(
                 f"its mode is {picture.mode}, more than 8 bits a channel; write it as 8 bits"
@@ -232,7 +235,7 @@ def _auto(stored: _Stored) -> Array:
     alpha = stored.alpha
     if alpha is None:
         return _by_values(stored)
-    constant = stored.drawn_colours() is not None and len(stored.drawn_colours() or ()) == 1
+    constant = len(stored.drawn_colours() or ()) == 1
     if not alpha.any():
         if constant:
             return np.zeros_like(alpha)
@@ -286,15 +289,15 @@ def _object_labels(labels: Array) -> Array:
 
 def _coloured(stored: _Stored) -> Array:
     colours = stored.drawn_colours()
-    exact = colours is not None and not stored.lossy
-    chromatic = {colour for colour in colours or () if len(set(colour)) > 1}
-    if exact and len(colours) == 2 and _BLACK in colours and chromatic - {_VOID}:
+    drawn = set() if colours is None or stored.lossy else colours
+    chromatic = {colour for colour in drawn if len(set(colour)) > 1}
+    if len(drawn) == 2 and _BLACK in drawn and chromatic - {_VOID}:
         return _nonblack(stored)
-    if exact and chromatic and colours <= _VOC_LABELS.keys():
+    if chromatic and drawn <= _VOC_LABELS.keys():
         return _object_labels(_by_colour(stored))
     pixels = stored.colours
     spread = pixels.max(-1) - pixels.min(-1)
-    if (spread > _GREY_SPREAD).mean() <= (0 if exact else 0.01):
+    if (spread > _GREY_SPREAD).mean() <= (0 if drawn else 0.01):
         return _bright(stored.grey, stored.lossy)
     if colours is None:
         count = len(np.unique(pixels.reshape(-1, 3), axis=0))
@@ -365,7 +368,8 @@ def _flat(grey: Array) -> set[int]:
 
 def _every_label(stored: _Stored) -> Array:
     labels = _labels(stored, "auto")
-    return np.where(labels == IGNORE, IGNORE, labels > 0).astype(np.uint8)
+    found: Array = np.where(labels == IGNORE, IGNORE, labels > 0).astype(np.uint8)
+    return found
 
 
 def _nonblack(stored: _Stored) -> Array:
