@@ -373,7 +373,8 @@ def _every_label(stored: _Stored) -> Array:
 
 
 def _nonblack(stored: _Stored) -> Array:
-    return stored.colours.any(-1).astype(np.uint8)
+    found: Array = (stored.colours.max(-1) > 0).astype(np.uint8)
+    return found
 
 
 def _bright_pixels(stored: _Stored) -> Array:
