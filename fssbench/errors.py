@@ -34,3 +34,24 @@ def near(name: str, known: Iterable[str]) -> str:
     """Return the clause ``did you mean 'a' or 'b'? `` with known names close to `name`, or ""."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+
+
+def by_kind(messages: Iterable[str]) -> list[str]:
+    """Return one line for each kind of message, with a count and three examples.
+
+    Messages ``PLACE: TEXT`` are of one kind if their texts differ in numbers and names alone.
+    """
+    kinds: dict[str, list[str]] = {}
+    for message in messages:
+        text = message.partition(": ")[2] or message
+        kinds.setdefault(_VARIABLE.sub("#", text), []).append(message)
+    lines = []
+    for alike in kinds.values():
+        places = [message.partition(": ")[0] for message in alike[1:3]]
+        more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
+        count = f"{len(alike)} times: " if places else ""
+        lines.append(f"{count}{alike[0]}" + (f"; also {', '.join(places)}{more}" if places else ""))
+    return lines
+
+
+_VARIABLE = re.compile(r"[(\[]?\d[\d(), ]*( and \d+ more)?|'[^']*'|\S*[/.]\S+")

@@ -42,7 +42,6 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGES = {
     "cattrs": "cattrs",
     "click": "click",
-    "filelock": "filelock",
     "iniconfig": "iniconfig",
     "lightning-fabric": "lightning_fabric",
     "markdown-it-py": "markdown_it",

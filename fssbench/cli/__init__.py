@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sys
@@ -91,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Waiting threads of torch must sleep: on shared cores, spinning makes small models ten times
     # slower. torch reads the variable when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):  # an encoding such as cp1252 lacks some characters
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     logging.basicConfig(
         level=logging.WARNING, format="fssbench: %(levelname)s: %(message)s", stream=sys.stderr
     )

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from pathlib import Path
 
 import click
 
@@ -81,7 +80,7 @@ def _cache() -> tuple[str, str]:
 
     folder = cache_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    home = Path.home()
+    home = os.path.expanduser("~")  # "~" for a user without a home folder
     shown = f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
     if not os.access(existing, os.W_OK):
         return _NOTE, (

@@ -58,6 +58,8 @@ def _print_grid(groups: Sequence[Sequence[CellOutcome]]) -> None:
 
 
 def _print_method(groups: Sequence[Sequence[CellOutcome]]) -> None:
+    from rich.text import Text
+
     from fssbench.results.record import ROWS_FILE
     from fssbench.results.rows import read_rows
     from fssbench.statistics.intervals import score_intervals
@@ -77,7 +79,7 @@ def _print_method(groups: Sequence[Sequence[CellOutcome]]) -> None:
             low, high = score_intervals([read_rows(r.folder / ROWS_FILE) for r in group])["miou"]
             _, *cell = _cell(group[0].record)
             table.add_row(
-                "mean", *cell, f"[bold]{means[0]:.2f}[/bold]", f"{low:.2f} to {high:.2f}",
+                "mean", *cell, Text(f"{means[0]:.2f}", "bold"), f"{low:.2f} to {high:.2f}",
                 *(f"{mean:.2f}" for mean in means[1:]), "",
             )  # fmt: skip
         table.add_section()

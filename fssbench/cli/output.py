@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from fssbench.errors import by_kind
+
 
 def print_json(value: Any, **options: Any) -> None:
     """Print a value as indented JSON.
@@ -20,9 +22,9 @@ def print_json(value: Any, **options: Any) -> None:
 
 
 def report_problems(problems: Sequence[str]) -> int:
-    """Print the problems that a check found, and return its exit code."""
-    for problem in problems:
-        click.echo(problem, err=True)
+    """Print one line for each kind of problem that a check found, and return its exit code."""
+    for line in by_kind(problems):
+        click.echo(line, err=True)
     click.echo(f"{len(problems)} problems" if problems else "fine", err=bool(problems))
     return 1 if problems else 0
 
@@ -59,6 +61,6 @@ def print_table(table: Any, width: int = 0) -> None:
     """Print a table, at least `width` columns wide: a narrow terminal must not truncate numbers."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.width = max(console.width, width)
     console.print(table)

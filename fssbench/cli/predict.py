@@ -13,6 +13,7 @@ from fssbench.cli.output import print_json
 from fssbench.errors import FssbenchError
 
 if TYPE_CHECKING:
+    from fssbench.data.masks import Foreground
     from fssbench.inference.picture_files import PictureFiles, Segmented
     from fssbench.inference.predictor import Predictor
 
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
 @click.option("--query", type=PATH, required=True, metavar="IMAGE|FOLDER",
               help="Image to segment, or a folder of images.")  # fmt: skip
 @click.option("--out", type=PATH, required=True, help="Folder for masks/ and overlays/.")
+@click.option("--foreground", default="auto", show_default=True,
+              type=click.Choice(["auto", "labels", "nonblack", "bright", "alpha"]),
+              help="Foreground of the masks; auto is the rule of docs/masks.md.")  # fmt: skip
 @method_options
 @device_option
 @click.option("--force", is_flag=True, help="Replace existing masks and overlays.")
 @json_option
 def predict(
-    matcher: str, supports: tuple[str, ...], query: Path, out: Path, backbone: str, weights: str,
-    checkpoint: Path | None, options: dict[str, Any], device: str, force: bool, as_json: bool,
+    matcher: str, supports: tuple[str, ...], query: Path, out: Path, foreground: Foreground,
+    backbone: str, weights: str, checkpoint: Path | None, options: dict[str, Any], device: str,
+    force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Segment images with MATCHER, given a few images with masks.
 
@@ -44,7 +49,7 @@ def predict(
     annotated = [picture_files.parse_support(text) for text in supports]
     given = [path for pair in annotated for path in (pair.image, pair.mask)]
     pictures = picture_files.plan_pictures(query, out, given, force=force)
-    images, masks = picture_files.read_supports(annotated)
+    images, masks = picture_files.read_supports(annotated, foreground)
     predictor = Predictor(
         matcher, backbone, weights, checkpoint=checkpoint, device=device, **options
     )

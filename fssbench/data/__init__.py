@@ -50,6 +50,7 @@ def fssbench_datasets() -> list[DatasetSpec]:
             name="folder",
             summary="your own images: one folder a class, a mask for each image",
             factory="fssbench.data.folder:Folder",
+            config="fssbench.data.folder:FolderConfig",
             layout="<class>/<name>.jpg and <class>/<name>.png (or <name>_mask.png); "
             "or <class>/images/<name>.jpg and <class>/masks/<name>.png",
         ),

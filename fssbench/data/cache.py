@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import logging
+import math
 import os
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import platformdirs
-from filelock import FileLock, Timeout
 
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
+from fssbench.runtime.locks import Lock, LockedError
 
 log = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = dict[str, Array]
 
-VERSION = 2
+VERSION = 3
 """Version of the cached files; increase it when masks are read differently."""
 
 
@@ -37,9 +41,29 @@ S = TypeVar("S", bound=Saved)
 
 
 def cache_folder() -> Path:
-    """Return ``FSSBENCH_CACHE`` or the user's cache folder of the system; it may not exist."""
+    """Return ``FSSBENCH_CACHE`` or the user's cache folder of the system; it may not exist.
+
+    A user without a home folder gets a folder among the system's temporary files.
+    """
     chosen = os.environ.get("FSSBENCH_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("fssbench")
+    if chosen:
+        return Path(os.path.expanduser(chosen))
+    try:
+        folder = platformdirs.user_cache_path("fssbench")
+    except RuntimeError:  # of platformdirs 4.4 and later; earlier ones return "~/.cache/fssbench"
+        return _temporary_cache()
+    return folder if folder.is_absolute() else _temporary_cache()
+
+
+@functools.cache
+def _temporary_cache() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    folder = Path(tempfile.gettempdir(), f"fssbench-{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if user not in ("", folder.stat().st_uid):  # of another user, who could change the files
+        folder = Path(tempfile.mkdtemp(prefix="fssbench-"))
+    log.warning("there is no home folder: the cache is %s; set FSSBENCH_CACHE to keep it", folder)
+    return folder
 
 
 def saved_or_built(
@@ -61,35 +85,49 @@ def saved_or_built(
     found = _load(file, load)
     if found is not None:
         return found, True
-    lock = FileLock(file.with_suffix(".lock"))
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            log.info("waiting for another process that builds %s", file)
-            lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        log.warning(
-            "%s; %s is kept in memory: set FSSBENCH_CACHE to a folder of yours", error, name
-        )
+        with _building(file):
+            found = _load(file, load)  # another process may have saved it meanwhile
+            if found is not None:
+                return found, True
+            built = build()
+            content = io.BytesIO()
+            arrays: dict[str, Any] = built.arrays()
+            np.savez(content, **arrays)
+            try:
+                write_atomically(file, content.getvalue())
+            except FssbenchError as error:
+                log.warning("%s; it is kept in memory", error)
+                return built, False
+            return built, True
+    except _NoCacheError as error:
+        log.warning("%s; %s is kept in memory", error, name)
         return build(), False
-    try:
-        found = _load(file, load)  # another process may have saved it meanwhile
-        if found is not None:
-            return found, True
-        built = build()
-        content = io.BytesIO()
-        arrays: dict[str, Any] = built.arrays()
-        np.savez(content, **arrays)
+
+
+class _NoCacheError(Exception):
+    """The cache folder cannot be used."""
+
+
+@contextlib.contextmanager
+def _building(file: Path) -> Iterator[None]:
+    """Hold the lock of a file to build, waiting with a message for a process that builds it."""
+    path = file.with_suffix(".lock")
+    with contextlib.ExitStack() as stack:
         try:
-            write_atomically(file, content.getvalue())
-        except FssbenchError as error:
-            log.warning("%s; it is kept in memory", error)
-            return built, False
-        return built, True
-    finally:
-        lock.release()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(Lock(path, "index", timeout=1))
+            except LockedError as error:
+                if error.elsewhere:
+                    raise
+                log.warning("waiting for another process that builds %s", file)
+                stack.enter_context(Lock(path, "index", timeout=math.inf))
+        except LockedError as error:
+            raise _NoCacheError(error) from error
+        except OSError as error:
+            raise _NoCacheError(f"{error}; set FSSBENCH_CACHE to a folder of yours") from error
+        yield
 
 
 def pack_names(names: Iterable[str]) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from fssbench.data.dataset import Dataset
+from fssbench.data.index import IndexedDataset
 from fssbench.data.official_counts import Known, known
 from fssbench.errors import FssbenchError
 
@@ -83,7 +84,11 @@ def check_image(dataset: Dataset, image_id: str) -> list[str]:
     """Return the errors of an image and of the masks of its classes, one line each."""
     try:
         size = dataset.image(image_id).shape[-2:]
-        pixels = dataset.class_pixels(image_id)
+        # The index of a split cannot be built if one of its masks is invalid.
+        if isinstance(dataset, IndexedDataset):
+            pixels = dataset.count_pixels(image_id)
+        else:
+            pixels = dataset.class_pixels(image_id)
         problems = []
         for class_id, count in pixels.items():
             mask = dataset.mask(image_id, class_id)

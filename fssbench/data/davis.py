@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
-from fssbench.data.images import check_same_size, read_image, read_labels
+from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import IndexedDataset, list_lines
+from fssbench.data.masks import read_labels
 from fssbench.errors import FssbenchError
 
 LIST = "ImageSets/2017/val.txt"
@@ -114,7 +115,7 @@ class Davis17(IndexedDataset):
 
     def _objects_of(self, video: str) -> int:
         path = self.mask_path(self._frames[video][0])
-        labels = read_labels(path)
+        labels = read_labels(path, "index")
         count = int(labels.where(labels != IGNORE, 0).max())
         if not count:
             raise FssbenchError(f"{path}: the first mask of {video} shows no object")
@@ -122,6 +123,6 @@ class Davis17(IndexedDataset):
 
     def _labels(self, image_id: str) -> Tensor:
         path = self.mask_path(image_id)
-        labels = read_labels(path)
+        labels = read_labels(path, "index")
         check_same_size(labels, path, self.image_path(image_id))
         return labels

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import attrs
 import torch
 from torch import Tensor
 
-from fssbench.data.images import MISSING, check_same_size, read_grey, read_image
+from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import IndexedDataset
+from fssbench.data.masks import Foreground, UnclearMaskError, read_foreground
 from fssbench.errors import FssbenchError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-HALF = 128
-"""Grey value from which a mask pixel is foreground."""
+OTHER_SUFFIXES = (".tif", ".tiff", ".gif", ".jfif", ".heic", ".avif", ".jp2", ".pgm", ".ppm")
+"""Suffixes of pictures that are reported as not read."""
+_MARK = "_mask"
 
 
 @attrs.frozen
@@ -37,6 +39,8 @@ class ClassFolders(IndexedDataset):
 
     Args:
         root: folder of the class folders.
+        foreground: foreground of the mask files, see `Foreground`.
+        mask_suffix: suffix of a mask whose image has the same name.
 
     Raises:
         FssbenchError: the root is missing or contains no folders.
@@ -45,8 +49,13 @@ class ClassFolders(IndexedDataset):
     splits = ("train", "val", "test")
     folds = 1
 
-    def __init__(self, *, root: Path | None) -> None:
+    def __init__(
+        self, *, root: Path | None, foreground: Foreground = "auto", mask_suffix: str = ".png"
+    ) -> None:
         super().__init__()
+        self.foreground, self.mask_suffix = foreground, mask_suffix
+        if foreground != "auto":
+            self.mask_options = {"foreground": foreground}
         needs = "the folder that holds one folder for each class"
         if root is None:
             raise FssbenchError(f"{self.name} needs --data-root, {needs}")
@@ -64,10 +73,6 @@ class ClassFolders(IndexedDataset):
         """Return the names of the classes of a split: all classes by default."""
         self.check_split(split)
         return self.classes
-
-    @abstractmethod
-    def foreground(self, path: Path) -> Tensor:
-        """Return the foreground of a mask file as uint8 (H, W) of 0 and 1."""
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
         """Return the class ids of the test split."""
@@ -89,7 +94,7 @@ class ClassFolders(IndexedDataset):
         return read_image(self._pair(image_id).image)
 
     def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Return the mask as uint8 (H, W) of 0 and 1; zeros for other classes than the image's."""
+        """Return the mask as uint8 (H, W) of 0, 1 and 255; zeros for classes of other images."""
         mask = self._own_mask(image_id)
         return mask if self._class_id(image_id) == class_id else torch.zeros_like(mask)
 
@@ -103,8 +108,21 @@ class ClassFolders(IndexedDataset):
 
     def count_pixels(self, image_id: str) -> Mapping[int, int]:
         """Count the foreground pixels of the image's class."""
-        pixels = int(torch.count_nonzero(self._own_mask(image_id)))
+        pixels = int((self._own_mask(image_id) == 1).sum())
         return {self._class_id(image_id): pixels} if pixels else {}
+
+    def problems(self, split: str) -> Sequence[str]:
+        """Return the pictures of the split's classes that are not read, and broken links."""
+        lines = [
+            f"{path}: is a link to a missing folder"
+            for path in _visible(self.root)
+            if path.is_symlink() and not path.exists()
+        ]
+        for name in self.split_classes(split):
+            pairs = self._of_class(name).values()
+            read = {path for pair in pairs for path in (pair.image, pair.mask)}
+            lines += _unread(self.root / name, read)
+        return lines
 
     def listed_in(self, split: str) -> str:
         """Return the root folder."""
@@ -115,7 +133,7 @@ class ClassFolders(IndexedDataset):
 
     def _of_class(self, name: str) -> dict[str, Pair]:
         if name not in self._pairs:
-            self._pairs[name] = find_pairs(self.root / name)
+            self._pairs[name] = find_pairs(self.root / name, self.mask_suffix)
         return self._pairs[name]
 
     def _pair(self, image_id: str) -> Pair:
@@ -129,25 +147,41 @@ class ClassFolders(IndexedDataset):
 
     def _own_mask(self, image_id: str) -> Tensor:
         pair = self._pair(image_id)
-        mask = self.foreground(pair.mask)
+        mask = read_foreground(pair.mask, self.foreground)
         check_same_size(mask, pair.mask, pair.image)
         return mask
+
+
+@attrs.frozen
+class FolderConfig:
+    """Options of `Folder`.
+
+    Attributes:
+        foreground: foreground of the mask files: ``auto`` for the rule of docs/masks.md, or the
+            pixels of every label but 0 and 255 (``labels``), of every colour but black
+            (``nonblack``), of a grey value of 128 and more (``bright``), or of an opacity of 128
+            and more (``alpha``).
+        mask_suffix: suffix of a mask whose image has the same name, e.g. ``.jpg`` for the image
+            ``1.png`` with the mask ``1.jpg``.
+    """
+
+    foreground: Foreground = "auto"
+    mask_suffix: Literal[".png", ".jpg", ".jpeg", ".bmp", ".webp"] = ".png"
 
 
 class Folder(ClassFolders):
     """User images in one of two layouts, which class folders may mix.
 
     * ``<class>/<name>.jpg`` (.jpeg, .png, .bmp, .webp) with ``<name>.png`` beside an image that is
-      no PNG, or with ``<name>_mask.png``;
-    * ``<class>/images/<name>.jpg`` (…) with ``<class>/masks/<name>.png``.
+      no PNG, or with ``<name>_mask.png`` (.jpg, …);
+    * ``<class>/images/<name>.jpg`` (…) with ``<class>/masks/<name>.png`` (…).
 
-    A mask is converted to grey. If its maximum is at most 1, then 1 is foreground; otherwise values
-    of 128 and more are. So 255 is foreground here and no pixel is ignored. All three splits and the
-    one fold contain all images.
+    Masks are read by the rule of `fssbench.data.masks`. All three splits and the one fold contain
+    all images.
 
     Args:
         root: folder of the class folders.
-        config: always None; `Folder` has no options.
+        config: see `FolderConfig`.
 
     Raises:
         FssbenchError: the root is missing or contains no folders.
@@ -155,47 +189,42 @@ class Folder(ClassFolders):
 
     name: ClassVar[str] = "folder"
 
-    def __init__(self, *, root: Path | None, config: None = None) -> None:
-        super().__init__(root=root)
+    def __init__(self, *, root: Path | None, config: FolderConfig | None = None) -> None:
+        config = config or FolderConfig()
+        super().__init__(root=root, foreground=config.foreground, mask_suffix=config.mask_suffix)
 
-    def foreground(self, path: Path) -> Tensor:
-        """Return the foreground of a mask, as `read_marked`."""
-        return read_marked(path)
+    def _own_mask(self, image_id: str) -> Tensor:
+        try:
+            return super()._own_mask(image_id)
+        except UnclearMaskError as error:
+            pair = self._pair(image_id)
+            same = pair.image.with_suffix("") == pair.mask.with_suffix("")
+            if not same or not _is_mask(pair.image):
+                raise
+            raise FssbenchError(
+                f"{pair.mask}: is no mask, but {pair.image.name} is one; choose the masks with -d "
+                f"mask_suffix={pair.image.suffix.lower()}"
+            ) from error
 
 
-def read_marked(path: Path, *, missing: str = MISSING, upright: bool = False) -> Tensor:
-    """Return the foreground of a mask file as uint8 (H, W) of 0 and 1.
-
-    If the maximum is at most 1, then 1 is foreground; otherwise values of 128 and more are.
+def find_pairs(folder: Path, mask_suffix: str = ".png") -> dict[str, Pair]:
+    """Return images and masks of a class folder by the image's name without suffix, 2 before 10.
 
     Args:
-        path: mask file, shown in errors as given.
-        missing: text of the error for a missing file.
-        upright: apply the EXIF orientation.
-
-    Raises:
-        FssbenchError: the file cannot be read, or its maximum is between 2 and 127.
-    """
-    grey = read_grey(path, missing=missing, upright=upright)
-    brightest = int(grey.max())
-    if 1 < brightest < HALF:
-        raise FssbenchError(
-            f"{path}: its brightest pixel is {brightest} of 255, so nothing in it is "
-            "foreground; write foreground as 255, or as 1 and nothing above"
-        )
-    return grey if brightest <= 1 else (grey >= HALF).to(torch.uint8)
-
-
-def find_pairs(folder: Path) -> dict[str, Pair]:
-    """Images and masks in a class folder by the image's name without suffix, 2 before 10.
+        folder: class folder.
+        mask_suffix: suffix of a mask whose image has the same name.
 
     Raises:
         FssbenchError: there is no image, or one has no mask or two.
     """
-    nested = (folder / "images").is_dir()
-    pairs = _nested_pairs(folder) if nested else _flat_pairs(folder)
+    nested, flat = _nested_pairs(folder), _flat_pairs(folder, mask_suffix)
+    for stem in nested.keys() & flat.keys():
+        raise FssbenchError(
+            f"{flat[stem].image}: {nested[stem].image} has the same name; rename one"
+        )
+    pairs = nested | flat
     if not pairs:
-        where = folder / "images" if nested else folder
+        where = folder / "images" if (folder / "images").is_dir() else folder
         raise FssbenchError(
             f"{where}: holds no images ({' '.join(SUFFIXES)}); "
             "every folder below --data-root must be a class"
@@ -204,7 +233,7 @@ def find_pairs(folder: Path) -> dict[str, Pair]:
 
 
 def _nested_pairs(folder: Path) -> dict[str, Pair]:
-    masks = {path.stem: path for path in _visible(folder / "masks") if _is_png(path)}
+    masks = _by_stem(_pictures(folder / "masks"))
     pairs = {}
     for stem, image in _by_stem(_pictures(folder / "images")).items():
         if stem not in masks:
@@ -213,30 +242,27 @@ def _nested_pairs(folder: Path) -> dict[str, Pair]:
     return pairs
 
 
-def _flat_pairs(folder: Path) -> dict[str, Pair]:
+def _flat_pairs(folder: Path, mask_suffix: str) -> dict[str, Pair]:
     pictures = _pictures(folder)
-    marked = {p.stem.removesuffix("_mask"): p for p in pictures if _is_marked(p)}
-    plain = {p.stem: p for p in pictures if _is_png(p) and not _is_marked(p)}
-    images = _by_stem(p for p in pictures if not _is_png(p))
+    marked = _by_stem((p for p in pictures if p.stem.endswith(_MARK)), _MARK)
+    unmarked = [p for p in pictures if not p.stem.endswith(_MARK)]
+    plain = _by_stem(p for p in unmarked if p.suffix.lower() == mask_suffix)
+    images = _by_stem(p for p in unmarked if p.suffix.lower() != mask_suffix)
     pairs = {}
-    for stem, image in images.items():
-        masks = [found[stem] for found in (plain, marked) if stem in found]
+    for stem, image in (plain | images).items():
+        masks = [found[stem] for found in (plain, marked) if found.get(stem, image) != image]
+        if not masks and stem in images:
+            raise FssbenchError(f"{folder / stem}{mask_suffix}: no such mask for {image}; add it")
         if not masks:
-            raise FssbenchError(f"{folder / stem}.png: no such mask for {image}; add it")
+            raise FssbenchError(
+                f"{folder / stem}{_MARK}.png: no such mask for {image}; add it (or, where "
+                f"{image.name} is itself a mask, the image {stem}.jpg)"
+            )
         if len(masks) == 2:
             raise FssbenchError(
                 f"{image}: two masks, {masks[0].name} and {masks[1].name}; keep one"
             )
         pairs[stem] = Pair(image, masks[0])
-    for stem, image in plain.items():
-        if stem in images:
-            continue
-        if stem not in marked:
-            raise FssbenchError(
-                f"{folder / stem}_mask.png: no such mask for {image}; add it (or, where "
-                f"{image.name} is itself a mask, the image {stem}.jpg)"
-            )
-        pairs[stem] = Pair(image, marked[stem])
     return pairs
 
 
@@ -244,27 +270,44 @@ def _pictures(folder: Path) -> list[Path]:
     return [path for path in _visible(folder) if path.suffix.lower() in SUFFIXES]
 
 
-def _by_stem(pictures: Iterable[Path]) -> dict[str, Path]:
+def _by_stem(pictures: Iterable[Path], end: str = "") -> dict[str, Path]:
     images: dict[str, Path] = {}
     for path in pictures:
-        if path.stem in images:
-            raise FssbenchError(f"{path}: {images[path.stem].name} has the same name; rename one")
-        images[path.stem] = path
+        stem = path.stem.removesuffix(end)
+        if stem in images:
+            raise FssbenchError(f"{path}: {images[stem].name} has the same name; rename one")
+        images[stem] = path
     return images
 
 
-def _is_png(path: Path) -> bool:
-    return path.suffix.lower() == ".png"
-
-
-def _is_marked(path: Path) -> bool:
-    return _is_png(path) and path.stem.endswith("_mask")
+def _is_mask(path: Path) -> bool:
+    try:
+        read_foreground(path)
+    except FssbenchError:
+        return False
+    return True
 
 
 def _visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _unread(folder: Path, read: Container[Path]) -> Iterator[str]:
+    """Yield a line for each picture at any depth that is not read, and for each broken link."""
+    entered: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and real not in entered)
+        for path in (Path(parent, name) for name in sorted(files) if real not in entered):
+            if path.name.startswith(".") or path in read:
+                continue
+            if path.is_symlink() and not path.exists():
+                yield f"{path}: is a link to a missing file"
+            elif path.suffix.lower() in SUFFIXES + OTHER_SUFFIXES:
+                yield f"{path}: is not read, because it is in no pair of image and mask"
+        entered.add(real)
 
 
 def _as_people_count(name: str) -> tuple[list[str | int], str]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import attrs
-import torch
-from torch import Tensor
 
-from fssbench.data.folder import HALF, ClassFolders
-from fssbench.data.images import read_grey
+from fssbench.data.folder import ClassFolders
 from fssbench.data.index import list_lines
+from fssbench.data.masks import Foreground
 from fssbench.errors import FssbenchError
 
 log = logging.getLogger(__name__)
@@ -30,16 +29,18 @@ class Fss1000Config:
     Attributes:
         lists: folder of the class lists, ``train.txt`` (or ``trn.txt``), ``val.txt`` and
             ``test.txt``, one class name a line. By default, every class is in every split.
+        foreground: foreground of the mask files, as `FolderConfig.foreground`.
     """
 
     lists: str | None = None
+    foreground: Foreground = "auto"
 
 
 class Fss1000(ClassFolders):
     """FSS-1000 (Li et al., 2020): ``<class>/<n>.jpg`` with the mask ``<class>/<n>.png``.
 
-    Masks are converted to grey; 128 and more is foreground. The novel classes of the one fold are
-    those of the test list. Class ids are indices of the sorted folders, independent of the lists.
+    Masks are read by the rule of `fssbench.data.masks`. The novel classes of the one fold are those
+    of the test list. Class ids are indices of the sorted folders, independent of the lists.
 
     Args:
         root: folder of the class folders.
@@ -52,9 +53,9 @@ class Fss1000(ClassFolders):
     name: ClassVar[str] = "fss1000"
 
     def __init__(self, *, root: Path | None, config: Fss1000Config | None = None) -> None:
-        super().__init__(root=root)
-        lists = (config or Fss1000Config()).lists
-        self.lists = Path(lists).expanduser() if lists else None
+        config = config or Fss1000Config()
+        super().__init__(root=root, foreground=config.foreground)
+        self.lists = Path(os.path.expanduser(config.lists)) if config.lists else None
         self._listed: dict[str, tuple[str, ...]] = {}
         if self.lists is None:
             log.warning(
@@ -78,10 +79,6 @@ class Fss1000(ClassFolders):
                 f"{self.lists}: no {' or '.join(LISTS[split])}, the {split} classes of fss1000"
             )
         return self._listed[split]
-
-    def foreground(self, path: Path) -> Tensor:
-        """Return the pixels of a grey value of 128 or more."""
-        return (read_grey(path) >= HALF).to(torch.uint8)
 
     def _read_lists(self, folder: Path) -> dict[str, tuple[str, ...]]:
         files = {

@@ -27,7 +27,7 @@ from fssbench.data.cache import (
     unpack_names,
 )
 from fssbench.data.dataset import Dataset
-from fssbench.errors import FssbenchError
+from fssbench.errors import FssbenchError, by_kind
 from fssbench.files import sha256, text_lines, write_atomically
 
 log = logging.getLogger(__name__)
@@ -175,6 +175,8 @@ class IndexedDataset(Dataset):
         self._indexes[split], saved = saved_or_built(name, count, ClassIndex.from_arrays)
         if not saved:
             self._unsaved.add(split)
+        for problem in by_kind(self.problems(split)):
+            log.warning("%s", problem)
 
     def class_pixels(self, image_id: str) -> Mapping[int, int]:
         """Return the pixels of each class in an image; the first call may build an index.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
-from fssbench.data.images import check_same_size, read_image, read_labels
+from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import IndexedDataset, list_lines
+from fssbench.data.masks import Palette, read_labels
 from fssbench.errors import FssbenchError
 
 CLASSES = (
@@ -40,10 +42,14 @@ class PascalConfig:
             training list is ``train.txt``), or ``auto``: the first existing one.
         train_list: list file of the split ``train`` in place of that list, such as PFENet's, BAM's
             and HDMNet's ``voc_sbd_merge_noduplicate.txt`` of 5,953 images; "" for the list above.
+        palette: class of a pixel of a palette file: its ``index``, the class of its ``colour`` in
+            VOC's colour map, or ``auto``: the index, or the colour if all colours are VOC's in
+            another order.
     """
 
     labels: Literal["auto", "SegmentationClassAug", "SegmentationClass"] = "auto"
     train_list: str = ""
+    palette: Palette = "auto"
 
 
 class Pascal(IndexedDataset):
@@ -66,8 +72,10 @@ class Pascal(IndexedDataset):
         super().__init__()
         self.folder = _voc_folder(root)
         config = config or PascalConfig()
-        wanted = config.labels
+        wanted, self.palette = config.labels, config.palette
         self.train_list = Path(config.train_list).expanduser() if config.train_list else None
+        if self.palette != "auto":
+            self.mask_options = {"palette": self.palette}
         choices = (AUGMENTED, PLAIN) if wanted == "auto" else (wanted,)
         there = [labels for labels in choices if (self.folder / labels).is_dir()]
         if not there:
@@ -128,6 +136,16 @@ class Pascal(IndexedDataset):
         """Return the name of a split's list file."""
         return self._list(split).name
 
+    def problems(self, split: str) -> Sequence[str]:
+        """Return a line for each image of ``train`` that is also in the list of ``val``."""
+        with contextlib.suppress(FssbenchError):  # there is no list of the split val
+            if split != "train":
+                return ()
+            shared = set(self.image_ids("train")) & set(self.image_ids("val"))
+            where = f"{self._list('train').name} and {self._list('val').name}"
+            return [f"{image_id}: is in {where}; remove it from one" for image_id in sorted(shared)]
+        return ()
+
     def _list(self, split: str) -> Path:
         if split == "train" and self.train_list is not None:
             return self.train_list
@@ -143,7 +161,7 @@ class Pascal(IndexedDataset):
 
     def _labels(self, image_id: str) -> Tensor:
         path = self.mask_path(image_id)
-        labels = read_labels(path, missing=_missing("mask"))
+        labels = read_labels(path, self.palette, missing=_missing("mask"))
         check_same_size(labels, path, self.image_path(image_id), missing=_missing("image"))
         highest = int((labels + 1).max()) - 1  # uint8: 255 becomes 0
         if highest > len(CLASSES):

@@ -22,13 +22,12 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import filelock
-
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError
 from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.files import write_atomically
 from fssbench.results.record import RECORD_FILE
+from fssbench.runtime.locks import Lock, LockedError
 
 FOLDER = ".parts"
 _PLAN = "plan.json"
@@ -51,7 +50,7 @@ class ChunkQueue:
         self.run = run
         self._before_claim = before_claim
         self.folder = run / FOLDER
-        self._claims: dict[int, filelock.BaseFileLock] = {}
+        self._claims: dict[int, Lock] = {}
 
     # The first process.
 
@@ -104,13 +103,13 @@ class ChunkQueue:
             return True
         if self.done(chunk):
             return False
-        lock = filelock.FileLock(self._path(chunk, "lock"), blocking=False)
+        lock = Lock(self._path(chunk, "lock"), markers=False)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except filelock.Timeout:
+            lock.__enter__()
+        except LockedError:
             return False
-        except (OSError, NotImplementedError) as error:
+        except OSError as error:
             raise FssbenchError(
                 f"{self.folder}: cannot lock a file here: {error}; choose an --out whose file "
                 "system knows flock, or evaluate with one process"

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -26,6 +25,7 @@ from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
 from fssbench.inference.pipeline import Features, Pipeline
 from fssbench.runtime.code import code_of, identities
+from fssbench.runtime.locks import Lock
 
 SUFFIX = ".safetensors"
 _LOCK = ".lock"
@@ -114,7 +114,7 @@ class FeatureFiles:
             if self._size + size > limit:
                 self._make_room(_EVICTION_TARGET * limit - size)
             write_atomically(path, content, flush=False)
-        except (FssbenchError, OSError, NotImplementedError) as error:
+        except (FssbenchError, OSError) as error:
             self._writable = False
             log.warning("%s: %s; features are cached in memory only", self.folder, error)
             return
@@ -122,7 +122,7 @@ class FeatureFiles:
 
     def _make_room(self, target: float) -> None:
         """Remove the least recently used files down to a size; one process at a time."""
-        with filelock.FileLock(self.folder / _LOCK):
+        with Lock(self.folder / _LOCK, "cache", timeout=math.inf):
             files = sorted(self._files())
             self._size = sum(size for _, size, _ in files)
             for _, size, path in files:

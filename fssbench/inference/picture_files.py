@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fssbench.data.folder import SUFFIXES, read_marked
-from fssbench.data.images import read_image
+from fssbench.data.folder import SUFFIXES
+from fssbench.data.images import check_same_size, read_image
+from fssbench.data.masks import Foreground, read_foreground
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
 from fssbench.inference.overlay import PREDICTION, painted
@@ -31,7 +32,7 @@ class Annotated:
 
     Attributes:
         image: image file.
-        mask: mask file, see `fssbench.data.folder.read_marked`.
+        mask: mask file, see `fssbench.data.masks.read_foreground`.
     """
 
     image: Path
@@ -96,29 +97,23 @@ def parse_support(text: str) -> Annotated:
     raise FssbenchError(f"--support {text}: {absent}: {_MISSING}")
 
 
-def read_supports(supports: Sequence[Annotated]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return images, uint8 (3, H, W), and masks, uint8 (H, W) of 0 and 1, all turned upright.
+def read_supports(
+    supports: Sequence[Annotated], foreground: Foreground = "auto"
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return images, uint8 (3, H, W), and masks, uint8 (H, W) of 0, 1 and 255, all upright.
 
     Raises:
         FssbenchError: a file cannot be read, sizes differ, or a mask is empty.
     """
     images, masks = [], []
     for pair in supports:
-        image = read_image(pair.image, missing=_MISSING, upright=True)
-        mask = read_marked(pair.mask, missing=_MISSING, upright=True)
-        if mask.shape != image.shape[-2:]:
-            unturned = mask.shape == read_image(pair.image).shape[-2:]
-            hint = " when turned as its EXIF orientation says (the mask fits it unturned)"
-            raise FssbenchError(
-                f"{pair.mask}: the mask is {_size(mask)}, its image {pair.image.name} is "
-                f"{_size(image)}{hint if unturned else ''}; they must be of one size, pixel on "
-                "pixel"
-            )
-        if not bool(mask.any()):
+        mask = read_foreground(pair.mask, foreground, missing=_MISSING, option="--foreground")
+        check_same_size(mask, pair.mask, pair.image, missing=_MISSING)
+        if not bool((mask == 1).any()):
             raise FssbenchError(
                 f"{pair.mask}: the mask is empty; write what is to be found as 255, the rest as 0"
             )
-        images.append(image)
+        images.append(read_image(pair.image, missing=_MISSING))
         masks.append(mask)
     return images, masks
 
@@ -194,7 +189,7 @@ def segment_pictures(
     """
     for files in pictures:
         try:
-            image = read_image(files.query, missing=_MISSING, upright=True)
+            image = read_image(files.query, missing=_MISSING)
         except FssbenchError as error:
             failed(error)
             continue
@@ -221,10 +216,6 @@ def _queries(query: Path) -> list[Path]:
     if not found:
         raise FssbenchError(f"--query {query}: the folder holds no images ({' '.join(SUFFIXES)})")
     return found
-
-
-def _size(plane: Tensor) -> str:
-    return f"{plane.shape[-1]}x{plane.shape[-2]}"
 
 
 def _write_png(path: Path, pixels: NDArray[numpy.uint8]) -> None:

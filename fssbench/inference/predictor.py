@@ -83,9 +83,15 @@ class Predictor:
                 the encoder's input size.
         """
         _check_shapes(images, masks)
+        for number, mask in enumerate(masks, 1):
+            values = mask.unique().tolist()
+            if not set(values) <= {0, 1, IGNORE}:
+                shown = ", ".join(f"{value:g}" for value in values[:8])
+                raise FssbenchError(
+                    f"mask {number} has the values {shown}{', …' * (len(values) > 8)}; write 1 for "
+                    "the object, 0 for the rest and 255 for ignored pixels (docs/masks.md)"
+                )
         masks = [mask.to(torch.uint8) for mask in masks]
-        if any(bool(((mask > 1) & (mask != IGNORE)).any()) for mask in masks):
-            raise FssbenchError("masks hold values other than 0, 1 and 255 (ignore)")
         if not any(bool((mask == 1).any()) for mask in masks):
             raise FssbenchError("no pixel of the masks is 1: there is nothing to look for")
         geometry = self.pipeline.geometry

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import filelock
-
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
+from fssbench.runtime.locks import Lock, LockedError
 
 LOCK_FILE = ".lock"
 
@@ -40,16 +39,17 @@ class LockedFolder:
         self.folder = folder
         self.identity = json.loads(json.dumps(identity))
         self._fresh = fresh
-        self._lock = filelock.FileLock(folder / LOCK_FILE, blocking=False)
+        self._lock = Lock(folder / LOCK_FILE, f"{self.work} folder")
 
     def __enter__(self) -> Self:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except filelock.Timeout as error:
+            self._lock.__enter__()
+        except LockedError as error:
             raise FssbenchError(
-                f"{self.folder}: another process uses this {self.work} folder; wait until it "
-                "ends, or choose another --out"
+                f"{self.folder}: {error}; otherwise wait until it ends, or choose another --out"
+                if error.elsewhere
+                else f"{self.folder}: {error}; wait until it ends, or choose another --out"
             ) from error
         except OSError as error:
             raise FssbenchError(
@@ -74,7 +74,7 @@ class LockedFolder:
 
     def _clear(self) -> None:
         for path in self.folder.iterdir():
-            if path.name == LOCK_FILE:
+            if path.name.startswith(LOCK_FILE):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

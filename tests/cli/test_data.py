@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import archives_for_tests as made
 import attrs
+import numpy as np
 import pytest
+from PIL import Image
 
 from fssbench.data.prepare import disk
 from fssbench.data.prepare import download as downloading
@@ -140,3 +145,58 @@ def test_check_counts_other_splits_when_one_has_problems(run, froms, tmp_path):
     assert code == 1
     assert "2008_000002.jpg: no such image" in err
     assert "val: 1 of 1,449 images" in out
+
+
+def test_check_prints_a_line_for_each_kind_of_problem(run, tmp_path):
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30] = 255
+    photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    for name in ("cup", "key"):
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(photo).save(folder / f"{number}.jpg")
+            broken = photo if number == 3 else mask // 60 * number
+            Image.fromarray(mask if number == 0 else broken).save(folder / f"{number}_mask.png")
+    command = ["data", "check", "folder", "--data-root", tmp_path / "data", "--split", "test"]
+    code, out, err = run(*command)
+    assert code == 1
+    first, *rest = [line for line in err.splitlines() if "cup" in line]
+    assert first.startswith(f"8 times: {tmp_path}/data/cup/1_mask.png: its brightest pixel is 4 of")
+    assert first.endswith(f"/cup/2_mask.png, {tmp_path}/data/cup/4_mask.png and 5 more")
+    assert len(rest) == 1
+    assert rest[0].startswith(f"2 times: {tmp_path}/data/cup/3_mask.png: it has 2")
+    assert rest[0].endswith(f"; also {tmp_path}/data/key/3_mask.png")
+    assert "10 problems" in err
+    _, out, _ = run(*command, "--json")
+    assert len(json.loads(out)["problems"]) == 10
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_class_names_on_streams_of_other_encodings(tmp_path, encoding):
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30] = 255
+    for name in ("[cup] ñ", "犬 [b]"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (50, 40)).save(tmp_path / "data" / name / f"{number}.jpg")
+            Image.fromarray(mask).save(tmp_path / "data" / name / f"{number}.png")
+
+    def output(*command):
+        done = subprocess.run(
+            [sys.executable, "-c", "from fssbench.cli import main; main()", *command],
+            env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "100"},
+            capture_output=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode("utf-8" if encoding == "utf-8" else "latin-1")
+
+    assert "[cup]" in output("data", "check", "folder", "--data-root", "data", "--split", "test")
+    built = ("episodes", "build", "--protocol", "folder/v1", "--data-root", "data")
+    output(*built, "--limit", "4", "--out", "built")
+    (manifest,) = (tmp_path / "built").iterdir()
+    for verb in ("show", "stats"):
+        shown = output("episodes", verb, str(manifest))
+        assert "[cup]" in shown
+        assert "[b]" in shown
+        assert ("犬" in shown) == (encoding == "utf-8")

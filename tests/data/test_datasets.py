@@ -9,6 +9,7 @@ import pytest
 from fssbench.data import fssbench_datasets
 from fssbench.data.coco import CocoConfig
 from fssbench.data.dataset import Dataset
+from fssbench.data.folder import FolderConfig
 from fssbench.data.fss1000 import Fss1000Config
 from fssbench.data.pascal import PascalConfig
 from fssbench.errors import FssbenchError
@@ -42,7 +43,7 @@ def test_options_are_given_as_text() -> None:
     assert configure(SPECS["fss1000"], {"lists": "a/b"}) == Fss1000Config(lists="a/b")
     wanted = PascalConfig(labels="SegmentationClass")
     assert configure(SPECS["pascal5i"], {"labels": "SegmentationClass"}) == wanted
-    assert options_class(SPECS["folder"]) is None
+    assert options_class(SPECS["folder"]) is FolderConfig
     with pytest.raises(FssbenchError, match="one of auto, 2014, 2017"):
         configure(SPECS["coco20i"], {"year": "2015"})
 

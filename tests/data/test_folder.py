@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fssbench.data.folder import Folder
+from fssbench.data.folder import Folder, FolderConfig
 from fssbench.errors import FssbenchError
 
 MASK = np.zeros((6, 8), np.uint8)
 MASK[1:3] = 255
+PHOTO = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
 
 def save(path: Path, pixels: np.ndarray = MASK) -> None:
@@ -70,9 +71,7 @@ def test_every_split_and_the_one_fold_hold_everything(tmp_path: Path) -> None:
     assert "no split 'all'" in error_of(folder.image_ids, "all")
 
 
-@pytest.mark.parametrize(
-    ("foreground", "half"), [(1, 0), (255, 127), (200, 1), (128, 127)], ids=str
-)
+@pytest.mark.parametrize(("foreground", "half"), [(1, 0), (255, 127), (200, 0), (128, 0)], ids=str)
 def test_zeros_and_ones_or_dark_and_bright(tmp_path: Path, foreground: int, half: int) -> None:
     mask = np.where(MASK > 0, foreground, 0).astype(np.uint8)
     mask[0] = half
@@ -91,7 +90,7 @@ def test_an_empty_mask_counts_nothing(tmp_path: Path) -> None:
 
 
 def test_a_mask_that_is_dark_everywhere_is_an_error(tmp_path: Path) -> None:
-    save(tmp_path / "cat" / "a.jpg")
+    save(tmp_path / "cat" / "a.jpg", PHOTO)
     save(tmp_path / "cat" / "a.png", MASK // 3)
     message = error_of(Folder(root=tmp_path).mask, "cat/a", 0)
     assert message.startswith(f"{tmp_path}/cat/a.png: its brightest pixel is 85 of 255")
@@ -102,6 +101,89 @@ def test_a_mask_of_another_size(tmp_path: Path) -> None:
     save(tmp_path / "cat" / "a.png", np.zeros((80, 100), np.uint8))
     message = error_of(Folder(root=tmp_path).mask, "cat/a", 0)
     assert "a.png: the mask is 100x80, its image a.jpg is 120x80" in message
+
+
+def test_options_state_the_foreground_and_make_another_fingerprint(tmp_path: Path) -> None:
+    save(tmp_path / "cat" / "a.jpg", PHOTO)
+    save(tmp_path / "cat" / "a.png", MASK // 255 * 3)
+    folder = Folder(root=tmp_path)
+    assert "-d foreground=labels|" in error_of(folder.prepare, "test")
+    labels = Folder(root=tmp_path, config=FolderConfig(foreground="labels"))
+    assert labels.class_pixels("cat/a") == {0: 16}
+    assert labels.fingerprint("test") != folder.fingerprint("test")
+
+
+def test_photographs_with_masks_of_the_other_suffix(tmp_path: Path) -> None:
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:24] = 255
+    photo = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    save(tmp_path / "cat" / "a.png", photo)
+    save(tmp_path / "cat" / "a.jpg", mask)
+    message = error_of(Folder(root=tmp_path).prepare, "test")
+    assert message == (
+        f"{tmp_path}/cat/a.png: is no mask, but a.jpg is one; choose the masks with -d "
+        "mask_suffix=.jpg"
+    )
+    folder = Folder(root=tmp_path, config=FolderConfig(mask_suffix=".jpg"))
+    assert folder.class_pixels("cat/a") == {0: 16 * 48}
+    assert np.array_equal(folder.image("cat/a").permute(1, 2, 0).numpy(), photo)
+
+
+def test_a_mask_has_the_size_of_the_upright_image(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(PHOTO).save(tmp_path / "cat" / "a.jpg", exif=exif)
+    save(tmp_path / "cat" / "a.png", MASK.T.copy())
+    folder = Folder(root=tmp_path)
+    assert folder.mask("cat/a", 0).shape == folder.image("cat/a").shape[-2:] == (8, 6)
+    save(tmp_path / "cat" / "a.png", MASK)
+    message = error_of(folder.mask, "cat/a", 0)
+    assert "a.jpg is 6x8 when turned as its EXIF orientation says (the mask fits it unt" in message
+
+
+def test_pairs_beside_the_folder_images_are_found(tmp_path: Path) -> None:
+    for name in ("images/a.jpg", "masks/a.png", "b.jpg", "b_mask.bmp", "images/c.png"):
+        save(tmp_path / "cat" / name)
+    save(tmp_path / "cat" / "masks" / "c.webp")
+    assert Folder(root=tmp_path).image_ids("test") == ["cat/a", "cat/b", "cat/c"]
+    save(tmp_path / "cat" / "a.jpg")
+    save(tmp_path / "cat" / "a.png")
+    message = error_of(Folder(root=tmp_path).image_ids, "test")
+    assert (
+        message
+        == f"{tmp_path}/cat/a.jpg: {tmp_path}/cat/images/a.jpg has the same name; rename one"
+    )
+
+
+def test_pictures_that_are_not_read_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "root"
+    for name in ("images/a.jpg", "masks/a.png", "masks/b.png", "masks/more/c.png"):
+        save(root / "cat" / name)
+    (root / "cat" / "images" / "d.tif").touch()
+    for number in range(2):
+        save(tmp_path / "elsewhere" / f"{number}.jpg")
+    (root / "cat" / "images" / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "cat" / "images" / "loop").symlink_to(root / "cat")
+    (root / "cat" / "masks" / "gone").symlink_to(tmp_path / "nowhere")
+    (root / "dog").symlink_to(tmp_path / "nowhere")
+    folder = Folder(root=root)
+    assert folder.image_ids("test") == ["cat/a"]
+    unread = "is not read, because it is in no pair of image and mask"
+    assert sorted(folder.problems("test")) == sorted([
+        f"{root}/cat/masks/gone: is a link to a missing file",
+        f"{root}/cat/images/d.tif: {unread}",
+        f"{root}/cat/images/linked/0.jpg: {unread}",
+        f"{root}/cat/images/linked/1.jpg: {unread}",
+        f"{root}/cat/masks/b.png: {unread}",
+        f"{root}/cat/masks/more/c.png: {unread}",
+        f"{root}/dog: is a link to a missing folder",
+    ])  # fmt: skip
+    with caplog.at_level("WARNING"):
+        folder.prepare("test")
+    assert f"5 times: {root}/cat/" in caplog.text
 
 
 def test_wrong_roots(tmp_path: Path) -> None:

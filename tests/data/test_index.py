@@ -253,8 +253,8 @@ def test_a_killed_process_blocks_no_other(tmp_path: Path) -> None:
 class Inverted(Folder):
     mask_options: ClassVar[dict[str, bool]] = {"invert": True}
 
-    def foreground(self, path: Path) -> torch.Tensor:
-        return 1 - super().foreground(path)
+    def _own_mask(self, image_id: str) -> torch.Tensor:
+        return 1 - super()._own_mask(image_id)
 
 
 def test_an_option_that_changes_masks_has_an_index_of_its_own(root: Path) -> None:
@@ -283,3 +283,48 @@ def test_a_list_of_an_unknown_encoding_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes("ab\n".encode("utf-16-le"))
     with pytest.raises(FssbenchError, match=r"list\.txt: it is no text .*; save"):
         index.list_lines(tmp_path / "list.txt")
+
+
+def test_a_marker_of_another_host_does_not_stop_an_index(
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from fssbench.data.cache import VERSION, cache_folder
+    from fssbench.runtime import locks
+
+    def no_lock(handle: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(locks, "_lock", no_lock)
+    folder = Folder(root=root)
+    lock = cache_folder() / f"indexes-{VERSION}" / f"folder-{folder.fingerprint('test')}.lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("71\nnode-a\n")
+    assert folder.class_pixels(folder.image_ids("test")[0])
+    assert "process 71 on host node-a uses this index" in caplog.text
+    assert "is kept in memory" in caplog.text
+
+
+def test_without_a_home_folder_the_cache_is_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import tempfile
+
+    import platformdirs
+
+    from fssbench.data import cache
+
+    monkeypatch.delenv("FSSBENCH_CACHE", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def no_home(name: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    for found in (no_home, lambda name: Path("~/.cache") / name):
+        cache._temporary_cache.cache_clear()
+        monkeypatch.setattr(platformdirs, "user_cache_path", found)
+        assert cache.cache_folder().parent == tmp_path
+        assert cache.cache_folder().stat().st_mode & 0o777 == 0o700
+    cache._temporary_cache.cache_clear()
+    assert caplog.text.count("there is no home folder") == 2

@@ -224,3 +224,22 @@ def test_real_masks(shared_data: Path) -> None:
             assert mask.shape == image.shape[1:]
             assert set(mask.unique().tolist()) <= {0, 1, 255}
             assert int((mask == 1).sum()) == pixels
+
+
+def test_images_of_both_lists_are_named(voc: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert Pascal(root=voc).problems("train") == []
+    add_list(voc, "train_aug.txt", "2008_000001\n2007_000042\n")
+    pascal = Pascal(root=voc)
+    line = "2007_000042: is in train_aug.txt and val.txt; remove it from one"
+    assert pascal.problems("train") == [line]
+    assert pascal.problems("val") == ()
+    pascal.prepare("train")
+    assert line in caplog.text
+    (voc / "ImageSets" / "Segmentation" / "val.txt").unlink()
+    assert Pascal(root=voc).problems("train") == ()
+
+
+def test_the_meaning_of_palettes_is_part_of_the_fingerprint(voc: Path) -> None:
+    by_index = Pascal(root=voc, config=PascalConfig(palette="index"))
+    assert by_index.class_pixels("2007_000033") == {0: 3, 19: 16}
+    assert by_index.fingerprint("val") != Pascal(root=voc).fingerprint("val")

@@ -459,7 +459,7 @@ def test_a_damaged_marker(given, to):
 def test_two_processes_do_not_work_in_one_folder(given, to):
     to.mkdir()
     with (
-        module.FileLock(to / ".prepared-pascal5i.lock", is_singleton=False),
+        module.Lock(to / ".prepared-pascal5i.lock"),
         pytest.raises(FssbenchError, match="another process prepares pascal5i here"),
     ):
         prepare(PASCAL, to, given=given)

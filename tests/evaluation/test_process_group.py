@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -19,6 +20,7 @@ from fssbench.evaluation.chunk_queue import FOLDER, ChunkQueue, shared_order
 from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.evaluation.evaluate import evaluate
 from fssbench.evaluation.process_group import ProcessGroup
+from fssbench.runtime import locks
 
 HERE = Path(__file__).parent
 PLUGINS = [methods_for_tests.__file__, str(HERE / "fragile_for_tests.py")]
@@ -165,12 +167,10 @@ def test_a_damaged_result_is_measured_again(tmp_path, caplog):
 
 
 def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
-    import filelock
+    def no_lock(handle):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    def no_lock(self):
-        raise NotImplementedError("FileSystem does not appear to support flock")
-
-    monkeypatch.setattr(filelock.FileLock, "_acquire", no_lock)
+    monkeypatch.setattr(locks, "_lock", no_lock)
     with pytest.raises(FssbenchError, match="cannot lock a file here: .*choose an --out"):
         ChunkQueue(tmp_path).claim(0)
 

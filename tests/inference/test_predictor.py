@@ -81,7 +81,7 @@ def test_a_mask_that_vanishes_at_the_input_size(predictor):
     [
         (torch.rand(3, 8, 8), torch.ones(8, 8), r"shape \(3, 8, 8\); expected \(K, 3, H, W\)"),
         (torch.rand(1, 3, 8, 8), torch.ones(1, 9, 8), r"masks have shape .* need \(1, 8, 8\)"),
-        (torch.rand(1, 3, 8, 8), torch.full((1, 8, 8), 7), "values other than 0, 1 and 255"),
+        (torch.rand(1, 3, 8, 8), torch.full((1, 8, 8), 7), "mask 1 has the values 7; write 1 for"),
         (torch.rand(1, 3, 8, 8), torch.zeros(1, 8, 8), "no pixel of the masks is 1"),
         (torch.rand(1, 3, 8, 8) * 255, torch.ones(1, 8, 8), r"floats must lie in \[0, 1\]"),
         (torch.full((1, 3, 8, 8), float("nan")), torch.ones(1, 8, 8), r"must lie in \[0, 1\]"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
-from filelock import FileLock, Timeout
 
 from fssbench.data.prepare import coco, davis, fss1000, pascal
 from fssbench.data.prepare.archives import ARCHIVES, Archive
@@ -17,6 +17,7 @@ from fssbench.data.prepare.download import download
 from fssbench.data.prepare.marker import Marker, Source
 from fssbench.data.prepare.members import Member, first_names, members
 from fssbench.errors import FssbenchError, near
+from fssbench.runtime.locks import Lock, LockedError
 
 log = logging.getLogger(__name__)
 
@@ -194,12 +195,13 @@ def prepare(
     needed = sum(_estimate(found[a.key]) for a in recipe.archives if a.key in found.keys() - done)
     needed += sum(_estimate_of_download(archive, to) for archive in missing)
     check_space(to, needed - _used(recipe, to), f"preparing {recipe.name}")
-    lock = FileLock(to / f".prepared-{recipe.name}.lock")
-    try:
-        lock.acquire(timeout=1)
-    except Timeout as error:
-        raise FssbenchError(f"{to}: another process prepares {recipe.name} here; wait") from error
-    with lock:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(Lock(to / f".prepared-{recipe.name}.lock", "dataset", timeout=1))
+        except LockedError as error:
+            raise FssbenchError(
+                f"{to}: another process prepares {recipe.name} here ({error}); wait"
+            ) from error
         marker = known or Marker(dataset=recipe.name)
         if not marker.complete:
             marker.write(to)
