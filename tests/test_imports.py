@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -52,8 +53,20 @@ def test_listing_loads_no_torch():
     check_not_loaded("torch", _COMMAND, "list")
 
 
-def test_lazy_names_are_those_of_type_checkers():
-    tree = ast.parse(Path(fssbench.__file__).read_text(encoding="utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
-    static = {alias.asname: node.module for node in block.body for alias in node.names}
-    assert static == fssbench._LAZY
+def test_every_name_of_the_stub_is_its_module_s():
+    tree = ast.parse(Path(fssbench.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    listed = {
+        alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert sorted(listed) == sorted(fssbench.__all__)
+    for name, module in listed.items():
+        assert getattr(fssbench, name) is getattr(
+            importlib.import_module(f"fssbench.{module}"), name
+        )
+
+
+def test_importing_fssbench_loads_no_torch():
+    check_not_loaded("torch", "import fssbench; fssbench.MatcherSpec; fssbench.hookimpl")

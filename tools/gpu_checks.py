@@ -43,6 +43,7 @@ PACKAGES = {
     "cattrs": "cattrs",
     "click": "click",
     "iniconfig": "iniconfig",
+    "lazy-loader": "lazy_loader",
     "lightning-fabric": "lightning_fabric",
     "markdown-it-py": "markdown_it",
     "mdurl": "mdurl",

@@ -1,0 +1,54 @@
+"""Public names of fssbench."""
+
+from .backbones.backbone import Backbone as Backbone
+from .backbones.backbone import BackboneInfo as BackboneInfo
+from .backbones.backbone import LayerInfo as LayerInfo
+from .backbones.backbone import WeightsInfo as WeightsInfo
+from .backbones.weights import read_tensors as read_tensors
+from .build import backbone as backbone
+from .build import dataset as dataset
+from .build import matcher as matcher
+from .build import metric as metric
+from .data.dataset import Dataset as Dataset
+from .data.geometry import Geometry as Geometry
+from .data.images import read_image as read_image
+from .episodes.draw import Draw as Draw
+from .episodes.episode import Episode as Episode
+from .episodes.manifest import Manifest as Manifest
+from .episodes.protocol import build_manifest as build_manifest
+from .episodes.sampler import Pool as Pool
+from .errors import FssbenchError as FssbenchError
+from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.evaluation import Evaluation as Evaluation
+from .evaluation.run import Run as Run
+from .files import sha256 as sha256
+from .hookspecs import hookimpl as hookimpl
+from .importing import Imported as Imported
+from .inference.feature_files import FeatureFiles as FeatureFiles
+from .inference.predictor import Prediction as Prediction
+from .inference.predictor import Predictor as Predictor
+from .matchers.matcher import FeatureRequest as FeatureRequest
+from .matchers.matcher import Matcher as Matcher
+from .matchers.matcher import SupportSet as SupportSet
+from .matchers.matcher import embed_episodes as embed_episodes
+from .metrics.metric import Metric as Metric
+from .results.record import Record as Record
+from .runtime.device import choose_device as choose_device
+from .specs import BackboneSpec as BackboneSpec
+from .specs import DatasetSpec as DatasetSpec
+from .specs import MatcherSpec as MatcherSpec
+from .specs import MetricSpec as MetricSpec
+from .specs import ProtocolSpec as ProtocolSpec
+from .specs import SamplerSpec as SamplerSpec
+from .training.recipe import Recipe as Recipe
+from .training.stage import EpisodeBatch as EpisodeBatch
+from .training.stage import ImageBatch as ImageBatch
+from .training.stage import LabelledBatch as LabelledBatch
+from .training.stage import ParameterGroup as ParameterGroup
+from .training.stage import Stage as Stage
+from .training.stage import StageContext as StageContext
+from .training.train import train as train
+from .training.training import Training as Training
+from .training.training import TrainingRun as TrainingRun
+
+__version__: str
