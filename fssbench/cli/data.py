@@ -153,7 +153,7 @@ def prepare(
 
     recipe = preparing.find_recipe(dataset, year)
     with Bars() as bars:
-        made = preparing.prepare(recipe, to, given=given, fetch=download, told=bars)
+        made = preparing.prepare(recipe, to, given=given, fetch=download, observer=bars)
     if as_json:
         print_json({
             "dataset": recipe.name, "data_root": str(made.data_root), "already": made.already,

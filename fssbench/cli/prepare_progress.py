@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fssbench.data.prepare.prepare import Told
+from fssbench.data.prepare.prepare import PrepareObserver
 
 
-class Bars(Told):
+class Bars(PrepareObserver):
     """Progress bars on stderr: one for each download and each unpacked archive."""
 
     def __init__(self) -> None:

@@ -381,7 +381,7 @@ def test_data(run, fails, tmp_path):
     assert "these annotations" in said
     assert "give the --data-root and -d that it was made with" in said
     change_record(folder, "protocol", value="folder/v1")
-    # Told by the rows' check already; the data are asked for all the same.
+    # PrepareObserver by the rows' check already; the data are asked for all the same.
     assert "folder" in fails(folder, "--data-root", tmp_path / "none")
 
 

@@ -27,7 +27,7 @@ DOWNLOADS = "downloads"
 Unpack = Callable[[Iterator[Member], Path], Iterator[str]]
 
 
-class Told:
+class PrepareObserver:
     """Progress callbacks; the base class does nothing."""
 
     def downloading(self, name: str, done: int, total: int | None) -> None:
@@ -154,7 +154,7 @@ def prepare(
     *,
     given: Sequence[Path] = (),
     fetch: bool = False,
-    told: Told | None = None,
+    observer: PrepareObserver | None = None,
 ) -> Prepared:
     """Create the folders of a dataset from its official archives.
 
@@ -166,13 +166,13 @@ def prepare(
         to: target folder.
         given: existing archives, in any order and with any names.
         fetch: download missing archives into ``to/downloads``.
-        told: progress callbacks.
+        observer: progress callbacks.
 
     Raises:
         FssbenchError: an archive is missing, wrong, damaged or malicious; the disk is full or not
             writable; or the folder contains data that `prepare` did not create.
     """
-    told = told or Told()
+    observer = observer or PrepareObserver()
     if to.exists() and not to.is_dir():
         raise FssbenchError(f"{to}: is a file; --to must name a folder")
     known = Marker.read(to, recipe.name)
@@ -216,7 +216,9 @@ def prepare(
                 path = download(
                     archive,
                     folder,
-                    lambda so_far, total, name=archive.file: told.downloading(name, so_far, total),  # type: ignore[misc]
+                    lambda so_far, total, name=archive.file: observer.downloading(
+                        name, so_far, total
+                    ),  # type: ignore[misc]
                 )
             source = _source(path, archive)
             _check_same(marker.begun.get(archive.key), source, to)
@@ -226,7 +228,7 @@ def prepare(
             begun = {**marker.begun, archive.key: source}
             marker = attrs.evolve(marker, complete=False, begun=begun)
             marker.write(to)
-            _unpack(recipe, archive, path, to, told)
+            _unpack(recipe, archive, path, to, observer)
             settle()
             marker = attrs.evolve(marker, sources={**marker.sources, archive.key: source})
             marker.write(to)
@@ -319,10 +321,12 @@ def _check_same(before: Source | None, now: Source, to: Path) -> None:
         )
 
 
-def _unpack(recipe: Recipe, archive: Archive, path: Path, to: Path, told: Told) -> None:
+def _unpack(
+    recipe: Recipe, archive: Archive, path: Path, to: Path, observer: PrepareObserver
+) -> None:
     files = 0
     for files, _ in enumerate(recipe.unpack[archive.key](members(path, archive), to), start=1):
-        told.unpacking(archive.file, files)
+        observer.unpacking(archive.file, files)
     if not files:
         raise FssbenchError(
             f"{path}: holds nothing that {recipe.name} needs of {archive.file}; it is another "
