@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fssbench.backbones import weights as weight_files
 from fssbench.backbones.backbone import Backbone
-from fssbench.backbones.timm_models import Step, TimmBackbone, assemble, headless
+from fssbench.backbones.timm_models import Step, SteppedBackbone, assemble, headless
 from fssbench.errors import FssbenchError
 
 _PREFIX = "image_encoder."
@@ -25,7 +25,7 @@ _PREFIX = "image_encoder."
 _NORM: Any = partial(nn.LayerNorm, eps=1e-6)
 
 
-class SamBackbone(TimmBackbone):
+class SamBackbone(SteppedBackbone):
     """A ``timm.models.vision_transformer_sam.VisionTransformerSAM`` with a neck.
 
     Position embeddings are interpolated for images of other sizes than SAM's 1024 pixels.
@@ -40,9 +40,8 @@ class SamBackbone(TimmBackbone):
             yield Step(block, f"blocks.{index}", model.embed_dim, stride)
         yield Step(self._neck, "neck", model.num_features, stride)
 
-    def to_map(self, x: Tensor, images: Tensor) -> Tensor:
+    def to_map(self, x: Tensor) -> Tensor:
         """Convert (B, h, w, C) to (B, C, h, w)."""
-        del images
         return x.permute(0, 3, 1, 2).contiguous()
 
     def _embed(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Encoders from `timm`: ResNet, VGG, Swin, ViT and similar ones, run block by block.
+"""Encoders from `timm`: ResNet, VGG and Swin, run block by block, and those of timm's own features.
 
 Layers have timm's module names, with these conventions:
 
@@ -7,6 +7,7 @@ Layers have timm's module names, with these conventions:
 * Swin ``layers.1.blocks.0`` is a block's output: before patch merging, without the final norm.
 * ViT ``blocks.11`` is a block's output without class and register tokens, ``norm`` the last one
   after the final norm.
+* All others have the names of timm's ``feature_info``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.nn import functional
 from fssbench.backbones import tiny
 from fssbench.backbones import weights as weight_files
 from fssbench.backbones.backbone import Backbone, BackboneInfo, LayerInfo, WeightsInfo
+from fssbench.errors import FssbenchError
 
 SHIPPED = Path(__file__).parent / "weights_shipped"
 
@@ -50,7 +52,7 @@ class Step(NamedTuple):
 
 
 class TimmBackbone(Backbone):
-    """A frozen encoder that runs step by step, up to the deepest requested layer.
+    """A frozen encoder from timm.
 
     Args:
         model: the encoder, without a head; the backbone takes it over.
@@ -60,6 +62,7 @@ class TimmBackbone(Backbone):
         mean: mean of each colour channel, in [0, 1].
         std: standard deviation of each colour channel, in [0, 1].
         weights: origin of the weights.
+        layers: layers that can be requested, or None for all.
     """
 
     def __init__(
@@ -72,30 +75,43 @@ class TimmBackbone(Backbone):
         mean: Sequence[float],
         std: Sequence[float],
         weights: WeightsInfo,
+        layers: Mapping[str, LayerInfo] | None = None,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.weights = weights
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        known = self.all_layers()
         self.info = BackboneInfo(
             name=name,
-            layers={
-                step.name: LayerInfo(step.channels, step.stride, relu=step.relu)
-                for step in self.steps()
-                if step.name
-            },
+            layers=known if layers is None else layers,
             image_size=image_size,
             multiple=multiple,
         )
 
     @abstractmethod
+    def all_layers(self) -> dict[str, LayerInfo]:
+        """Return all layers of the model by name, shallow to deep."""
+
+
+class SteppedBackbone(TimmBackbone):
+    """A frozen encoder that runs step by step, up to the deepest requested layer."""
+
+    @abstractmethod
     def steps(self) -> Iterator[Step]:
         """Yield the steps of the encoder, shallow to deep."""
 
-    def to_map(self, x: Tensor, images: Tensor) -> Tensor:
+    def all_layers(self) -> dict[str, LayerInfo]:
+        """Return the layers of all steps that have a name."""
+        return {
+            step.name: LayerInfo(step.channels, step.stride, relu=step.relu)
+            for step in self.steps()
+            if step.name
+        }
+
+    def to_map(self, x: Tensor) -> Tensor:
         """Convert the intermediate result of a step to (B, C, h, w)."""
-        del images
         return x
 
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -111,14 +127,14 @@ class TimmBackbone(Backbone):
             if step.relu:
                 before = f"{step.name}:pre"
                 if before in wanted:
-                    features[before] = self.to_map(x, images)
+                    features[before] = self.to_map(x)
                 x = functional.relu(x, inplace=before not in wanted)
             if step.name in wanted:
-                features[step.name] = self.to_map(x, images)
+                features[step.name] = self.to_map(x)
         return {name: features[name] for name in layers}
 
 
-class ResNetBackbone(TimmBackbone):
+class ResNetBackbone(SteppedBackbone):
     """A ``timm.models.resnet.ResNet`` of basic or bottleneck blocks that end in a ReLU."""
 
     def __init__(self, model: Any, **arguments: Any) -> None:
@@ -137,7 +153,7 @@ class ResNetBackbone(TimmBackbone):
                 yield Step(block, name, stage["num_chs"], stage["reduction"], relu=True)
 
 
-class VggBackbone(TimmBackbone):
+class VggBackbone(SteppedBackbone):
     """The convolutions of a ``timm.models.vgg.VGG`` without batch norm."""
 
     def steps(self) -> Iterator[Step]:
@@ -151,7 +167,7 @@ class VggBackbone(TimmBackbone):
                 yield Step(module)
 
 
-class SwinBackbone(TimmBackbone):
+class SwinBackbone(SteppedBackbone):
     """A ``timm.models.swin_transformer.SwinTransformer``, for images of any size."""
 
     def steps(self) -> Iterator[Step]:
@@ -163,30 +179,56 @@ class SwinBackbone(TimmBackbone):
                 name = f"{info['module']}.blocks.{index}"
                 yield Step(partial(_swin_block, block), name, info["num_chs"], info["reduction"])
 
-    def to_map(self, x: Tensor, images: Tensor) -> Tensor:
+    def to_map(self, x: Tensor) -> Tensor:
         """Convert (B, h, w, C) to (B, C, h, w)."""
-        del images
         return x.permute(0, 3, 1, 2).contiguous()
 
 
-class VitBackbone(TimmBackbone):
-    """A ``timm.models.vision_transformer.VisionTransformer`` with ``dynamic_img_size``."""
+class FeatureBackbone(TimmBackbone):
+    """A model of timm with ``forward_intermediates``, whose layers are timm's own features.
 
-    def steps(self) -> Iterator[Step]:
-        """Yield embedding, the blocks, and the final norm."""
-        model = self.model
-        channels, stride = model.embed_dim, model.patch_embed.patch_size[0]
-        yield Step(lambda x: model.norm_pre(model._pos_embed(model.patch_embed(x))))
-        for index, block in enumerate(model.blocks):
-            yield Step(block, f"blocks.{index}", channels, stride)
-        yield Step(model.norm, "norm", channels, stride)
+    A vision transformer with a final norm also has the layer ``norm``, the patches' tokens of the
+    last block after it. Where timm gives no names, or a name twice, layers are ``features.0`` ….
+    """
 
-    def to_map(self, x: Tensor, images: Tensor) -> Tensor:
-        """Convert (B, prefix + h w, C) to (B, C, h, w)."""
-        stride = self.model.patch_embed.patch_size[0]
-        size = (images.shape[-2] // stride, images.shape[-1] // stride)
-        patches = x[:, self.model.num_prefix_tokens :].transpose(1, 2)
-        return patches.reshape(len(x), -1, *size).contiguous()
+    def all_layers(self) -> dict[str, LayerInfo]:
+        """Return timm's features, and ``norm``."""
+        entries = self.model.feature_info
+        names = [entry["module"] for entry in entries]
+        if not all(names) or len(set(names)) < len(names):
+            names = [f"features.{index}" for index in range(len(names))]
+        shapes = [LayerInfo(entry["num_chs"], entry["reduction"]) for entry in entries]
+        final = getattr(self.model, "norm", nn.Identity())
+        tokens = hasattr(self.model, "num_prefix_tokens") and names[-1].startswith("blocks.")
+        self._indices = {name: index for index, name in enumerate(names)}
+        layers = dict(zip(names, shapes, strict=True))
+        if tokens and not isinstance(final, nn.Identity):
+            self._indices["norm"] = len(names) - 1
+            layers["norm"] = shapes[-1]
+        return layers
+
+    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Return the features of some layers; see `Backbone.forward`."""
+        self.info.check(images, layers)
+        side = self.info.image_size
+        if self.info.multiple == side and images.shape[-2:] != (side, side):
+            raise FssbenchError(f"backbone {self.info.name}: takes {side} x {side} pixels only")
+        indices = sorted({self._indices[name] for name in layers})
+        if not indices:
+            return {}
+        normed = "norm" in layers
+        found = self.model.forward_intermediates(
+            (images - self.mean) / self.std,
+            indices=indices,
+            stop_early=True,
+            intermediates_only=not normed,  # some models end in layers that need all stages
+        )
+        maps = dict(zip(indices, found[1] if normed else found, strict=True))
+        features = {name: maps[self._indices[name]].contiguous() for name in layers}
+        if normed:
+            patches = found[0][:, self.model.num_prefix_tokens :].transpose(1, 2)
+            features["norm"] = patches.reshape(features["norm"].shape).contiguous()
+        return features
 
 
 def _swin_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:
@@ -228,14 +270,6 @@ def swin(*, weights: str, name: str, tag: str) -> Backbone:
     )
 
 
-def dinov2(*, weights: str, name: str, tag: str) -> Backbone:
-    """Return a DINOv2 vision transformer without registers; the authors' files fit."""
-    return _from_timm(
-        VitBackbone, weights, name, tag, multiple=14, rename=_dinov2_names, image_size=518,
-        dynamic_img_size=True,
-    )  # fmt: skip
-
-
 def tiny_resnet(*, weights: str) -> Backbone:
     """Return the small ResNet whose weights ship with fssbench."""
     return _shipped(ResNetBackbone, tiny.tiny_resnet, weights, "tiny-resnet", multiple=32)
@@ -243,7 +277,7 @@ def tiny_resnet(*, weights: str) -> Backbone:
 
 def tiny_vit(*, weights: str) -> Backbone:
     """Return the small vision transformer whose weights ship with fssbench."""
-    return _shipped(VitBackbone, tiny.tiny_vit, weights, "tiny-vit", multiple=8)
+    return _shipped(FeatureBackbone, tiny.tiny_vit, weights, "tiny-vit", multiple=8)
 
 
 def assemble(
@@ -254,7 +288,7 @@ def assemble(
     name: str,
     tag: str = "",
     rename: weight_files.Rename = dict,
-    **info: int,
+    **info: Any,
 ) -> Backbone:
     """Make a frozen backbone.
 
@@ -265,7 +299,7 @@ def assemble(
         name: the registered name.
         tag: tag of timm's weights, whose mean and standard deviation are used; 0.5 without a tag.
         rename: function that maps the names in authors' own files to the names of the module.
-        info: ``image_size`` and ``multiple`` of the backbone.
+        info: ``image_size``, ``multiple`` and perhaps ``layers`` of the backbone.
     """
     colours = weight_files.hub_entry(tag) if tag else None
     return family(
@@ -318,7 +352,3 @@ def _swin_names(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 def _next(match: re.Match[str]) -> str:
     return str(int(match[0]) + 1)
-
-
-def _dinov2_names(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    return {name: value for name, value in state.items() if name != "mask_token"}

@@ -14,12 +14,12 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from fssbench.backbones.backbone import WeightsInfo
+from fssbench.backbones.timm_any import encoder
 from fssbench.backbones.timm_models import (
+    FeatureBackbone,
     ResNetBackbone,
     SwinBackbone,
     TimmBackbone,
-    VitBackbone,
-    dinov2,
     resnet,
     swin,
     vgg,
@@ -121,7 +121,7 @@ def test_vgg_is_torchvisions(tmp_path: Path) -> None:
 
 
 def test_vit_is_timms_without_prefix_tokens() -> None:
-    backbone = dinov2(weights="random", **DINOV2_S)
+    backbone = encoder(weights="random", **DINOV2_S)
     images = torch.rand(2, 3, 42, 56)
     features = backbone(images, list(backbone.layers))
     blocks = backbone.model.forward_intermediates(normalised(images), intermediates_only=True)
@@ -143,7 +143,7 @@ def test_prefix_tokens_are_dropped_whatever_their_number() -> None:
         reg_tokens=4,
         dynamic_img_size=True,
     )
-    backbone = wrap(VitBackbone, model, 8)
+    backbone = wrap(FeatureBackbone, model, 8)
     images = torch.rand(1, 3, 16, 32)
     tokens = backbone.model.forward_features(images)
     assert tokens.shape[1] == 5 + 2 * 4
