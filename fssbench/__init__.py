@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fssbench.backbones.backbone import BackboneInfo as BackboneInfo
     from fssbench.backbones.backbone import LayerInfo as LayerInfo
     from fssbench.backbones.backbone import WeightsInfo as WeightsInfo
+    from fssbench.backbones.sam import PromptableSam as PromptableSam
+    from fssbench.backbones.sam import SamMasks as SamMasks
     from fssbench.backbones.weights import read_tensors as read_tensors
     from fssbench.build import backbone as backbone
     from fssbench.build import dataset as dataset
@@ -64,6 +66,7 @@ _LAZY = {
     name: f"fssbench.{module}"
     for module, names in {
         "backbones.backbone": "Backbone BackboneInfo LayerInfo WeightsInfo",
+        "backbones.sam": "PromptableSam SamMasks",
         "backbones.weights": "read_tensors",
         "build": "backbone dataset matcher metric",
         "data.dataset": "Dataset",
