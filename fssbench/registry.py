@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Spec)
 
-# Names below a prefix that are not listed: kind, and function that returns the spec of one.
+# Prefixes of names that are valid but not listed: kind, and function that returns the spec of the
+# rest of a name.
 _UNLISTED = {"timm": ("backbone", "fssbench.backbones.timm_any:spec")}
 
 
@@ -41,7 +42,7 @@ class Registry:
         return typing.cast(dict[str, S], self._specs[_kind(spec_class)])
 
     def get(self, spec_class: type[S], name: str) -> S:
-        """Return the spec of a name or alias.
+        """Return the spec of a name or alias, for backbones also of ``timm/NAME``.
 
         Raises:
             FssbenchError: the name is unknown; the message lists similar names and broken plugins.

@@ -16,7 +16,10 @@ from typing import Any
 import attrs
 import timm
 import torch
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
+from segment_anything.modeling.image_encoder import ImageEncoderViT
+from segment_anything.modeling.mask_decoder import MaskDecoder
+from segment_anything.modeling.prompt_encoder import PromptEncoder
+from segment_anything.modeling.transformer import TwoWayTransformer
 from timm.layers.pos_embed import resample_abs_pos_embed_nhwc
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
@@ -234,7 +237,7 @@ class PromptableSam(nn.Module):
             raise FssbenchError("no prompt: give points with labels, boxes or masks")
         count = next(iter(given.values()))[0]
         number = given.get("points", (0, 0, 0))[1:2]
-        allowed = {
+        allowed: dict[str, list[tuple[int, ...]]] = {
             "embedding": [(_WIDTH, grid, grid)],
             "points": [(count, *number, 2)],
             "labels": [(count, *number)],
