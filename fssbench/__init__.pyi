@@ -4,6 +4,8 @@ from .backbones.backbone import Backbone as Backbone
 from .backbones.backbone import BackboneInfo as BackboneInfo
 from .backbones.backbone import LayerInfo as LayerInfo
 from .backbones.backbone import WeightsInfo as WeightsInfo
+from .backbones.sam import PromptableSam as PromptableSam
+from .backbones.sam import SamMasks as SamMasks
 from .backbones.weights import read_tensors as read_tensors
 from .build import backbone as backbone
 from .build import dataset as dataset

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fssbench.errors import FssbenchError, near, one_line
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from fssbench.training.stage import Stage
 
 S = TypeVar("S", bound=Spec)
+
+# Prefixes of names that are valid but not listed: kind, and function that returns the spec of the
+# rest of a name.
+_UNLISTED = {"timm": ("backbone", "fssbench.backbones.timm_any:spec")}
 
 
 class Registry:
@@ -38,17 +42,23 @@ class Registry:
         return typing.cast(dict[str, S], self._specs[_kind(spec_class)])
 
     def get(self, spec_class: type[S], name: str) -> S:
-        """Return the spec of a name or alias.
+        """Return the spec of a name or alias, for backbones also of ``timm/NAME``.
 
         Raises:
             FssbenchError: the name is unknown; the message lists similar names and broken plugins.
         """
         kind, known = _kind(spec_class), self.specs(spec_class)
-        wanted = _canonical(name)
-        for spec in known.values():
-            if wanted in (_canonical(spec.name), *map(_canonical, spec.aliases)):
-                return spec
-        message = f"no {kind} is called {name!r}; {near(name, known)}registered: {', '.join(known)}"
+        prefix, _, rest = name.partition("/")
+        unlisted, function = _UNLISTED.get(_canonical(prefix), ("", ""))
+        found = _named(name, known)
+        if found is None and rest and unlisted == kind:
+            made: S = resolve(function, name)(rest)
+            self._owners[kind].setdefault(made.name, function.rpartition(".")[0])
+            found = _named(made.name, known) or made
+        if found is not None:
+            return found
+        names = [*known, *(f"{prefix}/NAME" for prefix, (of, _) in _UNLISTED.items() if of == kind)]
+        message = f"no {kind} is called {name!r}; {near(name, known)}registered: {', '.join(names)}"
         if self.plugins.broken:
             reasons = "; ".join(f"{info.name}: {info.error}" for info in self.plugins.broken)
             message += f". Broken plugins, which may register it: {reasons}"
@@ -139,6 +149,15 @@ def load_lists(spec: ProtocolSpec) -> Any:
 
 def _canonical(name: str) -> str:
     return name.lower().replace("_", "-")
+
+
+def _named(name: str, known: Mapping[str, S]) -> S | None:
+    """Return the spec of a name or alias, or None."""
+    wanted = _canonical(name)
+    for spec in known.values():
+        if wanted in (_canonical(spec.name), *map(_canonical, spec.aliases)):
+            return spec
+    return None
 
 
 def _kind(spec_class: type[Spec]) -> str:

@@ -10,6 +10,10 @@ _PSPNET = "Zhao et al., Pyramid Scene Parsing Network, CVPR 2017"
 _VGG = "Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015"
 _SWIN = "Liu et al., Swin Transformer, ICCV 2021"
 _DINOV2 = "Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, TMLR 2024"
+_DINOV2_REG = "Darcet et al., Vision Transformers Need Registers, ICLR 2024"
+_DINOV3 = "Siméoni et al., DINOv3, 2025"
+_SAM2 = "Ravi et al., SAM 2: Segment Anything in Images and Videos, ICLR 2025"
+_CONVNEXT = "Liu et al., A ConvNet for the 2020s, CVPR 2022"
 _SAM = "Kirillov et al., Segment Anything, ICCV 2023"
 _MOBILENET = "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018"
 
@@ -42,12 +46,42 @@ _BACKBONES = (
      "ResNet-101 with a deep stem and output stride 8, as in PSPNet's code"),
     ("vgg16-bn", "vgg16_bn.tv_in1k", "psp:vgg_psp", _VGG, "BSD-3-Clause",
      "VGG-16 with batch norm in five stages, as in PFENet, BAM and HDMNet"),
-    ("dinov2-s", "vit_small_patch14_dinov2.lvd142m", "timm_models:dinov2", _DINOV2, "Apache-2.0",
+    ("dinov2-s", "vit_small_patch14_dinov2.lvd142m", "timm_any:encoder", _DINOV2, "Apache-2.0",
      "DINOv2 ViT-S/14 without registers, 22 M parameters"),
-    ("dinov2-b", "vit_base_patch14_dinov2.lvd142m", "timm_models:dinov2", _DINOV2, "Apache-2.0",
+    ("dinov2-b", "vit_base_patch14_dinov2.lvd142m", "timm_any:encoder", _DINOV2, "Apache-2.0",
      "DINOv2 ViT-B/14 without registers, 87 M parameters"),
-    ("dinov2-l", "vit_large_patch14_dinov2.lvd142m", "timm_models:dinov2", _DINOV2, "Apache-2.0",
+    ("dinov2-l", "vit_large_patch14_dinov2.lvd142m", "timm_any:encoder", _DINOV2, "Apache-2.0",
      "DINOv2 ViT-L/14 without registers, 304 M parameters"),
+    ("dinov2-s-reg", "vit_small_patch14_reg4_dinov2.lvd142m", "timm_any:encoder", _DINOV2_REG,
+     "Apache-2.0", "DINOv2 ViT-S/14 with four registers, 22 M parameters"),
+    ("dinov2-b-reg", "vit_base_patch14_reg4_dinov2.lvd142m", "timm_any:encoder", _DINOV2_REG,
+     "Apache-2.0", "DINOv2 ViT-B/14 with four registers, 87 M parameters"),
+    ("dinov2-l-reg", "vit_large_patch14_reg4_dinov2.lvd142m", "timm_any:encoder", _DINOV2_REG,
+     "Apache-2.0", "DINOv2 ViT-L/14 with four registers, 304 M parameters"),
+    ("dinov2-g-reg", "vit_giant_patch14_reg4_dinov2.lvd142m", "timm_any:encoder", _DINOV2_REG,
+     "Apache-2.0", "DINOv2 ViT-G/14 with four registers, 1136 M parameters"),
+    ("dinov3-s", "vit_small_patch16_dinov3.lvd1689m", "timm_any:encoder", _DINOV3,
+     "LicenseRef-DINOv3", "DINOv3 ViT-S/16, 22 M parameters"),
+    ("dinov3-b", "vit_base_patch16_dinov3.lvd1689m", "timm_any:encoder", _DINOV3,
+     "LicenseRef-DINOv3", "DINOv3 ViT-B/16, 86 M parameters"),
+    ("dinov3-l", "vit_large_patch16_dinov3.lvd1689m", "timm_any:encoder", _DINOV3,
+     "LicenseRef-DINOv3", "DINOv3 ViT-L/16, 303 M parameters"),
+    ("sam2-t", "sam2_hiera_tiny.fb_r896_2pt1", "timm_any:encoder", _SAM2, "Apache-2.0",
+     "SAM 2.1's image encoder Hiera-T, 27 M parameters"),
+    ("sam2-s", "sam2_hiera_small.fb_r896_2pt1", "timm_any:encoder", _SAM2, "Apache-2.0",
+     "SAM 2.1's image encoder Hiera-S, 34 M parameters"),
+    ("sam2-b", "sam2_hiera_base_plus.fb_r896_2pt1", "timm_any:encoder", _SAM2, "Apache-2.0",
+     "SAM 2.1's image encoder Hiera-B+, 69 M parameters"),
+    ("sam2-l", "sam2_hiera_large.fb_r1024_2pt1", "timm_any:encoder", _SAM2, "Apache-2.0",
+     "SAM 2.1's image encoder Hiera-L, 213 M parameters"),
+    ("convnext-t", "convnext_tiny.fb_in22k_ft_in1k", "timm_any:encoder", _CONVNEXT,
+     "Apache-2.0", "ConvNeXt-T, ImageNet-22k then ImageNet-1k, 28 M parameters"),
+    ("convnext-s", "convnext_small.fb_in22k_ft_in1k", "timm_any:encoder", _CONVNEXT,
+     "Apache-2.0", "ConvNeXt-S, ImageNet-22k then ImageNet-1k, 49 M parameters"),
+    ("convnext-b", "convnext_base.fb_in22k_ft_in1k", "timm_any:encoder", _CONVNEXT,
+     "Apache-2.0", "ConvNeXt-B, ImageNet-22k then ImageNet-1k, 88 M parameters"),
+    ("convnext-l", "convnext_large.fb_in22k_ft_in1k", "timm_any:encoder", _CONVNEXT,
+     "Apache-2.0", "ConvNeXt-L, ImageNet-22k then ImageNet-1k, 196 M parameters"),
     ("sam-vit-b", "samvit_base_patch16.sa1b", "sam:sam", _SAM, "Apache-2.0",
      "SAM's image encoder ViT-B/16, 90 M parameters"),
     ("sam-vit-l", "samvit_large_patch16.sa1b", "sam:sam", _SAM, "Apache-2.0",
@@ -78,6 +112,7 @@ def fssbench_backbones() -> list[BackboneSpec]:
                 **({"name": name, "tag": tag} if tag else {}),
                 **({"url": _URLS[name]} if name in _URLS else {}),
             },
+            aliases=(f"timm/{tag}",) if function == "timm_any:encoder" else (),
             paper=paper,
             licence=licence,
         )

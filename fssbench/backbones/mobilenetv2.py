@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from fssbench.backbones import weights as weight_files
 from fssbench.backbones.backbone import Backbone
-from fssbench.backbones.timm_models import Step, TimmBackbone, assemble, headless
+from fssbench.backbones.timm_models import Step, SteppedBackbone, assemble, headless
 from fssbench.errors import FssbenchError
 
 TAG = "mobilenetv2_100.ra_in1k"
 
 
-class MobileNetV2Backbone(TimmBackbone):
+class MobileNetV2Backbone(SteppedBackbone):
     """A ``timm.models.efficientnet.EfficientNet`` of depthwise-separable and inverted blocks."""
 
     def steps(self) -> Iterator[Step]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fssbench.backbones import weights as weight_files
 from fssbench.backbones.backbone import Backbone
-from fssbench.backbones.timm_models import Step, TimmBackbone, assemble
+from fssbench.backbones.timm_models import Step, SteppedBackbone, assemble
 
 STAGES = ("layer0", "layer1", "layer2", "layer3", "layer4")
 IMAGE_SIZE = 473
@@ -33,7 +33,7 @@ _VGG_CHANNELS = (64, 128, 256, 512, 512)
 _VGG_STRIDES = (2, 4, 8, 16, 16)
 
 
-class PspResNetBackbone(TimmBackbone):
+class PspResNetBackbone(SteppedBackbone):
     """Bottleneck stages after a deep stem; ``layer2`` to ``layer4`` have ceil(H / 8) rows."""
 
     def __init__(self, model: Any, **arguments: Any) -> None:
@@ -49,7 +49,7 @@ class PspResNetBackbone(TimmBackbone):
             yield Step(self.model.get_submodule(name), name, 256 << index, stride, relu=True)
 
 
-class PspVggBackbone(TimmBackbone):
+class PspVggBackbone(SteppedBackbone):
     """VGG's modules in five stages, each of ceil(H / stride) rows."""
 
     def steps(self) -> Iterator[Step]:
@@ -80,7 +80,7 @@ def vgg_psp(*, weights: str, name: str, tag: str) -> Backbone:
 
 
 def _psp(
-    family: type[TimmBackbone], make: Callable[[str], nn.Module], rename: weight_files.Rename,
+    family: type[SteppedBackbone], make: Callable[[str], nn.Module], rename: weight_files.Rename,
     weights: str, name: str, tag: str,
 ) -> Backbone:  # fmt: skip
     return assemble(

@@ -1,4 +1,4 @@
-"""Encoders from `timm`: ResNet, VGG, Swin, ViT and similar ones, run block by block.
+"""Encoders from `timm`: ResNet, VGG and Swin, run block by block, and those of timm's own features.
 
 Layers have timm's module names, with these conventions:
 
@@ -7,10 +7,12 @@ Layers have timm's module names, with these conventions:
 * Swin ``layers.1.blocks.0`` is a block's output: before patch merging, without the final norm.
 * ViT ``blocks.11`` is a block's output without class and register tokens, ``norm`` the last one
   after the final norm, ``blocks.9:norm`` any block's output after that norm.
+* All others have the names of timm's ``feature_info``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import attrs
 import timm
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
@@ -27,6 +30,7 @@ from torch.nn import functional
 from fssbench.backbones import tiny
 from fssbench.backbones import weights as weight_files
 from fssbench.backbones.backbone import Backbone, BackboneInfo, LayerInfo, WeightsInfo
+from fssbench.errors import FssbenchError
 
 SHIPPED = Path(__file__).parent / "weights_shipped"
 
@@ -40,7 +44,6 @@ class Step(NamedTuple):
         channels: channels of its output.
         stride: stride of its output, in input pixels.
         relu: true if the step ends in a ReLU.
-        norm: norm of the output that can be requested as ``name:norm``.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -48,11 +51,10 @@ class Step(NamedTuple):
     channels: int = 0
     stride: int = 0
     relu: bool = False
-    norm: Callable[[Tensor], Tensor] | None = None
 
 
 class TimmBackbone(Backbone):
-    """A frozen encoder that runs step by step, up to the deepest requested layer.
+    """A frozen encoder from timm.
 
     Args:
         model: the encoder, without a head; the backbone takes it over.
@@ -62,6 +64,7 @@ class TimmBackbone(Backbone):
         mean: mean of each colour channel, in [0, 1].
         std: standard deviation of each colour channel, in [0, 1].
         weights: origin of the weights.
+        layers: layers that can be requested, or None for all.
     """
 
     def __init__(
@@ -74,32 +77,43 @@ class TimmBackbone(Backbone):
         mean: Sequence[float],
         std: Sequence[float],
         weights: WeightsInfo,
+        layers: Mapping[str, LayerInfo] | None = None,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.weights = weights
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        known = self.all_layers()
         self.info = BackboneInfo(
             name=name,
-            layers={
-                step.name: LayerInfo(
-                    step.channels, step.stride, relu=step.relu, norm=step.norm is not None
-                )
-                for step in self.steps()
-                if step.name
-            },
+            layers=known if layers is None else layers,
             image_size=image_size,
             multiple=multiple,
         )
 
     @abstractmethod
+    def all_layers(self) -> dict[str, LayerInfo]:
+        """Return all layers of the model by name, shallow to deep."""
+
+
+class SteppedBackbone(TimmBackbone):
+    """A frozen encoder that runs step by step, up to the deepest requested layer."""
+
+    @abstractmethod
     def steps(self) -> Iterator[Step]:
         """Yield the steps of the encoder, shallow to deep."""
 
-    def to_map(self, x: Tensor, images: Tensor) -> Tensor:
+    def all_layers(self) -> dict[str, LayerInfo]:
+        """Return the layers of all steps that have a name."""
+        return {
+            step.name: LayerInfo(step.channels, step.stride, relu=step.relu)
+            for step in self.steps()
+            if step.name
+        }
+
+    def to_map(self, x: Tensor) -> Tensor:
         """Convert the intermediate result of a step to (B, C, h, w)."""
-        del images
         return x
 
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -115,16 +129,14 @@ class TimmBackbone(Backbone):
             if step.relu:
                 before = f"{step.name}:pre"
                 if before in wanted:
-                    features[before] = self.to_map(x, images)
+                    features[before] = self.to_map(x)
                 x = functional.relu(x, inplace=before not in wanted)
             if step.name in wanted:
-                features[step.name] = self.to_map(x, images)
-            if step.norm is not None and f"{step.name}:norm" in wanted:
-                features[f"{step.name}:norm"] = self.to_map(step.norm(x), images)
+                features[step.name] = self.to_map(x)
         return {name: features[name] for name in layers}
 
 
-class ResNetBackbone(TimmBackbone):
+class ResNetBackbone(SteppedBackbone):
     """A ``timm.models.resnet.ResNet`` of basic or bottleneck blocks that end in a ReLU."""
 
     def __init__(self, model: Any, **arguments: Any) -> None:
@@ -143,7 +155,7 @@ class ResNetBackbone(TimmBackbone):
                 yield Step(block, name, stage["num_chs"], stage["reduction"], relu=True)
 
 
-class VggBackbone(TimmBackbone):
+class VggBackbone(SteppedBackbone):
     """The convolutions of a ``timm.models.vgg.VGG`` without batch norm."""
 
     def steps(self) -> Iterator[Step]:
@@ -157,7 +169,7 @@ class VggBackbone(TimmBackbone):
                 yield Step(module)
 
 
-class SwinBackbone(TimmBackbone):
+class SwinBackbone(SteppedBackbone):
     """A ``timm.models.swin_transformer.SwinTransformer``, for images of any size."""
 
     def steps(self) -> Iterator[Step]:
@@ -169,53 +181,98 @@ class SwinBackbone(TimmBackbone):
                 name = f"{info['module']}.blocks.{index}"
                 yield Step(partial(_swin_block, block), name, info["num_chs"], info["reduction"])
 
-    def to_map(self, x: Tensor, images: Tensor) -> Tensor:
+    def to_map(self, x: Tensor) -> Tensor:
         """Convert (B, h, w, C) to (B, C, h, w)."""
-        del images
         return x.permute(0, 3, 1, 2).contiguous()
 
 
-class VitBackbone(TimmBackbone):
-    """A ``timm.models.vision_transformer.VisionTransformer`` with ``dynamic_img_size``.
+class FeatureBackbone(TimmBackbone):
+    """A model of timm with ``forward_intermediates``, whose layers are timm's own features.
+
+    A vision transformer with a final norm also has the layer ``norm``, the patches' tokens of the
+    last block after it, and ``blocks.9:norm`` is any block's output after it. Where timm gives no
+    names, or a name twice, layers are ``features.0`` ….
 
     Attributes:
-        positions: interpolation of the position embeddings for images of another size than the
-            encoder's own: ``timm`` (bicubic with antialiasing) or ``dinov2`` (that of DINOv2's own
-            code, bicubic without antialiasing, scaled by a tenth of a position more).
+        positions: interpolation of a vision transformer's position embeddings for images of another
+            size than its own: ``timm`` (bicubic with antialiasing) or ``dinov2`` (that of DINOv2's
+            own code, bicubic without antialiasing, scaled by a tenth of a position more).
     """
 
     positions: Literal["timm", "dinov2"] = "timm"
 
-    def steps(self) -> Iterator[Step]:
-        """Yield embedding, the blocks, and the final norm."""
-        model = self.model
-        channels, stride = model.embed_dim, model.patch_embed.patch_size[0]
-        yield Step(self._embed)
-        for index, block in enumerate(model.blocks):
-            yield Step(block, f"blocks.{index}", channels, stride, norm=model.norm)
-        yield Step(model.norm, "norm", channels, stride)
+    def all_layers(self) -> dict[str, LayerInfo]:
+        """Return timm's features, and ``norm``."""
+        entries = self.model.feature_info
+        names = [entry["module"] for entry in entries]
+        if not all(names) or len(set(names)) < len(names):
+            names = [f"features.{index}" for index in range(len(names))]
+        final = getattr(self.model, "norm", nn.Identity())
+        tokens = hasattr(self.model, "num_prefix_tokens") and names[-1].startswith("blocks.")
+        normed = tokens and not isinstance(final, nn.Identity)
+        shapes = [LayerInfo(e["num_chs"], e["reduction"], norm=normed) for e in entries]
+        self._indices = {name: index for index, name in enumerate(names)}
+        layers = dict(zip(names, shapes, strict=True))
+        if normed:
+            self._indices["norm"] = len(names) - 1
+            layers["norm"] = attrs.evolve(shapes[-1], norm=False)
+        return layers
 
-    def _embed(self, x: Tensor) -> Tensor:
-        model = self.model
-        patches = model.patch_embed(x)  # (B, h, w, C)
-        height, width = patches.shape[1:3]
-        if self.positions == "timm" or (height, width) == model.patch_embed.grid_size:
-            return model.norm_pre(model._pos_embed(patches))  # type: ignore[no-any-return]
-        assert model.num_prefix_tokens == 1, "DINOv2's rule is for one class token"
-        first, rest = model.pos_embed[:, :1], model.pos_embed[:, 1:]
-        grid = rest.unflatten(1, model.patch_embed.grid_size).permute(0, 3, 1, 2)
-        scales = [(n + 0.1) / own for n, own in zip((height, width), grid.shape[-2:], strict=True)]
-        grid = functional.interpolate(grid.float(), scale_factor=scales, mode="bicubic")
-        tokens = patches.flatten(1, 2) + grid.flatten(2).transpose(1, 2).to(patches.dtype)
-        whole = torch.cat([(model.cls_token + first).expand(len(x), -1, -1), tokens], 1)
-        return model.norm_pre(whole)  # type: ignore[no-any-return]
+    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Return the features of some layers; see `Backbone.forward`."""
+        self.info.check(images, layers)
+        side = self.info.image_size
+        if self.info.multiple == side and images.shape[-2:] != (side, side):
+            raise FssbenchError(f"backbone {self.info.name}: takes {side} x {side} pixels only")
+        plain = {name: name.removesuffix(":norm") for name in layers}
+        indices = sorted({self._indices[name] for name in plain.values()})
+        if not indices:
+            return {}
+        normed = "norm" in layers
+        with self._positions():
+            found = self.model.forward_intermediates(
+                (images - self.mean) / self.std,
+                indices=indices,
+                stop_early=True,
+                intermediates_only=not normed,  # some models end in layers that need all stages
+            )
+        maps = dict(zip(indices, found[1] if normed else found, strict=True))
+        features = {name: maps[self._indices[plain[name]]].contiguous() for name in layers}
+        for name in layers:
+            if name != plain[name]:  # the norm is of each position by itself
+                tokens = self.model.norm(features[name].flatten(2).transpose(1, 2))
+                shape = features[name].shape
+                features[name] = tokens.transpose(1, 2).reshape(shape).contiguous()
+        if normed:
+            patches = found[0][:, self.model.num_prefix_tokens :].transpose(1, 2)
+            features["norm"] = patches.reshape(features["norm"].shape).contiguous()
+        return features
 
-    def to_map(self, x: Tensor, images: Tensor) -> Tensor:
-        """Convert (B, prefix + h w, C) to (B, C, h, w)."""
-        stride = self.model.patch_embed.patch_size[0]
-        size = (images.shape[-2] // stride, images.shape[-1] // stride)
-        patches = x[:, self.model.num_prefix_tokens :].transpose(1, 2)
-        return patches.reshape(len(x), -1, *size).contiguous()
+    @contextlib.contextmanager
+    def _positions(self) -> Iterator[None]:
+        """Interpolate position embeddings by the rule of `positions`."""
+        if self.positions == "timm":
+            yield
+            return
+        self.model._pos_embed = partial(_dinov2_positions, self.model, self.model._pos_embed)
+        try:
+            yield
+        finally:
+            del self.model._pos_embed  # the method of the class
+
+
+def _dinov2_positions(model: Any, usual: Callable[[Tensor], Tensor], patches: Tensor) -> Tensor:
+    """Add position embeddings to patches (B, h, w, C) as DINOv2's own code does."""
+    height, width = patches.shape[1:3]
+    if (height, width) == model.patch_embed.grid_size:
+        return usual(patches)
+    assert model.num_prefix_tokens == 1, "DINOv2's rule is for one class token"
+    first, rest = model.pos_embed[:, :1], model.pos_embed[:, 1:]
+    grid = rest.unflatten(1, model.patch_embed.grid_size).permute(0, 3, 1, 2)
+    scales = [(n + 0.1) / own for n, own in zip((height, width), grid.shape[-2:], strict=True)]
+    grid = functional.interpolate(grid.float(), scale_factor=scales, mode="bicubic")
+    tokens = patches.flatten(1, 2) + grid.flatten(2).transpose(1, 2).to(patches.dtype)
+    return torch.cat([(model.cls_token + first).expand(len(patches), -1, -1), tokens], 1)
 
 
 def _swin_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:
@@ -257,14 +314,6 @@ def swin(*, weights: str, name: str, tag: str) -> Backbone:
     )
 
 
-def dinov2(*, weights: str, name: str, tag: str) -> Backbone:
-    """Return a DINOv2 vision transformer without registers; the authors' files fit."""
-    return _from_timm(
-        VitBackbone, weights, name, tag, multiple=14, rename=_dinov2_names, image_size=518,
-        dynamic_img_size=True,
-    )  # fmt: skip
-
-
 def tiny_resnet(*, weights: str) -> Backbone:
     """Return the small ResNet whose weights ship with fssbench."""
     return _shipped(ResNetBackbone, tiny.tiny_resnet, weights, "tiny-resnet", multiple=32)
@@ -272,7 +321,7 @@ def tiny_resnet(*, weights: str) -> Backbone:
 
 def tiny_vit(*, weights: str) -> Backbone:
     """Return the small vision transformer whose weights ship with fssbench."""
-    return _shipped(VitBackbone, tiny.tiny_vit, weights, "tiny-vit", multiple=8)
+    return _shipped(FeatureBackbone, tiny.tiny_vit, weights, "tiny-vit", multiple=8)
 
 
 def assemble(
@@ -283,7 +332,7 @@ def assemble(
     name: str,
     tag: str = "",
     rename: weight_files.Rename = dict,
-    **info: int,
+    **info: Any,
 ) -> Backbone:
     """Make a frozen backbone.
 
@@ -294,7 +343,7 @@ def assemble(
         name: the registered name.
         tag: tag of timm's weights, whose mean and standard deviation are used; 0.5 without a tag.
         rename: function that maps the names in authors' own files to the names of the module.
-        info: ``image_size`` and ``multiple`` of the backbone.
+        info: ``image_size``, ``multiple`` and perhaps ``layers`` of the backbone.
     """
     colours = weight_files.hub_entry(tag) if tag else None
     return family(
@@ -347,7 +396,3 @@ def _swin_names(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 def _next(match: re.Match[str]) -> str:
     return str(int(match[0]) + 1)
-
-
-def _dinov2_names(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    return {name: value for name, value in state.items() if name != "mask_token"}

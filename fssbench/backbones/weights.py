@@ -8,7 +8,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ RANDOM_SEED = 0
 BACKBONE_PREFIX = "backbone."
 HUB_FILE = "model.safetensors"
 _HEADS = re.compile(r"(fc|head|classifier|pre_logits)\.")
+_RESTORE = "init_non_persistent_buffers"
 _PATIENCE = 8.0  # seconds until the hub counts as unreachable
 
 Rename = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
@@ -83,7 +84,7 @@ def resolve(
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of an encoder's weight file by name, without its classifier's.
+    """Return the tensors of an encoder's weight file by name.
 
     If a file has tensors with names in ``backbone.``, such as a checkpoint that includes its
     encoder, only these are returned.
@@ -97,17 +98,21 @@ def read(path: Path) -> dict[str, Tensor]:
         for name, value in tensors.items()
         if name.startswith(BACKBONE_PREFIX)
     }
-    state = without_head(inside or tensors)
-    if not state:
+    if not without_head(inside or tensors):
         raise FssbenchError(
             f"weights {path}: holds no tensors of an encoder; give a file with a state dict"
         )
-    return state
+    return inside or tensors
 
 
-def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return an encoder's tensors without those of its classifier."""
-    return {name: value for name, value in state.items() if not _HEADS.match(name)}
+def without_head(state: Mapping[str, Tensor], expected: Container[str] = ()) -> dict[str, Tensor]:
+    """Return an encoder's tensors without those of its classifier.
+
+    Args:
+        state: tensors by name.
+        expected: names of the encoder's own tensors, which remain.
+    """
+    return {k: value for k, value in state.items() if k in expected or not _HEADS.match(k)}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -146,10 +151,11 @@ def hub_entry(tag: str) -> Any:
     Raises:
         FssbenchError: timm has no weights of that tag.
     """
-    entry = get_pretrained_cfg(tag)
-    if entry is None:
-        raise FssbenchError(f"timm {timm.__version__} has no weights {tag}; install a newer timm")
-    return entry
+    try:
+        return get_pretrained_cfg(tag, allow_unregistered=False)
+    except RuntimeError as error:
+        message = f"timm {timm.__version__} has no weights {tag}; install a newer timm"
+        raise FssbenchError(message) from error
 
 
 def build(
@@ -175,9 +181,7 @@ def build(
     """
     if source.info.source == RANDOM:
         _log.warning("backbone %s has random weights", backbone)
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.default_generator.manual_seed(RANDOM_SEED)  # leaves those of GPUs alone
-            return make()
+        return _drawn(make)
     with torch.device("meta"):
         module = make()
     if source.state is None:
@@ -191,13 +195,31 @@ def build(
                 f"weights {source.info.name}: tensor {tensor_name} has values that are NaN or "
                 "infinite; save the weights of an earlier step"
             )
-    module = module.to_empty(device="cpu")
+    # Computed tensors have no values on the meta device. timm's modules compute them again; a model
+    # with others is made on the CPU.
+    parts = list(module.modules())
+    if all(hasattr(part, _RESTORE) for part in parts if _has_computed_tensors(part)):
+        module = module.to_empty(device="cpu")
+        for part in parts:
+            getattr(part, _RESTORE, lambda: None)()
+    else:
+        module = _drawn(make)
     module.load_state_dict(fitting)
-    for part in module.modules():  # computed buffers were lost on the meta device
-        restore = getattr(part, "init_non_persistent_buffers", None)
-        if callable(restore):
-            restore()
     return module
+
+
+def _drawn(make: Callable[[], nn.Module]) -> nn.Module:
+    """Make an encoder with random weights of a fixed seed, on the CPU."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(RANDOM_SEED)  # leaves those of GPUs alone
+        return make()
+
+
+def _has_computed_tensors(part: nn.Module) -> bool:
+    """Return True for a module with tensors that are not in its state dict."""
+    return bool(part._non_persistent_buffers_set) or any(
+        isinstance(value, Tensor) for value in vars(part).values()
+    )
 
 
 def _unwrap(content: Any) -> dict[str, Tensor]:
@@ -240,12 +262,12 @@ def _peeled(
         below = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
         if len(below) >= len(expected) // 2:
             with contextlib.suppress(FssbenchError):  # of formats that must be complete
-                renamed = rename(without_head(below))
+                renamed = rename(without_head(below, expected))
                 if not mismatch(expected, _with_counters(expected, renamed)):
                     if not prefix:
                         return renamed  # the usual file
                     fitting.append(renamed)
-    return fitting[0] if len(fitting) == 1 else rename(state)
+    return fitting[0] if len(fitting) == 1 else rename(without_head(state, expected))
 
 
 def _with_counters(
@@ -317,6 +339,10 @@ def _from_hub(tag: str, backbone: str) -> Path:
     from huggingface_hub import constants
 
     repository = hub_entry(tag).hf_hub_id
+    if not repository:
+        raise FssbenchError(
+            f"timm has no weights {tag} on the Hugging Face hub; give --weights random, or a file"
+        )
     try:
         return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE, local_files_only=True))
     except OSError:

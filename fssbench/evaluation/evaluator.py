@@ -110,7 +110,7 @@ class Evaluator:
         digits = short_digest([self._facts(), manifest.fingerprint, manifest.limit])
         return self.settings.out.joinpath(
             re.sub(r"[^\w.+-]", "-", manifest.protocol),
-            f"{self.settings.matcher}--{self.settings.backbone}--{digits}",
+            f"{self.settings.matcher}--{self.settings.backbone}--{digits}".replace("/", "-"),
             f"fold{manifest.fold}-{manifest.shots}shot-seed{manifest.seed}",
         )
 

@@ -24,7 +24,8 @@ SPECS = {spec.name: spec for spec in fssbench_backbones()}
 SLOW = {
     "swin-b", "swin-b-in1k", "dinov2-b", "dinov2-l", "resnet101", "resnet101_a1h", "resnet101-psp",
 }  # fmt: skip
-QUICK = sorted(set(SPECS) - SLOW - {"sam-vit-b", "sam-vit-l", "sam-vit-h"})
+SLOW |= {name for name in SPECS if name.startswith(("sam", "convnext")) or name.endswith("-reg")}
+QUICK = sorted(set(SPECS) - SLOW - {"dinov3-b", "dinov3-l"})
 COUNTS = {
     "resnet50": 16,
     "resnet101": 33,
@@ -39,6 +40,21 @@ COUNTS = {
     "dinov2-s": 13,
     "dinov2-b": 13,
     "dinov2-l": 25,
+    "dinov2-s-reg": 13,
+    "dinov2-b-reg": 13,
+    "dinov2-l-reg": 25,
+    "dinov2-g-reg": 41,
+    "dinov3-s": 13,
+    "dinov3-b": 13,
+    "dinov3-l": 25,
+    "sam2-t": 4,
+    "sam2-s": 4,
+    "sam2-b": 4,
+    "sam2-l": 4,
+    "convnext-t": 4,
+    "convnext-s": 4,
+    "convnext-b": 4,
+    "convnext-l": 4,
     "sam-vit-b": 13,
     "sam-vit-l": 25,
     "sam-vit-h": 33,
@@ -140,9 +156,10 @@ def test_strides_of_the_stages() -> None:
 @pytest.mark.parametrize("name", sorted(SPECS))
 def test_describing_is_quick_and_equals_the_encoder(name: str) -> None:
     describe(SPECS["tiny-resnet"])  # imports timm
-    start = time.perf_counter()
+    start = time.process_time()
     info = describe(SPECS[name])
-    assert time.perf_counter() - start < 1.0  # 0.2 s on two cores, with room for busy machines
+    # Up to 1 s for a model of 1 billion parameters, with room for busy machines.
+    assert time.process_time() - start < 3.0
     if name in QUICK:
         assert info == make(name).info
 

@@ -14,12 +14,12 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from fssbench.backbones.backbone import WeightsInfo
+from fssbench.backbones.timm_any import encoder
 from fssbench.backbones.timm_models import (
+    FeatureBackbone,
     ResNetBackbone,
     SwinBackbone,
     TimmBackbone,
-    VitBackbone,
-    dinov2,
     resnet,
     swin,
     vgg,
@@ -122,7 +122,7 @@ def test_vgg_is_torchvisions(tmp_path: Path) -> None:
 
 
 def test_vit_is_timms_without_prefix_tokens() -> None:
-    backbone = dinov2(weights="random", **DINOV2_S)
+    backbone = encoder(weights="random", **DINOV2_S)
     images = torch.rand(2, 3, 42, 56)
     features = backbone(images, list(backbone.layers))
     blocks = backbone.model.forward_intermediates(normalised(images), intermediates_only=True)
@@ -135,7 +135,7 @@ def test_vit_is_timms_without_prefix_tokens() -> None:
 
 def test_any_block_can_be_had_after_the_final_norm() -> None:
     """DINOv2's own `get_intermediate_layers` norms every block that it returns."""
-    backbone = dinov2(weights="random", **DINOV2_S)
+    backbone = encoder(weights="random", **DINOV2_S)
     images = torch.rand(1, 3, 42, 56)
     names = ["blocks.9:norm", "blocks.11:norm"]
     normed = backbone.model.forward_intermediates(
@@ -151,7 +151,7 @@ def test_any_block_can_be_had_after_the_final_norm() -> None:
 
 def test_positions_by_dinov2s_own_rule() -> None:
     """Bicubic by hand at one token: without antialiasing, and scaled by a tenth more."""
-    backbone = dinov2(weights="random", **DINOV2_S)
+    backbone = encoder(weights="random", **DINOV2_S)
     own = backbone.model
     nn.init.normal_(own.pos_embed)
     images = torch.rand(1, 3, 126, 126)
@@ -159,7 +159,8 @@ def test_positions_by_dinov2s_own_rule() -> None:
 
     def first(images: torch.Tensor, rule: str) -> torch.Tensor:
         backbone.positions = rule
-        tokens: torch.Tensor = next(backbone.steps()).run(images)
+        with backbone._positions():
+            tokens: torch.Tensor = own._pos_embed(own.patch_embed(images))
         return tokens
 
     ours, timms = first(images, "dinov2"), first(images, "timm")
@@ -192,7 +193,7 @@ def test_prefix_tokens_are_dropped_whatever_their_number() -> None:
         reg_tokens=4,
         dynamic_img_size=True,
     )
-    backbone = wrap(VitBackbone, model, 8)
+    backbone = wrap(FeatureBackbone, model, 8)
     images = torch.rand(1, 3, 16, 32)
     tokens = backbone.model.forward_features(images)
     assert tokens.shape[1] == 5 + 2 * 4

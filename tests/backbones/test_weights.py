@@ -18,7 +18,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
-from fssbench.backbones import fssbench_backbones, timm_models, weights
+from fssbench.backbones import fssbench_backbones, timm_any, timm_models, weights
 from fssbench.backbones.backbone import Backbone, WeightsInfo
 from fssbench.backbones.tiny import tiny_resnet
 from fssbench.errors import FssbenchError
@@ -124,10 +124,10 @@ def test_the_authors_swin_file(tmp_path: Path) -> None:
 
 def test_the_authors_dinov2_file(tmp_path: Path) -> None:
     options = {"name": "dinov2-s", "tag": "vit_small_patch14_dinov2.lvd142m"}
-    random = timm_models.dinov2(weights="random", **options)
+    random = timm_any.encoder(weights="random", **options)
     theirs = dict(random.model.state_dict()) | {"mask_token": torch.zeros(1, 384)}
     torch.save(theirs, tmp_path / "dinov2.pth")
-    loaded = timm_models.dinov2(weights=str(tmp_path / "dinov2.pth"), **options)
+    loaded = timm_any.encoder(weights=str(tmp_path / "dinov2.pth"), **options)
     images = torch.rand(1, 3, 28, 42)
     assert torch.equal(loaded(images, ["norm"])["norm"], random(images, ["norm"])["norm"])
 
