@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -125,9 +126,9 @@ def unaccounted_parameters(
 ) -> tuple[str, ...]:
     """Return the parameters whose values come from no declared source, each group as a text.
 
-    Declared sources are the checkpoint and the encoder's weights. Modules in plain attributes of
-    the matcher, which no checkpoint holds, and in variables of functions there are found too; those
-    that only a module's global variables hold are not.
+    Declared sources are the checkpoint and the encoder's weights. Modules and parameters in plain
+    attributes of the matcher and of its classes, which no checkpoint holds, in variables of
+    functions there, and in global variables of the files of these classes are found too.
 
     Args:
         matcher: matcher, after the checkpoint was loaded.
@@ -143,23 +144,47 @@ def unaccounted_parameters(
     ):
         found.append(f"{count:,} parameters of the backbone, which declares no weights")
     seen = {id(module) for module in (*matcher.modules(), *backbone.modules())}
+    seen |= {id(p) for p in (*matcher.parameters(), *backbone.parameters())}
     for path, module in list(matcher.named_modules()):
         for name, value in vars(module).items():
             if name in ("_modules", "_parameters", "_buffers"):
                 continue
-            for hidden in _modules_in(value, seen):
-                count = sum(p.numel() for p in hidden.parameters())
-                if count:
-                    where = ".".join(filter(None, (path, name)))
-                    found.append(f"{count:,} parameters of {type(hidden).__name__} in {where}")
+            where = ".".join(filter(None, (path, name)))
+            found += [f"{text} in {where}" for text in _hidden(value, seen)]
+    for kind in {type(module): None for module in matcher.modules()}:
+        for base in kind.__mro__:
+            if base.__module__.partition(".")[0] in ("fssbench", "torch", "timm", "builtins"):
+                continue
+            file = sys.modules.get(base.__module__)
+            for where, names in (
+                (base.__name__, vars(base)),
+                (f"the file of {base.__name__}", {} if file is None else vars(file)),
+            ):
+                for name, value in list(names.items()):
+                    if isinstance(value, nn.Module | nn.Parameter | dict | list | tuple):
+                        found += [f"{text} in {where}: {name}" for text in _hidden(value, seen)]
     return tuple(found)
 
 
-def _modules_in(value: Any, seen: set[int], depth: int = 8) -> Iterator[nn.Module]:
-    """Yield the modules in nested values that were not seen before."""
-    if id(value) in seen or not depth or isinstance(value, str | bytes | Tensor | type):
+def _hidden(value: Any, seen: set[int]) -> Iterator[str]:
+    """Yield a text for each module with parameters, and each parameter, in nested values."""
+    for hidden in _modules_in(value, seen):
+        alone = isinstance(hidden, nn.Parameter)
+        count = hidden.numel() if alone else sum(p.numel() for p in hidden.parameters())
+        if count:
+            yield f"{count:,} parameters of {type(hidden).__name__}"
+
+
+def _modules_in(value: Any, seen: set[int], depth: int = 8) -> Iterator[Any]:
+    """Yield the modules and parameters in nested values that were not seen before."""
+    if id(value) in seen or not depth or isinstance(value, str | bytes | type):
+        return
+    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
         return
     seen.add(id(value))
+    if isinstance(value, nn.Parameter):
+        yield value
+        return
     if isinstance(value, nn.Module):
         seen.update(id(module) for module in value.modules())
         yield value

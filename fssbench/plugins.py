@@ -23,6 +23,12 @@ from fssbench.errors import FssbenchError, one_line
 
 ENVIRONMENT_VARIABLE = "FSSBENCH_PLUGINS"
 
+_COMPONENTS = {
+    f"fssbench_{kind}s"
+    for kind in ("dataset", "sampler", "protocol", "backbone", "matcher", "metric")
+}
+"""Hooks whose results compute rows."""
+
 # fssbench's own datasets, protocols, … are registered by the same hooks as those of plugins.
 BUILT_IN = (
     "fssbench.data",
@@ -93,6 +99,21 @@ class Plugins:
                 identity = str(Path(name)) if name.endswith(".py") else name
                 if not self.manager.has_plugin(identity):
                     self._load(identity, source, lambda name=name: _import(name))
+
+    def named_by_user(self) -> list[Any]:
+        """Return the plugins of ``-p`` and of the environment variable, except for observers.
+
+        Observers have hooks of events and commands alone. A plugin without any hook may replace
+        functions of fssbench.
+        """
+        sources = ("-p", ENVIRONMENT_VARIABLE)
+        return [
+            self.manager.get_plugin(info.name)
+            for info in self.infos
+            if info.source in sources
+            and not info.error
+            and (not info.hooks or not _COMPONENTS.isdisjoint(info.hooks))
+        ]
 
     @property
     def hook(self) -> pluggy.HookRelay:

@@ -335,10 +335,22 @@ def _reasons(method: Method) -> list[str]:
         reason = method[fold].record.rankable or _trained_on_novel(method[fold].record)
         if reason:
             reasons[reason].append(fold)
+    changed = _changed_code([result.record for result in method.values()])
+    if changed:
+        reasons[f"folds of different code of {', '.join(changed)}"] += sorted(method)
     return [REPLAY] * is_replay(_any(method).protocol) + [
         reason if len(folds) == len(method) else f"fold {', '.join(map(str, folds))}: {reason}"
         for reason, folds in reasons.items()
     ]
+
+
+def _changed_code(records: Sequence[Record]) -> list[str]:
+    """Return the packages of which folds have different code; of fssbench versions may differ."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        for name, code in record.code.items():
+            known[name].add("" if name == "fssbench" else code.sha256)
+    return sorted(name for name, hashes in known.items() if len(hashes) > 1)
 
 
 def _trained_on_novel(record: Record) -> str:

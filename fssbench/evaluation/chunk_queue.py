@@ -21,6 +21,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError
@@ -60,11 +61,11 @@ class ChunkQueue:
             return []
         return [result for chunk in chunks if (result := self._result(chunk, chunks)) is not None]
 
-    def open(self, group: str, chunks: Sequence[int]) -> None:
-        """Publish the chunks that the processes of a group may measure."""
+    def open(self, group: str, chunks: Sequence[int], identity: Mapping[str, Any]) -> None:
+        """Publish the chunks that the processes of a group may measure, if they agree."""
         for chunk in chunks:  # marks and damaged results of an earlier run
             self._path(chunk, "part").unlink(missing_ok=True)
-        plan = json.dumps({"group": group, "chunks": list(chunks)})
+        plan = json.dumps({"group": group, "chunks": list(chunks), "identity": identity})
         write_atomically(self.folder / _PLAN, plan.encode(), flush=False)
 
     def mark(self, chunk: int) -> None:
@@ -78,15 +79,26 @@ class ChunkQueue:
 
     # All processes.
 
-    def offered(self, group: str) -> tuple[int, ...] | None:
-        """Return the chunks that a group may measure; () after the run, None before `open`."""
+    def offered(self, group: str, identity: Mapping[str, Any]) -> tuple[int, ...] | None:
+        """Return the chunks that a group may measure; () after the run, None before `open`.
+
+        Raises:
+            FssbenchError: the first process has another identity of the run.
+        """
         if (self.run / RECORD_FILE).exists():
             return ()
         try:
             plan = json.loads((self.folder / _PLAN).read_bytes())
         except (OSError, ValueError):
             return None
-        return tuple(plan["chunks"]) if plan["group"] == group else None
+        if plan["group"] != group:
+            return None
+        if plan["identity"] != json.loads(json.dumps(identity)):
+            raise FssbenchError(
+                f"{self.run}: code, images or versions changed after the first process read them; "
+                "this process measures nothing"
+            )
+        return tuple(plan["chunks"])
 
     def done(self, chunk: int) -> bool:
         """Return True if a process has measured a chunk."""

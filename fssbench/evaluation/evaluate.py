@@ -116,9 +116,9 @@ def prepare(settings: Evaluation) -> Evaluator:
         )
     metrics = tuple(build.metric(name) for name in settings.metrics)
     sampler = registry.load(registry.registry().get(SamplerSpec, protocol.sampler))
-    code = code_of(
-        [*pipeline.matcher.modules(), *pipeline.backbone.modules(), dataset, *metrics, sampler]
-    )
+    named = registry.registry().plugins.named_by_user()
+    models = (*pipeline.matcher.modules(), *pipeline.backbone.modules())
+    code = code_of([*models, dataset, *metrics, sampler, *named])
     return Evaluator(
         settings=settings,
         protocol=protocol,

@@ -169,7 +169,7 @@ class Evaluator:
             with registry.observing(list(observers(run))) as hook:
                 hook.fssbench_evaluation_started(run=run)
                 results = (
-                    group.lead(folder, left, self.measure)
+                    group.lead(folder, left, self.measure, identity)
                     if group.count > 1
                     else self.measure(left)
                 )
@@ -227,7 +227,8 @@ class Evaluator:
 
     def assist(self, manifest: Manifest, group: ProcessGroup) -> None:
         """Measure chunks of a cell for the first process of a group."""
-        group.help_with(self.folder(manifest), chunks_of(manifest.episodes), self.measure)
+        chunks = chunks_of(manifest.episodes)
+        group.help_with(self.folder(manifest), chunks, self.measure, self.identity(manifest))
 
     def measure(self, chunks: Chunks, queue: ChunkQueue | None = None) -> Iterator[ChunkResult]:
         """Measure chunks of episodes, in their order.

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -159,13 +160,16 @@ class ProcessGroup:
             process.wait()
         self._processes.clear()
 
-    def lead(self, folder: Path, chunks: Chunks, measure: Measure) -> Iterator[ChunkResult]:
+    def lead(
+        self, folder: Path, chunks: Chunks, measure: Measure, identity: Mapping[str, Any]
+    ) -> Iterator[ChunkResult]:
         """Measure chunks with all processes, including this one.
 
         Args:
             folder: run directory, locked by this process.
             chunks: chunks to measure.
             measure: function that measures chunks.
+            identity: everything that the rows depend on.
 
         Yields:
             The result of each chunk, in order of completion. The caller must have written a result
@@ -189,7 +193,7 @@ class ProcessGroup:
                 yield from from_others()
 
         try:
-            queue.open(self.group, list(chunks))
+            queue.open(self.group, list(chunks), identity)
             yield from own(shared_order(list(chunks), 0, self.count))
             while remaining:  # other processes measure these chunks, or have died
                 self._report_exits()
@@ -214,20 +218,23 @@ class ProcessGroup:
 
     # The other processes.
 
-    def help_with(self, folder: Path, chunks: Chunks, measure: Measure) -> None:
+    def help_with(
+        self, folder: Path, chunks: Chunks, measure: Measure, identity: Mapping[str, Any]
+    ) -> None:
         """Measure the chunks of a run that this process can lock, until none is left.
 
         Args:
             folder: run directory, locked by the first process.
             chunks: all chunks of the manifest.
             measure: function that measures chunks.
+            identity: everything that the rows depend on, as this process finds it.
 
         Raises:
-            FssbenchError: the first process does not open the run.
+            FssbenchError: the first process does not open the run, or has other code or images.
         """
         queue = ChunkQueue(folder, before_claim=self._check_parent)
         until = time.monotonic() + START_TIMEOUT
-        while (offered := queue.offered(self.group)) is None:
+        while (offered := queue.offered(self.group, identity)) is None:
             self._check_parent()
             if time.monotonic() > until:
                 raise FssbenchError(

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import subprocess
 import sys
 import sysconfig
@@ -49,7 +50,7 @@ def code_of(things: Iterable[object]) -> dict[str, Code]:
     Packages of the environment that only a function imports are not named.
 
     Args:
-        things: functions, classes and instances.
+        things: functions, classes, instances and modules.
     """
     found: dict[str, Code] = {}
     waiting = [name for thing in things for name in _modules_of(thing)]
@@ -76,6 +77,9 @@ def identities(code: Mapping[str, Code]) -> dict[str, dict[str, str]]:
     return {name: {"version": c.version, "sha256": c.sha256} for name, c in code.items()}
 
 
+_RUNS = {"run.json", "training.json", "record.json"}
+"""Files whose folder is a run directory, and no part of a package."""
+
 _NOT_FOLLOWED = {"torch", "numpy", "attr", "attrs", "typing_extensions", "builtins"}
 """Packages whose versions are in a run's identity already, or that compute nothing."""
 
@@ -84,6 +88,9 @@ def _modules_of(thing: object) -> Iterator[str]:
     if isinstance(thing, functools.partial):
         thing = thing.func
     kind = thing if inspect.isclass(thing) else type(thing)
+    if isinstance(thing, ModuleType):
+        yield thing.__name__
+        return
     if inspect.isroutine(thing):
         yield thing.__module__ or ""
         return
@@ -141,20 +148,23 @@ def _is_installed(path: Path) -> bool:
 
 def _location(top: str) -> Path | None:
     """Return the file or the folder of a top-level module, loaded or not."""
-    file = getattr(sys.modules.get(top), "__file__", None)
-    if top not in sys.modules:
+    module = sys.modules.get(top)
+    file, folders = getattr(module, "__file__", None), getattr(module, "__path__", None)
+    if module is None:
         with contextlib.suppress(ImportError, ValueError):
-            spec = importlib.util.find_spec(top)
-            file = spec.origin if spec is not None and spec.has_location else None
-    if not file:
-        return None
+            if (spec := importlib.util.find_spec(top)) is not None:
+                file = spec.origin if spec.has_location else None
+                folders = spec.submodule_search_locations
+    if not file:  # a folder without an __init__.py, or a module of no file
+        first = next(iter(folders or ()), None)
+        return None if first is None else Path(first).resolve()
     path = Path(file).resolve()
     return path.parent if path.name == "__init__.py" else path
 
 
 def _hash(path: Path) -> str:
     """Return the sha256 (hex) of a file, or of all source and data files of a package."""
-    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if _counts(each))
+    files = [path] if path.is_file() else sorted(_files(path))
     total = hashlib.sha256()
     for each in files:
         name = "" if each == path else each.relative_to(path).as_posix()
@@ -162,9 +172,16 @@ def _hash(path: Path) -> str:
     return total.hexdigest()
 
 
-def _counts(path: Path) -> bool:
-    hidden = any(part.startswith(".") or part == "__pycache__" for part in path.parts[-4:])
-    return path.is_file() and not hidden and path.suffix not in (".pyc", ".md")
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a package, without hidden ones, caches, notes and its own runs."""
+    for path, folders, names in os.walk(folder):
+        if not _RUNS.isdisjoint(names):
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if name != "__pycache__" and name[0] != "."]
+        for name in names:
+            if name[0] != "." and not name.endswith((".pyc", ".md", "~", ".log")):
+                yield Path(path, name)
 
 
 def _commit(path: Path) -> tuple[str, bool | None]:

@@ -114,5 +114,7 @@ def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict) and {"version", "sha256"} <= value.keys():
+        return " ".join(filter(None, (value["version"], value["sha256"][:8]))) or "unknown"
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -109,6 +109,7 @@ class CheckpointWriter:
             }
         header = {
             **plan.facts(),
+            "images": plan.images,
             "recipe": plan.recipe.name,
             "settings": cattrs.unstructure(plan.recipe),
             "shots": plan.recipe.shots,

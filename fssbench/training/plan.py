@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from fssbench import build, registry
 from fssbench.backbones.backbone import Backbone
 from fssbench.data.dataset import Dataset
 from fssbench.data.geometry import Geometry
+from fssbench.data.image_digest import images_digest
 from fssbench.errors import FssbenchError, near
 from fssbench.inference.feature_cache import feature_bytes
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
@@ -107,6 +109,11 @@ class Plan:
             **({"parts": self.parts} if self.parts else {}),
             "code": identities(self.code),
         }
+
+    @functools.cached_property
+    def images(self) -> str:
+        """Return the digest of the content of the training images and the held-out ones."""
+        return images_digest(self.dataset, [*self.samples.images, *self.held_out])
 
     def folder_name(self) -> str:
         """Return ``dataset/matcher--backbone--stage--settings/fold0-seed0``."""
@@ -207,6 +214,7 @@ def make_plan(settings: Training) -> Plan:
                 *(module for extra in stage.modules() for module in extra.modules()),
                 stage,
                 dataset,
+                *known.plugins.named_by_user(),
                 registry.load(sampler),
             ]
         ),

@@ -79,7 +79,11 @@ def train(
     validation = make_validation(plan, fabric)
     # Lock and read before other processes start, so that an error is raised in one process only.
     rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
-    opened = TrainingDirectory(folder, plan.identity()) if rank == "0" else contextlib.nullcontext()
+    opened = (
+        TrainingDirectory(folder, {**plan.identity(), "images": plan.images})
+        if rank == "0"
+        else contextlib.nullcontext()
+    )
     with opened as directory:
         state = None if directory is None else read_state(folder)
         if state is not None and not settings.resume:

@@ -7,7 +7,7 @@ import pytest
 from fssbench import registry
 from fssbench.board.markdown import render
 from fssbench.board.tables import Table, group_ranks, make_boards
-from fssbench.results.record import Weights
+from fssbench.results.record import CodeInfo, Weights
 from fssbench.results.result import find_results, read_result
 from fssbench.results.rows import read_rows
 from fssbench.statistics.intervals import score_intervals
@@ -309,3 +309,15 @@ def test_other_images_under_the_same_names_get_a_table_of_their_own(runs):
     assert [row.method for row in second.rows] == ["theirs"]
     assert first.episodes[0].digest == second.episodes[0].digest
     assert (first.episodes[0].content, second.episodes[0].content) == ("aa" * 32, "bb" * 32)
+
+
+def test_folds_of_different_code_never_rank(runs):
+    def code(digest):
+        return {"theirs": CodeInfo(sha256=digest), "fssbench": CodeInfo(sha256=digest)}
+
+    for fold in range(4):
+        runs.add("mixed", fold=fold, code=code("aa" if fold < 2 else "bb"))
+        runs.add("same", fold=fold, code=code("aa") | {"fssbench": CodeInfo(sha256=str(fold))})
+    (table,) = tables(runs.root)
+    assert [(row.method, row.rank) for row in table.rows] == [("same", 1), ("mixed", None)]
+    assert table.rows[1].notes == ("folds of different code of theirs",)

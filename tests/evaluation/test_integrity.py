@@ -17,6 +17,7 @@ from fssbench.data import image_digest
 from fssbench.data.image_digest import images_digest
 from fssbench.evaluation.evaluate import evaluate
 from fssbench.evaluation.reproduce import Rerun, verify_record
+from fssbench.runtime.code import code_of
 
 METHOD = """
 import fssbench
@@ -217,6 +218,12 @@ def test_an_unchanged_file_is_hashed_once(folders, monkeypatch):
             "layer = torch.nn.Linear(2, 3)\n        self.run = lambda x: layer(x)",
             "9 parameters of Linear in run",
         ),
+        ("self.p = {'a': torch.nn.Parameter(torch.ones(5))}", "5 parameters of Parameter in p"),
+        ("type(self).net = torch.nn.Linear(1, 2)", "4 parameters of Linear in Hidden: net"),
+        (
+            "global NET\n        NET = [torch.nn.Linear(1, 3)]",
+            "6 parameters of Linear in the file of Hidden: NET",
+        ),
     ],
 )
 def test_parameters_of_unknown_origin_are_recorded_and_never_rank(
@@ -258,3 +265,49 @@ def test_the_record_names_the_code_and_the_images(job):
     assert len(record.code["methods_for_tests"].sha256) == 64
     assert len(record.dataset.images) == 64
     assert record.unaccounted == ()
+
+
+def test_a_plugin_that_registers_nothing_is_part_of_the_identity(job, write, tmp_path):
+    write()
+    first = score(job)
+    patch = tmp_path / "patching.py"
+    patch.write_text("import fssbench\n")
+    plugins = [str(tmp_path / "edited.py"), str(tmp_path / "encoder.py")]
+    plugins.append(methods_for_tests.__file__)
+    observer = tmp_path / "observing.py"
+    observer.write_text(
+        "import fssbench\n@fssbench.hookimpl\ndef fssbench_commands():\n    return []\n"
+    )
+    registry.use_plugins([str(observer), *plugins])
+    assert score(job) == first  # it computes nothing
+    registry.use_plugins([str(patch), *plugins])
+    with pytest.raises(FssbenchError, match="differs in code of patching"):
+        evaluate(job)
+    assert score(attrs.evolve(job, fresh=True)) == first
+
+
+@pytest.mark.parametrize("init", [True, False])
+def test_folders_of_code(tmp_path, monkeypatch, init):
+    """Packages with and without __init__.py, below a hidden folder, with runs and notes in them."""
+    folder = tmp_path / ".hidden" / "helpers_of_test"
+    folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(folder.parent)
+    if init:
+        (folder / "__init__.py").write_text("")
+    (folder / "net.py").write_text("SHIFT = 1\ndef shift():\n    return SHIFT\n")
+    import importlib
+
+    module = importlib.import_module("helpers_of_test.net")
+    try:
+        before = code_of([module.shift])["helpers_of_test"].sha256
+        (folder / "notes.md").write_text("notes")
+        run = folder / "runs" / "one"
+        run.mkdir(parents=True)
+        (run / "run.json").write_text("{}")
+        (run / "rows.csv").write_text("1")
+        assert code_of([module.shift])["helpers_of_test"].sha256 == before
+        (folder / "net.py").write_text("SHIFT = 2\ndef shift():\n    return SHIFT\n")
+        assert code_of([module.shift])["helpers_of_test"].sha256 != before
+    finally:
+        for name in ("helpers_of_test.net", "helpers_of_test"):
+            sys.modules.pop(name, None)

@@ -137,9 +137,11 @@ def test_a_line_of_version_0_1_is_read():
 
 def test_a_chunk_is_claimed_once_and_done_once(tmp_path):
     first, second = ChunkQueue(tmp_path), ChunkQueue(tmp_path)
-    first.open("group", [0, 1])
-    assert second.offered("group") == (0, 1)
-    assert second.offered("another") is None
+    first.open("group", [0, 1], {"code": "a"})
+    assert second.offered("group", {"code": "a"}) == (0, 1)
+    assert second.offered("another", {"code": "a"}) is None
+    with pytest.raises(FssbenchError, match="code, images or versions changed"):
+        second.offered("group", {"code": "b"})
     assert first.claim(0)
     assert first.claim(0)  # its own
     assert not second.claim(0)
@@ -187,9 +189,9 @@ def test_the_first_process_measures_the_chunks_of_a_dead_one(tmp_path):
             if shared.claim(chunk):
                 yield part_of(chunk, some)
 
-    for part in group.lead(tmp_path, chunks, measure):
+    for part in group.lead(tmp_path, chunks, measure, {}):
         if not came:
-            assert other.offered("g") == (0, 1, 2, 3)
+            assert other.offered("g", {}) == (0, 1, 2, 3)
             assert other.claim(3)
             assert other.claim(2)
             other.put(part_of(3, chunks[3], seconds=9.0))
@@ -329,12 +331,12 @@ def test_torchrun_says_who_this_is(monkeypatch):
 def test_a_process_whose_parent_died_stops(tmp_path):
     orphan = ProcessGroup(rank=1, count=2, group="g", parent=os.getppid() + 1)
     with pytest.raises(SystemExit):
-        orphan.help_with(tmp_path, {}, lambda chunks, shared: iter(()))
+        orphan.help_with(tmp_path, {}, lambda chunks, shared: iter(()), {})
 
 
 def test_a_process_does_not_wait_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr("fssbench.evaluation.process_group.START_TIMEOUT", 0.0)
     with pytest.raises(FssbenchError, match="the same options, versions and --out"):
         ProcessGroup(rank=1, count=2, group="g").help_with(
-            tmp_path, {}, lambda chunks, shared: iter(())
+            tmp_path, {}, lambda chunks, shared: iter(()), {}
         )
