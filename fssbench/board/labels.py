@@ -77,6 +77,8 @@ def training_label(record: Record) -> tuple[str, ...]:
 
 def code_label(record: Record) -> str:
     """Return the packages that computed a record with their versions and hashes, or ""."""
+    if record.provenance:
+        return record.provenance
     facts = (
         (name, code.version, f"({code.sha256[:8]})" if code.sha256 else "")
         for name, code in record.code.items()

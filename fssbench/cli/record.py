@@ -24,7 +24,7 @@ def record() -> None:
 @click.option("--parameters", type=click.IntRange(min=0), help="Its learnable parameters.")
 @option_of("the method, to be written into the record")
 @click.option("--metric", "metrics", default="iou", show_default=True, callback=names,
-              metavar="NAMES", help="Metrics to measure.")  # fmt: skip
+              metavar="NAMES", help="Metrics to measure, in addition to iou.")  # fmt: skip
 @data_options
 @lists_option
 @click.option("--out", type=PATH, required=True, help="Folder of the result.")
@@ -39,13 +39,11 @@ def import_(
     nobody can verify how the masks were computed.
     """
     from fssbench.cli.manifests import read_with_dataset
-    from fssbench.evaluation.import_masks import Statement, import_masks
+    from fssbench.evaluation.import_masks import Method, import_masks
 
-    statement = Statement(
-        matcher=name, backbone=backbone, config=dict(options), parameters=parameters
-    )
+    method = Method(matcher=name, backbone=backbone, config=dict(options), parameters=parameters)
     manifest, data = read_with_dataset(episodes, **dataset)
-    made = import_masks(masks, manifest, data, statement, out, metrics=metrics)
+    made = import_masks(masks, manifest, data, method, out, metrics=metrics)
     low, high = made.intervals["miou"]
     click.echo(
         f"{name}, {made.protocol}, fold {made.fold}, {made.shots}-shot: mIoU "

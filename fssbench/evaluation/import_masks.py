@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,9 @@ from fssbench.evaluation.make_record import result_fields
 from fssbench.evaluation.measure import concatenated, measure_masks, table_of
 from fssbench.files import read_within
 from fssbench.inference.chunk_loader import target_of
-from fssbench.results.predictions import MOST_FOR_ONE, Predictions
+from fssbench.results.predictions import MOST_FOR_ONE, Line, Predictions
 from fssbench.results.record import (
     MANIFEST_FILE,
-    RECORD_FILE,
     ROWS_FILE,
     Cost,
     Record,
@@ -43,11 +42,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]{0,99}")
 
 
 @attrs.frozen(kw_only=True)
-class Statement:
-    """What the user states of a program that predicted masks; nothing of it can be verified.
+class Method:
+    """Description of the program that predicted masks, as the user states it.
 
     Attributes:
-        matcher: name of the method, which no registered matcher has.
+        matcher: name of the method; names of registered matchers are refused.
         backbone: name of its encoder.
         config: settings of the method by name.
         parameters: number of its learnable parameters; None if unknown.
@@ -60,9 +59,9 @@ class Statement:
 
     def __attrs_post_init__(self) -> None:
         for option, name in (("--name", self.matcher), ("--backbone", self.backbone)):
-            if not _NAME.fullmatch(name):
+            if not _NAME.fullmatch(name) or "--" in name:
                 raise FssbenchError(
-                    f"{option} {name!a}: use lower-case letters, digits and . _ + - in names"
+                    f"{option} {name!a}: use lower-case letters, digits and . _ + -, without --"
                 )
         taken = {
             name
@@ -79,12 +78,12 @@ def import_masks(
     masks: Path,
     manifest: Manifest,
     dataset: Dataset,
-    statement: Statement,
+    method: Method,
     out: Path,
     *,
     metrics: Sequence[str] = ("iou",),
 ) -> Record:
-    """Score predicted masks and write a result: record, rows, manifest and masks.
+    """Score predicted masks; write a record with its rows, its manifest and the masks.
 
     Args:
         masks: folder with a PNG file for each episode, named by its index (``17.png``,
@@ -93,13 +92,13 @@ def import_masks(
             lengths.
         manifest: episodes of the masks.
         dataset: dataset of the images.
-        statement: description of the program.
-        out: folder of the result, which must not hold one.
-        metrics: names of the metrics, in addition to those of the protocol.
+        method: description of the program.
+        out: folder to write, missing or empty.
+        metrics: names of metrics, in addition to ``iou`` and those of the protocol.
 
     Raises:
         FssbenchError: a mask is missing, has another size than its query or other values, or
-            belongs to no episode; or the folder holds a result.
+            belongs to no episode; or the folder is not empty.
     """
     protocol = registry.registry().get(ProtocolSpec, manifest.protocol)
     if protocol.score_size != "original":
@@ -107,39 +106,40 @@ def import_masks(
             f"{protocol.name} scores masks at the size of a matcher's input; import masks of a "
             "protocol that scores at the original size"
         )
-    if (out / RECORD_FILE).exists():
-        raise FssbenchError(f"{out}: holds a result; choose another --out")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FssbenchError(f"{out}: is not an empty folder; choose another --out")
     manifest.check_annotations(dataset)
-    made = [build.metric(name) for name in dict.fromkeys((*metrics, *protocol.metrics))]
-    read = _folder(masks, manifest) if masks.is_dir() else _file(masks, manifest)
+    names = dict.fromkeys(("iou", *metrics, *protocol.metrics))
+    measured = [build.metric(name) for name in names]
+    given = _folder(masks, manifest) if masks.is_dir() else _file(masks, manifest)
     predictions = Predictions(manifest=manifest.digest)
     columns = []
-    for episode, mask in zip(manifest.episodes, read, strict=True):
+    for episode, mask in zip(manifest.episodes, given, strict=True):
         target = target_of(episode, dataset, None, protocol.score_size, protocol.void)
         if mask.shape != target.shape:
             raise FssbenchError(
                 f"{masks}: the mask of episode {episode.index} is {_size(mask)}, its query "
                 f"{episode.query} {_size(target)} pixels; restore masks to the image's size"
             )
-        columns.append(measure_masks(made, [mask], [target]))
+        columns.append(measure_masks(measured, [mask], [target]))
         predictions.add([episode], [mask])
     rows = table_of(manifest.episodes, concatenated(columns))
     record = Record(
         **result_fields(
             manifest,
-            made,
+            measured,
             score_size=protocol.score_size,
             rows=rows,
             images=images_digest(dataset, manifest.image_ids()),
         ),
-        matcher=statement.matcher,
-        config=statement.config,
+        matcher=method.matcher,
+        config=method.config,
         checkpoint=None,
-        backbone=statement.backbone,
+        backbone=method.backbone,
         weights=Weights(source="unknown"),
         features={},
         cost=Cost(
-            learnable_parameters=statement.parameters,
+            learnable_parameters=method.parameters,
             backbone_parameters=None,
             flops_per_episode=None,
             seconds_per_episode=None,
@@ -159,11 +159,13 @@ def import_masks(
 def _folder(folder: Path, manifest: Manifest) -> Iterator[Tensor]:
     """Yield the masks of PNG files in the order of the episodes."""
     files: dict[int, Path] = {}
-    for path in sorted(folder.glob("*.png")):
-        if not path.stem.isdecimal():
+    for path in sorted(each for each in folder.iterdir() if each.is_file()):
+        if path.suffix != ".png" or not path.stem.isdecimal():
             raise FssbenchError(f"{path}: name the files by the index of the episode, e.g. 17.png")
         if int(path.stem) in files:
-            raise FssbenchError(f"{path} and {files[int(path.stem)].name}: two of one episode")
+            raise FssbenchError(
+                f"{path} and {files[int(path.stem)].name}: both of episode {int(path.stem)}"
+            )
         files[int(path.stem)] = path
     _check_indices(folder, list(files), manifest)
     return (_png(files[episode.index]) for episode in manifest.episodes)
@@ -189,11 +191,17 @@ def _file(path: Path, manifest: Manifest) -> Iterator[Tensor]:
     limit = (len(manifest.episodes) + 1) * MOST_FOR_ONE
     try:
         text = read_within(path, limit, packed=path.suffix == ".gz")
-        whole = text.lstrip()[:1] == b"["
-        lines = json.loads(text) if whole else [json.loads(x) for x in text.splitlines() if x]
+        is_list = text.lstrip()[:1] == b"["
+        lines = json.loads(text) if is_list else [json.loads(x) for x in text.splitlines() if x]
         header = lines[0] if lines and "index" not in lines[0] else {}
-        own = {line["index"]: line for line in lines[bool(header) :]}
-        sizes = {index: line["size"] for index, line in own.items()}
+        by_index = {line["index"]: line for line in lines[bool(header) :]}
+        if len(by_index) < len(lines) - bool(header):
+            raise ValueError("an index occurs twice")
+        for index, line in by_index.items():
+            if type(index) is not int:
+                raise ValueError(f"index {index!r} is no whole number")
+            if not (isinstance(line["size"], list) and len(line["size"]) == 2):
+                raise ValueError(f"size {line['size']!r} of index {index} is not [H, W]")
     except OSError as error:
         raise FssbenchError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, EOFError) as error:
@@ -203,22 +211,31 @@ def _file(path: Path, manifest: Manifest) -> Iterator[Tensor]:
         ) from error
     if header.get("manifest", manifest.digest) != manifest.digest:
         raise FssbenchError(f"{path}: these masks belong to another manifest")
-    _check_indices(path, list(own), manifest)
-    predictions = Predictions(manifest=manifest.digest, lines=own)
-    return (predictions.mask(e.index, *sizes[e.index]) for e in manifest.episodes)
+    _check_indices(path, list(by_index), manifest)
+    return _decoded(path, Predictions(manifest=manifest.digest, lines=by_index), by_index, manifest)
+
+
+def _decoded(
+    path: Path, predictions: Predictions, lines: Mapping[int, Line], manifest: Manifest
+) -> Iterator[Tensor]:
+    for episode in manifest.episodes:
+        try:
+            yield predictions.mask(episode.index, *lines[episode.index]["size"])
+        except FssbenchError as error:
+            raise FssbenchError(f"{path}: {error}") from error
 
 
 def _check_indices(path: Path, found: Sequence[int], manifest: Manifest) -> None:
     wanted = {episode.index for episode in manifest.episodes}
     for problem, indices in (
-        ("no mask of", wanted - set(found)),
-        ("masks that belong to no episode, of", set(found) - wanted),
+        ("masks are missing for", wanted - set(found)),
+        ("masks belong to no episode, for", set(found) - wanted),
     ):
         if indices:
             first = ", ".join(map(str, itertools.islice(sorted(indices), 3)))
             raise FssbenchError(
-                f"{path}: {problem} {len(indices)} indices, first {first}; the manifest has "
-                f"{len(wanted)} episodes"
+                f"{path}: {problem} {len(indices)} of the indices, first {first}; the manifest "
+                f"has {len(wanted)} episodes"
             )
 
 

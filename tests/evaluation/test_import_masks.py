@@ -118,10 +118,11 @@ def change(folder, name, action):
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        (lambda m: (m / "00003.png").unlink(), "no mask of 1 indices, first 3"),
+        (lambda m: (m / "00003.png").unlink(), "masks are missing for 1 of the indices, first 3"),
         (lambda m: (m / "00003.png").rename(m / "99.png"), "first 3"),
         (lambda m: (m / "00003.png").rename(m / "three.png"), "three.png: name the files by"),
-        (lambda m: (m / "3.png").write_bytes((m / "00003.png").read_bytes()), "two of one episode"),
+        (lambda m: (m / "3.png").write_bytes((m / "00003.png").read_bytes()), "both of episode 3"),
+        (lambda m: (m / "00003.png").rename(m / "3.PNG"), "3.PNG: name the files by"),
         (lambda m: (m / "00003.png").write_bytes(b"no picture"), "00003.png: cannot be decoded"),
         (
             lambda m: Image.new("L", (160, 160), 7).save(m / "00003.png"),
@@ -147,9 +148,12 @@ def test_masks_that_cannot_be_scored(evaluated, tmp_path, capsys, action, messag
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no mask of 12 indices"),
+        ("", "masks are missing for 12 of the indices"),
         ("no masks", "no masks (JSONDecodeError"),
         ('{"index": 0}', "no masks (KeyError"),
+        ('{"index": "0", "size": [1, 1]}', "index '0' is no whole number"),
+        ('{"index": 0, "size": "60x80"}', "size '60x80' of index 0 is not [H, W]"),
+        ('[{"index": 0, "size": [1, 1]}, {"index": 0, "size": [1, 1]}]', "an index occurs twice"),
         ('{"fssbench_predictions": 1, "manifest": "0"}', "belong to another manifest"),
     ],
 )
@@ -162,7 +166,7 @@ def test_files_that_are_no_masks(evaluated, tmp_path, capsys, text, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["prototype", "hdmnet", "My Method", "../up", ""])
+@pytest.mark.parametrize("name", ["prototype", "hdmnet", "My Method", "../up", "a--b", ""])
 def test_names_that_are_taken_or_no_names(evaluated, tmp_path, capsys, name):
     masks = evaluated / "predictions.jsonl.gz"
     run(
@@ -178,8 +182,8 @@ def test_a_result_is_not_overwritten(evaluated, tmp_path, capsys):
         "--name", "outside", "--out", tmp_path / "out",
     )  # fmt: skip
     run(*arguments)
-    run(*arguments, fails="holds a result")
-    assert "holds a result; choose another --out" in capsys.readouterr().err
+    run(*arguments, fails="not an empty folder")
+    assert "is not an empty folder; choose another --out" in capsys.readouterr().err
 
 
 def test_the_loop_of_the_docs(evaluated, tmp_path):
@@ -199,6 +203,8 @@ def test_the_loop_of_the_docs(evaluated, tmp_path):
     )
     run(
         "record", "import", evaluated, *DATA, "--masks", tmp_path / "masks", "--name", "by-colour",
-        "--out", tmp_path / "out",
+        "--metric", "boundary", "--out", tmp_path / "out",
     )  # fmt: skip
-    assert Record.read(tmp_path / "out" / "record.json").scores["miou"] > 5
+    scores = Record.read(tmp_path / "out" / "record.json").scores
+    assert scores["miou"] > 5
+    assert scores["j_and_f"] > 5
