@@ -18,6 +18,7 @@ from fssbench.nn import correlation, relative_votes, resize, separate, together
 from fssbench_hsnet.config import HsNetConfig
 from fssbench_hsnet.pyramid import Pyramid
 
+_SIZE = 400
 _EPSILON = 1e-5  # as in the authors' code, added to the length of a feature vector
 
 Levels = tuple[tuple[Tensor, ...], ...]
@@ -39,6 +40,8 @@ class HsNet(Matcher):
 
     def __init__(self, *, config: HsNetConfig, backbone: BackboneInfo) -> None:
         super().__init__(config=config, backbone=backbone)
+        fitting = backbone.image_size if _SIZE % backbone.multiple else _SIZE
+        self.size = config.size or fitting
         self.layers = {s: layers_at(backbone, s) for s in sorted(config.pyramid, reverse=True)}
         # VGG has no layer behind its last pooling, whose output the authors use.
         self.pooled = 32 in self.layers and not self.layers[32]
@@ -57,7 +60,7 @@ class HsNet(Matcher):
     def request(self) -> FeatureRequest:
         """Request every block of the scales in use, on square images (aspect ratio not kept)."""
         names = [name for stride in sorted(self.layers) for name in self.layers[stride]]
-        return FeatureRequest(layers=tuple(dict.fromkeys(names)), size=self.config.size)
+        return FeatureRequest(layers=tuple(dict.fromkeys(names)), size=self.size)
 
     def prepare_support(self, features: Mapping[str, Tensor], masks: Tensor) -> Sequence[Levels]:
         """Mask the features of N images (equation 1) and divide them by their lengths.
@@ -121,8 +124,7 @@ class HsNet(Matcher):
             cosines = [correlation(q, s, normalise=False).relu_() for q, s in pairs]
             volumes[stride] = torch.stack(cosines, 1)  # (B, layers, hq, wq, hs, ws)
         logits = self.hpn_learner(volumes)  # (B, 2, h, w)
-        size = (self.config.size, self.config.size)
-        return resize(logits[:, 1:] - logits[:, :1], size)[:, 0]
+        return resize(logits[:, 1:] - logits[:, :1], (self.size, self.size))[:, 0]
 
 
 def layers_at(backbone: BackboneInfo, stride: int) -> list[str]:

@@ -76,7 +76,6 @@ def test_request_of_every_block_before_its_last_relu():
     request = make().request()
     assert request.layers == ("b0:pre", "b1:pre", "c0", "c1", "d0")
     assert request.size == SIZE
-    assert fssbench.matcher("hsnet", INFO).request().size == 400
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -188,20 +187,21 @@ def test_wrong_pyramids(pyramid):
 
 
 @pytest.mark.parametrize(
-    ("name", "maps", "first"),
+    ("name", "size", "maps", "first"),
     [
-        ("resnet50", (4, 6, 3), "layer2.0:pre"),
-        ("resnet101", (4, 23, 3), "layer2.0:pre"),
-        ("vgg16", (3, 3, 1), "features.18:pre"),
-        ("swin-b", (2, 18, 2), "layers.1.blocks.0"),
-        ("mobilenetv2", (3, 7, 5), "blocks.2.0"),
-        ("tiny-resnet", (3, 3, 2), "layer2.0:pre"),
+        ("resnet50", 400, (4, 6, 3), "layer2.0:pre"),
+        ("resnet101", 400, (4, 23, 3), "layer2.0:pre"),
+        ("vgg16", 400, (3, 3, 1), "features.18:pre"),
+        ("swin-b", 384, (2, 18, 2), "layers.1.blocks.0"),
+        ("mobilenetv2", 400, (3, 7, 5), "blocks.2.0"),
+        ("tiny-resnet", 160, (3, 3, 2), "layer2.0:pre"),
     ],
 )
-def test_scales_of_backbones(name, maps, first):
+def test_scales_of_backbones(name, size, maps, first):
     matcher = fssbench.matcher("hsnet", name)
     assert tuple(len(matcher.layers[s]) for s in (8, 16, 32)) == maps
-    assert matcher.request().layers[0] == first
+    request = matcher.request()
+    assert (request.size, request.layers[0]) == (size, first)
 
 
 def test_vgg_ends_in_its_last_pooling():
