@@ -55,7 +55,9 @@ def test_inference(method, options):
         assert (len(logits), logits.device.type, logits.dtype) == (count, "cuda", torch.float32)
 
 
-@pytest.mark.parametrize("method", ["dcama", "hdmnet", "hsnet", "fsdino", "uinofss", "uinofss-comp"])
+@pytest.mark.parametrize(
+    "method", ["dcama", "hdmnet", "hsnet", "fsdino", "uinofss", "uinofss-comp"]
+)
 def test_training_steps(method, monkeypatch):
     """Every stage computes its losses without a wait.
 
