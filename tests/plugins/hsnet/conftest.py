@@ -1,17 +1,17 @@
-"""HSNet's numbers beside the checkout."""
+"""The authors' numbers; those of the complete network are not beside the checkout."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from authors_fixtures import authors_fixtures
+from authors_numbers import Authors
 
-import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="session")
-def golden_folder():
-    folder = REPOSITORY.parent / "shared" / "golden"
-    if not (folder / "hsnet_conv4d.npz").is_file():
-        pytest.skip("no numbers of the authors' code beside the checkout (../shared/golden)")
-    return folder
+golden_folder, *_ = authors_fixtures(
+    Authors(
+        matcher="hsnet",
+        backbone="resnet50",
+        listing="weights_hsnet_hpn_learner_resnet50.tsv",
+        numbers="hsnet",
+        file="best_model_{}.pt",
+        bias="hpn_learner.decoder2.2.bias",
+    )
+)
