@@ -95,6 +95,11 @@ def draw(name, shape):
     return torch.from_numpy(value.astype(np.float32))
 
 
+def fill(module):
+    """Set a module's weights by the weight rule and the names of its parameters."""
+    module.load_state_dict({n: draw(n, tuple(t.shape)) for n, t in module.state_dict().items()})
+
+
 def authors_state(listing: Path):
     """State dict of the authors' model, from the list of its names and shapes."""
     state = {}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fssbench import BackboneInfo, FssbenchError
-from fssbench.nn import resize, separate, together
+from fssbench.nn import relative_votes, resize, separate, together
 from fssbench_dcama.config import DcamaConfig
 from fssbench_dcama.model import Dcama
 from fssbench_dcama.prepared import Query, Support
@@ -234,13 +234,10 @@ def combine(logits: Sequence[Tensor], how: str, weights: Tensor | None = None) -
         (B, h, w) logits.
     """
     each = torch.stack(list(logits), 1).float()  # (B, K, h, w)
-    if how in ("voting", "hsnet"):
-        votes = (each > 0).sum(1).float()
-        if how == "voting":
-            return 2 * votes / each.shape[1] - 1
-        most = votes.amax((1, 2), keepdim=True).clamp(min=1)
-        # Votes are whole numbers, so that half a vote changes the sign of ties only.
-        return (2 * votes - most + 0.5) / most
+    if how == "hsnet":
+        return relative_votes(each)
+    if how == "voting":
+        return 2 * (each > 0).sum(1).float() / each.shape[1] - 1
     probabilities = each.sigmoid()
     if weights is None:
         mean = probabilities.mean(1)

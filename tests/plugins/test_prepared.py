@@ -23,6 +23,8 @@ CASES = [
         ("hdmnet", "tiny-resnet", {"grid": 8, "matching": how})
         for how in ("cross-attention", "cosine", "cosine-softmax")
     ],
+    ("hsnet", "tiny-resnet", {}),
+    ("hsnet", "tiny-resnet", {"support_mask": False}),
     ("fsdino", "tiny-vit", {}),
     ("fsdino", "tiny-vit", {"volume": "dot", "support": "all"}),
     ("fsdino", "tiny-vit", {"correlation": "prototype", "prompts": "initial"}),

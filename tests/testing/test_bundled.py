@@ -42,6 +42,10 @@ class TestHdmNet(MatcherConformance):
     matcher = "hdmnet"
 
 
+class TestHsNet(MatcherConformance):
+    matcher = "hsnet"
+
+
 class TestFsDino(MatcherConformance):
     """Three stages of distillation with a random teacher, and one on episodes."""
 
@@ -105,6 +109,7 @@ class TestImageSequential(SamplerConformance):
 def test_the_authors_numbers_of_parameters_are_declared():
     specs = registry.registry().specs(MatcherSpec)
     assert specs["dcama"].parameter_counts == {"resnet50": 14_215_394}
+    assert specs["hsnet"].parameter_counts == {"resnet50": 2_573_794, "resnet101": 2_587_394}
     assert specs["hdmnet"].parameter_counts == {"resnet50-psp": 4_161_734}
 
 

@@ -26,6 +26,7 @@ OPTIONS = {
         *({"matching": name} for name in ("cosine", "cosine-softmax", "cross-attention")),
         {"matching": "cosine-inverse-softmax"},
     ],
+    "hsnet": [{}, {"support_mask": False}, {"pyramid": (16, 32)}],
     "fsdino": [
         {"volume": "cosine", "support": "foreground"},
         {"volume": "dot", "support": "all"},
@@ -54,7 +55,9 @@ def test_inference(method, options):
         assert (len(logits), logits.device.type, logits.dtype) == (count, "cuda", torch.float32)
 
 
-@pytest.mark.parametrize("method", ["dcama", "hdmnet", "fsdino", "uinofss", "uinofss-comp"])
+@pytest.mark.parametrize(
+    "method", ["dcama", "hdmnet", "hsnet", "fsdino", "uinofss", "uinofss-comp"]
+)
 def test_training_steps(method, monkeypatch):
     """Every stage computes its losses without a wait.
 
