@@ -1,4 +1,4 @@
-"""A pretended CUDA device: tensors without values that do not mix with the CPU's."""
+"""A simulated CUDA device, for tests on machines without a GPU."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ class _Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = operation(*args, **kwargs)
         if operation in _COPIES:
             source = args[0] if operation is _COPIES[0] else args[1]
-            free = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
-            if source.device.type != result.device.type and not free:
+            non_blocking = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
+            if source.device.type != result.device.type and not non_blocking:
                 where = _location_of(traceback.extract_stack())
                 raise WaitError(f"a blocking copy to {result.device.type} at {where}")
         return result

@@ -331,7 +331,7 @@ def _on_fake_cuda(subject: MatcherSubject, count: int, shots: int) -> str:
 def on_fake_cuda(
     subject: MatcherSubject, count: int, shots: int, precision: Precision = "fp32"
 ) -> Tensor:
-    """Return the logits of a batch of episodes, computed on a pretended GPU.
+    """Return the logits of a batch of episodes, computed on a simulated GPU.
 
     Args:
         subject: matcher under test.

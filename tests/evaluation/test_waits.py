@@ -1,4 +1,4 @@
-"""Evaluation on a pretended GPU waits for it once in a chunk."""
+"""Evaluation on a simulated GPU waits for it once in a chunk."""
 
 from __future__ import annotations
 

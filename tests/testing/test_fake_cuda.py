@@ -1,4 +1,4 @@
-"""A pretended CUDA device, and the bundled methods on it."""
+"""A simulated CUDA device, and the bundled methods on it."""
 
 from __future__ import annotations
 

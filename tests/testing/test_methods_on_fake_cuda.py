@@ -1,4 +1,4 @@
-"""Bundled methods on a pretended GPU: no wait, no tensor on the CPU, in inference and training."""
+"""Bundled methods on a simulated GPU: no wait, no tensor on the CPU, in inference and training."""
 
 from __future__ import annotations
 
