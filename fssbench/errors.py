@@ -42,7 +42,7 @@ def by_kind(messages: Iterable[str]) -> list[str]:
     Messages ``PLACE: TEXT`` are of one kind if their texts differ in numbers and names alone.
     """
     kinds: dict[str, list[str]] = {}
-    for message in messages:
+    for message in dict.fromkeys(messages):
         text = message.partition(": ")[2] or message
         kinds.setdefault(_VARIABLE.sub("#", text), []).append(message)
     lines = []

@@ -84,6 +84,9 @@ def _print_method(groups: Sequence[Sequence[CellOutcome]]) -> None:
             )  # fmt: skip
         table.add_section()
     print_table(table, width=88)
+    for name in sorted({name for record in records for name in record.scores} - {*_SCORES}):
+        folds = (f"fold {r.fold} {r.scores[name]:.2f}" for r in records if name in r.scores)
+        click.echo(f"{name}: {', '.join(folds)}")
     for note in sorted({record.rankable for record in records} - {""}):
         click.echo(f"These rows never rank on a board: {note}.")
     dropped = sorted({name for record in records for name in record.manifest.dropped})

@@ -24,9 +24,9 @@ class Davis17(IndexedDataset):
     """Validation videos of DAVIS 2017 (Pont-Tuset et al., arXiv 1704.00675) at 480 pixels.
 
     Image ids are ``video/frame``. The palette index of a mask's pixel is the number of its object,
-    from 1; the objects of a video are those up to the highest index in its first mask, and class
-    ``video/N`` is object N of a video. As in DAVIS's evaluation code, 255 is background. All
-    classes are novel; there is one fold.
+    from 1, and class ``video/N`` is object N of a video. The first mask of a video shows all its
+    objects; higher numbers in later masks are no objects. As in DAVIS's evaluation code, 255 is
+    background. All classes are novel; there is one fold.
 
     Args:
         root: folder with ``JPEGImages``, ``Annotations`` and ``ImageSets``.
@@ -116,10 +116,15 @@ class Davis17(IndexedDataset):
     def _objects_of(self, video: str) -> int:
         path = self.mask_path(self._frames[video][0])
         labels = read_labels(path, "index")
-        count = int(labels.where(labels != IGNORE, 0).max())
-        if not count:
+        found = set(labels.unique().tolist()) - {0, IGNORE}
+        if not found:
             raise FssbenchError(f"{path}: the first mask of {video} shows no object")
-        return count
+        if missing := set(range(1, max(found) + 1)) - found:
+            raise FssbenchError(
+                f"{path}: has the objects {', '.join(map(str, sorted(found)))}, but not "
+                f"{min(missing)}; each object must be in the first mask of its video"
+            )
+        return len(found)
 
     def _labels(self, image_id: str) -> Tensor:
         path = self.mask_path(image_id)

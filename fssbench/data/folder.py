@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -122,6 +123,10 @@ class ClassFolders(IndexedDataset):
             pairs = self._of_class(name).values()
             read = {path for pair in pairs for path in (pair.image, pair.mask)}
             lines += _unread(self.root / name, read)
+            for stem, pair in self._of_class(name).items():
+                with contextlib.suppress(FssbenchError):  # unreadable, which is said elsewhere
+                    if not self.class_pixels(f"{name}/{stem}"):
+                        lines.append(f"{pair.mask}: shows no pixel of the class")
         return lines
 
     def listed_in(self, split: str) -> str:

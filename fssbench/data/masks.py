@@ -295,6 +295,9 @@ def _coloured(stored: _Stored) -> Array:
         return _nonblack(stored)
     if chromatic and drawn <= _VOC_LABELS.keys():
         return _object_labels(_by_colour(stored))
+    # Numbers of objects in dark colours; noise fills no areas.
+    if chromatic and (areas := chromatic & _flat_colours(stored, drawn)):
+        raise _UnclearError(f"its colours are {_listed(sorted({*areas, *drawn}))}")
     red, green, blue = np.moveaxis(stored.colours, -1, 0)  # faster than reducing the last axis
     lightest, darkest = np.maximum(red, green), np.minimum(red, green)
     spread = np.maximum(lightest, blue) - np.minimum(darkest, blue)
@@ -365,6 +368,15 @@ def _flat(grey: Array) -> set[int]:
     """Return the values that fill a square of 3 x 3 pixels."""
     inner = ndimage.minimum_filter(grey, 3) == ndimage.maximum_filter(grey, 3)
     return set(_values(grey[inner]))
+
+
+def _flat_colours(stored: _Stored, drawn: set[tuple[int, ...]]) -> set[tuple[int, ...]]:
+    """Return the colours of a drawing that fill a square of 3 x 3 pixels."""
+    listed = sorted(drawn)
+    numbers = np.zeros(stored.colours.shape[:2], np.uint8)
+    for number, colour in enumerate(listed):
+        numbers[(stored.colours == colour).all(-1)] = number
+    return {listed[number] for number in _flat(numbers)}
 
 
 def _every_label(stored: _Stored) -> Array:

@@ -97,8 +97,8 @@ class Meta(Stage):
         if made_for != trained_with:
             raise FssbenchError(
                 f"hdmnet, stage meta: the model is made for {made_for} shots (-o shots) and would "
-                f"be trained with {trained_with} (--shots); give both, e.g. --shots {made_for} "
-                f"-o shots={made_for}"
+                f"be trained with {trained_with} (--shots); give both, e.g. --shots {trained_with} "
+                f"-o shots={trained_with}"
             )
         if not context.started:
             raise FssbenchError(

@@ -19,6 +19,7 @@ from fssbench.board.board import build_boards
 from fssbench.board.site.page import write_page
 from fssbench.cli import _run
 from fssbench.data.check import check_image, count_split
+from fssbench.data.davis import Davis17
 from fssbench.data.prepare.prepare import RECIPES, prepare
 from fssbench.episodes import fssbench_protocols
 from fssbench.episodes.protocol import build_manifest
@@ -264,3 +265,11 @@ def test_an_archive_of_2016_or_one_with_gaps_is_refused(files, tmp_path):
     del files["Annotations/480p/blackswan/00002.png"]
     with pytest.raises(FssbenchError, match="blackswan has 3 frames and 2 masks"):
         prepare(RECIPES["davis17"], tmp_path / "b", given=[packed(tmp_path / "b.zip", files)])
+
+
+def test_an_object_that_is_not_in_the_first_mask_is_an_error(root):
+    path = root / "Annotations" / "480p" / "bike-packing" / "00000.png"
+    labels = np.array(Image.open(path))
+    Image.fromarray(np.where(labels == 2, 2, 0).astype(np.uint8)).save(path)
+    with pytest.raises(FssbenchError, match="has the objects 2, but not 1; each object must be"):
+        Davis17(root=root)

@@ -126,6 +126,11 @@ KNOWN = {
 }  # fmt: skip
 
 UNCLEAR = {
+    "numbers in one channel": (
+        Image.fromarray(np.stack([RING, RING * 0, RING * 0], -1)), "(1, 0, 0)"),
+    "dark numbers, white void": (
+        Image.fromarray(np.where(RING == 255, 255, np.stack([RING, RING * 0, RING * 0])
+                                 ).astype(np.uint8).transpose(1, 2, 0)), "(1, 0, 0)"),
     "several labels, palette": (palette_file(SEVERAL, VOC), "labels are 0, 1, 2, 7"),
     "several labels, grey": (Image.fromarray(SEVERAL), "brightest pixel is 7 of 255"),
     "one class of many, grey": (Image.fromarray(np.where(RING == 1, 15, RING)), "0, 15, 255"),
