@@ -345,7 +345,7 @@ def _reasons(method: Method) -> list[str]:
 
 
 def _changed_code(records: Sequence[Record]) -> list[str]:
-    """Return the packages of which folds have different code; of fssbench versions may differ."""
+    """Return the packages, except fssbench itself, whose code differs between folds."""
     known: dict[str, set[str]] = defaultdict(set)
     for record in records:
         for name, code in record.code.items():

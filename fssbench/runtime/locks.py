@@ -110,7 +110,7 @@ class Lock:
         return None
 
     def _try_marker(self, error: OSError) -> LockedError | None:
-        # Versions of filelock write markers to the lock file itself.
+        # Earlier versions of fssbench used filelock, whose markers are the lock file itself.
         for marker in (self._marker, self.path):
             if (held_by := self._holder(marker)) is not None:
                 return held_by
