@@ -116,7 +116,8 @@ class Davis17(IndexedDataset):
     def _objects_of(self, video: str) -> int:
         path = self.mask_path(self._frames[video][0])
         labels = read_labels(path, "index")
-        found = set(labels.unique().tolist()) - {0, IGNORE}
+        counts = torch.bincount(labels.flatten(), minlength=IGNORE + 1)
+        found = set(counts.nonzero().flatten().tolist()) - {0, IGNORE}
         if not found:
             raise FssbenchError(f"{path}: the first mask of {video} shows no object")
         if missing := set(range(1, max(found) + 1)) - found:

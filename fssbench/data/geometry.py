@@ -74,12 +74,12 @@ def stack_padded(planes: list[Tensor], value: int) -> Tensor:
     """Stack planes (H_i, W_i) as (B, max H, max W), padded at the bottom and right."""
     height = max(plane.shape[0] for plane in planes)
     width = max(plane.shape[1] for plane in planes)
-    if all(plane.shape == (height, width) for plane in planes):
-        return torch.stack(planes)
-    stacked = planes[0].new_full((len(planes), height, width), value)
-    for row, plane in zip(stacked, planes, strict=True):
-        row[: plane.shape[0], : plane.shape[1]] = plane
-    return stacked
+    return torch.stack(
+        [
+            functional.pad(p, (0, width - p.shape[1], 0, height - p.shape[0]), value=value)
+            for p in planes
+        ]
+    )
 
 
 def _bilinear(plane: Tensor, height: int, width: int) -> Tensor:

@@ -1,25 +1,15 @@
 """Layers and operations that several matchers share."""
 
-from fssbench.nn.conv4d import CenterPivotConv4d
-from fssbench.nn.correlation import correlation, cosine_map
-from fssbench.nn.nested import map_tensors, separate, tensors, together
-from fssbench.nn.pooling import masked_average, masks_at
-from fssbench.nn.resize import resize
-from fssbench.nn.selective_scan import scan_in_use, selective_scan
-from fssbench.nn.voting import relative_votes
-
-__all__ = [
-    "CenterPivotConv4d",
-    "correlation",
-    "cosine_map",
-    "map_tensors",
-    "masked_average",
-    "masks_at",
-    "relative_votes",
-    "resize",
-    "scan_in_use",
-    "selective_scan",
-    "separate",
-    "tensors",
-    "together",
-]
+from fssbench.nn.conv4d import CenterPivotConv4d as CenterPivotConv4d
+from fssbench.nn.correlation import correlation as correlation
+from fssbench.nn.correlation import cosine_map as cosine_map
+from fssbench.nn.nested import map_tensors as map_tensors
+from fssbench.nn.nested import separate as separate
+from fssbench.nn.nested import tensors as tensors
+from fssbench.nn.nested import together as together
+from fssbench.nn.pooling import masked_average as masked_average
+from fssbench.nn.pooling import masks_at as masks_at
+from fssbench.nn.resize import resize as resize
+from fssbench.nn.selective_scan import scan_in_use as scan_in_use
+from fssbench.nn.selective_scan import selective_scan as selective_scan
+from fssbench.nn.voting import relative_votes as relative_votes
