@@ -304,7 +304,7 @@ def resnet(*, weights: str, name: str, tag: str, url: str = "") -> Backbone:
 def vgg(*, weights: str, name: str, tag: str) -> Backbone:
     """Return a VGG with ImageNet weights; files in torchvision's format fit."""
     # The classifier is discarded: do not draw its hundred million weights first.
-    return _from_timm(VggBackbone, weights, name, tag, multiple=16, mlp_ratio=1 / 4096)
+    return _from_timm(VggBackbone, weights, name, tag, multiple=1, mlp_ratio=1 / 4096)
 
 
 def swin(*, weights: str, name: str, tag: str) -> Backbone:

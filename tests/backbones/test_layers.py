@@ -178,7 +178,7 @@ def test_a_backbone_is_frozen_for_good(name: str) -> None:
 @pytest.mark.parametrize("name", ["tiny-resnet", "vgg16", "mobilenetv2", "tiny-vit", "filterbank"])
 def test_copies_are_independent(name: str) -> None:
     backbone = make(name)
-    images = torch.rand(1, 3, 2 * backbone.info.multiple, 2 * backbone.info.multiple)
+    images = torch.rand(1, 3, 2 * unit(backbone), 2 * unit(backbone))
     last = backbone.info.last_layer
     expected = backbone(images, [last])[last]
     for copied in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
@@ -191,7 +191,7 @@ def test_copies_are_independent(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet50", "vgg16", "mobilenetv2", "dinov2-s", "filterbank"])
 def test_gradients_reach_the_images(name: str) -> None:
     backbone = make(name)
-    side = 2 * backbone.info.multiple
+    side = 2 * unit(backbone)
     images = torch.full((1, 3, side, side), 0.5).requires_grad_()
     sum(feature.sum() for feature in backbone(images, list(backbone.layers)).values()).backward()
     assert images.grad is not None
@@ -233,13 +233,15 @@ def test_listing_backbones_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "mobilenetv2"])
+@pytest.mark.parametrize(
+    ("name", "cells"), [("resnet50", math.ceil), ("mobilenetv2", math.ceil), ("vgg16", math.floor)]
+)
 @pytest.mark.parametrize("size", [400, 65])
-def test_convolutional_encoders_take_any_side(name, size):
-    """HSNet uses 400, which is no multiple of ResNet's largest stride."""
+def test_convolutional_encoders_take_any_side(name, cells, size):
+    """HSNet uses 400, which is no multiple of ResNet's largest stride. VGG's pooling rounds down."""
     encoder = build.backbone(name, "random")
     layers = list(encoder.info.layers)
     with torch.no_grad():
         for layer, maps in encoder(torch.rand(1, 3, size, size), layers).items():
-            side = math.ceil(size / encoder.info.layer(layer).stride)
+            side = cells(size / encoder.info.layer(layer).stride)
             assert maps.shape[-2:] == (side, side), layer
