@@ -238,7 +238,7 @@ def test_listing_backbones_imports_nothing_heavy() -> None:
 )
 @pytest.mark.parametrize("size", [400, 65])
 def test_convolutional_encoders_take_any_side(name, cells, size):
-    """HSNet uses 400, which is no multiple of ResNet's largest stride. VGG's pooling rounds down."""
+    """HSNet uses 400, no multiple of ResNet's largest stride. VGG's pooling rounds down."""
     encoder = build.backbone(name, "random")
     layers = list(encoder.info.layers)
     with torch.no_grad():
