@@ -180,20 +180,20 @@ def test_other_settings_go_to_another_folder(job):
 @pytest.mark.parametrize("after", [25, 79])
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, after):
     """kill -9 in mid-run; the journal keeps whole chunks, the rest is done again."""
-    killed = cli(*small(tmp_path / "a", "-o", "how=kill", "-o", f"after={after}", matcher="badly"))
+    # The same settings and plugins must go on: what kills is set by the environment.
+    harmless = tmp_path / "harmless.py"
+    harmless.write_text("import os\nif 'HARMLESS' in os.environ:\n    os.kill = lambda *_: None\n")
+    settings = ["-p", str(harmless), "-o", "how=kill", "-o", f"after={after}"]
+    killed = cli(*small(tmp_path / "a", *settings, matcher="badly"))
     assert killed.returncode == -9
     (journal_folder,) = {p.parent for p in (tmp_path / "a").rglob("run.json")}
     lines = (journal_folder / "journal.jsonl").read_text().splitlines() if after >= 20 else []
     assert len(lines) == after // 20
     assert not list((tmp_path / "a").rglob("record.json"))
-    # The same settings must go on: what kills is in the environment, not in the settings.
-    settings = ["-o", "how=kill", "-o", f"after={after}"]
-    harmless = tmp_path / "harmless.py"
-    harmless.write_text("import os\nos.kill = lambda *_: None\n")
-    resumed = cli(*small(tmp_path / "a", *settings, "-p", str(harmless), matcher="badly"))
+    resumed = cli(*small(tmp_path / "a", *settings, matcher="badly"), HARMLESS="1")
     assert resumed.returncode == 0, resumed.stderr
     assert (f"resuming after {after // 20 * 20} episodes" in resumed.stderr) == (after >= 20)
-    straight = cli(*small(tmp_path / "b", *settings, "-p", str(harmless), matcher="badly"))
+    straight = cli(*small(tmp_path / "b", *settings, matcher="badly"), HARMLESS="1")
     assert straight.returncode == 0, straight.stderr
     assert rows_file(tmp_path / "a").read_bytes() == rows_file(tmp_path / "b").read_bytes()
     assert not list((tmp_path / "a").rglob("journal.jsonl"))
