@@ -86,6 +86,8 @@ def rows_of(cell, folder, episodes=40):
 SLOW = ("fsdino-5shot", "hdmnet-5shot", "uinofss-1shot", "uinofss-5shot")
 # Episodes tested where all 40 take longer than the limit of one test.
 FEWER = {"uinofss-5shot": 8}
+# Pixels by which counts may differ since UINO-FSS multiplies no block-diagonal zeros.
+ROUNDED = {"uinofss-5shot": 2}
 
 
 @pytest.mark.timeout(1800)
@@ -99,13 +101,12 @@ def test_rows_are_as_before(cell, tmp_path):
     assert list(rows.columns) == expected["columns"]
     table = pandas.DataFrame(expected["rows"], columns=expected["columns"])[: len(rows)]
     assert len(rows) == FEWER.get(cell, 40)
-    if platform() == before["platform"]:
-        assert rows.values.tolist() == table.values.tolist()
-    else:  # elsewhere a logit may fall on the other side of 0: one pixel in a thousand at most
-        for column in ("index", "class_id", "query"):
-            assert rows[column].tolist() == table[column].tolist()
-        counts = [c for c in table.columns if c not in ("index", "class_id", "query")]
-        assert (rows[counts] - table[counts]).abs().max().max() <= 65
+    for column in ("index", "class_id", "query"):
+        assert rows[column].tolist() == table[column].tolist()
+    counts = [c for c in table.columns if c not in ("index", "class_id", "query")]
+    apart = (rows[counts] - table[counts]).abs().max().max()
+    # Elsewhere a logit may fall on the other side of 0: one pixel in a thousand at most.
+    assert apart <= (ROUNDED.get(cell, 0) if platform() == before["platform"] else 65)
 
 
 if __name__ == "__main__":
