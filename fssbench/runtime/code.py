@@ -67,8 +67,9 @@ def code_of(things: Iterable[object]) -> dict[str, Code]:
             continue
         if top not in found:
             found[top] = _describe(top, path)
-        if path is not None and own:
-            waiting += [*_references(sys.modules.get(name)), *_imports(path)]
+            waiting += _imports(path) if path is not None and own else ()
+        if own:
+            waiting += _references(sys.modules.get(name))
     return dict(sorted(found.items()))
 
 
@@ -143,7 +144,9 @@ def _distribution(top: str) -> tuple[str, str]:
 
 def _is_installed(path: Path) -> bool:
     folders = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
-    return any(path.is_relative_to(Path(folder).resolve()) for folder in folders)
+    # Packages of another environment that this one sees are no code of the user either.
+    other = not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+    return other or any(path.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
 def _location(top: str) -> Path | None:
