@@ -63,8 +63,7 @@ class Row:
     @property
     def j_and_f(self) -> float | None:
         """J&F, mean over the folds; None if it was not measured."""
-        found = [record.scores.get("j_and_f") for record in self.records.values()]
-        return None if None in found else fmean(found)  # type: ignore[arg-type]
+        return _known(fmean, (r.scores.get("j_and_f") for r in self.records.values()))
 
     @property
     def links(self) -> dict[int, str]:

@@ -29,6 +29,25 @@ def read_or_build(
     Raises:
         FssbenchError: the source is invalid, or cannot be read or built.
     """
+    return _read_or_build(source, data_root, data_options, lists)[0]
+
+
+def read_with_dataset(
+    source: str, *, data_root: Path | None, data_options: Mapping[str, str], lists: Path | None
+) -> tuple[Manifest, Dataset]:
+    """Read or build a manifest, see `read_or_build`, and return it with its dataset."""
+    from fssbench import build
+
+    manifest, dataset = _read_or_build(source, data_root, data_options, lists)
+    if dataset is None:
+        dataset = build.protocol_dataset(manifest.protocol, data_root, **data_options)
+    return manifest, dataset
+
+
+def _read_or_build(
+    source: str, data_root: Path | None, data_options: Mapping[str, str], lists: Path | None
+) -> tuple[Manifest, Dataset | None]:
+    """Return a manifest, and the dataset that it was built from if it was built."""
     from fssbench import build, registry
     from fssbench.episodes.manifest import Manifest
     from fssbench.episodes.protocol import build_manifest
@@ -38,9 +57,9 @@ def read_or_build(
 
     path = Path(source)
     if path.is_dir():
-        return Manifest.read(path / MANIFEST_FILE)
+        return Manifest.read(path / MANIFEST_FILE), None
     if path.exists():
-        return Manifest.read(path)
+        return Manifest.read(path), None
     setting = _SETTING.fullmatch(source)
     if setting is None:
         raise FssbenchError(
@@ -50,14 +69,4 @@ def read_or_build(
     spec = registry.registry().get(ProtocolSpec, setting["protocol"])
     dataset = build.protocol_dataset(spec.name, data_root, **data_options)
     numbers = {name: int(setting[name] or 0) for name in ("fold", "shots", "seed")}
-    return build_manifest(spec, dataset, lists=lists, **numbers)
-
-
-def read_with_dataset(
-    source: str, *, data_root: Path | None, data_options: Mapping[str, str], lists: Path | None
-) -> tuple[Manifest, Dataset]:
-    """Read or build a manifest, see `read_or_build`, and open its dataset."""
-    from fssbench import build
-
-    manifest = read_or_build(source, data_root=data_root, data_options=data_options, lists=lists)
-    return manifest, build.protocol_dataset(manifest.protocol, data_root, **data_options)
+    return build_manifest(spec, dataset, lists=lists, **numbers), dataset

@@ -118,7 +118,7 @@ class ChunkQueue:
         lock = Lock(self._path(chunk, "lock"), markers=False)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.__enter__()
+            lock.acquire()
         except LockedError:
             return False
         except OSError as error:

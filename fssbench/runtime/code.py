@@ -109,7 +109,9 @@ def _references(module: ModuleType | None) -> Iterator[str]:
 def _imports(path: Path) -> tuple[str, ...]:
     """Return the modules that a file, or the files of a package, import by absolute names."""
     names: set[str] = set()
-    for file in [path] if path.is_file() else path.rglob("*.py"):
+    for file in _files(path):
+        if file.suffix != ".py":
+            continue
         with contextlib.suppress(OSError, SyntaxError, ValueError):
             for node in ast.walk(ast.parse(file.read_bytes())):
                 if isinstance(node, ast.Import):
@@ -167,7 +169,7 @@ def _location(top: str) -> Path | None:
 
 def _hash(path: Path) -> str:
     """Return the sha256 (hex) of a file, or of all source and data files of a package."""
-    files = [path] if path.is_file() else sorted(_files(path))
+    files = sorted(_files(path))
     total = hashlib.sha256()
     for each in files:
         name = "" if each == path else each.relative_to(path).as_posix()
@@ -175,9 +177,11 @@ def _hash(path: Path) -> str:
     return total.hexdigest()
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a package, without hidden ones, caches, notes and its own runs."""
-    for path, folders, names in os.walk(folder):
+def _files(code: Path) -> Iterator[Path]:
+    """Yield a file, or those of a package without hidden ones, caches, notes and its own runs."""
+    if code.is_file():
+        yield code
+    for path, folders, names in os.walk(code):
         if not _RUNS.isdisjoint(names):
             folders.clear()
             continue

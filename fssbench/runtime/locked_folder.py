@@ -44,7 +44,7 @@ class LockedFolder:
     def __enter__(self) -> Self:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.__enter__()
+            self._lock.acquire()
         except LockedError as error:
             raise FssbenchError(
                 f"{self.folder}: {error}; otherwise wait until it ends, or choose another --out"

@@ -69,6 +69,13 @@ class Lock:
         self._marked = False
 
     def __enter__(self) -> Self:
+        return self.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+    def acquire(self) -> Self:
+        """Take the lock; the errors are those of the class."""
         end = time.monotonic() + self._timeout
         while (held_by := self._try()) is not None:
             if held_by.elsewhere or time.monotonic() >= end:
@@ -77,7 +84,8 @@ class Lock:
         _held.add(self)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def release(self) -> None:
+        """Release the lock, if it is held."""
         if self not in _held:
             return
         _held.discard(self)
@@ -87,10 +95,6 @@ class Lock:
         else:
             _unlock(self._handle)
             os.close(self._handle)
-
-    def release(self) -> None:
-        """Release the lock, if it is held."""
-        self.__exit__()
 
     def _try(self) -> LockedError | None:
         """Take the lock and return None, or return the error that names its holder."""
