@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.distributed
-import torch.multiprocessing
 from timm.layers import BatchNormAct2d
 from torch import nn
 
@@ -51,7 +52,10 @@ def test_two_processes_are_one_process_with_twice_the_batch(tmp_path):
     with socket.socket() as found:
         found.bind(("localhost", 0))
         port = found.getsockname()[1]
-    torch.multiprocessing.spawn(train_half, (port, str(tmp_path)), nprocs=2)
+    # Processes started by torch cannot import this file: pytest imports it by its path alone.
+    command = [sys.executable, __file__]
+    halves = [subprocess.Popen([*command, str(rank), str(port), str(tmp_path)]) for rank in (0, 1)]
+    assert [half.wait() for half in halves] == [0, 0]
     alone = network()
     loss(alone(images())).backward()
     gradients = {name: p.grad for name, p in alone.named_parameters()}
@@ -75,3 +79,7 @@ def test_the_activation_and_the_type_of_a_norm_remain():
     assert (made.eval()(images()) >= 0).all()
     with pytest.raises(ValueError, match="Default process group"):
         made.train()(images())  # statistics of all processes, or an error
+
+
+if __name__ == "__main__":
+    train_half(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
