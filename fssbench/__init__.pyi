@@ -4,11 +4,13 @@ from .backbones.backbone import Backbone as Backbone
 from .backbones.backbone import BackboneInfo as BackboneInfo
 from .backbones.backbone import LayerInfo as LayerInfo
 from .backbones.backbone import WeightsInfo as WeightsInfo
+from .backbones.encoder import Encoder as Encoder
 from .backbones.sam import PromptableSam as PromptableSam
 from .backbones.sam import SamMasks as SamMasks
 from .backbones.weights import read_tensors as read_tensors
 from .build import backbone as backbone
 from .build import dataset as dataset
+from .build import image_matcher as image_matcher
 from .build import matcher as matcher
 from .build import metric as metric
 from .data.dataset import Dataset as Dataset
@@ -29,6 +31,8 @@ from .importing import Imported as Imported
 from .inference.feature_files import FeatureFiles as FeatureFiles
 from .inference.predictor import Prediction as Prediction
 from .inference.predictor import Predictor as Predictor
+from .matchers.image_matcher import EpisodeImages as EpisodeImages
+from .matchers.image_matcher import ImageMatcher as ImageMatcher
 from .matchers.matcher import FeatureRequest as FeatureRequest
 from .matchers.matcher import Matcher as Matcher
 from .matchers.matcher import SupportSet as SupportSet

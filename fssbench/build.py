@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from fssbench import registry
-from fssbench.backbones.backbone import Backbone, BackboneInfo
+from fssbench.backbones.backbone import Backbone, BackboneInfo, WeightsInfo
+from fssbench.backbones.encoder import Encoder
 from fssbench.data.dataset import Dataset
-from fssbench.errors import FssbenchError
+from fssbench.errors import FssbenchError, near
+from fssbench.matchers.image_matcher import ImageMatcher
 from fssbench.matchers.matcher import Matcher
 from fssbench.metrics.metric import Metric
 from fssbench.options import configure
@@ -64,11 +68,91 @@ def backbone(name: str, weights: str | Path = "pretrained") -> Backbone:
         FssbenchError: the name is unknown, or the weights cannot be read or do not fit.
     """
     spec = registry.registry().get(BackboneSpec, name)
+    if not spec.features:
+        raise FssbenchError(
+            f"{spec.name} is no backbone with layers of features, but {spec.summary}"
+        )
     if str(weights) == "none":  # reserved for `describe`: shapes without values
         raise FssbenchError("--weights none: give pretrained, random or a file")
     return _checked(
         registry.load(spec)(weights=str(weights), **spec.arguments), Backbone, spec.name
     )
+
+
+def encoder(role: str, name: str, weights: str | Path = "pretrained") -> Encoder:
+    """Return an encoder of an image matcher.
+
+    Args:
+        role: role in the method.
+        name: registered name, e.g. ``dinov2-l`` or ``promptable-sam-vit-h``.
+        weights: ``pretrained``, ``random``, or a weight file.
+
+    Raises:
+        FssbenchError: the name is unknown, or the weights cannot be read or do not fit.
+    """
+    spec = registry.registry().get(BackboneSpec, name)
+    if spec.features:
+        return Encoder(role, spec.name, backbone(spec.name, weights))
+    made = registry.load(spec)(weights=str(weights), **spec.arguments)
+    if not isinstance(getattr(_checked(made, nn.Module, spec.name), "weights", None), WeightsInfo):
+        raise FssbenchError(f"the module of {spec.name} has no attribute weights, a WeightsInfo")
+    return Encoder(role, spec.name, made)
+
+
+def image_matcher(
+    name: str,
+    encoders: Mapping[str, str | Encoder] | None = None,
+    weights: str | Path | Mapping[str, str | Path] = "pretrained",
+    **options: Any,
+) -> ImageMatcher:
+    """Return an image matcher in eval mode, with its encoders.
+
+    Args:
+        name: registered name.
+        encoders: names of encoders, or encoders, by role, instead of the method's defaults.
+        weights: weights of all encoders, or by role.
+        options: options of the matcher, see ``fssbench show matcher NAME``.
+
+    Raises:
+        FssbenchError: a name, role or option is unknown, or weights cannot be read or do not fit.
+    """
+    spec = registry.registry().get(MatcherSpec, name)
+    config = configure(spec, options)
+    chosen = roles(spec, encoders)
+    of_role = weights if isinstance(weights, Mapping) else dict.fromkeys(chosen, weights)
+    roles(spec, dict.fromkeys(of_role, ""))
+    made = registry.load(spec)(
+        config=config,
+        encoders={
+            role: encoder(role, each, of_role.get(role, "pretrained"))
+            if isinstance(each, str)
+            else each
+            for role, each in chosen.items()
+        },
+        **spec.arguments,
+    )
+    return _checked(made, ImageMatcher, spec.name).eval()
+
+
+def roles(spec: MatcherSpec, given: Mapping[str, T] | None) -> dict[str, str | T]:
+    """Return the encoder of each role of an image matcher.
+
+    Args:
+        spec: spec of the matcher.
+        given: encoders by role, instead of the defaults.
+
+    Raises:
+        FssbenchError: the matcher takes no encoders, or there is no such role.
+    """
+    if spec.encoders is None:
+        raise FssbenchError(f"matcher {spec.name} works on the features of one --backbone")
+    for role in given or ():
+        if role not in spec.encoders:
+            raise FssbenchError(
+                f"matcher {spec.name} has no encoder called {role!r}; "
+                f"{near(role, spec.encoders)}it has {', '.join(spec.encoders) or 'none'}"
+            )
+    return {**spec.encoders, **(given or {})}
 
 
 def describe(spec: BackboneSpec) -> BackboneInfo:
@@ -98,6 +182,8 @@ def matcher(name: str, backbone: str | Backbone | BackboneInfo, **options: Any) 
         FssbenchError: the name or an option is unknown, or the backbone lacks a required layer.
     """
     spec = registry.registry().get(MatcherSpec, name)
+    if spec.encoders is not None:
+        raise FssbenchError(f"{spec.name} takes whole images: build it with fssbench.image_matcher")
     config = configure(spec, options)
     if isinstance(backbone, str):
         backbone = describe(registry.registry().get(BackboneSpec, backbone))

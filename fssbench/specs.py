@@ -15,6 +15,9 @@ import attrs
 
 from fssbench.errors import FssbenchError
 
+Use = Literal["class_names", "gradients"]
+"""Input of a method beyond the images and masks of an episode."""
+
 
 def _check_name(_: Any, attribute: attrs.Attribute[str], value: str) -> None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.+-]*(/[a-z0-9][a-z0-9_.+-]*)?", value):
@@ -121,14 +124,30 @@ class BackboneSpec(Spec):
 
     The weights are ``pretrained``, ``random`` or a file; or ``none``, on torch's meta device, if
     only names and shapes of the layers are needed.
+
+    Attributes:
+        features: False for a pretrained model that is no `fssbench.Backbone`, such as a promptable
+            one, which only an `fssbench.ImageMatcher` can use. The factory returns a module whose
+            attribute ``weights`` is a `fssbench.WeightsInfo`, and is never called with ``none``.
     """
+
+    features: bool = True
 
 
 @attrs.frozen(kw_only=True)
 class MatcherSpec(Spec):
     """A method; its factory is called as ``factory(config=config, backbone=BackboneInfo)``.
 
+    The factory of an `fssbench.ImageMatcher` is called as ``factory(config=config,
+    encoders=encoders)``, with an `fssbench.Encoder` for each role.
+
     Attributes:
+        encoders: registered names of the default encoders by role (``--encoder ROLE=NAME``), for
+            an `fssbench.ImageMatcher`; None for an `fssbench.Matcher`.
+        uses: input beyond images and masks: ``class_names``, or ``gradients`` at test time. It is
+            in the record and on boards.
+        backbones: names of the backbones that an `fssbench.Matcher` is made for, also with the
+            wildcard ``*``; the first is the default. Empty for all, with default ``tiny-resnet``.
         stages: ``"package.module:function"`` that takes the matcher and returns the sequence of its
             training stages, `fssbench.Stage` objects in order; "" for a method without training.
         recipes: ``"package:recipes.toml"``, a file beside the package's ``__init__.py`` (or beside
@@ -143,6 +162,9 @@ class MatcherSpec(Spec):
     recipes: str = ""
     importer: str = attrs.field(default="", validator=_check_factory)
     parameter_counts: Mapping[str, int] = attrs.field(factory=dict)
+    encoders: Mapping[str, str] | None = None
+    uses: tuple[Use, ...] = ()
+    backbones: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

@@ -101,9 +101,29 @@ _BACKBONES = (
 )  # fmt: skip
 
 
+_PROMPTABLE = {
+    "sam-vit-b": "SAM ViT-B/16, 94 M parameters,",
+    "sam-vit-l": "SAM ViT-L/16, 312 M parameters,",
+    "sam-vit-h": "SAM ViT-H/16, 641 M parameters,",
+    "tiny-sam": "SAM at a size for tests, without trained weights,",
+}
+
+
 def fssbench_backbones() -> list[BackboneSpec]:
     """Return the encoders of fssbench."""
-    return [
+    promptable = [
+        BackboneSpec(
+            name=f"promptable-{name}",
+            summary=f"promptable {summary} with prompt encoder and mask decoder",
+            factory="fssbench.backbones.sam:PromptableSam",
+            arguments={"name": name},
+            paper=_SAM,
+            licence="Apache-2.0",
+            features=False,
+        )
+        for name, summary in _PROMPTABLE.items()
+    ]
+    return promptable + [
         BackboneSpec(
             name=name,
             summary=summary,

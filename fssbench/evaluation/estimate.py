@@ -199,7 +199,7 @@ def count_calls(evaluator: Evaluator, manifest: Manifest, rates: Rates) -> tuple
             )
         )
         for first in range(0, episodes, size):
-            opened.logits(range(first, min(first + size, episodes)))
+            opened.segment(range(first, min(first + size, episodes)))
             peak = max(peak, cache.memory.bytes)
     return pipeline.calls, peak * _UNIT
 

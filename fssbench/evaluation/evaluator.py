@@ -252,7 +252,11 @@ class Evaluator:
         if queue is not None:
             loaded = (data for data in loaded if self._claimed(data, queue))
         return measure_chunks(
-            loaded, self.pipeline, self.cache, self.metrics, batch_size=self.settings.batch_size
+            loaded,
+            self.pipeline.device,
+            self.cache,
+            self.metrics,
+            batch_size=self.settings.batch_size,
         )
 
     def _claimed(self, data: ChunkData, queue: ChunkQueue) -> bool:

@@ -16,7 +16,7 @@ from fssbench.errors import FssbenchError, lacks_memory
 from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.inference.chunk_loader import ChunkData
 from fssbench.inference.feature_cache import FeatureCache, OpenChunk
-from fssbench.inference.pipeline import NOT_FINITE, Pipeline, finite
+from fssbench.inference.pipeline import NOT_FINITE
 from fssbench.metrics.metric import Metric
 from fssbench.runtime.device import to_host
 
@@ -28,7 +28,7 @@ OUT_OF_MEMORY = (
 
 def measure_chunks(
     loaded: Iterable[ChunkData],
-    pipeline: Pipeline,
+    device: torch.device,
     cache: FeatureCache,
     metrics: Sequence[Metric],
     *,
@@ -41,7 +41,7 @@ def measure_chunks(
 
     Args:
         loaded: chunks, as the cache planned them.
-        pipeline: matcher and backbone.
+        device: device of the matcher.
         cache: feature cache.
         metrics: metrics to measure.
         batch_size: episodes that are segmented at once.
@@ -61,13 +61,11 @@ def measure_chunks(
         sound: list[Tensor] = []
         for start in range(0, len(episodes), batch_size):
             batch = slice(start, start + batch_size)
-            logits = _logits(opened, range(*batch.indices(len(episodes))))
-            sound.append(finite(logits))
-            targets = [t.to(pipeline.device, non_blocking=True) for t in data.targets[batch]]
-            masks = [
-                pipeline.geometry.restore(each, *target.shape) > 0
-                for each, target in zip(logits, targets, strict=True)
-            ]
+            targets = [t.to(device, non_blocking=True) for t in data.targets[batch]]
+            sizes = [(target.shape[0], target.shape[1]) for target in targets]
+            logits, fine = _logits(opened, range(*batch.indices(len(episodes))), sizes)
+            sound.append(fine)
+            masks = [each > 0 for each in logits]
             columns.append(measure_masks(metrics, masks, targets))
             predictions += masks
         table = concatenated(columns)
@@ -87,9 +85,11 @@ def measure_chunks(
         before = now
 
 
-def _logits(opened: OpenChunk, batch: range) -> Tensor:
+def _logits(
+    opened: OpenChunk, batch: range, sizes: Sequence[tuple[int, int]]
+) -> tuple[list[Tensor], Tensor]:
     try:
-        return opened.logits(batch)
+        return opened.logits(batch, sizes)
     except (FssbenchError, MemoryError, RuntimeError) as error:
         known = isinstance(error, FssbenchError)
         if not known and not lacks_memory(error):

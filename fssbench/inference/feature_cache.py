@@ -26,7 +26,7 @@ from fssbench.inference.feature_uses import (
     uses_of,
 )
 from fssbench.inference.lookahead_cache import LookaheadCache
-from fssbench.inference.pipeline import Features, Pipeline
+from fssbench.inference.pipeline import Features, Pipeline, finite
 from fssbench.matchers.matcher import FeatureRequest
 
 
@@ -129,8 +129,25 @@ class OpenChunk:
         self._loaded = {key: position for position, key in enumerate(data.task.images)}
         self._ahead: dict[ImageKey, Features] = {}
 
-    def logits(self, batch: range) -> Tensor:
-        """Return the logits of some of the chunk's episodes, float32 (B, h', w')."""
+    def logits(self, batch: range, sizes: Sequence[tuple[int, int]]) -> tuple[list[Tensor], Tensor]:
+        """Return the logits of B of the chunk's episodes.
+
+        Args:
+            batch: positions of the episodes in the chunk.
+            sizes: (height, width) at which each prediction is scored.
+
+        Returns:
+            Float32 (H, W) of each episode, and for each whether all its logits are finite, bool
+            (B,), all on the device.
+        """
+        logits = self.segment(batch)
+        restore = self._pipeline.geometry.restore
+        return [restore(each, *size) for each, size in zip(logits, sizes, strict=True)], finite(
+            logits
+        )
+
+    def segment(self, batch: range) -> Tensor:
+        """Return logits over the encoder's input, float32 (B, h', w')."""
         memory, pipeline = self._cache.memory, self._pipeline
         memory.move_to(self._first + batch.start)
         episodes = [self.episodes[position] for position in batch]

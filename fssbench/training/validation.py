@@ -121,7 +121,7 @@ class Validation:
             workers=loader_processes(settings.workers, settings.devices),
         )
         metric = IoU()
-        results = measure_chunks(loaded, pipeline, cache, [metric], batch_size=1)
+        results = measure_chunks(loaded, pipeline.device, cache, [metric], batch_size=1)
         shares = gather([result.rows for result in results], world)
         tables = itertools.chain.from_iterable(shares)
         table = pandas.concat(tables, ignore_index=True).sort_values("index")

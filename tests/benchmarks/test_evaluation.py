@@ -56,7 +56,7 @@ def cached_rows(pipeline, dataset, episodes, between):
     loaded = load_chunks(
         cache.plan(chunks), dataset, pipeline.geometry, score_size="original", workers=0
     )
-    measured = measure_chunks(loaded, pipeline, cache, [IoU()], batch_size=1)
+    measured = measure_chunks(loaded, pipeline.device, cache, [IoU()], batch_size=1)
     for _ in chunks:
         start = Clock.now()
         data, table, _, _ = next(measured)

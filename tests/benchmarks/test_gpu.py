@@ -125,7 +125,9 @@ def evaluation(pipeline, dataset, episodes, batch_size):
         )
     )  # fmt: skip
     rows, first, start = {}, 0, 0.0
-    for _, table, _, _ in measure_chunks(loaded, pipeline, cache, [IoU()], batch_size=batch_size):
+    for _, table, _, _ in measure_chunks(
+        loaded, pipeline.device, cache, [IoU()], batch_size=batch_size
+    ):
         rows |= {row["index"]: row for row in table.to_dict("records")}
         if not first:  # processes start once a run, however long it is
             first, start, loaded.seconds = len(rows), time.perf_counter(), 0.0

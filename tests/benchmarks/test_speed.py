@@ -177,7 +177,7 @@ def _evaluate(manifest: Manifest, data, pipeline, cache, folder):
     with RunDirectory(folder, {"speed": 1}, manifest) as directory:
         tasks = cache.plan(chunks_of(manifest.episodes))
         loaded = load_chunks(tasks, data, pipeline.geometry, score_size="original", workers=1)
-        measured = measure_chunks(loaded, pipeline, cache, [metric("iou")], batch_size=1)
+        measured = measure_chunks(loaded, pipeline.device, cache, [metric("iou")], batch_size=1)
         for result in measured:
             directory.add(result)
         return directory.rows()

@@ -48,7 +48,7 @@ def test_one_wait_in_a_chunk(method, shots, batch_size, monkeypatch):
     monkeypatch.setattr(measure, "table_of", lambda episodes, columns: columns)
     with fake.computing():
         (result,) = measure.measure_chunks(
-            fake.tensors([data]), pipeline, cache, [IoU()], batch_size=batch_size
+            fake.tensors([data]), pipeline.device, cache, [IoU()], batch_size=batch_size
         )
     assert len(copied) == 1
     assert {tensor.device.type for tensor in copied[0]} == {"cuda"}

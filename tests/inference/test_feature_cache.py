@@ -50,7 +50,9 @@ def rows_of(cache, pipeline, shapes, manifest, *, workers=0, batch_size=1, watch
         score_size="original", workers=workers,
     )  # fmt: skip
     tables = []
-    for result in measure_chunks(loaded, pipeline, cache, [metric("iou")], batch_size=batch_size):
+    for result in measure_chunks(
+        loaded, pipeline.device, cache, [metric("iou")], batch_size=batch_size
+    ):
         tables.append(result.rows)
         watch()
     return pandas.concat(tables).sort_values("index", ignore_index=True)

@@ -1,0 +1,86 @@
+"""The interface of methods that take whole images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from fssbench.backbones.encoder import Encoder
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class EpisodeImages:
+    """The images of an episode at their own sizes, on the device of the evaluation.
+
+    Attributes:
+        query: image to segment, uint8 (3, H, W).
+        images: K support images, uint8 (3, H_k, W_k).
+        masks: their masks, uint8 (H_k, W_k) of 0, 1 and 255 (ignore).
+        class_name: name of the class, for methods whose spec declares ``class_names`` in ``uses``;
+            otherwise None.
+        generator: generator on the CPU, seeded by the episode, for methods that draw numbers.
+    """
+
+    query: Tensor
+    images: tuple[Tensor, ...]
+    masks: tuple[Tensor, ...]
+    class_name: str | None = None
+    generator: torch.Generator = attrs.field(factory=torch.Generator)
+
+
+class ImageMatcher(nn.Module, ABC):
+    """A few-shot segmentation method that maps images and masks to logits by itself.
+
+    It is the interface for everything that does not work on the features of one frozen backbone:
+    several encoders, promptable models, stitched images, texts, gradients at test time. The
+    encoders are declared in ``MatcherSpec.encoders``, built by the evaluation, frozen, and no
+    submodules; parameters of the module itself come from a checkpoint.
+
+    Subclasses take the keyword arguments ``config`` and ``encoders``.
+
+    Args:
+        config: options object of the method's spec, or None.
+        encoders: encoders by role.
+    """
+
+    def __init__(self, *, config: Any, encoders: Mapping[str, Encoder]) -> None:
+        super().__init__()
+        self.config = config
+        self.encoders = encoders
+
+    @abstractmethod
+    def predict(self, episode: EpisodeImages) -> Tensor:
+        """Segment the query of an episode.
+
+        It runs in inference mode; if the method's spec declares ``gradients`` in ``uses``, with
+        gradients enabled. Parameters and buffers are restored afterwards, so that no episode
+        depends on another.
+
+        Returns:
+            Float (H, W) logits at the query's own size; above 0 is foreground. A method that gives
+            a mask returns ``mask - 0.5``.
+        """
+
+    def predict_batch(self, episodes: Sequence[EpisodeImages]) -> Sequence[Tensor]:
+        """Segment the queries of B episodes; by default one after the other.
+
+        A method that runs its networks on batches overrides it; ``--batch-size`` gives B.
+
+        Returns:
+            B results of `predict`.
+        """
+        return [self.predict(episode) for episode in episodes]
+
+    def maps(self, episode: EpisodeImages) -> Mapping[str, Tensor]:
+        """Return maps to draw over the query in panels; none by default.
+
+        Returns:
+            Float (h, w) maps by caption, each over the whole query and on any scale.
+        """
+        del episode
+        return {}

@@ -1,0 +1,1 @@
+"""CLIPSeg through the transformers library (CVPR 2022)."""

@@ -1,0 +1,1 @@
+"""GF-SAM: graph-based prompts for SAM (NeurIPS 2024)."""

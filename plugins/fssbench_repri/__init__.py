@@ -1,0 +1,1 @@
+"""RePRI: region proportion regularized inference (CVPR 2021)."""

@@ -1,0 +1,1 @@
+"""SegGPT through the transformers library (ICCV 2023)."""
