@@ -13,7 +13,7 @@ def clusters(features: Tensor, tau: float) -> Tensor:
 
     Args:
         features: unit features, (C, h, w), of two positions or more.
-        tau: average cosine of two clusters below which they are not merged.
+        tau: average cosine above which two clusters are merged.
 
     Returns:
         int64 (h, w), numbers of clusters from 0.

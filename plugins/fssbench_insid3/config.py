@@ -15,7 +15,7 @@ class Insid3Config:
             it, such as DINOv3, and for the encoder's own side on others.
         svd_components: dimensions of the positional subspace that is removed; fewer than the
             encoder has channels and positions. 0 removes nothing.
-        tau: cosine at which two clusters of the query are merged (average linkage).
+        tau: average cosine above which two clusters of the query are merged.
         merge_threshold: score above which a cluster is foreground.
     """
 
