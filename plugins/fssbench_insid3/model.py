@@ -89,7 +89,7 @@ class Insid3(ImageMatcher):
         return functional.normalize(maps[self.layer].float(), dim=0)
 
     def _positional_basis(self, image: Tensor) -> Tensor:
-        """Return the positional subspace of the encoder, that of a black image like another."""
+        """Return the basis of the encoder's positional subspace, on the device of an image."""
         if self._basis is None:
             black = image.new_zeros(3, self.size, self.size)
             self._basis = positional_basis(self._features(black), self.config.svd_components)
