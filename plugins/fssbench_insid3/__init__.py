@@ -14,6 +14,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             factory="fssbench_insid3.model:Insid3",
             config="fssbench_insid3.config:Insid3Config",
             encoders={"features": "dinov3-l"},
+            small_encoders={"features": "filterbank"},
             paper="Cuttano, Trivigno, Reich, Cremers, Masone, Roth, INSID3: Training-Free "
             "In-Context Segmentation with DINOv3, CVPR 2026",
             licence="Apache-2.0",

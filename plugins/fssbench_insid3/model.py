@@ -19,7 +19,7 @@ from fssbench_insid3.clusters import clusters
 from fssbench_insid3.config import Insid3Config
 from fssbench_insid3.debias import debias, positional_basis
 
-_SIZE, _STRIDE = 1024, 16  # of DINOv3 in the paper
+_SIZE, _STRIDE, _COMPONENTS = 1024, 16, 500  # with DINOv3
 
 
 class Insid3(ImageMatcher):
@@ -45,11 +45,13 @@ class Insid3(ImageMatcher):
         self.size = config.image_size or default_size(info)
         positions = (self.size // layer.stride) ** 2
         most = min(layer.channels, positions)
-        if most <= max(config.svd_components, 1):  # 1 position has no clusters
+        given = config.svd_components
+        self.components = default_components(most) if given is None else given
+        if most <= max(self.components, 1):  # 1 position has no clusters
             raise FssbenchError(
-                f"insid3: svd_components={config.svd_components} leaves nothing of {info.name}, "
-                f"which has {layer.channels} channels and {positions} positions at {self.size} "
-                "pixels; give a smaller number, e.g. -o svd_components=20"
+                f"insid3: svd_components={self.components} leaves nothing of {info.name}, which "
+                f"has {layer.channels} channels and {positions} positions at {self.size} pixels; "
+                f"give at most {most - 1}"
             )
         self._basis: Tensor | None = None
 
@@ -92,11 +94,20 @@ class Insid3(ImageMatcher):
         """Return the basis of the encoder's positional subspace, on the device of an image."""
         if self._basis is None:
             black = image.new_zeros(3, self.size, self.size)
-            self._basis = positional_basis(self._features(black), self.config.svd_components)
-        return self._basis
+            self._basis = positional_basis(self._features(black), self.components)
+        return self._basis.to(image.device)
 
 
 def default_size(info: BackboneInfo) -> int:
     """Return 1024 pixels for an encoder of stride 16 that takes them, or the encoder's own side."""
     fits = info.layers[info.last_layer].stride == _STRIDE and _SIZE % info.multiple == 0
     return _SIZE if fits else info.image_size
+
+
+def default_components(most: int) -> int:
+    """Return 500, or half of the channels or positions on a small encoder.
+
+    Args:
+        most: number of channels or of positions, whichever is smaller.
+    """
+    return _COMPONENTS if most > _COMPONENTS else most // 2

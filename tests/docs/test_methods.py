@@ -144,7 +144,7 @@ def test_parameter_counts_are_those_of_the_code(model, part, number):
 
 def test_methods_without_parameters():
     assert not list(fssbench.matcher("prototype", "filterbank").parameters())
-    insid3 = fssbench.image_matcher("insid3", {"features": "tiny-vit"}, svd_components=1)
+    insid3 = fssbench.image_matcher("insid3", {"features": "tiny-vit"})
     assert not list(insid3.parameters())
     for name in ("prototype", "insid3"):
         assert card(name)["Parameters"].strip() == "None."

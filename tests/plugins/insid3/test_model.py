@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import fssbench
-from fssbench import EpisodeImages, FssbenchError
+from fssbench import BackboneInfo, EpisodeImages, FssbenchError, LayerInfo
+from fssbench.testing import ImageMatcherConformance
+from fssbench_insid3.model import default_components, default_size
 
 RUN = {"svd_components": 16, "tau": 0.9}
 
@@ -50,10 +52,13 @@ def test_it_has_no_parameters_and_default_size_is_the_encoders(matcher):
     assert matcher.layer == "norm"
 
 
-def test_encoders_of_stride_16_get_1024_pixels():
-    matcher = fssbench.image_matcher("insid3", {"features": "timm/vit_tiny_patch16_224"}, "random",
-                                     svd_components=20)  # fmt: skip
-    assert matcher.size == 1024
+@pytest.mark.parametrize(
+    ("stride", "multiple", "size"), [(16, 16, 1024), (14, 14, 518), (16, 48, 518), (8, 8, 518)]
+)
+def test_encoders_of_stride_16_get_1024_pixels(stride, multiple, size):
+    layers = {"last": LayerInfo(384, stride)}
+    info = BackboneInfo(name="any", layers=layers, image_size=518, multiple=multiple)
+    assert default_size(info) == size
 
 
 def test_options_give_the_size(matcher):
@@ -99,13 +104,22 @@ def test_a_support_of_one_pixel_does_not_fail(matcher):
 
 @pytest.mark.parametrize("components", [128, 500])
 def test_as_many_components_as_channels_are_refused(components):
-    with pytest.raises(FssbenchError, match=f"svd_components={components} .* has 128 channels"):
+    with pytest.raises(FssbenchError, match=f"={components} .* has 128 channels .* at most 127"):
         fssbench.image_matcher("insid3", {"features": "tiny-vit"}, svd_components=components)
 
 
-def test_more_components_than_positions_are_refused():
-    with pytest.raises(FssbenchError, match="4 positions at 16 pixels; give a smaller number"):
-        fssbench.image_matcher("insid3", {"features": "tiny-vit"}, image_size=16, svd_components=4)
+@pytest.mark.parametrize(("size", "components"), [(16, 4), (8, None)])
+def test_too_few_positions_are_refused(size, components):
+    options = {"image_size": size, "svd_components": components}
+    with pytest.raises(FssbenchError, match=rf"\d positions at {size} pixels; give at most"):
+        fssbench.image_matcher("insid3", {"features": "tiny-vit"}, **options)
+
+
+def test_components_are_500_or_half_of_the_channels_or_positions():
+    assert [default_components(most) for most in (1024, 501, 500, 384)] == [500, 500, 250, 192]
+    assert fssbench.image_matcher("insid3", {"features": "tiny-vit"}).components == 64
+    small = fssbench.image_matcher("insid3", {"features": "tiny-vit"}, image_size=80)
+    assert small.components == 50
 
 
 def test_encoders_without_layers_are_refused():
@@ -117,3 +131,7 @@ def test_encoders_without_layers_are_refused():
 def test_options_out_of_range_are_refused(option):
     with pytest.raises(FssbenchError, match=next(iter(option))):
         fssbench.image_matcher("insid3", {"features": "tiny-vit"}, **option)
+
+
+class TestInsid3(ImageMatcherConformance):
+    matcher = "insid3"
