@@ -68,10 +68,10 @@ class Encoder:
 
     @property
     def info(self) -> BackboneInfo:
-        """Names and shapes of the layers.
+        """Names and shapes of the layers of a `Backbone`.
 
         Raises:
-            FssbenchError: the encoder is no `Backbone`.
+            FssbenchError: the model is no `Backbone`.
         """
         if not isinstance(self.module, Backbone):
             raise FssbenchError(
