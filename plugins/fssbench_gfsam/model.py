@@ -100,7 +100,7 @@ class GfSam(ImageMatcher):
         """Return SAM's masks of N points (x, y) of the square, bool (N, side, side)."""
         side, sam = self.square.size, self.encoders["masks"].module
         embedding = self.encoders["masks"].cached(
-            image, ("embed squashed", side), lambda image: sam.embed(self._resized(image)[None])[0]
+            image, ("gf-sam.embed", side), lambda image: sam.embed(self._resized(image)[None])[0]
         )
         found = [
             sam.predict(
