@@ -15,7 +15,7 @@ class GfSamConfig:
             for the side of the encoder of masks (1024 for SAM).
         feature_size: side in pixels of the input of the encoder of features; None for its own (518
             for DINOv2).
-        points: largest number of points, each of which is one mask of SAM.
+        points: largest number of points; SAM predicts one mask for each.
     """
 
     image_size: int | None = attrs.field(default=None, validator=optional(ge(1)))

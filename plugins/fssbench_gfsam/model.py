@@ -28,7 +28,7 @@ from fssbench_gfsam.points import best_cells, pixels_of, point_prior
 from fssbench_gfsam.selection import merge, select
 from fssbench_gfsam.similarity import Similarity, similarity, units
 
-_BATCH = 64  # points that SAM's decoder gets at once
+_BATCH = 64  # points in one call of SAM's decoder, as in the authors' code
 
 
 class GfSam(ImageMatcher):
@@ -52,7 +52,7 @@ class GfSam(ImageMatcher):
         ):
             if not isinstance(encoders[role].module, kind):
                 raise FssbenchError(
-                    f"--encoder {role}={encoders[role].name}: gf-sam needs {example}, here"
+                    f"--encoder {role}={encoders[role].name}: gf-sam needs {example}"
                 )
         features: Any = encoders["features"].module
         sam: Any = encoders["masks"].module

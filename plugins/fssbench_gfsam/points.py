@@ -1,4 +1,4 @@
-"""Points of the query that SAM gets as prompts (the Positive-Negative Alignment module)."""
+"""Point prompts of the query (the Positive-Negative Alignment module)."""
 
 from __future__ import annotations
 

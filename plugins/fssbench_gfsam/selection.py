@@ -18,8 +18,9 @@ def select(
     """Return the selection of each point, int64 (N,).
 
     The conditions are that the mask is foreground and that the point is consistent: its features
-    are more similar to its own component than to others, whose similarity is divided by their
-    distance. No point is consistent in a component where most are not.
+    are more similar to its own component than to others. The similarity to a component is divided
+    by the distance to its nearest point, in cells. If most points of a component are not
+    consistent, none is.
 
     Args:
         query: unit vectors of the query's cells, (T, C).
@@ -32,7 +33,7 @@ def select(
     unions = torch.stack([masks[each].any(0) for each in members])
     maps = component_similarity(query, unions)
     similarities = maps[:, cells[:, 1], cells[:, 0]]  # (components, N)
-    steps = torch.cdist(cells.float(), cells.float())
+    steps = (cells[:, None] - cells).float().norm(dim=2)
     nearest = torch.stack([steps[:, each].amin(1) for each in members])
     nearest[nearest == 0] = 1
     consistent = (similarities / nearest).argmax(0) == labels

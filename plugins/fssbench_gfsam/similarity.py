@@ -23,13 +23,11 @@ class Similarity:
         positive_mean: mean similarity to the references' foreground cells.
         positive_max: largest similarity to a foreground cell, multiplied by the cell's weight.
         negative_mean: mean similarity to background cells.
-        negative_max: largest similarity to a background cell.
     """
 
     positive_mean: Tensor
     positive_max: Tensor
     negative_mean: Tensor
-    negative_max: Tensor
 
 
 def units(features: Tensor) -> Tensor:
@@ -51,7 +49,7 @@ def similarity(query: Tensor, references: Tensor, masks: Tensor) -> Similarity:
 
     Args:
         query: unit vectors of the cells of a square feature map, (T, C).
-        references: those of the references, (K, T, C).
+        references: unit vectors of the references' cells, (K, T, C).
         masks: foreground of the references at any size, bool (K, H, W). If all of them are empty,
             a square in the middle is foreground.
     """
@@ -62,15 +60,11 @@ def similarity(query: Tensor, references: Tensor, masks: Tensor) -> Similarity:
         foreground[:, max(top, 0) : top + _SQUARE, max(left, 0) : left + _SQUARE] = 1
     weights = resize(foreground[:, None], (side, side)).flatten(1)
     cosines = references @ query.T  # (K, T of the reference, T of the query)
-    maps = {
-        f"{name}_{kind}": maps.mean(0).view(side, side)
-        for name, share in (("positive", weights), ("negative", 1 - weights))
-        for kind, maps in (
-            ("mean", mean_similarity(cosines, share)),
-            ("max", (cosines * share[:, :, None]).amax(1)),
-        )
-    }
-    return Similarity(**maps)
+    return Similarity(
+        positive_mean=mean_similarity(cosines, weights).mean(0).view(side, side),
+        positive_max=(cosines * weights[:, :, None]).amax(1).mean(0).view(side, side),
+        negative_mean=mean_similarity(cosines, 1 - weights).mean(0).view(side, side),
+    )
 
 
 def mean_similarity(cosines: Tensor, weights: Tensor) -> Tensor:
