@@ -39,7 +39,7 @@ class GfSam(ImageMatcher):
         encoders: a `Backbone` as ``features``, and a `PromptableSam` as ``masks``.
 
     Raises:
-        FssbenchError: an encoder is of another kind.
+        FssbenchError: an encoder is of another kind, or does not take `feature_size`.
     """
 
     config: GfSamConfig
@@ -54,10 +54,16 @@ class GfSam(ImageMatcher):
                 raise FssbenchError(
                     f"--encoder {role}={encoders[role].name}: gf-sam needs {example}"
                 )
-        features: Any = encoders["features"].module
+        backbone: Any = encoders["features"].module
         sam: Any = encoders["masks"].module
         self.square = Geometry(config.image_size or sam.side)
-        layers = features.layers
+        self.input = Geometry(config.feature_size or backbone.info.image_size)
+        if self.input.size % backbone.info.multiple:
+            raise FssbenchError(
+                f"-o feature_size={self.input.size}: {backbone.info.name} takes images whose sides "
+                f"are multiples of {backbone.info.multiple}"
+            )
+        layers = backbone.layers
         # The authors' features are those before the final norm, where an encoder has one.
         with_norm = [name for name in layers if layers[name].norm]
         self.layer = (with_norm or list(layers))[-1]
@@ -86,15 +92,24 @@ class GfSam(ImageMatcher):
 
     def _similarity(self, episode: EpisodeImages) -> tuple[Tensor, Similarity]:
         """Return the unit vectors of the query's cells, and their similarity to the supports."""
-        query, *references = (units(self._features(i)) for i in (episode.query, *episode.images))
+        query, *references = (self._cells(image) for image in (episode.query, *episode.images))
         masks = torch.stack([self.square.mask(mask) == 1 for mask in episode.masks])
         return query, similarity(query, torch.stack(references), masks)
 
+    def _cells(self, image: Tensor) -> Tensor:
+        """Return the unit vectors of the cells of an image, (T, C)."""
+        purpose = ("gf-sam.cells", self.square.size, self.input.size)
+        cells: Tensor = self.encoders["features"].cached(
+            image, purpose, lambda image: units(self._features(image))
+        )
+        return cells
+
     def _features(self, image: Tensor) -> Tensor:
-        """Return the features (C, h, w) of an image that was resized to the square first."""
-        size = self.config.feature_size
-        features = self.encoders["features"].features(self._resized(image), [self.layer], size=size)
-        return features[self.layer]
+        """Return the features (C, h, w) of an image, which is resized to the square first."""
+        backbone: Any = self.encoders["features"].module
+        smaller = self.input.image(self._resized(image))
+        features: Tensor = backbone(smaller[None], [self.layer])[self.layer][0]
+        return features
 
     def _masks(self, image: Tensor, pixels: Tensor) -> Tensor:
         """Return SAM's masks of N points (x, y) of the square, bool (N, side, side)."""

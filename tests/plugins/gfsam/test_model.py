@@ -128,6 +128,11 @@ def test_sizes_and_number_of_points(monkeypatch):
     assert matcher.maps(given)["prior of points"].shape == (10, 10)
 
 
+def test_a_feature_size_that_the_encoder_does_not_take():
+    with pytest.raises(FssbenchError, match="-o feature_size=100: tiny-vit takes .* of 8"):
+        make(feature_size=100)
+
+
 @pytest.mark.parametrize(
     ("role", "name", "message"),
     [
