@@ -14,6 +14,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             factory="fssbench_gfsam.model:GfSam",
             config="fssbench_gfsam.config:GfSamConfig",
             encoders={"features": "dinov2-l", "masks": "promptable-sam-vit-h"},
+            small_encoders={"features": "tiny-vit", "masks": "promptable-tiny-sam"},
             paper="Zhang, Gao, Jiao, Liu, Wei, Bridge the Points: Graph-based Few-shot Segment "
             "Anything Semantically, NeurIPS 2024",
             licence="Apache-2.0",

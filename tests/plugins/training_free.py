@@ -13,6 +13,7 @@ def fssbench_matchers():
             summary="SAM's mask of the most similar point, without the least similar one",
             factory="training_free:TwoPoints",
             encoders={"features": "dinov2-l", "masks": "promptable-sam-vit-h"},
+            small_encoders={"features": "tiny-vit", "masks": "promptable-tiny-sam"},
         )
     ]
 
