@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -10,22 +11,35 @@ from discs_for_tests import episode
 
 import fssbench
 from fssbench import registry
+from fssbench.cli import _run
+from fssbench.testing import ImageMatcherConformance
 
 FILE = Path(__file__).with_name("training_free.py")
 ENCODERS = {"features": "tiny-vit", "masks": "promptable-tiny-sam"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def plugin():
+@pytest.fixture(scope="module")
+def matcher():
     registry.use_plugins([str(FILE)])
-    yield
+    weights = {"features": "pretrained", "masks": "random"}
+    yield fssbench.image_matcher("two-points", ENCODERS, weights)
     registry.use_plugins([])
 
 
-@pytest.fixture(scope="module")
-def matcher():
-    weights = {"features": "pretrained", "masks": "random"}
-    return fssbench.image_matcher("two-points", ENCODERS, weights)
+class TestConformance(ImageMatcherConformance):
+    plugins = (str(FILE),)
+    matcher = "two-points"
+
+
+def test_it_is_evaluated_by_its_file(tmp_path, capsys):
+    encoders = [f"--encoder={role}={name}" for role, name in ENCODERS.items()]
+    small = ["--fold", "0", "--limit", "6", "-d", "images_per_split=60", "--workers", "0"]
+    command = ["evaluate", "two-points", "-p", str(FILE), *encoders, "--weights", "masks=random"]
+    out = tmp_path / "runs"
+    assert _run([*command, *small, "--shots", "1,2", "--out", str(out)]) == 0
+    assert "two-points on tiny-vit+promptable-tiny-sam (random)" in capsys.readouterr().out
+    rows = [gzip.decompress(path.read_bytes()) for path in out.rglob("rows.csv.gz")]
+    assert [len(each.splitlines()) for each in rows] == [7, 7]
 
 
 def test_it_is_short():

@@ -11,9 +11,14 @@ from segment_anything.modeling import Sam
 
 import fssbench
 from fssbench import FssbenchError, PromptableSam
+from fssbench.testing import ImageMatcherConformance
 
 TINY = {"features": "tiny-vit", "masks": "promptable-tiny-sam"}
 WEIGHTS = {"features": "pretrained", "masks": "random"}
+
+
+class TestConformance(ImageMatcherConformance):
+    matcher = "gf-sam"
 
 
 def make(encoders=TINY, **options):
