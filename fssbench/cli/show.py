@@ -41,7 +41,7 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
         "plugin": known.provider(spec),
         "options": _options(config_class) if config_class else {},
     }
-    if isinstance(spec, BackboneSpec):
+    if isinstance(spec, BackboneSpec) and spec.features:
         from fssbench.build import describe
 
         about["layers"] = {
