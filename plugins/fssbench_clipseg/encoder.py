@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +83,16 @@ class ClipSegModel(nn.Module):
             weights, str(path if path.is_dir() else path.parent)
         )
 
-    def pixels(self, image: Tensor) -> Tensor:
-        """Convert an image, uint8 (3, H, W), to the input (1, 3, side, side) of the model."""
-        found: Tensor = self._processor([image.cpu().numpy()], return_tensors="pt")["pixel_values"]
+    def pixels(self, images: Sequence[Tensor]) -> Tensor:
+        """Convert B images, uint8 (3, H, W), to the input (B, 3, side, side) of the model."""
+        arrays = [image.cpu().numpy() for image in images]
+        found: Tensor = self._processor(arrays, return_tensors="pt")["pixel_values"]
         return found.to(self.model.device)
 
     def image_embedding(self, image: Tensor) -> Tensor:
         """Return CLIP's embedding of an image, float (1, D)."""
         embedding: Tensor = self.model.get_conditional_embeddings(
-            batch_size=1, conditional_pixel_values=self.pixels(image)
+            batch_size=1, conditional_pixel_values=self.pixels([image])
         )
         return embedding
 
@@ -101,20 +102,20 @@ class ClipSegModel(nn.Module):
         embedding: Tensor = self.model.get_conditional_embeddings(batch_size=1, input_ids=ids)
         return embedding
 
-    def forward(self, image: Tensor, embedding: Tensor) -> Tensor:
-        """Segment an image.
+    def forward(self, images: Sequence[Tensor], embeddings: Tensor) -> Tensor:
+        """Segment B images.
 
         Args:
-            image: uint8 (3, H, W).
-            embedding: embedding of the prompt, float (1, D).
+            images: uint8 (3, H, W) each.
+            embeddings: embeddings of their prompts, float (B, D).
 
         Returns:
-            Logits, float (side, side).
+            Logits, float (B, side, side).
         """
         found: Tensor = self.model(
-            pixel_values=self.pixels(image), conditional_embeddings=embedding
+            pixel_values=self.pixels(images), conditional_embeddings=embeddings
         ).logits
-        return found.reshape(self.side, self.side)
+        return found.reshape(-1, self.side, self.side)  # versions differ for B = 1
 
     @functools.cached_property
     def tokens(self) -> Callable[[str], list[int]]:

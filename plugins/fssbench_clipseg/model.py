@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,11 +34,19 @@ class _ClipSeg(ImageMatcher):
 
     def predict(self, episode: EpisodeImages) -> Tensor:
         """Segment the query of an episode; see `ImageMatcher.predict`."""
-        logits = self.model(episode.query, self.embedding(episode))
-        size = tuple(episode.query.shape[-2:])
-        resized = functional.interpolate(logits[None, None], size, mode="bilinear")[0, 0]
-        threshold = self.config.threshold
-        return resized - math.log(threshold / (1 - threshold))
+        (logits,) = self.predict_batch([episode])
+        return logits
+
+    def predict_batch(self, episodes: Sequence[EpisodeImages]) -> list[Tensor]:
+        """Segment the queries of B episodes; see `ImageMatcher.predict_batch`."""
+        embeddings = torch.cat([self.embedding(episode) for episode in episodes])
+        batch = self.model([episode.query for episode in episodes], embeddings)
+        zero = math.log(self.config.threshold / (1 - self.config.threshold))
+        sizes = [episode.query.shape[-2:] for episode in episodes]
+        return [
+            functional.interpolate(logits, size, mode="bilinear")[0, 0] - zero
+            for logits, size in zip(batch[:, None, None], sizes, strict=True)
+        ]
 
 
 class ClipSeg(_ClipSeg):

@@ -169,6 +169,18 @@ def test_prompts_of_tiny_and_narrow_images(height, width, side):
     assert visual_prompt(image, mask, ClipSegConfig(), SIDE).shape == (3, side, side)
 
 
+def test_a_batch_equals_its_episodes(clipseg, text):
+    episodes = [draw(1, "dog"), draw(3, "cat", seed=1)]
+    for matcher in (clipseg, text):
+        with torch.inference_mode():
+            batch = matcher.predict_batch(episodes)
+        for found, episode in zip(batch, episodes, strict=True):
+            assert found.shape == (70, 110)
+            expected = predict(matcher, episode)
+            tolerance = 1e-5 * float(expected.abs().max())
+            torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+
+
 # --- text prompts ---------------------------------------------------------------------------------
 
 
@@ -234,10 +246,11 @@ def test_an_episode_without_a_name_is_refused(text):
 
 @pytest.fixture
 def folder(clipseg, tmp_path):
-    """A folder as of the hub: weights with positions, and a small vocabulary of BPE."""
-    state = dict(clipseg.model.model.state_dict())
-    state["clip.text_model.embeddings.position_ids"] = torch.arange(77)[None]  # up to version 4.30
-    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    """A folder as on the hub: weights as the library saves them, and a small vocabulary of BPE."""
+    clipseg.model.model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    positions = {"clip.text_model.embeddings.position_ids": torch.arange(77)[None]}  # until 4.30
+    safetensors.torch.save_file(safetensors.torch.load_file(path) | positions, path)
     letters = [chr(c) for c in range(ord("!"), ord("~") + 1)]
     vocabulary = [*letters, *(f"{c}</w>" for c in letters), "do", "dog</w>"]
     vocabulary += [f"unused{i}" for i in range(256 - len(vocabulary))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 
 import numpy as np
@@ -114,21 +115,19 @@ def test_random_weights_are_the_same_every_time_and_leave_the_generator(seggpt):
     assert torch.equal(predict(again, draw(1)), predict(seggpt, draw(1)))
 
 
-def test_weights_of_a_folder_or_file(seggpt, tmp_path):
-    model = seggpt.encoders["model"].module
-    state = {name: value * 1.5 for name, value in model.state_dict().items()}
+def test_weights_of_a_folder_or_file_of_the_library(seggpt, tmp_path):
+    changed = copy.deepcopy(seggpt.encoders["model"].module)
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.mul_(1.5)
+    changed.save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
-    safetensors.torch.save_file(state, path)
-    info = WeightsInfo(
-        source="file",
-        name="model.safetensors",
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-    )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     for given in (tmp_path, path):
-        read = fssbench.image_matcher("seggpt", {"model": "seggpt-tiny"}, given)
-        assert read.encoders["model"].weights == info
-        for name, value in read.encoders["model"].module.state_dict().items():
-            assert torch.equal(value, state[name])
+        read = fssbench.image_matcher("seggpt", {"model": "seggpt-tiny"}, given).encoders["model"]
+        assert read.weights == WeightsInfo(source="file", name=path.name, sha256=digest)
+        for name, value in changed.state_dict().items():
+            assert torch.equal(read.module.state_dict()[name], value)
 
 
 def test_weights_that_do_not_exist_or_do_not_fit_are_one_line(seggpt, tmp_path):
