@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchvision.transforms.v2.functional import gaussian_blur
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN
 
 from fssbench import EpisodeImages, FssbenchError, ImageMatcher
+from fssbench.nn import resize
 from fssbench_clipseg.config import ClipSegConfig
 from fssbench_clipseg.encoder import ClipSegModel
 
@@ -44,7 +44,7 @@ class _ClipSeg(ImageMatcher):
         zero = math.log(self.config.threshold / (1 - self.config.threshold))
         sizes = [episode.query.shape[-2:] for episode in episodes]
         return [
-            functional.interpolate(logits, size, mode="bilinear")[0, 0] - zero
+            resize(logits, size)[0, 0] - zero
             for logits, size in zip(batch[:, None, None], sizes, strict=True)
         ]
 

@@ -50,7 +50,8 @@ def of_library(model, episode, **prompt):
     with torch.inference_mode():
         logits = model(pixel_values=processed(episode.query), **prompt).logits
     logits = logits.reshape(1, 1, SIDE, SIDE)
-    return functional.interpolate(logits, episode.query.shape[-2:], mode="bilinear")[0, 0]
+    size = episode.query.shape[-2:]
+    return functional.interpolate(logits, size, mode="bilinear", align_corners=True)[0, 0]
 
 
 def processed(image):
