@@ -115,7 +115,7 @@ class ClipSegModel(nn.Module):
         found: Tensor = self.model(
             pixel_values=self.pixels(images), conditional_embeddings=embeddings
         ).logits
-        return found.reshape(-1, self.side, self.side)  # versions differ for B = 1
+        return found.float().reshape(-1, self.side, self.side)  # versions differ for B = 1
 
     @functools.cached_property
     def tokens(self) -> Callable[[str], list[int]]:

@@ -64,7 +64,7 @@ class SegGpt(ImageMatcher):
         # prompts paint the same, but for the border to the prompt; the authors take the first.
         painted = model(
             **inputs, feature_ensemble=len(episode.images) > 1, embedding_type=self.config.embedding
-        ).pred_masks[0, :, side:]
+        ).pred_masks[0, :, side:].float()
         mean, std = (
             painted.new_tensor(values)[:, None, None]
             for values in (processor.image_mean, processor.image_std)

@@ -42,3 +42,11 @@ def test_making_one_says_what_to_install(name):
     assert str(error.value).endswith(
         "needs transformers, not installed: pip install 'fssbench[transformers]'"
     )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_evaluate_says_what_to_install(name, capsys):
+    assert _run(["evaluate", name, "--weights", "random", "--limit", "1"]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("fssbench: error: ")
+    assert line.endswith("needs transformers, not installed: pip install 'fssbench[transformers]'")
