@@ -48,7 +48,7 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
             name: f"{layer.channels} channels, stride {layer.stride}"
             for name, layer in describe(spec).layers.items()
         }
-    if isinstance(spec, MatcherSpec):
+    if isinstance(spec, MatcherSpec) and spec.encoders is None:
         about |= _parameters(spec, backbone, options)
     if as_json:
         print_json(about, default=str)
