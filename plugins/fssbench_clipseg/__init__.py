@@ -42,6 +42,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             factory="fssbench_clipseg.model:ClipSeg",
             config="fssbench_clipseg.config:ClipSegConfig",
             encoders={"model": "clipseg-rd64"},
+            small_encoders={"model": "clipseg-tiny"},
             **_COMMON,
         ),
         MatcherSpec(
@@ -50,6 +51,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             factory="fssbench_clipseg.model:ClipSegText",
             config="fssbench_clipseg.config:ClipSegTextConfig",
             encoders={"model": "clipseg-rd64"},
+            small_encoders={"model": "clipseg-tiny"},
             uses=("class_names",),
             **_COMMON,
         ),

@@ -42,6 +42,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             factory="fssbench_seggpt.model:SegGpt",
             config="fssbench_seggpt.config:SegGptConfig",
             encoders={"model": "seggpt-vit-l"},
+            small_encoders={"model": "seggpt-tiny"},
             **_COMMON,
         )
     ]

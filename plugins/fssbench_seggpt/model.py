@@ -1,7 +1,7 @@
 """SegGPT (Wang et al., ICCV 2023), as implemented in the transformers library.
 
 Support image over query image, and support mask over an empty half, are two images of one
-transformer, which paints the empty half. Section 3.3 of the paper describes the inference.
+transformer, which paints the empty half; several supports are a "context ensemble" in the paper.
 """
 
 from __future__ import annotations
@@ -62,9 +62,15 @@ class SegGpt(ImageMatcher):
         ).to(model.device)
         # Features of the query are averaged over the prompts after every attention, so that all
         # prompts paint the same, but for the border to the prompt; the authors take the first.
-        painted = model(
-            **inputs, feature_ensemble=len(episode.images) > 1, embedding_type=self.config.embedding
-        ).pred_masks[0, :, side:].float()
+        painted = (
+            model(
+                **inputs,
+                feature_ensemble=len(episode.images) > 1,
+                embedding_type=self.config.embedding,
+            )
+            .pred_masks[0, :, side:]
+            .float()
+        )
         mean, std = (
             painted.new_tensor(values)[:, None, None]
             for values in (processor.image_mean, processor.image_std)

@@ -14,13 +14,24 @@ from torch.nn import functional
 
 import fssbench
 from fssbench import EpisodeImages, FssbenchError, WeightsInfo
+from fssbench.testing import ImageMatcherConformance
 
 transformers = pytest.importorskip(
     "transformers", reason="CLIPSeg is a model of transformers; install fssbench[transformers]"
 )
 
 from fssbench_clipseg.config import ClipSegConfig  # noqa: E402
+from fssbench_clipseg.encoder import ClipSegModel  # noqa: E402
 from fssbench_clipseg.model import clean_name, visual_prompt  # noqa: E402
+
+
+class TestConformance(ImageMatcherConformance):
+    matcher = "clipseg"
+
+
+class TestConformanceOfText(ImageMatcherConformance):
+    matcher = "clipseg-text"
+
 
 SIDE = 96
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -315,3 +326,10 @@ def test_random_weights_are_the_same_every_time_and_leave_the_generator(clipseg)
 def test_the_small_model_has_no_pretrained_weights():
     with pytest.raises(FssbenchError, match="clipseg-tiny was never trained"):
         make("clipseg", "pretrained")
+
+
+def test_the_size_of_the_published_model():
+    with torch.device("meta"):
+        model = ClipSegModel(weights="none", name="clipseg-rd64")
+    assert sum(parameter.numel() for parameter in model.parameters()) == 150_747_746
+    assert model.side == 352

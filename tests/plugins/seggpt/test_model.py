@@ -14,10 +14,17 @@ from PIL import Image
 
 import fssbench
 from fssbench import EpisodeImages, FssbenchError, WeightsInfo
+from fssbench.testing import ImageMatcherConformance
 
 transformers = pytest.importorskip(
     "transformers", reason="SegGPT is a model of transformers; install fssbench[transformers]"
 )
+
+from fssbench_seggpt.model import seggpt as seggpt_model  # noqa: E402
+
+
+class TestConformance(ImageMatcherConformance):
+    matcher = "seggpt"
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +73,11 @@ def test_logits_and_masks_are_the_librarys(seggpt, shots, embedding):
     torch.testing.assert_close(logits + 0.5, painted[rows][:, columns], atol=1e-6, rtol=0)
 
 
-def test_the_published_model_has_images_of_448_pixels():
+def test_the_size_of_the_published_model():
     with torch.device("meta"):
-        config = transformers.SegGptConfig()
-    assert tuple(config.image_size) == (896, 448)
+        model = seggpt_model(weights="none", name="seggpt-vit-l")
+    assert sum(parameter.numel() for parameter in model.parameters()) == 370_723_203
+    assert tuple(model.config.image_size) == (896, 448)
     assert transformers.SegGptImageProcessor().size["height"] == 448
 
 
