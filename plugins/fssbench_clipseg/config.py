@@ -7,6 +7,8 @@ from typing import Any
 import attrs
 from attrs.validators import ge, gt, le, lt, optional
 
+_not_negative: Any = optional(ge(0))
+
 
 @attrs.frozen(kw_only=True)
 class _Common:
@@ -30,7 +32,7 @@ class ClipSegConfig(_Common):
 
     blur: float = attrs.field(default=3.0, validator=ge(0))
     background: float = attrs.field(default=0.1, validator=[ge(0), le(1)])
-    context: float | None = attrs.field(default=0.1, validator=optional(ge(0)))
+    context: float | None = attrs.field(default=0.1, validator=_not_negative)
 
 
 def _one_place(_: Any, attribute: attrs.Attribute[str], value: str) -> None:

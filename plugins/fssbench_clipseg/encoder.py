@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from fssbench import FssbenchError, WeightsInfo, pretrained_module
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SMALL = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
     "initializer_factor": 2.0,  # a factor of 1 would give almost a single value
@@ -71,12 +71,13 @@ class ClipSegModel(nn.Module):
             repository=repository,
             rename=_without_positions,
         )
-        self.weights = self.model.weights
+        info: Any = self.model.weights
+        self.weights = info
         # The hub's settings of the image processor, whose interpolation is bilinear.
         self._processor: Any = transformers.ViTImageProcessor(
             size={"height": self.side, "width": self.side},
-            image_mean=list(IMAGENET_DEFAULT_MEAN),
-            image_std=list(IMAGENET_DEFAULT_STD),
+            image_mean=list(MEAN),
+            image_std=list(STD),
         )
         path = Path(weights).expanduser()
         self._vocabulary = {"pretrained": repository, "random": ""}.get(
@@ -133,8 +134,9 @@ class ClipSegModel(nn.Module):
             return lambda text: [
                 config.bos_token_id, *text.encode()[: longest - 2], config.eos_token_id
             ]  # fmt: skip
+        library: Any = transformers  # its lists of names for type checkers are incomplete
         try:
-            tokenizer: Any = transformers.CLIPTokenizerFast.from_pretrained(self._vocabulary)
+            tokenizer = library.CLIPTokenizerFast.from_pretrained(self._vocabulary)
         except (OSError, ValueError, TypeError) as error:
             raise FssbenchError(
                 f"{self._vocabulary}: no vocabulary of CLIP can be read there; text prompts need "

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN
 
 from fssbench import EpisodeImages, FssbenchError, ImageMatcher
 from fssbench.nn import resize
 from fssbench_clipseg.config import ClipSegConfig
-from fssbench_clipseg.encoder import ClipSegModel
+from fssbench_clipseg.encoder import MEAN, ClipSegModel
 
 
 class _ClipSeg(ImageMatcher):
@@ -107,7 +106,7 @@ def visual_prompt(image: Tensor, mask: Tensor, config: ClipSegConfig, side: int)
     foreground = mask == 1
     height, width = mask.shape
     pixels = image.float()
-    mean = 255 * pixels.new_tensor(IMAGENET_DEFAULT_MEAN)[:, None, None]
+    mean = 255 * pixels.new_tensor(MEAN)[:, None, None]
     background = pixels
     sigma = config.blur * max(height, width) / side
     if sigma > 0:
