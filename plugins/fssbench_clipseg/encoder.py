@@ -19,7 +19,7 @@ _SMALL = {
     "initializer_factor": 2.0,  # a factor of 1 would give almost a single value
 }  # fmt: skip
 # Input side, arguments of the configuration, and repository on the hub.
-_MODELS: dict[str, tuple[int, dict[str, Any], str]] = {
+MODELS: dict[str, tuple[int, dict[str, Any], str]] = {
     "clipseg-rd64": (
         352,
         {
@@ -63,7 +63,7 @@ class ClipSegModel(nn.Module):
 
     def __init__(self, *, weights: str, name: str) -> None:
         super().__init__()
-        self.side, sizes, repository = _MODELS[name]
+        self.side, sizes, repository = MODELS[name]
         self.model: Any = pretrained_module(
             lambda: transformers.CLIPSegForImageSegmentation(transformers.CLIPSegConfig(**sizes)),
             weights,

@@ -15,11 +15,19 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from fssbench import EpisodeImages, FssbenchError, ImageMatcher
 from fssbench.nn import resize
 from fssbench_clipseg.config import ClipSegConfig
-from fssbench_clipseg.encoder import MEAN, ClipSegModel
+from fssbench_clipseg.encoder import MEAN, MODELS, ClipSegModel
 
 
 class _ClipSeg(ImageMatcher):
     """The part of CLIPSeg that does not depend on the kind of the prompt."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        encoder = self.encoders["model"]
+        if not isinstance(encoder.module, ClipSegModel):
+            raise FssbenchError(
+                f"--encoder model={encoder.name}: not CLIPSeg; choose one of {', '.join(MODELS)}"
+            )
 
     @property
     def model(self) -> ClipSegModel:

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fssbench import EpisodeImages, ImageMatcher, pretrained_module
+from fssbench import EpisodeImages, FssbenchError, ImageMatcher, pretrained_module
 
 # Arguments of the configuration, and repository on the hub. The library's defaults are ViT-L.
 _MODELS: dict[str, tuple[dict[str, Any], str]] = {
@@ -46,6 +46,14 @@ def seggpt(*, weights: str, name: str) -> nn.Module:
 
 class SegGpt(ImageMatcher):
     """SegGPT with masks in white on black; K shots by the feature ensemble."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        encoder = self.encoders["model"]
+        if not isinstance(encoder.module, transformers.SegGptForImageSegmentation):
+            raise FssbenchError(
+                f"--encoder model={encoder.name}: not SegGPT; choose one of {', '.join(_MODELS)}"
+            )
 
     def predict(self, episode: EpisodeImages) -> Tensor:
         """Segment the query of an episode; see `ImageMatcher.predict`."""

@@ -333,3 +333,10 @@ def test_the_size_of_the_published_model():
         model = ClipSegModel(weights="none", name="clipseg-rd64")
     assert sum(parameter.numel() for parameter in model.parameters()) == 150_747_746
     assert model.side == 352
+
+
+def test_another_encoder_is_refused():
+    with pytest.raises(
+        FssbenchError, match="not CLIPSeg; choose one of clipseg-rd64"
+    ):
+        fssbench.image_matcher("clipseg", {"model": "tiny-resnet"})

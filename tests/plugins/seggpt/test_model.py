@@ -146,3 +146,8 @@ def test_weights_that_do_not_exist_or_do_not_fit_are_one_line(seggpt, tmp_path):
     safetensors.torch.save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(FssbenchError, match=r"1 missing \(decoder.decoder_pred.head.bias\)"):
         fssbench.image_matcher("seggpt", {"model": "seggpt-tiny"}, tmp_path)
+
+
+def test_another_encoder_is_refused():
+    with pytest.raises(FssbenchError, match="not SegGPT; choose one of seggpt-vit-l, seggpt-tiny"):
+        fssbench.image_matcher("seggpt", {"model": "tiny-resnet"})
