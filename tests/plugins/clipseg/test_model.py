@@ -336,7 +336,5 @@ def test_the_size_of_the_published_model():
 
 
 def test_another_encoder_is_refused():
-    with pytest.raises(
-        FssbenchError, match="not CLIPSeg; choose one of clipseg-rd64"
-    ):
+    with pytest.raises(FssbenchError, match="not CLIPSeg; choose one of clipseg-rd64"):
         fssbench.image_matcher("clipseg", {"model": "tiny-resnet"})
