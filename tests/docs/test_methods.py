@@ -142,9 +142,12 @@ def test_parameter_counts_are_those_of_the_code(model, part, number):
     assert f"{sum(found[each] for each in part.split(' + ')):,}" == number
 
 
-def test_prototype_has_no_parameters():
+def test_methods_without_parameters():
     assert not list(fssbench.matcher("prototype", "filterbank").parameters())
-    assert "None." in card("prototype")["Parameters"]
+    insid3 = fssbench.image_matcher("insid3", {"features": "tiny-vit"})
+    assert not list(insid3.parameters())
+    for name in ("prototype", "insid3"):
+        assert card(name)["Parameters"].strip() == "None."
 
 
 def test_the_three_models_of_uinofss_differ_as_the_card_says():
