@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from fssbench import BackboneInfo, Imported
+from fssbench_repri.config import RePriConfig
+from fssbench_repri.model import RePri
 
 _SIZE = 417
 _BACKBONE = re.compile(r"layer[0-4]\.")
-# Prefixes of tensor names, the authors' and ours; the rest of a name is the same in both.
+# Prefixes of tensor names, ours and the authors'; the rest of a name is the same in both.
 _PARTS = {
-    "ppm.features.": "head.pyramid.levels.",
-    "bottleneck.": "head.bottleneck.",
-    "classifier.": "head.classifier.2.",
+    "head.pyramid.levels": "ppm.features",
+    "head.bottleneck": "bottleneck",
+    "head.classifier.2": "classifier",
 }
 
 
@@ -30,15 +32,21 @@ def import_official(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Im
         backbone: names and shapes of the encoder's features.
     """
     prefix = next((n.partition("ppm.")[0] for n in tensors if "ppm.features." in n), "")
-    weights, encoder, names = {}, {}, {}
-    for full, tensor in tensors.items():
-        name = full.removeprefix(prefix)
-        if _BACKBONE.match(name):
-            encoder[name] = tensor
-            continue
-        part = next((part for part in _PARTS if name.startswith(part)), "")
-        own = _PARTS.get(part, "") + name.removeprefix(part)
-        weights[own], names[own] = tensor, name
-    bias = weights.get("head.classifier.2.bias")
-    config = {"size": _SIZE} if bias is None else {"size": _SIZE, "base_classes": len(bias) - 1}
-    return Imported(weights=weights, backbone=encoder, names=names, config=config)
+    named = {full.removeprefix(prefix): tensor for full, tensor in tensors.items()}
+    config = {"size": _SIZE}
+    if len(named.get("classifier.bias", ())) > 1:
+        config["base_classes"] = len(named["classifier.bias"]) - 1
+    matcher = RePri(config=RePriConfig(**config), backbone=backbone)
+    official = {
+        own: theirs + own.removeprefix(ours)
+        for own in matcher.state_dict()
+        for ours, theirs in _PARTS.items()
+        if own.startswith(f"{ours}.")
+    }
+    own_names = {theirs: own for own, theirs in official.items()}
+    return Imported(
+        weights={own_names.get(n, n): t for n, t in named.items() if not _BACKBONE.match(n)},
+        backbone={n: t for n, t in named.items() if _BACKBONE.match(n)},
+        names=official,
+        config=config,
+    )
