@@ -25,9 +25,9 @@ class RePriConfig:
             1 for the classifier without adaptation.
         lr: learning rate of the gradient steps.
         kl_weight: initial weight of the proportions' KL divergence; None for 1/K.
-        entropy_weight: weight of the queries' entropy; None for 1/K.
-        proportion_updates: iterations, from 2, before which the proportions are estimated anew and
-            the weight of their divergence grows by 1; without effect if that weight is 0.
+        entropy_weight: weight of the query's entropy; None for 1/K.
+        proportion_updates: iterations, from 2, before which the proportions are estimated again
+            and the weight of their divergence grows by 1; without effect if that weight is 0.
         dropout: probability that a channel of the head is dropped in the stage `base`.
     """
 
