@@ -12,13 +12,12 @@ import attrs
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fssbench.backbones.backbone import Backbone
 from fssbench.backbones.weights import BACKBONE_PREFIX
 from fssbench.errors import FssbenchError
 from fssbench.files import sha256, write_atomically
-from fssbench.matchers.matcher import Matcher
 
 _KEY = "fssbench"
 _DIGEST = "fssbench_sha256"
@@ -101,7 +100,7 @@ class Checkpoint:
                 f"{own.name}; give --weights"
             )
 
-    def load_into(self, matcher: Matcher, parts: Sequence[str] = ()) -> None:
+    def load_into(self, matcher: nn.Module, parts: Sequence[str] = ()) -> None:
         """Load the weights into a matcher.
 
         Args:
@@ -135,7 +134,7 @@ class Checkpoint:
 
 def write_checkpoint(
     path: Path,
-    matcher: Matcher,
+    matcher: nn.Module,
     header: Mapping[str, Any],
     backbone: Mapping[str, Tensor] | None = None,
 ) -> None:
