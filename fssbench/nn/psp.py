@@ -86,11 +86,13 @@ class PspHead(nn.Module):
         Returns:
             Float (B, width, h, w), of either sign.
         """
-        return self.bottleneck(self.pyramid(features))
+        embedding: Tensor = self.bottleneck(self.pyramid(features))
+        return embedding
 
     def classify(self, embedding: Tensor) -> Tensor:
         """Return the logits of an embedding, (B, classes, h, w); channel 0 is background."""
-        return self.classifier(embedding)
+        logits: Tensor = self.classifier(embedding)
+        return logits
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits of background and base classes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -33,7 +34,7 @@ def import_official(tensors: Mapping[str, Tensor], backbone: BackboneInfo) -> Im
     """
     prefix = next((n.partition("ppm.")[0] for n in tensors if "ppm.features." in n), "")
     named = {full.removeprefix(prefix): tensor for full, tensor in tensors.items()}
-    config = {"size": _SIZE}
+    config: dict[str, Any] = {"size": _SIZE}
     if len(named.get("classifier.bias", ())) > 1:
         config["base_classes"] = len(named["classifier.bias"]) - 1
     matcher = RePri(config=RePriConfig(**config), backbone=backbone)

@@ -110,13 +110,13 @@ class Classifier:
             self.bias.requires_grad_()
             found = self.objective()
             weighted = self.kl_weight * found.divergence + self.entropy_weight * found.entropy
-            gradients = torch.autograd.grad(
+            of_prototype, of_bias = torch.autograd.grad(
                 found.cross_entropy + weighted, [self.prototype, self.bias]
             )
         with torch.no_grad():
-            self.prototype = self.prototype - self.config.lr * gradients[0]
-            self.bias = self.bias - self.config.lr * gradients[1]
-        return found, *gradients
+            self.prototype = self.prototype - self.config.lr * of_prototype
+            self.bias = self.bias - self.config.lr * of_bias
+        return found, of_prototype, of_bias
 
     def objective(self) -> Objective:
         """Return the objective of prototype and bias."""
