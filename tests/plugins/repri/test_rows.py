@@ -18,6 +18,17 @@ from fssbench import Evaluation, Manifest, Predictor, evaluate
 OPTIONS = {"head": "none", "layers": ("layer3.2",), "iterations": 12}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Bits may depend on the number of threads, which is that of the machine's cores by default."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     """80 episodes, four chunks."""
