@@ -9,6 +9,9 @@ from fssbench.nn.nested import tensors as tensors
 from fssbench.nn.nested import together as together
 from fssbench.nn.pooling import masked_average as masked_average
 from fssbench.nn.pooling import masks_at as masks_at
+from fssbench.nn.psp import PspHead as PspHead
+from fssbench.nn.psp import PyramidPooling as PyramidPooling
+from fssbench.nn.psp import cross_entropy as cross_entropy
 from fssbench.nn.resize import resize as resize
 from fssbench.nn.selective_scan import scan_in_use as scan_in_use
 from fssbench.nn.selective_scan import selective_scan as selective_scan

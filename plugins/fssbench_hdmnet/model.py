@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fssbench import BackboneInfo, FeatureRequest, FssbenchError, Matcher
-from fssbench.nn import resize, separate, together
-from fssbench_hdmnet.base import BaseLearner, any_base_class
+from fssbench.nn import PspHead, resize, separate, together
+from fssbench_hdmnet.base import any_base_class
 from fssbench_hdmnet.config import HdmNetConfig
 from fssbench_hdmnet.decoder import Decoder
 from fssbench_hdmnet.ensemble import Ensemble, gram
@@ -59,7 +59,7 @@ class HdmNet(Matcher):
             )
         stages = int(config.stages[1:])
 
-        self.base = BaseLearner(infos[2].channels, config.base_classes + 1)
+        self.base = PspHead(infos[2].channels, config.base_classes + 1)
         self.reduce_query = Reduction(fused, dropout=config.dropout)
         self.reduce_support = Reduction(fused, dropout=config.dropout)
         self.merge_query = Merge(_CHANNELS, priors=_PRIORS)

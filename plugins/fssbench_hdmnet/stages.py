@@ -21,8 +21,8 @@ from fssbench import (
     StageContext,
     embed_episodes,
 )
-from fssbench.nn import resize
-from fssbench_hdmnet.base import BaseLearner, base_channels, check_base_classes
+from fssbench.nn import PspHead, cross_entropy, resize
+from fssbench_hdmnet.base import base_channels
 from fssbench_hdmnet.distillation import distillation_losses
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Base(Stage):
     updates_batch_norm = True
     validates = False
 
-    def __init__(self, *, learner: BaseLearner, layer: str) -> None:
+    def __init__(self, *, learner: PspHead, layer: str) -> None:
         self.learner = learner
         self.layer = layer
 
@@ -67,9 +67,8 @@ class Base(Stage):
         Raises:
             FssbenchError: the base learner was made for another number of classes.
         """
-        check_base_classes(self.learner.classes - 1, batch.classes)
-        logits = self.learner(batch.features[self.layer]).float()
-        return {"ce": cross_entropy(resize(logits, batch.labels.shape[-2:]), batch.labels)}
+        features = batch.features[self.layer]
+        return {"ce": self.learner.loss(features, batch.labels, batch.classes)}
 
 
 class Meta(Stage):
@@ -141,7 +140,7 @@ class Meta(Stage):
             FssbenchError: the base learner was made for another number of classes.
         """
         config = matcher.config
-        check_base_classes(config.base_classes, batch.classes)
+        matcher.base.check_classes(batch.classes)
         support = embed_episodes(matcher, batch.support, batch.support_masks)
         current = base_channels(batch.class_ids, batch.classes)
         found = matcher.outputs(matcher.prepare_query(batch.query), support, left_out=current)
@@ -162,17 +161,6 @@ class Meta(Stage):
             base = resize(found.base.float(), batch.query_labels.shape[-2:])
             losses["base"] = cross_entropy(base, batch.query_labels.long())
         return losses
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean over pixels that are not 255 (ignore); 0, not NaN, if all of them are.
-
-    Args:
-        logits: logits, float (B, classes, H, W).
-        labels: channels of the pixels, int64 (B, H, W).
-    """
-    total = functional.cross_entropy(logits, labels, ignore_index=255, reduction="sum")
-    return total / torch.count_nonzero(labels != 255).clamp(min=1)
 
 
 def margin_loss(margins: Tensor, masks: Tensor) -> Tensor:

@@ -244,7 +244,7 @@ def test_parameters_of_unknown_origin_are_recorded_and_never_rank(
     ("name", "backbone"),
     [
         ("dcama", "tiny-resnet"), ("hdmnet", "tiny-resnet"), ("hsnet", "tiny-resnet"),
-        ("fsdino", "tiny-vit"),
+        ("repri", "tiny-resnet"), ("fsdino", "tiny-vit"),
         ("uinofss", "tiny-vit"), ("uinofss-comp", "tiny-vit"), ("uinofss-comp-frozen", "tiny-vit"),
     ],
 )  # fmt: skip

@@ -64,6 +64,10 @@ class TestUinoFssCompFrozen(MatcherConformance):
     matcher = "uinofss-comp-frozen"
 
 
+class TestRePri(MatcherConformance):
+    matcher = "repri"
+
+
 class TestShapes(DatasetConformance):
     dataset = "shapes"
     options = {"images_per_split": 60}  # noqa: RUF012
@@ -111,6 +115,7 @@ def test_the_authors_numbers_of_parameters_are_declared():
     assert specs["dcama"].parameter_counts == {"resnet50": 14_215_394}
     assert specs["hsnet"].parameter_counts == {"resnet50": 2_573_794, "resnet101": 2_587_394}
     assert specs["hdmnet"].parameter_counts == {"resnet50-psp": 4_161_734}
+    assert specs["repri"].parameter_counts == {"resnet50-psp": 23_082_000}
 
 
 def failures(checks, subject):

@@ -27,6 +27,8 @@ OPTIONS = {
         {"matching": "cosine-inverse-softmax"},
     ],
     "hsnet": [{}, {"support_mask": False}, {"pyramid": (16, 32)}],
+    # Its gradient steps need a driver; the objective is computed for the proportions' start.
+    "repri": [{"iterations": 1}, {"head": "none", "iterations": 1}],
     "fsdino": [
         {"volume": "cosine", "support": "foreground"},
         {"volume": "dot", "support": "all"},
@@ -56,7 +58,7 @@ def test_inference(method, options):
 
 
 @pytest.mark.parametrize(
-    "method", ["dcama", "hdmnet", "hsnet", "fsdino", "uinofss", "uinofss-comp"]
+    "method", ["dcama", "hdmnet", "hsnet", "repri", "fsdino", "uinofss", "uinofss-comp"]
 )
 def test_training_steps(method, monkeypatch):
     """Every stage computes its losses without a wait.

@@ -11,7 +11,8 @@ from authors_numbers import authors_state, picture, read_golden
 from torch.nn import functional
 
 from fssbench import build
-from fssbench_hdmnet.base import BaseLearner, PyramidPooling, base_channels
+from fssbench.nn import PspHead, PyramidPooling
+from fssbench_hdmnet.base import base_channels
 from fssbench_hdmnet.checkpoint import import_official
 
 GOLDEN = Path(__file__).resolve().parents[4] / "shared" / "golden"
@@ -34,7 +35,7 @@ def official(listing, tmp_path_factory):
     torch.save({"state_dict": state}, path)
     backbone = build.backbone("resnet50-psp", path)
     path.unlink()  # 200 MB
-    learner = BaseLearner(2048, 16)
+    learner = PspHead(2048, 16)
     weights = import_official(state, backbone.info).weights
     learner.load_state_dict(
         {n.removeprefix("base."): t for n, t in weights.items() if n.startswith("base.")}
@@ -66,7 +67,7 @@ def test_embedding_and_logits_are_those_of_the_authors(official):
 
 
 def test_parameters_are_as_many_as_the_authors():
-    learner = BaseLearner(2048, 16)
+    learner = PspHead(2048, 16)
     count = {
         name: sum(p.numel() for p in part.parameters()) for name, part in learner.named_children()
     }
@@ -91,7 +92,7 @@ def test_pyramid_keeps_the_map_and_appends_averages():
 
 
 def test_embedding_is_not_changed_by_classification():
-    learner = BaseLearner(8, 4, width=16).eval()
+    learner = PspHead(8, 4, width=16).eval()
     embedding = learner.embed(torch.rand(1, 8, 7, 7))
     kept = embedding.clone()
     assert kept.min() < 0
@@ -101,7 +102,7 @@ def test_embedding_is_not_changed_by_classification():
 
 
 def test_whole_channels_are_dropped_in_training():
-    learner = BaseLearner(8, 4, width=64, dropout=0.5).train()
+    learner = PspHead(8, 4, width=64, dropout=0.5).train()
     seen = []
     learner.classifier[1].register_forward_hook(lambda _, inputs, out: seen.append((*inputs, out)))
     learner(torch.rand(2, 8, 6, 6))
@@ -114,7 +115,7 @@ def test_whole_channels_are_dropped_in_training():
 
 @pytest.mark.parametrize("samples", [1, 2])
 def test_a_batch_of_one_can_be_trained_on(samples):
-    learner = BaseLearner(8, 4, width=16).train()
+    learner = PspHead(8, 4, width=16).train()
     x = torch.rand(samples, 8, 6, 6, requires_grad=True)
     learner(x).sum().backward()
     assert x.grad.isfinite().all()

@@ -12,10 +12,10 @@ from training_commands import command_line
 
 from fssbench import FssbenchError, LabelledBatch, Training, build, registry, train
 from fssbench.matchers.checkpoint import read_checkpoint
+from fssbench.nn import PspHead, cross_entropy
 from fssbench.specs import MatcherSpec
 from fssbench.training.recipe import find_recipe
-from fssbench_hdmnet.base import BaseLearner
-from fssbench_hdmnet.stages import Base, cross_entropy
+from fssbench_hdmnet.stages import Base
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def batch(labels, features):
 
 
 def test_the_loss_is_that_of_logits_at_the_size_of_the_labels():
-    learner = BaseLearner(8, 4, width=16).eval()
+    learner = PspHead(8, 4, width=16).eval()
     stage = Base(learner=learner, layer="deep")
     features, labels = torch.rand(2, 8, 5, 5), torch.randint(0, 4, (2, 17, 17))
     labels[:, :, :6] = 255
@@ -181,7 +181,7 @@ def test_the_loss_falls():
     torch.manual_seed(0)
     labels = torch.randint(0, 4, (4, 6, 6))
     features = functional.one_hot(labels, 8).permute(0, 3, 1, 2).float()
-    learner = BaseLearner(8, 4, width=32)
+    learner = PspHead(8, 4, width=32)
     optimiser = torch.optim.SGD(learner.parameters(), 0.1, momentum=0.9)
     for _ in range(60):
         loss = cross_entropy(learner(features), labels)
