@@ -40,8 +40,8 @@ def build_manifest(
 
     Raises:
         FssbenchError: the dataset is not that of the protocol, the fold does not exist, a class has
-            too few images and the protocol does not drop such classes, or list files are missing or
-            wrong.
+            too few images and the protocol does not drop such classes, the fold has fewer classes
+            than the protocol has ways, or list files are missing or wrong.
     """
     if dataset.name != protocol.dataset:
         raise FssbenchError(
@@ -55,14 +55,30 @@ def build_manifest(
     rare: list[int] = []
     if lists is None:
         classes, rare = _common_classes(protocol, dataset, fold, shots)
-        pool = Pool(lists=classes, dataset=dataset, seed=seed)
+        pool = Pool(lists=classes, dataset=dataset, seed=seed, ways=protocol.ways)
     else:
         listed = read_listed(protocol, lists, dataset, fold)
-        pool = Pool(lists=listed.lists, queries=listed.queries, dataset=dataset, seed=seed)
+        pool = Pool(
+            lists=listed.lists,
+            queries=listed.queries,
+            dataset=dataset,
+            seed=seed,
+            ways=protocol.ways,
+        )
     spec = registry.registry().get(SamplerSpec, protocol.sampler)
     sampler: Sampler = registry.load(spec)
+    if len(pool.lists) < protocol.ways:
+        raise FssbenchError(
+            f"{protocol.name}, fold {fold}: {protocol.ways} ways need {protocol.ways} novel "
+            f"classes with enough images; there are {len(pool.lists)}"
+        )
     draw = Draw(protocol.draw_key or protocol.name, fold, shots, seed)
     episodes = sampler(pool, episodes=protocol.episodes, shots=shots, draw=draw)
+    if wrong := {len(episode.targets) for episode in episodes} - {protocol.ways}:
+        raise FssbenchError(
+            f"{protocol.name} has {protocol.ways} ways, but its sampler {protocol.sampler} drew "
+            f"{min(wrong)}; use the sampler n-way"
+        )
     manifest = Manifest(
         protocol=protocol.name,
         dataset=dataset.name,

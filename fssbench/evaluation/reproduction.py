@@ -14,7 +14,7 @@ import pandas
 from fssbench.episodes.manifest import Manifest
 from fssbench.metrics.iou import IoU
 from fssbench.results.record import Record
-from fssbench.results.rows import KEYS
+from fssbench.results.rows import KEYS, WAY, rows_of
 
 ELSEWHERE = 1e-4
 """Share of an image's pixels by which counts may differ on other hardware, software or precision:
@@ -125,7 +125,8 @@ def compare_rows(
     """
     differences = []
     for new in now.to_dict("records"):
-        old = stored.iloc[int(new["index"])].to_dict()
+        way = rows_of(stored, int(new["index"]), manifest.ways)
+        old = way.iloc[int(new.get(WAY, 1)) - 1].to_dict()
         columns = {
             name: (old[name], new[name])
             for name in now.columns.drop(list(KEYS))

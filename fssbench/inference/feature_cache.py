@@ -102,12 +102,13 @@ class FeatureCache:
             query = query_key(episode)
             if not available(query) and not available(image_key((episode.query, None))):
                 images[episode.query, None] = None
-            if self._joined and available(set_key(episode)):
-                continue
-            for support in episode.supports():
-                key = encoded(support, self._pipeline.request)
-                if not available(support_key(support)) and not available(image_key(key)):
-                    images[key] = None
+            for way in episode.ways():
+                if self._joined and available(set_key(way)):
+                    continue
+                for support in way.supports():
+                    key = encoded(support, self._pipeline.request)
+                    if not available(support_key(support)) and not available(image_key(key)):
+                        images[key] = None
         self._scheduled[chunk] = scheduled
         return ChunkTask(chunk=chunk, episodes=tuple(episodes), images=tuple(images))
 
@@ -137,8 +138,8 @@ class OpenChunk:
             sizes: (height, width) at which each prediction is scored.
 
         Returns:
-            Float32 (H, W) of each episode, and for each whether all its logits are finite, bool
-            (B,), all on the device.
+            Float32 (H, W) of each episode, (N, H, W) for N ways, and for each whether all its
+            logits are finite, bool (B,), all on the device.
         """
         logits = self.segment(batch)
         restore = self._pipeline.geometry.restore
@@ -147,19 +148,25 @@ class OpenChunk:
         )
 
     def segment(self, batch: range) -> Tensor:
-        """Return logits over the encoder's input, float32 (B, h', w')."""
-        memory, pipeline = self._cache.memory, self._pipeline
-        memory.move_to(self._first + batch.start)
+        """Return logits over the encoder's input, float32 (B, h', w') or (B, N, h', w')."""
+        self._cache.memory.move_to(self._first + batch.start)
         episodes = [self.episodes[position] for position in batch]
+        ways = list(zip(*(episode.ways() for episode in episodes), strict=True))
+        supports = [
+            self._embedded(way, [position * len(ways) + n for position in batch])
+            for n, way in enumerate(ways)
+        ]
+        return self._pipeline.segment(list(map(self._query, episodes)), *supports)
+
+    def _embedded(self, episodes: Sequence[Episode], positions: Sequence[int]) -> Any:
+        """Embed the supports of B episodes of one way; their masks have these positions."""
 
         def joined() -> Any:
-            return pipeline.embed_support(list(map(self._supports, episodes, batch)))
+            return self._pipeline.embed_support(list(map(self._supports, episodes, positions)))
 
         if self._cache._joined and len(episodes) == 1:
-            support = memory.get_or_make(set_key(episodes[0]), joined)
-        else:
-            support = joined()
-        return pipeline.segment(list(map(self._query, episodes)), support)
+            return self._cache.memory.get_or_make(set_key(episodes[0]), joined)
+        return joined()
 
     def _query(self, episode: Episode) -> Any:
         return self._cache.memory.get_or_make(

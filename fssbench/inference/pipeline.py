@@ -124,8 +124,12 @@ class Pipeline:
             return _only(self.matcher.prepare_query(self._single(features)), "query")
 
     @torch.inference_mode()
-    def segment(self, queries: Sequence[Any], support: Any) -> Tensor:
-        """Return the logits of B prepared queries, float32 (B, h', w').
+    def segment(self, queries: Sequence[Any], *supports: Any) -> Tensor:
+        """Return logits of B prepared queries, float32 (B, h', w'); for N ways (B, N, h', w').
+
+        Args:
+            queries: B prepared queries.
+            supports: embedded supports of each way.
 
         The caller must check with `finite` that they are finite: a check here would synchronize
         the GPU at every call.
@@ -134,11 +138,16 @@ class Pipeline:
             FssbenchError: the logits have a wrong shape.
         """
         with self._computing():
-            logits = self.matcher.segment(as_batch(queries), support)
-        if logits.ndim != 3 or len(logits) != len(queries):
+            if len(supports) == 1:
+                name, logits = "segment", self.matcher.segment(as_batch(queries), *supports)
+            else:
+                name = "segment_ways"
+                logits = self.matcher.segment_ways(as_batch(queries), supports)
+        wanted = (len(queries),) if len(supports) == 1 else (len(queries), len(supports))
+        if logits.shape[:-2] != wanted:
             raise FssbenchError(
-                f"segment gave logits of shape {tuple(logits.shape)}; expected "
-                f"({len(queries)}, h, w), foreground minus background"
+                f"{name} gave logits of shape {tuple(logits.shape)}; expected "
+                f"({', '.join(map(str, wanted))}, h, w), foreground minus background"
             )
         return logits.float()
 

@@ -140,6 +140,22 @@ class Matcher(nn.Module, ABC):
             with two output channels returns ``logits[:, 1] - logits[:, 0]``.
         """
 
+    def segment_ways(self, query: Any, supports: Sequence[Any]) -> Tensor:
+        """Segment B queries in N ways: N classes at once.
+
+        A pixel belongs to the way with the largest logit, and to the background if none is above 0
+        or two are equal. By default the ways are segmented one after the other. A method that
+        compares the classes overrides it.
+
+        Args:
+            query: as in `segment`.
+            supports: results of `embed_support` for the same B episodes, one for each way.
+
+        Returns:
+            Float (B, N, h', w') logits over the whole encoder input.
+        """
+        return torch.stack([self.segment(query, support) for support in supports], 1)
+
     def maps(self, query: Any, support: Any) -> Mapping[str, Tensor]:
         """Return maps to draw over the query in panels: correlation, attention or priors.
 

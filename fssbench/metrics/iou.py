@@ -20,6 +20,11 @@ class IoU:
       averaged.
     * ``episode_miou``: the mean of the episodes' own foreground IoU; an episode without foreground
       in prediction and target counts as 1.
+    * ``background_iou``, for tables of several ways only: added up over all episodes for the
+      background of the label maps, and divided.
+
+    In a table of several ways, an episode has a row for each way. Foreground is the way's class
+    against the rest; background is that of the label map, the same in all rows of the episode.
     """
 
     columns = ("intersection_fg", "union_fg", "intersection_bg", "union_bg")
@@ -49,7 +54,7 @@ class IoU:
     def summarise(
         self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
     ) -> dict[str, float]:
-        """Return ``miou``, ``fb_iou`` and ``episode_miou`` in percent; see `Metric.summarise`."""
+        """Return the scores in percent; see `Metric.summarise`."""
         per_class = self.per_class(rows, classes)
         totals = rows[list(self.columns)].sum()
         foreground = totals["intersection_fg"] / max(totals["union_fg"], 1)
@@ -59,6 +64,7 @@ class IoU:
             "miou": float(per_class["iou"].mean()),
             "fb_iou": 50.0 * float(foreground + background),
             "episode_miou": 100.0 * float(episode.mean()),
+            **({"background_iou": 100.0 * float(background)} if "way" in rows.columns else {}),
         }
 
     def per_class(

@@ -181,6 +181,7 @@ class Record:
             never ranks.
         provenance: ``imported`` if another program predicted the masks; see
             `fssbench.evaluation.import_masks`. Otherwise "".
+        ways: number of classes that each episode asks for.
     """
 
     schema: int = SCHEMA
@@ -207,6 +208,7 @@ class Record:
     code: Mapping[str, CodeInfo] = attrs.field(factory=dict)
     unaccounted: tuple[str, ...] = ()
     provenance: str = ""
+    ways: int = 1
 
     @property
     def rankable(self) -> str:

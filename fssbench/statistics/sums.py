@@ -15,6 +15,11 @@ SCORES = ("miou", "fb_iou", "episode_miou")
 """Names of the scores, in order."""
 
 
+def score_names(rows: pandas.DataFrame) -> tuple[str, ...]:
+    """Return the names of the scores of a table; of several ways also ``background_iou``."""
+    return (*SCORES, "background_iou") if "way" in rows.columns else SCORES
+
+
 @attrs.frozen(kw_only=True)
 class Sums:
     """Sums over rows; the first axes of each array are replicates or query images.
@@ -75,8 +80,12 @@ class Sums:
         foreground = _ratio(self.inter.sum(-1), self.union.sum(-1))
         background = _ratio(self.back[..., 0], self.back[..., 1])
         episodes = _ratio(self.ious[..., 0], self.ious[..., 1])
-        values = (100.0 * classes, 50.0 * (foreground + background), 100.0 * episodes)
-        return dict(zip(SCORES, values, strict=True))
+        return {
+            "miou": 100.0 * classes,
+            "fb_iou": 50.0 * (foreground + background),
+            "episode_miou": 100.0 * episodes,
+            "background_iou": 100.0 * background,
+        }
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
