@@ -131,7 +131,7 @@ def image_matcher(
         },
         **spec.arguments,
     )
-    return _checked(made, ImageMatcher, spec.name).eval()
+    return _with_uses(_checked(made, ImageMatcher, spec.name), spec)
 
 
 def roles(spec: MatcherSpec, given: Mapping[str, T] | None) -> dict[str, str | T]:
@@ -190,7 +190,15 @@ def matcher(name: str, backbone: str | Backbone | BackboneInfo, **options: Any) 
     elif isinstance(backbone, Backbone):
         backbone = backbone.info
     made = registry.load(spec)(config=config, backbone=backbone, **spec.arguments)
-    return _checked(made, Matcher, spec.name).eval()
+    return _with_uses(_checked(made, Matcher, spec.name), spec)
+
+
+M = TypeVar("M", Matcher, ImageMatcher)
+
+
+def _with_uses(made: M, spec: MatcherSpec) -> M:
+    made.uses = spec.uses
+    return made.eval()
 
 
 def metric(name: str) -> Metric:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import functools
 import sys
 import types
@@ -17,6 +18,7 @@ from fssbench import build, registry
 from fssbench.backbones.backbone import Backbone
 from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
+from fssbench.matchers.image_matcher import ImageMatcher
 from fssbench.matchers.matcher import Matcher
 from fssbench.options import configure, from_record
 from fssbench.results.record import trained_fold
@@ -36,6 +38,9 @@ class ModelSource:
         weights: weights of the encoder: ``pretrained``, ``random`` or a file.
         options: options of the matcher, with those of the checkpoint that were not changed.
         checkpoint: trained weights, or None.
+        encoders: names of the encoders of an image matcher by role; None for a matcher with a
+            backbone.
+        encoder_weights: their weights by role, instead of `weights`.
     """
 
     matcher: str
@@ -43,6 +48,20 @@ class ModelSource:
     weights: str
     options: Mapping[str, Any]
     checkpoint: Checkpoint | None
+    encoders: Mapping[str, str] | None = None
+    encoder_weights: Mapping[str, str] = attrs.field(factory=dict)
+
+    def load_images(self) -> ImageMatcher:
+        """Build an image matcher with its encoders, and load the trained weights.
+
+        Raises:
+            FssbenchError: weights are missing or do not fit.
+        """
+        weights = {**dict.fromkeys(self.encoders or (), self.weights), **self.encoder_weights}
+        matcher = build.image_matcher(self.matcher, self.encoders, weights, **self.options)
+        if self.checkpoint is not None:
+            self.checkpoint.load_into(matcher)
+        return matcher
 
     def load(self) -> tuple[Matcher, Backbone]:
         """Build matcher and encoder, and load the trained weights.
@@ -66,6 +85,8 @@ def model_source(
     *,
     checkpoint: Path | None = None,
     options: Mapping[str, Any] | None = None,
+    encoders: Mapping[str, str] | None = None,
+    encoder_weights: Mapping[str, str] | None = None,
 ) -> ModelSource:
     """Resolve the names of a model and check its options.
 
@@ -75,29 +96,70 @@ def model_source(
         weights: weights of the encoder: ``pretrained``, ``random`` or a file.
         checkpoint: file of trained weights, or None.
         options: options of the matcher, instead of those that it was trained with.
+        encoders: names of encoders of an image matcher by role, instead of its defaults.
+        encoder_weights: their weights by role, instead of `weights`.
 
     Raises:
-        FssbenchError: an unknown name or option, an unreadable checkpoint, or one of another model.
+        FssbenchError: an unknown name, role or option, an unreadable checkpoint, or one of another
+            model.
     """
     trained = None if checkpoint is None else read_checkpoint(checkpoint)
     header = {} if trained is None else trained.header
     known = registry.registry()
     spec = known.get(MatcherSpec, matcher or header.get("matcher", DEFAULT_MATCHER))
-    encoder = known.get(BackboneSpec, backbone or header.get("backbone", DEFAULT_BACKBONE))
+    names = None
+    if spec.encoders is None:
+        if encoders or encoder_weights:
+            build.roles(spec, encoders)
+        asked = backbone or header.get("backbone") or default_backbone(spec)
+        backbone = known.get(BackboneSpec, asked).name
+        _check_backbone(spec, backbone)
+    else:
+        if backbone:
+            raise FssbenchError(
+                f"--backbone {backbone}: matcher {spec.name} has the encoders "
+                f"{', '.join(spec.encoders) or 'none'}; choose them with --encoder ROLE=NAME"
+            )
+        names = {
+            role: known.get(BackboneSpec, name).name
+            for role, name in build.roles(spec, encoders).items()
+        }
+        build.roles(spec, encoder_weights)
+        backbone = joined(names)
     if trained is not None:
         trained.check_is("matcher", spec.name)
-        trained.check_is("backbone", encoder.name)
+        trained.check_is("backbone", backbone)
         weights = trained.backbone_weights(str(weights))
     recorded = {} if trained is None else from_record(spec, header["config"])
     merged = {**recorded, **(options or {})}
     configure(spec, merged)
     return ModelSource(
         matcher=spec.name,
-        backbone=encoder.name,
+        backbone=backbone,
         weights=str(weights),
         options=merged,
         checkpoint=trained,
+        encoders=names,
+        encoder_weights=encoder_weights or {},
     )
+
+
+def joined(encoders: Mapping[str, str]) -> str:
+    """Return the names of an image matcher's encoders as one name, e.g. for a run directory."""
+    return "+".join(encoders.values()) or "none"
+
+
+def default_backbone(spec: MatcherSpec) -> str:
+    """Return the default backbone of a matcher."""
+    return spec.backbones[0] if spec.backbones else DEFAULT_BACKBONE
+
+
+def _check_backbone(spec: MatcherSpec, backbone: str) -> None:
+    allowed = spec.backbones
+    if allowed and not any(fnmatch.fnmatchcase(backbone, pattern) for pattern in allowed):
+        raise FssbenchError(
+            f"--backbone {backbone}: matcher {spec.name} takes {', '.join(allowed)}"
+        )
 
 
 def check_trained_fold(
@@ -122,7 +184,7 @@ def check_trained_fold(
 
 
 def unaccounted_parameters(
-    matcher: Matcher, backbone: Backbone, checkpoint: Checkpoint | None
+    matcher: Matcher | ImageMatcher, frozen: Sequence[nn.Module], checkpoint: Checkpoint | None
 ) -> tuple[str, ...]:
     """Return the parameters whose values come from no declared source, each group as a text.
 
@@ -132,19 +194,22 @@ def unaccounted_parameters(
 
     Args:
         matcher: matcher, after the checkpoint was loaded.
-        backbone: its encoder.
+        frozen: its encoders.
         checkpoint: trained weights, or None.
     """
     found = []
     own = sum(p.numel() for p in matcher.parameters())
     if own and checkpoint is None:
         found.append(f"{own:,} parameters of the matcher, without a checkpoint")
-    if backbone.weights.source == "none" and (
-        count := sum(p.numel() for p in backbone.parameters())
-    ):
-        found.append(f"{count:,} parameters of the backbone, which declares no weights")
-    seen = {id(module) for module in (*matcher.modules(), *backbone.modules())}
-    seen |= {id(p) for p in (*matcher.parameters(), *backbone.parameters())}
+    seen = {id(module) for module in matcher.modules()} | {id(p) for p in matcher.parameters()}
+    for encoder in frozen:
+        weights: Any = encoder.weights
+        count = sum(p.numel() for p in encoder.parameters())
+        if weights.source == "none" and count:
+            what = "the backbone" if isinstance(encoder, Backbone) else type(encoder).__name__
+            found.append(f"{count:,} parameters of {what}, which declares no weights")
+        seen |= {id(module) for module in encoder.modules()}
+        seen |= {id(p) for p in encoder.parameters()}
     for path, module in list(matcher.named_modules()):
         for name, value in vars(module).items():
             if name in ("_modules", "_parameters", "_buffers"):

@@ -12,6 +12,9 @@ from fssbench.backbones.backbone import Backbone, WeightsInfo
 from fssbench.data.geometry import Geometry
 from fssbench.errors import FssbenchError
 
+FEATURES = "fssbench.features"
+"""First part of the purpose of `Encoder.features`."""
+
 
 class Cache(Protocol):
     """A cache of what an encoder computes of images."""
@@ -98,7 +101,7 @@ class Encoder:
             return {name: maps[name][0] for name in layers}
 
         found: Mapping[str, Tensor] = self.cached(
-            image, ("features", *layers, geometry.size, resize), encode
+            image, (FEATURES, *layers, geometry.size, resize), encode
         )
         return found
 

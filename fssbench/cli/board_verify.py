@@ -13,6 +13,7 @@ from fssbench.cli.options import (
     device_option,
     json_option,
     lists_option,
+    weights_of_parts,
     workers_option,
 )
 from fssbench.cli.output import make_table, plain_console, print_json
@@ -30,7 +31,8 @@ MOST = 20
               help="Number of episodes to measure again, drawn at random.")  # fmt: skip
 @click.option("--seed", type=int, help="Seed of the draw  [default: another one each time].")
 @click.option("--checkpoint", type=PATH, help="The trained matcher, if the record has one.")
-@click.option("--weights", default="", help="Weights of the backbone, if they are a file.")
+@click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[ROLE=]W",
+              help="Weights of the backbone, or of an encoder, if they are a file.")  # fmt: skip
 @data_options
 @lists_option
 @device_option
@@ -39,7 +41,7 @@ MOST = 20
               help="Share of an image's pixels by which counts may differ  [default: 0 under the "
               "same conditions, otherwise 0.0001].")  # fmt: skip
 @json_option
-def verify(record: Path, as_json: bool, **settings: Any) -> int:
+def verify(record: Path, as_json: bool, weights: dict[str, str], **settings: Any) -> int:
     """Measure some episodes of RECORD again and compare the rows.
 
     RECORD is a record.json, a run directory, or an entry of a board's results. Exit code 0 if the
@@ -47,7 +49,9 @@ def verify(record: Path, as_json: bool, **settings: Any) -> int:
     """
     from fssbench.evaluation.reproduce import Rerun, verify_record
 
-    found = verify_record(record, Rerun(**settings))
+    encoder = weights.pop("", "")
+    rerun = Rerun(weights=encoder, encoder_weights=weights, **settings)
+    found = verify_record(record, rerun)
     if as_json:
         print_json(found.to_fields(), default=str)
     else:

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def evaluate(
     ctx: click.Context, /, matcher: str, as_json: bool, panels: int, grid: Path | None, on: str,
-    estimate: bool, dry_run: bool, **settings: Any,
+    estimate: bool, dry_run: bool, weights: dict[str, str], **settings: Any,
 ) -> None:  # fmt: skip
     """Evaluate MATCHER over the folds of a protocol; an interrupted evaluation is resumed.
 
@@ -85,7 +85,8 @@ def evaluate(
         return
     if on != "local":
         raise click.UsageError("--on ray runs a grid: give --grid FILE.toml", ctx)
-    evaluation = Evaluation(matcher=matcher, **settings)
+    encoder = weights.pop("", "pretrained")
+    evaluation = Evaluation(matcher=matcher, weights=encoder, encoder_weights=weights, **settings)
     if estimate:
         print_estimate([evaluation], as_json)
         return

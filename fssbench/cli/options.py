@@ -124,8 +124,11 @@ cell_options = grouped(
 method_options = grouped(
     click.option("--backbone", default="",
                  help="Frozen encoder  [default: the checkpoint's, or tiny-resnet]."),
-    click.option("--weights", default="pretrained", show_default=True,
-                 help="Weights of the backbone: pretrained, random, or a file."),
+    click.option("--encoder", "encoders", multiple=True, callback=pairs, metavar="ROLE=NAME",
+                 help="Encoder of a matcher on whole images  [default: the matcher's]."),
+    click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[ROLE=]W",
+                 help="Weights of the backbone, of all encoders or of one: pretrained, random, or "
+                 "a file  [default: pretrained]."),
     click.option("--checkpoint", type=PATH,
                  help="Trained matcher, with its name, options, backbone and fold."),
     matcher_option,

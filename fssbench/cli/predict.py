@@ -14,7 +14,9 @@ from fssbench.errors import FssbenchError
 
 if TYPE_CHECKING:
     from fssbench.data.masks import Foreground
+    from fssbench.inference.image_pipeline import ImagePipeline
     from fssbench.inference.picture_files import PictureFiles, Segmented
+    from fssbench.inference.pipeline import Pipeline
     from fssbench.inference.predictor import Predictor
 
 
@@ -29,13 +31,15 @@ if TYPE_CHECKING:
               type=click.Choice(["auto", "labels", "nonblack", "bright", "alpha"]),
               help="Foreground of the masks; auto is the rule of docs/masks.md.")  # fmt: skip
 @method_options
+@click.option("--class-name", metavar="TEXT",
+              help="Name of the object, for a matcher that takes class names.")  # fmt: skip
 @device_option
 @click.option("--force", is_flag=True, help="Replace existing masks and overlays.")
 @json_option
 def predict(
     matcher: str, supports: tuple[str, ...], query: Path, out: Path, foreground: Foreground,
-    backbone: str, weights: str, checkpoint: Path | None, options: dict[str, Any], device: str,
-    force: bool, as_json: bool,
+    backbone: str, encoders: dict[str, str], weights: dict[str, str], checkpoint: Path | None,
+    options: dict[str, Any], class_name: str | None, device: str, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Segment images with MATCHER, given a few images with masks.
 
@@ -51,18 +55,26 @@ def predict(
     pictures = picture_files.plan_pictures(query, out, given, force=force)
     images, masks = picture_files.read_supports(annotated, foreground)
     predictor = Predictor(
-        matcher, backbone, weights, checkpoint=checkpoint, device=device, **options
+        matcher,
+        backbone,
+        weights.pop("", "pretrained"),
+        checkpoint=checkpoint,
+        encoders=encoders,
+        encoder_weights=weights,
+        device=device,
+        **options,
     )
-    predictor.set_support(images, masks)
+    predictor.set_support(images, masks, class_name=class_name)
     picture_files.make_folders(pictures)
     failures: list[FssbenchError] = []
     found = _segment(predictor, pictures, failures)
     if as_json:
-        encoder = predictor.pipeline.backbone
+        pipeline = predictor.pipeline
         about = {
             "matcher": predictor.matcher,
-            "backbone": encoder.info.name,
-            "weights": attrs.asdict(encoder.weights),
+            "backbone": predictor.backbone,
+            "weights": attrs.asdict(pipeline.weights),
+            **_encoders(pipeline),
             "checkpoint": checkpoint,
             "supports": [attrs.asdict(each) for each in annotated],
             "predictions": [
@@ -85,6 +97,17 @@ def predict(
             f" (pictures that failed: {len(failures)} of {len(pictures)}; the others are written)"
         )
         raise FssbenchError(f"{failures[0]}{count * (len(pictures) > 1)}")
+
+
+def _encoders(pipeline: Pipeline | ImagePipeline) -> dict[str, Any]:
+    import attrs
+
+    encoders = getattr(pipeline, "encoders", {})
+    named = {
+        role: {"name": encoder.name, "weights": attrs.asdict(encoder.weights)}
+        for role, encoder in encoders.items()
+    }
+    return {"encoders": named} if named else {}
 
 
 def _segment(

@@ -28,6 +28,8 @@ from fssbench.inference import cost
 from fssbench.inference.chunk_loader import ChunkData
 from fssbench.inference.feature_cache import FeatureCache
 from fssbench.inference.feature_uses import ImageKey, encoded
+from fssbench.inference.image_chunks import ImageChunks
+from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.inference.lookahead_cache import LookaheadCache
 from fssbench.inference.pipeline import Pipeline
 from fssbench.results.record import RECORD_FILE
@@ -108,6 +110,9 @@ def estimate(evaluations: Sequence[Evaluation]) -> list[Estimate]:
                 evaluator.settings, checkpoint=None, folds=None, seeds=(0,), shots=(manifest.shots,)
             )
             done = (folder / RECORD_FILE).exists()
+            if isinstance(evaluator.pipeline, ImagePipeline):
+                found.append(_image_estimate(evaluator, manifest, known, repr(model), done=done))
+                continue
             if not done and repr(model) not in known:
                 known[repr(model)] = measure_rates(evaluator, manifest)
             found.append(_estimated(evaluator, manifest, None if done else known[repr(model)]))
@@ -119,7 +124,7 @@ def measure_rates(evaluator: Evaluator, manifest: Manifest) -> Rates:
     (number, episodes), *_ = chunks_of(manifest.episodes).items()
 
     def measure(some: Sequence[Episode]) -> tuple[float, _TimedPipeline, FeatureCache]:
-        pipeline = _TimedPipeline(evaluator.pipeline)
+        pipeline = _TimedPipeline(_with_backbone(evaluator))
         size = evaluator.settings.batch_size
         cache = FeatureCache(pipeline, evaluator.dataset, _UNLIMITED, batch_size=size)
         timed = attrs.evolve(evaluator, pipeline=pipeline, cache=cache, workers=0)
@@ -139,13 +144,69 @@ def measure_rates(evaluator: Evaluator, manifest: Manifest) -> Rates:
     )
 
 
+def _image_estimate(
+    evaluator: Evaluator, manifest: Manifest, known: dict[str, Rates], key: str, *, done: bool
+) -> Estimate:
+    """Estimate a cell of an image matcher, whose steps are not known: every episode costs the same.
+
+    The time is an upper bound, since later chunks find more images in the cache.
+    """
+    episodes, settings = manifest.episodes, evaluator.settings
+    distinct = len(manifest.image_ids())
+    if not done and key not in known:
+        known[key] = _image_rates(evaluator, manifest)
+    rates = Rates() if done else known[key]
+    every = int(distinct * rates.bytes.get("image", 0))
+    cached = min(every, evaluator.cache.memory.budget)
+    return Estimate(
+        matcher=settings.matcher,
+        backbone=settings.backbone,
+        fold=manifest.fold,
+        shots=manifest.shots,
+        seed=manifest.seed,
+        episodes=len(episodes),
+        done=done,
+        images=0 if done else distinct,
+        distinct_images=distinct,
+        seconds=len(episodes) * rates.seconds.get("episode", 0.0),
+        step_seconds=rates.seconds,
+        cache_bytes=cached,
+        all_bytes=every,
+        memory_bytes=int(cached + rates.memory),
+        disk_bytes=every if settings.cache_dir else 0,
+    )
+
+
+def _image_rates(evaluator: Evaluator, manifest: Manifest) -> Rates:
+    """Measure an image matcher on the first chunk of a manifest."""
+    (number, episodes), *_ = chunks_of(manifest.episodes).items()
+    pipeline = evaluator.pipeline
+    assert isinstance(pipeline, ImagePipeline)
+    own = {role: encoder.cache for role, encoder in pipeline.encoders.items()}
+    try:
+        for some in (episodes[:1], episodes):  # the first is a warm-up
+            chunks = ImageChunks(pipeline, evaluator.dataset, _UNLIMITED)
+            timed = attrs.evolve(evaluator, cache=chunks, workers=0)
+            seconds = sum(result.seconds for result in timed.measure({number: some}))
+    finally:
+        for role, encoder in pipeline.encoders.items():
+            encoder.cache = own[role]
+    images = {name for e in episodes for name in (e.query, *dict(e.supports()))}
+    memory = cost.peak_memory_mib(pipeline.device) * 2**20 - chunks.memory.bytes
+    return Rates(
+        seconds={"episode": seconds / len(episodes)},
+        bytes={"image": chunks.memory.bytes / len(images)},
+        memory=max(0.0, memory),
+    )
+
+
 def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) -> Estimate:
     episodes, settings = manifest.episodes, evaluator.settings
     ways = manifest.by_way()
     supports = {each for way in ways for each in way.supports()}
     queries = {episode.query for episode in episodes}
     images: set[ImageKey] = {(query, None) for query in queries}
-    images |= {encoded(each, evaluator.pipeline.request) for each in supports}
+    images |= {encoded(each, _with_backbone(evaluator).request) for each in supports}
     calls, cached = (
         (Counter[str](), 0) if rates is None else count_calls(evaluator, manifest, rates)
     )
@@ -156,7 +217,7 @@ def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) ->
         "prepare_support": len(supports),
         "embed_support": len({tuple(way.supports()) for way in ways}),
     }
-    encodings = -(-calls["encode"] // evaluator.pipeline.encode_batch)
+    encodings = -(-calls["encode"] // _with_backbone(evaluator).encode_batch)
     steps = {**calls, "encode": encodings, "other": len(episodes)}
     return Estimate(
         matcher=settings.matcher,
@@ -183,7 +244,7 @@ def count_calls(evaluator: Evaluator, manifest: Manifest, rates: Rates) -> tuple
     Returns:
         Calls by step (for ``encode``, images), and the peak size of the cache in bytes.
     """
-    pipeline: Any = _CountingPipeline(evaluator.pipeline, rates)
+    pipeline: Any = _CountingPipeline(_with_backbone(evaluator), rates)
     size = evaluator.settings.batch_size
     budget = evaluator.cache.memory.budget // _UNIT
     cache = FeatureCache(pipeline, pipeline, budget, batch_size=size)
@@ -203,6 +264,11 @@ def count_calls(evaluator: Evaluator, manifest: Manifest, rates: Rates) -> tuple
             opened.segment(range(first, min(first + size, episodes)))
             peak = max(peak, cache.memory.bytes)
     return pipeline.calls, peak * _UNIT
+
+
+def _with_backbone(evaluator: Evaluator) -> Pipeline:
+    assert isinstance(evaluator.pipeline, Pipeline)
+    return evaluator.pipeline
 
 
 class _CountingPipeline:

@@ -10,11 +10,15 @@ import attrs
 from fssbench import build, registry
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.protocol import check_lists
+from fssbench.errors import FssbenchError
 from fssbench.evaluation.evaluation import Evaluation
 from fssbench.evaluation.evaluator import CellOutcome, Evaluator, Observers
 from fssbench.evaluation.process_group import ProcessGroup
 from fssbench.inference.feature_cache import FeatureCache
 from fssbench.inference.feature_files import FeatureFiles, identity_of
+from fssbench.inference.image_chunks import ImageChunks, check_score_size
+from fssbench.inference.image_pipeline import ImagePipeline
+from fssbench.inference.load_pipeline import load_pipeline
 from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.model import check_trained_fold, model_source, unaccounted_parameters
@@ -83,7 +87,15 @@ def prepare(settings: Evaluation) -> Evaluator:
         settings.weights,
         checkpoint=settings.checkpoint,
         options=settings.options,
+        encoders=settings.encoders,
+        encoder_weights=settings.encoder_weights,
     )
+    if source.encoders is not None:
+        check_score_size(protocol.score_size)
+        if settings.cache_half:
+            raise FssbenchError(
+                f"--cache-half rounds the features of a backbone; matcher {source.matcher} has none"
+            )
     settings = attrs.evolve(
         settings,
         matcher=source.matcher,
@@ -105,10 +117,10 @@ def prepare(settings: Evaluation) -> Evaluator:
             remedy="; evaluate --fold {trained}, or give --any-fold for a record that never ranks",
         )
     device = choose_device(settings.device)
-    pipeline = Pipeline(
-        *source.load(), device=device, precision=settings.precision, half=settings.cache_half
+    pipeline = load_pipeline(
+        source, device=device, precision=settings.precision, half=settings.cache_half
     )
-    if missing := unaccounted_parameters(pipeline.matcher, pipeline.backbone, source.checkpoint):
+    if missing := unaccounted_parameters(pipeline.matcher, pipeline.frozen, source.checkpoint):
         log.warning(
             "%s: %s; such a record never ranks: give --checkpoint FILE",
             settings.matcher,
@@ -117,7 +129,7 @@ def prepare(settings: Evaluation) -> Evaluator:
     metrics = tuple(build.metric(name) for name in settings.metrics)
     sampler = registry.load(registry.registry().get(SamplerSpec, protocol.sampler))
     named = registry.registry().plugins.named_by_user()
-    models = (*pipeline.matcher.modules(), *pipeline.backbone.modules())
+    models = [module for each in (pipeline.matcher, *pipeline.frozen) for module in each.modules()]
     code = code_of([*models, dataset, *metrics, sampler, *named])
     return Evaluator(
         settings=settings,
@@ -139,14 +151,20 @@ def _folds(dataset: Dataset, checkpoint: Checkpoint | None) -> tuple[int, ...]:
     return tuple(range(dataset.folds)) if trained is None else (trained,)
 
 
-def _cache(settings: Evaluation, pipeline: Pipeline, dataset: Dataset) -> FeatureCache:
+def _cache(
+    settings: Evaluation, pipeline: Pipeline | ImagePipeline, dataset: Dataset
+) -> FeatureCache | ImageChunks:
+    budget = settings.cache_memory
+    if budget is None:
+        shares = settings.devices if pipeline.device.type == "cpu" else 1
+        budget = default_budget(pipeline.device) // shares
+    if isinstance(pipeline, ImagePipeline):
+        return ImageChunks(
+            pipeline, dataset, budget, folder=settings.cache_dir, limit=settings.cache_limit
+        )
     files = None
     if settings.cache_dir is not None:
         files = FeatureFiles(
             pipeline.backbone, identity_of(pipeline), settings.cache_dir, settings.cache_limit
         )
-    budget = settings.cache_memory
-    if budget is None:
-        shares = settings.devices if pipeline.device.type == "cpu" else 1
-        budget = default_budget(pipeline.device) // shares
     return FeatureCache(pipeline, dataset, budget, files=files, batch_size=settings.batch_size)

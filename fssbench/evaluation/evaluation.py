@@ -46,6 +46,8 @@ class Evaluation:
         shots: numbers of shots K, each evaluated separately.
         seeds: seeds of the manifest; benchmarks use 0.
         weights: weights of the encoder: ``pretrained``, ``random`` or a file.
+        encoders: names of the encoders of an image matcher by role, instead of its defaults.
+        encoder_weights: their weights by role, instead of `weights`.
         checkpoint: file of trained weights of the matcher.
         any_fold: True to evaluate a checkpoint on classes that it was trained on; such a record
             never ranks.
@@ -80,6 +82,8 @@ class Evaluation:
     shots: tuple[int, ...] = attrs.field(default=(1,), validator=at_least(1))
     seeds: tuple[int, ...] = (0,)
     weights: str = "pretrained"
+    encoders: Mapping[str, str] = attrs.field(factory=dict)
+    encoder_weights: Mapping[str, str] = attrs.field(factory=dict)
     checkpoint: Path | None = None
     any_fold: bool = False
     limit: int | None = attrs.field(default=None, validator=at_least(1))

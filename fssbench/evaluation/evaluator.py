@@ -25,9 +25,12 @@ from fssbench.evaluation.measure import measure_chunks
 from fssbench.evaluation.process_group import Chunks, ProcessGroup
 from fssbench.evaluation.run import Run
 from fssbench.evaluation.run_directory import RunDirectory
-from fssbench.inference.chunk_loader import ChunkData, load_chunks
+from fssbench.inference import cost
+from fssbench.inference.chunk_loader import ChunkData
 from fssbench.inference.episode_maps import EpisodeMaps
 from fssbench.inference.feature_cache import FeatureCache
+from fssbench.inference.image_chunks import ImageChunkData, ImageChunks, episode_images
+from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.matchers.matcher import config_of
@@ -66,9 +69,9 @@ class Evaluator:
         protocol: protocol of manifests and scores.
         dataset: dataset of the images.
         folds: folds to evaluate.
-        pipeline: matcher and backbone.
+        pipeline: matcher and its encoders.
         checkpoint: trained weights of the matcher, or None.
-        cache: feature cache.
+        cache: cache of features, from which chunks are loaded.
         metrics: metrics to measure.
         code: code of matcher, backbone, dataset, metrics and sampler, by package.
         workers: number of loader processes.
@@ -78,9 +81,9 @@ class Evaluator:
     protocol: ProtocolSpec
     dataset: Dataset
     folds: Sequence[int]
-    pipeline: Pipeline
+    pipeline: Pipeline | ImagePipeline
     checkpoint: Checkpoint | None
-    cache: FeatureCache
+    cache: FeatureCache | ImageChunks
     metrics: tuple[Metric, ...]
     code: Mapping[str, Code]
     workers: int
@@ -223,7 +226,19 @@ class Evaluator:
             predictions=predictions,
             images=images,
             code=self.code,
+            flops=self.flops(manifest),
         )
+
+    def flops(self, manifest: Manifest) -> int | None:
+        """Return the floating-point operations of an episode with nothing cached.
+
+        Those of an image matcher are counted for the first episode, since they may depend on the
+        images; None if its operations cannot be counted.
+        """
+        if isinstance(self.pipeline, Pipeline):
+            return cost.flops_per_episode(self.pipeline, manifest.shots)
+        first = episode_images(self.pipeline, self.dataset, manifest.episodes[0])
+        return cost.flops_of(self.pipeline, first)
 
     def assist(self, manifest: Manifest, group: ProcessGroup) -> None:
         """Measure chunks of a cell for the first process of a group."""
@@ -240,14 +255,12 @@ class Evaluator:
                 locked first are dropped.
         """
         unwanted = (lambda chunk: False) if queue is None else queue.done
-        loaded = load_chunks(
-            self.cache.plan(chunks, unwanted),
-            self.dataset,
-            self.pipeline.geometry,
+        loaded: Iterator[Any] = self.cache.load(
+            chunks,
+            unwanted,
             score_size=self.protocol.score_size,
             void=self.protocol.void,
             workers=min(self.workers, len(chunks)),
-            pin=self.pipeline.device.type == "cuda",
         )
         if queue is not None:
             loaded = (data for data in loaded if self._claimed(data, queue))
@@ -259,10 +272,11 @@ class Evaluator:
             batch_size=self.settings.batch_size,
         )
 
-    def _claimed(self, data: ChunkData, queue: ChunkQueue) -> bool:
+    def _claimed(self, data: ChunkData | ImageChunkData, queue: ChunkQueue) -> bool:
         if queue.claim(data.task.chunk):
             return True
-        self.cache.open(data)  # later chunks must load again what this one was to load
+        if isinstance(self.cache, FeatureCache) and isinstance(data, ChunkData):
+            self.cache.open(data)  # later chunks must load again what this one was to load
         return False
 
     def _facts(self) -> dict[str, Any]:
@@ -272,7 +286,7 @@ class Evaluator:
             "config": config_of(self.pipeline.matcher),
             "checkpoint": None if self.checkpoint is None else self.checkpoint.sha256,
             "backbone": self.settings.backbone,
-            "weights": attrs.asdict(self.pipeline.backbone.weights),
+            "weights": attrs.asdict(self.pipeline.weights),
             "metrics": list(self.settings.metrics),
             "device": self.pipeline.device.type,
             "precision": self.settings.precision,
@@ -284,4 +298,9 @@ class Evaluator:
             facts["predictions"] = True
         if self.settings.cache_half:
             facts["features"] = "float16"
+        if isinstance(self.pipeline, ImagePipeline):
+            facts["encoders"] = {
+                role: [encoder.name, attrs.asdict(encoder.weights)]
+                for role, encoder in self.pipeline.encoders.items()
+            }
         return facts

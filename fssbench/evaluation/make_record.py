@@ -13,6 +13,7 @@ import pandas
 from fssbench.episodes.manifest import Manifest
 from fssbench.evaluation.evaluation import Evaluation
 from fssbench.inference import cost
+from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.matchers.matcher import config_of
@@ -25,6 +26,7 @@ from fssbench.results.record import (
     CodeInfo,
     Cost,
     DatasetInfo,
+    EncoderInfo,
     ManifestInfo,
     Record,
     Weights,
@@ -37,7 +39,7 @@ from fssbench.statistics.intervals import score_intervals
 def make_record(
     settings: Evaluation,
     manifest: Manifest,
-    pipeline: Pipeline,
+    pipeline: Pipeline | ImagePipeline,
     checkpoint: Checkpoint | None,
     metrics: Sequence[Metric],
     *,
@@ -47,13 +49,14 @@ def make_record(
     predictions: str = "",
     images: str = "",
     code: Mapping[str, Code],
+    flops: int | None,
 ) -> Record:
     """Return the record: scores of the rows, and a description of the evaluation.
 
     Args:
         settings: settings of the evaluation.
         manifest: evaluated episodes.
-        pipeline: matcher and backbone.
+        pipeline: matcher and its encoders.
         checkpoint: trained weights of the matcher, or None.
         metrics: measured metrics.
         score_size: score size of the protocol.
@@ -62,8 +65,9 @@ def make_record(
         predictions: digest of the saved masks, or "".
         images: digest of the content of the images.
         code: code that computed the rows, by package.
+        flops: floating-point operations of an episode; None if unknown.
     """
-    backbone = pipeline.backbone
+    encoders = pipeline.encoders if isinstance(pipeline, ImagePipeline) else {}
     return Record(
         **result_fields(manifest, metrics, score_size=score_size, rows=rows, images=images),
         matcher=settings.matcher,
@@ -76,12 +80,12 @@ def make_record(
             header=checkpoint.header,
         ),
         backbone=settings.backbone,
-        weights=Weights(**attrs.asdict(backbone.weights)),
-        features=cattrs.unstructure(pipeline.request),
+        weights=Weights(**attrs.asdict(pipeline.weights)),
+        features=cattrs.unstructure(pipeline.request) if isinstance(pipeline, Pipeline) else {},
         cost=Cost(
             learnable_parameters=cost.learnable_parameters(pipeline),
             backbone_parameters=cost.backbone_parameters(pipeline),
-            flops_per_episode=cost.flops_per_episode(pipeline, manifest.shots),
+            flops_per_episode=flops,
             seconds_per_episode=seconds / len(manifest.episodes),
             peak_memory_mib=cost.peak_memory_mib(pipeline.device),
         ),
@@ -93,7 +97,16 @@ def make_record(
         },
         predictions=predictions,
         code={name: CodeInfo(**attrs.asdict(each)) for name, each in code.items()},
-        unaccounted=unaccounted_parameters(pipeline.matcher, backbone, checkpoint),
+        unaccounted=unaccounted_parameters(pipeline.matcher, pipeline.frozen, checkpoint),
+        encoders={
+            role: EncoderInfo(
+                name=encoder.name,
+                weights=Weights(**attrs.asdict(encoder.weights)),
+                parameters=encoder.parameters,
+            )
+            for role, encoder in encoders.items()
+        },
+        uses=pipeline.matcher.uses,
     )
 
 

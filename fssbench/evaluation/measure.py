@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas
 import torch
@@ -14,8 +15,8 @@ from fssbench.data.geometry import stack_padded
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError, lacks_memory
 from fssbench.evaluation.chunk_result import ChunkResult
-from fssbench.inference.chunk_loader import ChunkData
 from fssbench.inference.feature_cache import FeatureCache, OpenChunk
+from fssbench.inference.image_chunks import ImageChunks, OpenImageChunk
 from fssbench.inference.label_maps import decided, one_way
 from fssbench.inference.pipeline import NOT_FINITE
 from fssbench.metrics.iou import IoU
@@ -30,9 +31,9 @@ OUT_OF_MEMORY = (
 
 
 def measure_chunks(
-    loaded: Iterable[ChunkData],
+    loaded: Iterable[Any],
     device: torch.device,
-    cache: FeatureCache,
+    cache: FeatureCache | ImageChunks,
     metrics: Sequence[Metric],
     *,
     batch_size: int,
@@ -43,7 +44,7 @@ def measure_chunks(
     before it.
 
     Args:
-        loaded: chunks, as the cache planned them.
+        loaded: chunks, as the cache loads them.
         device: device of the matcher.
         cache: feature cache.
         metrics: metrics to measure.
@@ -57,7 +58,7 @@ def measure_chunks(
     """
     before = time.perf_counter()
     for data in loaded:
-        opened = cache.open(data)
+        opened: OpenChunk | OpenImageChunk = cache.open(data)
         episodes = data.task.episodes
         columns: list[Mapping[str, Tensor]] = []
         predictions: list[Tensor] = []
@@ -89,7 +90,7 @@ def measure_chunks(
 
 
 def _logits(
-    opened: OpenChunk, batch: range, sizes: Sequence[tuple[int, int]]
+    opened: OpenChunk | OpenImageChunk, batch: range, sizes: Sequence[tuple[int, int]]
 ) -> tuple[list[Tensor], Tensor]:
     try:
         return opened.logits(batch, sizes)

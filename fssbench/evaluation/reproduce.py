@@ -13,6 +13,7 @@ import attrs
 import numpy
 import pandas
 
+from fssbench.backbones.backbone import WeightsInfo
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
@@ -27,11 +28,12 @@ from fssbench.evaluation.reproduction import (
     conditions,
 )
 from fssbench.files import sha256
+from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.matchers.matcher import config_of
 from fssbench.options import from_record
 from fssbench.registry import registry
 from fssbench.results.method import brings_backbone
-from fssbench.results.record import Record, folder_of
+from fssbench.results.record import Record, Weights, folder_of
 from fssbench.results.result import FILES, read_result
 from fssbench.results.rows import KEYS
 from fssbench.results.verify import examine, measured_metrics
@@ -49,6 +51,7 @@ class Rerun:
         checkpoint: checkpoint file of the trained matcher, if the record has one.
         weights: backbone weights: ``pretrained``, ``random`` or a file; "" for those of the
             record, unless they are a file.
+        encoder_weights: weights of an image matcher's encoders by role, likewise.
         data_root: folder of the dataset.
         data_options: options of the dataset, as in the evaluation.
         lists: folder of authors' list files, for a protocol that reads them.
@@ -62,6 +65,7 @@ class Rerun:
     seed: int | None = None
     checkpoint: Path | None = None
     weights: str = ""
+    encoder_weights: Mapping[str, str] = attrs.field(factory=dict)
     data_root: Path | None = None
     data_options: Mapping[str, Any] = attrs.field(factory=dict)
     lists: Path | None = None
@@ -153,7 +157,14 @@ def _job(record: Record, rows: pandas.DataFrame, rerun: Rerun) -> Evaluation:
     return Evaluation(
         **given,
         matcher=record.matcher,
-        backbone=record.backbone,
+        backbone="" if record.encoders else record.backbone,
+        encoders={role: encoder.name for role, encoder in record.encoders.items()},
+        encoder_weights={
+            role: rerun.encoder_weights.get(role)
+            or rerun.weights
+            or _of_source(encoder.weights, f"{role}=")
+            for role, encoder in record.encoders.items()
+        },
         protocol=record.protocol,
         folds=(record.fold,),
         shots=(record.shots,),
@@ -204,26 +215,29 @@ def _check_checkpoint_file(record: Record, path: Path | None) -> None:
 
 
 def _weights(record: Record, asked: str) -> str:
-    if asked or brings_backbone(record):
+    if asked or brings_backbone(record) or record.encoders:
         return asked or "pretrained"
-    weights = record.weights
+    return _of_source(record.weights)
+
+
+def _of_source(weights: Weights, role: str = "") -> str:
     if weights.source == "file":
+        what = f"encoder {role[:-1]}" if role else "backbone"
         raise FssbenchError(
-            f"the record's backbone has weights of a file, {weights.name!a} (sha256 "
-            f"{weights.sha256[:12]}…); give it with --weights"
+            f"the record's {what} has weights of a file, {weights.name!a} (sha256 "
+            f"{weights.sha256[:12]}…); give it with --weights {role}FILE"
         )
     return "random" if weights.source == "random" else "pretrained"
 
 
 def _check_model_and_data(evaluator: Evaluator, record: Record, manifest: Manifest) -> None:
     """Raise unless encoder, options and data are those of the record."""
-    own, true = evaluator.pipeline.backbone.weights, record.weights
-    if (own.source == "random", own.sha256) != (true.source == "random", true.sha256):
-        raise FssbenchError(
-            f"the backbone's weights are {own.source} {own.name} (sha256 {own.sha256[:12] or '-'})"
-            f", the record's {true.source} {true.name!a} (sha256 {true.sha256[:12] or '-'}); give "
-            "--weights"
-        )
+    pipeline = evaluator.pipeline
+    if isinstance(pipeline, ImagePipeline):
+        for role, encoder in pipeline.encoders.items():
+            _check_weights(encoder.weights, record.encoders[role].weights, f"{role}=")
+    else:
+        _check_weights(pipeline.weights, record.weights)
     config = json.loads(json.dumps(config_of(evaluator.pipeline.matcher)))
     keys = config.keys() | record.config.keys()
     differing = sorted(key for key in keys if config.get(key) != record.config.get(key))
@@ -237,6 +251,16 @@ def _check_model_and_data(evaluator: Evaluator, record: Record, manifest: Manife
         raise FssbenchError(
             f"{record.dataset.name}: images have another content than those of the record, under "
             "the same names; give the record's images with --data-root"
+        )
+
+
+def _check_weights(own: WeightsInfo, true: Weights, role: str = "") -> None:
+    if (own.source == "random", own.sha256) != (true.source == "random", true.sha256):
+        what = f"encoder {role[:-1]}" if role else "backbone"
+        raise FssbenchError(
+            f"the {what}'s weights are {own.source} {own.name} (sha256 {own.sha256[:12] or '-'})"
+            f", the record's {true.source} {true.name!a} (sha256 {true.sha256[:12] or '-'}); give "
+            f"--weights {role}FILE"
         )
 
 

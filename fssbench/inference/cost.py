@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 
+from fssbench.backbones.encoder import no_cache
+from fssbench.errors import one_line
+from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.inference.pipeline import Pipeline
+from fssbench.matchers.image_matcher import EpisodeImages
 from fssbench.nn.flops import flop_counter
 
+log = logging.getLogger(__name__)
 
-def learnable_parameters(pipeline: Pipeline) -> int:
+
+def learnable_parameters(pipeline: Pipeline | ImagePipeline) -> int:
     """Return the number of learnable parameters of the matcher."""
     return sum(p.numel() for p in pipeline.matcher.parameters() if p.requires_grad)
 
 
-def backbone_parameters(pipeline: Pipeline) -> int:
-    """Return the number of parameters of the frozen encoder."""
-    return sum(p.numel() for p in pipeline.backbone.parameters())
+def backbone_parameters(pipeline: Pipeline | ImagePipeline) -> int:
+    """Return the number of parameters of the frozen encoders."""
+    return sum(p.numel() for module in pipeline.frozen for p in module.parameters())
 
 
 def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
@@ -42,6 +49,25 @@ def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
         pipeline.logits_of([features], support)
     each = encoding.get_total_flops() // pipeline.encode_batch
     return int((shots + 1) * each + matching.get_total_flops())
+
+
+def flops_of(pipeline: ImagePipeline, episode: EpisodeImages) -> int | None:
+    """Return the floating-point operations of an episode with nothing cached.
+
+    None if the counter fails, as it does on some operations of other libraries.
+    """
+    caches = {role: encoder.cache for role, encoder in pipeline.encoders.items()}
+    pipeline.use(no_cache)
+    try:
+        with flop_counter() as counter:
+            pipeline.predict([episode])
+        return int(counter.get_total_flops())
+    except (RuntimeError, NotImplementedError) as error:
+        log.warning("the operations of an episode cannot be counted: %s", one_line(error))
+        return None
+    finally:
+        for role, encoder in pipeline.encoders.items():
+            encoder.cache = caches[role]
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.episode import Episode
+from fssbench.inference.image_chunks import episode_images
+from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.inference.pipeline import Pipeline
 
 
@@ -20,21 +22,30 @@ class EpisodeMaps:
 
     Attributes:
         dataset: dataset of the images.
-        pipeline: matcher and backbone.
+        pipeline: matcher and its encoders.
     """
 
     dataset: Dataset
-    pipeline: Pipeline
+    pipeline: Pipeline | ImagePipeline
 
     def of(self, episode: Episode) -> dict[str, Tensor]:
         """Return float (H, W) maps at the size of the query, on the CPU, by caption."""
         pipeline, dataset = self.pipeline, self.dataset
+        if isinstance(pipeline, ImagePipeline):
+            images = episode_images(pipeline, dataset, episode)
+            size = tuple(images.query.shape[-2:])
+            return {
+                caption: torch.nn.functional.interpolate(each[None, None], size, mode="bilinear")[
+                    0, 0
+                ].cpu()
+                for caption, each in pipeline.maps(images).items()
+            }
         geometry = pipeline.geometry
         shown = episode.supports()
         masks = torch.stack([geometry.mask(dataset.mask(*key)) for key in shown])
-        images = torch.stack([geometry.image(dataset.image(image)) for image, _ in shown])
+        squares = torch.stack([geometry.image(dataset.image(image)) for image, _ in shown])
         keep = list(masks) if pipeline.request.mask_support else None
-        support = pipeline.support_of(pipeline.encode(images, keep), masks)
+        support = pipeline.support_of(pipeline.encode(squares, keep), masks)
         image = dataset.image(episode.query)
         query = [pipeline.prepare_query(pipeline.encode(geometry.image(image)[None])[0])]
         found = {}

@@ -13,7 +13,7 @@ from torch import Tensor
 from fssbench.backbones.backbone import BackboneInfo
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.episode import Episode
-from fssbench.inference.chunk_loader import ChunkData, ChunkTask
+from fssbench.inference.chunk_loader import ChunkData, ChunkTask, load_chunks
 from fssbench.inference.feature_files import FeatureFiles, pixels_key
 from fssbench.inference.feature_uses import (
     ImageKey,
@@ -82,6 +82,37 @@ class FeatureCache:
         self._start_times = dict(zip(chunks, starts, strict=False))
         self._scheduled = {}
         return (self._task(chunk, some) for chunk, some in chunks.items() if not skip(chunk))
+
+    def load(
+        self,
+        chunks: Mapping[int, Sequence[Episode]],
+        skip: Callable[[int], bool] = lambda chunk: False,
+        *,
+        score_size: str,
+        void: str = "ignore",
+        workers: int = 0,
+    ) -> Iterator[ChunkData]:
+        """Load chunks that run in this order from now on.
+
+        Args:
+            chunks: episodes by chunk number.
+            skip: as for `plan`.
+            score_size: ``original`` or ``input``, see `ProtocolSpec`.
+            void: ``ignore`` or ``background``, see `ProtocolSpec`.
+            workers: number of loader processes.
+
+        Raises:
+            FssbenchError: an image or mask cannot be read, or a loader process died.
+        """
+        return load_chunks(
+            self.plan(chunks, skip),
+            self._dataset,
+            self._pipeline.geometry,
+            score_size=score_size,
+            void=void,
+            workers=workers,
+            pin=self._pipeline.device.type == "cuda",
+        )
 
     def open(self, data: ChunkData) -> OpenChunk:
         """Return a loaded chunk, ready to be segmented."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from fssbench._version import __version__
 from fssbench.backbones.backbone import Backbone
@@ -45,11 +45,12 @@ class FeatureFiles:
     recently used files are removed.
 
     Args:
-        backbone: encoder of the features; its name, weights and code are part of the identity.
+        backbone: encoder of the features; its weights and code are part of the identity.
         identity: everything else, except the key, that the features depend on, as JSON values.
         folder: folder of the files, created if it is missing; None for ``features`` in the cache
             folder.
         limit: total size limit in bytes; None for no limit.
+        name: name of the encoder; "" for that of a `Backbone`.
 
     Raises:
         FssbenchError: the folder cannot be written.
@@ -57,14 +58,18 @@ class FeatureFiles:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: nn.Module,
         identity: Mapping[str, Any],
         folder: Path | None = None,
         limit: int | None = None,
+        *,
+        name: str = "",
     ) -> None:
         self.folder = folder or cache_folder() / "features"
         self.limit = limit
-        whole = {**_backbone_identity(backbone), **identity}
+        if isinstance(backbone, Backbone):
+            name = name or backbone.info.name
+        whole = {**_encoder_identity(name, backbone), **identity}
         self._identity = json.dumps(whole, sort_keys=True).encode()
         self._writable = True
         try:
@@ -156,14 +161,14 @@ def identity_of(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def _backbone_identity(backbone: Backbone) -> dict[str, Any]:
+def _encoder_identity(name: str, backbone: nn.Module) -> dict[str, Any]:
     weights = hashlib.blake2b(digest_size=16)
     # Includes buffers that are in no checkpoint, such as the mean colour of the normalisation.
-    for name, tensor in sorted([*backbone.named_parameters(), *backbone.named_buffers()]):
-        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    for key, tensor in sorted([*backbone.named_parameters(), *backbone.named_buffers()]):
+        weights.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         weights.update(_bytes_of(tensor))
     return {
-        "backbone": [backbone.info.name, type(backbone).__qualname__],
+        "backbone": [name, type(backbone).__qualname__],
         "weights": weights.hexdigest(),
         "code": identities(code_of(backbone.modules())),
         "versions": [__version__, torch.__version__],

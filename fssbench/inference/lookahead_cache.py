@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Protocol
 
 import torch
 
@@ -14,6 +14,13 @@ from fssbench.nn import tensors
 _NEVER = 1 << 62
 
 Storage = tuple[torch.device, int]
+
+
+class Uses(Protocol):
+    """Times at which values will be used, by key."""
+
+    def get(self, key: Any, default: list[int], /) -> list[int]:
+        """Return the ascending times of a key."""
 
 
 class LookaheadCache:
@@ -30,14 +37,14 @@ class LookaheadCache:
         self.budget = budget
         self.bytes = 0
         self._values: dict[Hashable, Any] = {}
-        self._uses: Mapping[Hashable, list[int]] = {}
+        self._uses: Uses = {}
         self._holders: dict[Storage, int] = defaultdict(int)
         self._now = 0
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._values
 
-    def expect(self, uses: Mapping[Hashable, list[int]]) -> None:
+    def expect(self, uses: Uses) -> None:
         """Set the times (ascending) at which each value will be used, and start at time 0."""
         self._uses = uses
         self._now = 0

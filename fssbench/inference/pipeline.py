@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fssbench.backbones.backbone import Backbone
+from fssbench.backbones.backbone import Backbone, WeightsInfo
 from fssbench.data.geometry import Geometry
 from fssbench.errors import FssbenchError
+from fssbench.inference.computing import Restorer, computing
 from fssbench.matchers.matcher import Matcher, as_batch, as_support
-from fssbench.nn.exact import exact_float32
 from fssbench.runtime.device import Precision
 
 Features = Mapping[str, Tensor]
@@ -55,8 +55,18 @@ class Pipeline:
         self.geometry = Geometry(self.request.size, self.request.resize)
         self.encode_batch = encode_batch or (1 if device.type == "cpu" else 16)
         self.request.check(backbone.info)
+        self._restore = Restorer(self.matcher) if "gradients" in self.matcher.uses else None
 
-    @torch.inference_mode()
+    @property
+    def weights(self) -> WeightsInfo:
+        """Origin of the backbone's weights."""
+        return self.backbone.weights
+
+    @property
+    def frozen(self) -> Sequence[nn.Module]:
+        """The frozen modules beside the matcher."""
+        return (self.backbone,)
+
     def encode(self, images: Tensor, keep: Sequence[Tensor | None] | None = None) -> list[Features]:
         """Return the features of each image.
 
@@ -68,6 +78,10 @@ class Pipeline:
         Returns:
             The requested layers of each image, (C, h, w), in separate memory.
         """
+        with self._computing():
+            return self._encoded(images, keep)
+
+    def _encoded(self, images: Tensor, keep: Sequence[Tensor | None] | None) -> list[Features]:
         encoded: list[Features] = []
         for start in range(0, len(images), self.encode_batch):
             batch = images[start : start + self.encode_batch].to(self.device, non_blocking=True)
@@ -84,8 +98,7 @@ class Pipeline:
             if self.encode_batch > filled:  # one shape for every batch
                 rest = batch[-1:].expand(self.encode_batch - filled, -1, -1, -1)
                 batch = torch.cat([batch, rest])
-            with self._computing():
-                layers = self.backbone(batch, self.request.layers)
+            layers = self.backbone(batch, self.request.layers)
             encoded += [
                 {name: self._copied(name, maps[i]) for name, maps in layers.items()}
                 for i in range(filled)
@@ -104,54 +117,55 @@ class Pipeline:
             )
         return rounded
 
-    @torch.inference_mode()
     def prepare_support(self, features: Features, mask: Tensor) -> Any:
         """Prepare one support image from its features and its mask, uint8 (S, S)."""
-        own = mask.to(self.device, non_blocking=True, copy=True)[None]
         with self._computing():
+            own = mask.to(self.device, non_blocking=True, copy=True)[None]
             return _only(self.matcher.prepare_support(self._single(features), own), "support")
 
-    @torch.inference_mode()
     def embed_support(self, prepared: Sequence[Sequence[Any]]) -> Any:
         """Embed B support sets of K prepared support images."""
         with self._computing():
             return self.matcher.embed_support(as_support(prepared))
 
-    @torch.inference_mode()
     def prepare_query(self, features: Features) -> Any:
         """Compute the support-independent part of a query."""
         with self._computing():
             return _only(self.matcher.prepare_query(self._single(features)), "query")
 
-    @torch.inference_mode()
     def segment(self, queries: Sequence[Any], *supports: Any) -> Tensor:
         """Return logits of B prepared queries, float32 (B, h', w'); for N ways (B, N, h', w').
+
+        The caller must check with `finite` that they are finite: a check here would synchronize
+        the GPU at every call.
 
         Args:
             queries: B prepared queries.
             supports: embedded supports of each way.
 
-        The caller must check with `finite` that they are finite: a check here would synchronize
-        the GPU at every call.
-
         Raises:
             FssbenchError: the logits have a wrong shape.
         """
-        with self._computing():
-            if len(supports) == 1:
-                name, logits = "segment", self.matcher.segment(as_batch(queries), *supports)
-            else:
-                name = "segment_ways"
-                logits = self.matcher.segment_ways(as_batch(queries), supports)
-        wanted = (len(queries),) if len(supports) == 1 else (len(queries), len(supports))
+        count = len(queries)
+        if len(supports) == 1:
+            return self._logits("segment", queries, supports[0], count)
+        if type(self.matcher).segment_ways is not Matcher.segment_ways:
+            return self._logits("segment_ways", queries, supports, count, len(supports))
+        # One by one, so that a way's gradient steps do not change the next way.
+        return torch.stack([self._logits("segment", queries, way, count) for way in supports], 1)
+
+    def _logits(self, method: str, queries: Sequence[Any], support: Any, *wanted: int) -> Tensor:
+        with self._computing(segmenting=True):
+            logits: Tensor = getattr(self.matcher, method)(as_batch(queries), support).detach()
+        if self._restore is not None:
+            self._restore()
         if logits.shape[:-2] != wanted:
             raise FssbenchError(
-                f"{name} gave logits of shape {tuple(logits.shape)}; expected "
+                f"{method} gave logits of shape {tuple(logits.shape)}; expected "
                 f"({', '.join(map(str, wanted))}, h, w), foreground minus background"
             )
         return logits.float()
 
-    @torch.inference_mode()
     def maps(self, queries: Sequence[Any], support: Any) -> dict[str, Tensor]:
         """Return the maps of B prepared queries: float32 (B, h, w) by caption."""
         with self._computing():
@@ -173,13 +187,9 @@ class Pipeline:
             raise FssbenchError(NOT_FINITE)
         return logits
 
-    @contextlib.contextmanager
-    def _computing(self) -> Iterator[None]:
-        low = self.precision == "bf16"
-        autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low)
-        exact = exact_float32() if self.device.type == "cuda" else contextlib.nullcontext()
-        with exact, autocast:
-            yield
+    def _computing(self, segmenting: bool = False) -> contextlib.AbstractContextManager[None]:
+        gradients = "gradients" in self.matcher.uses
+        return computing(self.device, self.precision, gradients=segmenting if gradients else None)
 
     def _single(self, features: Features) -> dict[str, Tensor]:
         """Return features of one image as a batch of one, rounded ones as float32."""

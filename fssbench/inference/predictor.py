@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,14 @@ from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
 from fssbench.errors import FssbenchError
-from fssbench.inference.pipeline import Pipeline
+from fssbench.inference.encoder_cache import EncoderCache
+from fssbench.inference.image_pipeline import ImagePipeline
+from fssbench.inference.load_pipeline import load_pipeline
+from fssbench.inference.pipeline import NOT_FINITE
+from fssbench.matchers.image_matcher import EpisodeImages
 from fssbench.model import model_source
 from fssbench.runtime.device import Precision, choose_device
+from fssbench.runtime.memory import default_budget
 
 
 @attrs.frozen(eq=False)
@@ -22,7 +27,8 @@ class Prediction:
     """The segmentation of a query.
 
     Attributes:
-        logits: float32 (h', w') over the encoder's input; above 0 is foreground.
+        logits: float32 (h', w') over the encoder's input, of an image matcher (H, W) over the
+            image; above 0 is foreground.
         mask: bool (H, W), at the size of the image.
     """
 
@@ -38,13 +44,16 @@ class Predictor:
         backbone: name of the encoder; "" for the checkpoint's, or ``tiny-resnet``.
         weights: weights of the encoder: ``pretrained``, ``random`` or a file.
         checkpoint: file of trained weights of the matcher, or None.
+        encoders: names of encoders of an image matcher by role, instead of its defaults.
+        encoder_weights: their weights by role, instead of `weights`.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``fp32`` or ``bf16``.
         options: options of the matcher, instead of those that it was trained with.
 
     Attributes:
         matcher: registered name of the matcher.
-        pipeline: matcher and encoder.
+        backbone: registered name of the encoder, or of several with ``+``.
+        pipeline: matcher and encoders.
 
     Raises:
         FssbenchError: unknown names or options, missing weights, or an unreadable checkpoint.
@@ -57,19 +66,37 @@ class Predictor:
         weights: str | Path = "pretrained",
         *,
         checkpoint: str | Path | None = None,
+        encoders: Mapping[str, str] | None = None,
+        encoder_weights: Mapping[str, str] | None = None,
         device: str = "auto",
         precision: Precision = "fp32",
         **options: Any,
     ) -> None:
         path = None if checkpoint is None else Path(checkpoint)
-        source = model_source(matcher, backbone, weights, checkpoint=path, options=options)
-        place = choose_device(device)
+        source = model_source(
+            matcher,
+            backbone,
+            weights,
+            checkpoint=path,
+            options=options,
+            encoders=encoders,
+            encoder_weights=encoder_weights,
+        )
         self.matcher = source.matcher
-        self.pipeline = Pipeline(*source.load(), device=place, precision=precision, encode_batch=1)
+        self.backbone = source.backbone
+        self.pipeline = load_pipeline(
+            source, device=choose_device(device), precision=precision, encode_batch=1
+        )
+        if isinstance(self.pipeline, ImagePipeline):
+            EncoderCache(self.pipeline, default_budget(self.pipeline.device))
         self._support: Any = None
 
     def set_support(
-        self, images: Tensor | Sequence[Tensor], masks: Tensor | Sequence[Tensor]
+        self,
+        images: Tensor | Sequence[Tensor],
+        masks: Tensor | Sequence[Tensor],
+        *,
+        class_name: str | None = None,
     ) -> None:
         """Set the annotated images for the following predictions.
 
@@ -77,12 +104,20 @@ class Predictor:
             images: (K, 3, H, W), or K images (3, H, W) of any sizes; float in [0, 1] or uint8.
             masks: uint8 (K, H, W), or K masks (H, W), each of the size of its image; 0, 1, and 255
                 for ignored pixels.
+            class_name: name of the object, for a matcher that takes one.
 
         Raises:
-            FssbenchError: wrong shapes or values, no foreground pixel, or foreground too small for
-                the encoder's input size.
+            FssbenchError: wrong shapes or values, no foreground pixel, foreground too small for
+                the encoder's input size, or a class name that is missing or not taken.
         """
         _check_shapes(images, masks)
+        named = "class_names" in self.pipeline.matcher.uses
+        if named != bool(class_name):
+            raise FssbenchError(
+                f"matcher {self.matcher} takes the name of the object: give --class-name TEXT"
+                if named
+                else f"matcher {self.matcher} takes no class name; leave --class-name out"
+            )
         for number, mask in enumerate(masks, 1):
             values = mask.unique().tolist()
             if not set(values) <= {0, 1, IGNORE}:
@@ -94,6 +129,14 @@ class Predictor:
         masks = [mask.to(torch.uint8) for mask in masks]
         if not any(bool((mask == 1).any()) for mask in masks):
             raise FssbenchError("no pixel of the masks is 1: there is nothing to look for")
+        if isinstance(self.pipeline, ImagePipeline):
+            device = self.pipeline.device
+            self._support = {
+                "images": tuple(_as_uint8(image).to(device) for image in images),
+                "masks": tuple(mask.to(device) for mask in masks),
+                "class_name": class_name,
+            }
+            return
         geometry = self.pipeline.geometry
         squares = [geometry.mask(mask) for mask in masks]
         for number, (mask, square) in enumerate(zip(masks, squares, strict=True), 1):
@@ -127,11 +170,27 @@ class Predictor:
             raise FssbenchError("call set_support(images, masks) before predict(image)")
         if image.ndim != 3 or image.shape[0] != 3:
             raise FssbenchError(f"the image has shape {tuple(image.shape)}; expected (3, H, W)")
+        if isinstance(self.pipeline, ImagePipeline):
+            query = _as_uint8(image).to(self.pipeline.device)
+            (logits,) = self.pipeline.predict([EpisodeImages(query=query, **self._support)])
+            if not bool(torch.isfinite(logits).all()):
+                raise FssbenchError(NOT_FINITE)
+            return Prediction(logits=logits.cpu(), mask=(logits > 0).cpu())
         geometry = self.pipeline.geometry
-        query = self.pipeline.encode(geometry.image(_checked(image))[None])
-        logits = self.pipeline.logits_of(query, self._support)[0]
+        encoded = self.pipeline.encode(geometry.image(_checked(image))[None])
+        logits = self.pipeline.logits_of(encoded, self._support)[0]
         mask = geometry.restore(logits, *image.shape[-2:]) > 0
         return Prediction(logits=logits.cpu(), mask=mask.cpu())
+
+
+def _as_uint8(image: Tensor) -> Tensor:
+    """Return an image with 8 bits, as images of a dataset have."""
+    checked = _checked(image)
+    return (
+        checked
+        if checked.dtype == torch.uint8
+        else (checked * 255).round().clamp(0, 255).to(torch.uint8)
+    )
 
 
 def _check_shapes(images: Tensor | Sequence[Tensor], masks: Tensor | Sequence[Tensor]) -> None:

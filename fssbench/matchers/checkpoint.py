@@ -12,7 +12,7 @@ import attrs
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fssbench.backbones.backbone import Backbone
 from fssbench.backbones.weights import BACKBONE_PREFIX
@@ -101,7 +101,7 @@ class Checkpoint:
                 f"{own.name}; give --weights"
             )
 
-    def load_into(self, matcher: Matcher, parts: Sequence[str] = ()) -> None:
+    def load_into(self, matcher: nn.Module, parts: Sequence[str] = ()) -> None:
         """Load the weights into a matcher.
 
         Args:

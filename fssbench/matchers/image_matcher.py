@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fssbench.backbones.encoder import Encoder
+from fssbench.specs import Use
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -47,6 +48,9 @@ class ImageMatcher(nn.Module, ABC):
         config: options object of the method's spec, or None.
         encoders: encoders by role.
     """
+
+    uses: tuple[Use, ...] = ()
+    """Input beyond images and masks, from ``MatcherSpec.uses``."""
 
     def __init__(self, *, config: Any, encoders: Mapping[str, Encoder]) -> None:
         super().__init__()

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from fssbench.backbones.backbone import BackboneInfo
 from fssbench.errors import FssbenchError
+from fssbench.matchers.image_matcher import ImageMatcher
 from fssbench.nn import together
 from fssbench.options import to_record
+from fssbench.specs import Use
 
 
 @attrs.frozen(kw_only=True)
@@ -75,6 +77,9 @@ class Matcher(nn.Module, ABC):
         backbone: names and shapes of the backbone's features.
     """
 
+    uses: tuple[Use, ...] = ()
+    """Input beyond features and masks, from ``MatcherSpec.uses``."""
+
     def __init__(self, *, config: Any, backbone: BackboneInfo) -> None:
         super().__init__()
         self.config = config
@@ -129,6 +134,10 @@ class Matcher(nn.Module, ABC):
     @abstractmethod
     def segment(self, query: Any, support: Any) -> Tensor:
         """Segment B queries, each with its own support.
+
+        It runs in inference mode; if the method's spec declares ``gradients`` in ``uses``, with
+        gradients enabled. Parameters and buffers are restored afterwards, so that no episode
+        depends on another.
 
         Args:
             query: float (B, C, h, w) tensors by requested layer; for a matcher with a
@@ -228,6 +237,6 @@ def as_batch(queries: Sequence[Any]) -> Any:
     return together(queries) if isinstance(queries[0], Mapping) else queries
 
 
-def config_of(matcher: Matcher) -> dict[str, Any]:
+def config_of(matcher: Matcher | ImageMatcher) -> dict[str, Any]:
     """Return the options of a matcher for records and headers; see `to_record`."""
     return to_record(matcher.config)

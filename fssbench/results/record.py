@@ -109,6 +109,15 @@ class Weights:
 
 
 @attrs.frozen(kw_only=True)
+class EncoderInfo:
+    """An encoder of an image matcher: registered name, weights, number of parameters."""
+
+    name: str
+    weights: Weights
+    parameters: int
+
+
+@attrs.frozen(kw_only=True)
 class CheckpointInfo:
     """The trained matcher: file name, hash of the file, and header written by the training."""
 
@@ -164,9 +173,11 @@ class Record:
         config: all its options, also those left at their defaults; without options that were added
             in a later version and have the value that they had before.
         checkpoint: its trained weights, or None for a training-free method.
-        backbone: name of the backbone.
-        weights: the backbone's weights.
-        features: features that the matcher requested (layers, input size, resizing).
+        backbone: name of the backbone; for an image matcher the names of its encoders, with ``+``.
+        weights: the backbone's weights; for an image matcher with source ``encoders``, or
+            ``random`` if those of any encoder are.
+        features: features that the matcher requested (layers, input size, resizing); empty for an
+            image matcher.
         scores: scores by name, in percent (``miou``, ``fb_iou``, ``episode_miou``, …).
         intervals: 95 % confidence intervals (low, high) of the IoU scores, by bootstrap over query
             images.
@@ -179,6 +190,8 @@ class Record:
             records.
         unaccounted: parameters from neither a checkpoint nor a declared encoder; such a record
             never ranks.
+        encoders: encoders of an image matcher by role.
+        uses: input beyond images and masks: ``class_names``, or ``gradients`` at test time.
         provenance: ``imported`` if another program predicted the masks; see
             `fssbench.evaluation.import_masks`. Otherwise "".
         ways: number of classes that each episode asks for.
@@ -208,6 +221,8 @@ class Record:
     code: Mapping[str, CodeInfo] = attrs.field(factory=dict)
     unaccounted: tuple[str, ...] = ()
     provenance: str = ""
+    encoders: Mapping[str, EncoderInfo] = attrs.field(factory=dict)
+    uses: tuple[str, ...] = ()
     ways: int = 1
 
     @property

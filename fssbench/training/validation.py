@@ -20,7 +20,6 @@ from fssbench.episodes.protocol import class_lists
 from fssbench.episodes.sampler import Pool, Sampler
 from fssbench.errors import FssbenchError
 from fssbench.evaluation.measure import measure_chunks
-from fssbench.inference.chunk_loader import load_chunks
 from fssbench.inference.feature_cache import FeatureCache
 from fssbench.inference.pipeline import Pipeline
 from fssbench.metrics.iou import IoU
@@ -113,10 +112,8 @@ class Validation:
         )
         cache = FeatureCache(pipeline, plan.dataset, _CACHE_BYTES)
         every = list(chunks_of(self.manifest.episodes).items())[:chunks]
-        loaded = load_chunks(
-            cache.plan(dict(every[self.fabric.global_rank :: world])),
-            plan.dataset,
-            pipeline.geometry,
+        loaded = cache.load(
+            dict(every[self.fabric.global_rank :: world]),
             score_size="original",
             workers=loader_processes(settings.workers, settings.devices),
         )
