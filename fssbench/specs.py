@@ -146,6 +146,8 @@ class MatcherSpec(Spec):
     Attributes:
         encoders: registered names of the default encoders by role (``--encoder ROLE=NAME``), for
             an `fssbench.ImageMatcher`; None for an `fssbench.Matcher`.
+        small_encoders: small encoders by role, for `fssbench plugin check` and tests; the default
+            encoders where a role is missing.
         uses: input beyond images and masks: ``class_names``, or ``gradients`` at test time. It is
             in the record and on boards.
         backbones: names of the backbones that an `fssbench.Matcher` is made for, also with the
@@ -165,6 +167,7 @@ class MatcherSpec(Spec):
     importer: str = attrs.field(default="", validator=_check_factory)
     parameter_counts: Mapping[str, int] = attrs.field(factory=dict)
     encoders: Mapping[str, str] | None = None
+    small_encoders: Mapping[str, str] = attrs.field(factory=dict)
     uses: tuple[Use, ...] = ()
     backbones: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fssbench.cli.options import PATH, data_options, json_option, option_of
+from fssbench.cli.options import PATH, data_options, json_option, option_of, pairs
 from fssbench.cli.output import make_table, print_json, print_table
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def new(name: str, to: Path | None) -> None:
 @plugin.command()
 @click.argument("name")
 @click.option("--backbone", default="", help="Encoder of matchers  [default: their recipe's].")
+@click.option("--encoder", "encoders", multiple=True, callback=pairs, metavar="ROLE=NAME",
+              help="Encoder of matchers on whole images  [default: their small ones].")  # fmt: skip
 @option_of("matchers")
 @data_options
 @json_option

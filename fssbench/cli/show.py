@@ -41,14 +41,14 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
         "plugin": known.provider(spec),
         "options": _options(config_class) if config_class else {},
     }
-    if isinstance(spec, BackboneSpec):
+    if isinstance(spec, BackboneSpec) and spec.features:
         from fssbench.build import describe
 
         about["layers"] = {
             name: f"{layer.channels} channels, stride {layer.stride}"
             for name, layer in describe(spec).layers.items()
         }
-    if isinstance(spec, MatcherSpec):
+    if isinstance(spec, MatcherSpec) and spec.encoders is None:
         about |= _parameters(spec, backbone, options)
     if as_json:
         print_json(about, default=str)

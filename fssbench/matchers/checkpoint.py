@@ -18,7 +18,6 @@ from fssbench.backbones.backbone import Backbone
 from fssbench.backbones.weights import BACKBONE_PREFIX
 from fssbench.errors import FssbenchError
 from fssbench.files import sha256, write_atomically
-from fssbench.matchers.matcher import Matcher
 
 _KEY = "fssbench"
 _DIGEST = "fssbench_sha256"
@@ -135,7 +134,7 @@ class Checkpoint:
 
 def write_checkpoint(
     path: Path,
-    matcher: Matcher,
+    matcher: nn.Module,
     header: Mapping[str, Any],
     backbone: Mapping[str, Tensor] | None = None,
 ) -> None:

@@ -21,7 +21,7 @@ import attrs
 
 from fssbench import registry
 from fssbench.errors import FssbenchError
-from fssbench.testing import backbones, datasets, matchers, metrics, samplers
+from fssbench.testing import backbones, datasets, image_matchers, matchers, metrics, samplers
 from fssbench.testing.check import Check, Checks, NotCheckedError, Subject
 from fssbench.testing.matcher_subject import MatcherSubject
 
@@ -108,6 +108,24 @@ class MatcherConformance(Conformance, checks=matchers.CHECKS, subject_class=Matc
     parameter_counts: ClassVar[Mapping[str, int] | None] = None
     recipes: ClassVar[Mapping[str, str]] = {}
     part_weights: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+
+
+class ImageMatcherConformance(
+    Conformance, checks=image_matchers.CHECKS, subject_class=image_matchers.ImageMatcherSubject
+):
+    """Tests of a matcher on whole images.
+
+    Attributes:
+        matcher: its registered name.
+        encoders: its encoders by role; the ``small_encoders`` of its spec by default.
+        weights: weights by role; random by default.
+        options: its options.
+    """
+
+    matcher: ClassVar[str] = ""
+    encoders: ClassVar[Mapping[str, str]] = {}
+    weights: ClassVar[Mapping[str, str]] = {}
+    options: ClassVar[Mapping[str, Any]] = {}
 
 
 class DatasetConformance(

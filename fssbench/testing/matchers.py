@@ -14,6 +14,7 @@ from torch.utils.data import default_collate
 from fssbench import build
 from fssbench.data.dataset import IGNORE
 from fssbench.errors import FssbenchError, one_line
+from fssbench.inference.computing import computing
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.matchers.matcher import FeatureRequest, Matcher
 from fssbench.runtime.device import Precision
@@ -288,9 +289,10 @@ def _in_one_batch(subject: MatcherSubject, cases: Sequence[Case]) -> Tensor:
     """Return the logits of a batch of episodes, whose images are prepared together."""
     supports, masks, queries = subject.inputs(cases)
     batches = default_collate(queries), default_collate(list(map(default_collate, supports)))
-    with torch.inference_mode():
-        logits: Tensor = subject.nonzero_pipeline.matcher(*batches, masks)
-    return logits
+    pipeline = subject.nonzero_pipeline
+    with computing(pipeline.device, "fp32", gradients="gradients" in pipeline.matcher.uses or None):
+        logits: Tensor = pipeline.matcher(*batches, masks)
+    return logits.detach()
 
 
 @CHECKS.add("__init__", "embed_support", "segment")

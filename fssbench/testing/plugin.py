@@ -13,7 +13,16 @@ import attrs
 from fssbench import registry
 from fssbench.errors import FssbenchError, near
 from fssbench.plugins import PluginInfo, Plugins
-from fssbench.testing import backbones, datasets, matchers, metrics, protocols, samplers
+from fssbench.specs import BackboneSpec, MatcherSpec, Spec
+from fssbench.testing import (
+    backbones,
+    datasets,
+    image_matchers,
+    matchers,
+    metrics,
+    protocols,
+    samplers,
+)
 from fssbench.testing.check import Checks, Outcome, Subject
 from fssbench.testing.matcher_subject import MatcherSubject
 
@@ -24,12 +33,14 @@ class Settings:
 
     Attributes:
         backbone: encoder of matchers; "" for that of each matcher's recipe.
+        encoders: encoders of image matchers by role.
         options: options of matchers.
         data_root: folder of datasets.
         data_options: options of datasets.
     """
 
     backbone: str = ""
+    encoders: Mapping[str, str] = attrs.field(factory=dict)
     options: Mapping[str, Any] = attrs.field(factory=dict)
     data_root: Path | None = None
     data_options: Mapping[str, Any] = attrs.field(factory=dict)
@@ -52,6 +63,9 @@ class Checked:
 
 _Make = Callable[[str, Settings], Subject]
 
+IMAGE_MATCHER = "image matcher"
+"""Kind of matchers that are checked by `image_matchers.CHECKS`."""
+
 # In dependency order: datasets before protocols, backbones before matchers.
 KINDS: dict[str, tuple[Checks, _Make]] = {
     "dataset": (
@@ -71,6 +85,12 @@ KINDS: dict[str, tuple[Checks, _Make]] = {
     "matcher": (
         matchers.CHECKS,
         lambda name, s: MatcherSubject(name=name, backbone=s.backbone, options=s.options),
+    ),
+    IMAGE_MATCHER: (
+        image_matchers.CHECKS,
+        lambda name, s: image_matchers.ImageMatcherSubject(
+            name=name, encoders=s.encoders, options=s.options
+        ),
     ),
     "metric": (metrics.CHECKS, lambda name, _: metrics.MetricSubject(name=name)),
 }
@@ -119,11 +139,18 @@ def check_plugin(info: PluginInfo, settings: Settings) -> Iterator[Checked]:
         yield Checked(kind="plugin", name=info.name, outcomes=(outcome,))
         return
     for kind, (checks, make) in KINDS.items():
-        for spec in known.specs(registry.KINDS[kind]).values():
-            if known.provider(spec) == info.name:
+        for spec in known.specs(registry.KINDS[kind.split()[-1]]).values():
+            if known.provider(spec) == info.name and _is_of(spec, kind):
                 subject = make(spec.name, settings)
                 outcomes = tuple(check.outcome(subject) for check in checks)
                 yield Checked(kind=kind, name=spec.name, outcomes=outcomes)
+
+
+def _is_of(spec: Spec, kind: str) -> bool:
+    """Return whether the checks of a kind are for an object."""
+    if isinstance(spec, MatcherSpec):
+        return (spec.encoders is not None) == (kind == IMAGE_MATCHER)
+    return not isinstance(spec, BackboneSpec) or spec.features
 
 
 def _loaded(plugins: Plugins, name: str) -> list[PluginInfo]:

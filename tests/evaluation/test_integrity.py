@@ -254,7 +254,7 @@ def test_untrained_methods_are_unaccounted(name, backbone):
 
     encoder = fssbench.backbone(backbone, "random")
     matcher = fssbench.matcher(name, encoder)
-    (text,) = unaccounted_parameters(matcher, encoder, None)
+    (text,) = unaccounted_parameters(matcher, [encoder], None)
     assert text.endswith("parameters of the matcher, without a checkpoint")
 
 
