@@ -236,9 +236,10 @@ class Evaluator:
         images; None if its operations cannot be counted.
         """
         if isinstance(self.pipeline, Pipeline):
-            return cost.flops_per_episode(self.pipeline, manifest.shots)
-        first = episode_images(self.pipeline, self.dataset, manifest.episodes[0])
-        return cost.flops_of(self.pipeline, first)
+            return cost.flops_per_episode(self.pipeline, manifest.shots, manifest.ways)
+        first = manifest.episodes[0].ways()
+        images = [episode_images(self.pipeline, self.dataset, way) for way in first]
+        return cost.flops_of(self.pipeline, *images)
 
     def assist(self, manifest: Manifest, group: ProcessGroup) -> None:
         """Measure chunks of a cell for the first process of a group."""

@@ -83,8 +83,8 @@ def draw_episode(
     name = ", ".join(dataset.classes[way.class_id] for way in ways)
     tiles.append((_tile(painted(query, truth * 0)), f"query {episode.query}"))
     tiles.append((_tile(painted(query, truth, *colours)), f"truth: {name}"))
-    for way in ways if run.maps is not None else ():
-        maps = run.maps.of(way)
+    for way in ways:
+        maps = {} if run.maps is None else run.maps.of(way)
         of = f" ({dataset.classes[way.class_id]})" if len(ways) > 1 else ""
         tiles += [(_heat(query, each), f"{caption}{of}") for caption, each in maps.items()]
     marked = prediction.cpu().to(truth.dtype)

@@ -176,13 +176,13 @@ class Pipeline:
         """Embed one support set: K supports with masks uint8 (K, S, S)."""
         return self.embed_support([list(map(self.prepare_support, supports, masks))])
 
-    def logits_of(self, queries: Sequence[Features], support: Any) -> Tensor:
-        """Prepare and segment B queries: float32 (B, h', w').
+    def logits_of(self, queries: Sequence[Features], *supports: Any) -> Tensor:
+        """Prepare and segment B queries: float32 (B, h', w'); for N ways (B, N, h', w').
 
         Raises:
             FssbenchError: the logits have a wrong shape, or are not finite.
         """
-        logits = self.segment(list(map(self.prepare_query, queries)), support)
+        logits = self.segment(list(map(self.prepare_query, queries)), *supports)
         if not finite(logits).all():
             raise FssbenchError(NOT_FINITE)
         return logits

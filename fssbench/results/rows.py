@@ -97,4 +97,5 @@ def confusion_columns(ways: int) -> list[str]:
 
 def rows_of(rows: pandas.DataFrame, index: int, ways: int) -> pandas.DataFrame:
     """Return the rows of an episode, one for each way, of a table in the order of the manifest."""
-    return rows.iloc[index * ways : (index + 1) * ways]
+    own: pandas.DataFrame = rows.iloc[index * ways : (index + 1) * ways]
+    return own
