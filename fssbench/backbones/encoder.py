@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from fssbench.backbones.backbone import Backbone, WeightsInfo
+from fssbench.backbones.backbone import Backbone, BackboneInfo, WeightsInfo
 from fssbench.data.geometry import Geometry
 from fssbench.errors import FssbenchError
 
@@ -66,6 +66,20 @@ class Encoder:
         """Number of parameters of the model."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
+    @property
+    def info(self) -> BackboneInfo:
+        """Names and shapes of the layers of a `Backbone`.
+
+        Raises:
+            FssbenchError: the model is no `Backbone`.
+        """
+        if not isinstance(self.module, Backbone):
+            raise FssbenchError(
+                f"--encoder {self.role}={self.name}: {type(self.module).__name__} has no layers of "
+                "features; choose another encoder for this role"
+            )
+        return self.module.info
+
     def features(
         self,
         image: Tensor,
@@ -86,13 +100,7 @@ class Encoder:
         Raises:
             FssbenchError: the encoder is no `Backbone`, lacks a layer, or does not take the size.
         """
-        if not isinstance(self.module, Backbone):
-            raise FssbenchError(
-                f"--encoder {self.role}={self.name}: {type(self.module).__name__} has no layers of "
-                "features; choose another encoder for this role"
-            )
-        info = self.module.info
-        geometry = Geometry(size or info.image_size, resize)
+        geometry = Geometry(size or self.info.image_size, resize)
 
         def encode(image: Tensor) -> dict[str, Tensor]:
             square = geometry.image(image)[None]

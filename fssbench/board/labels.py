@@ -34,6 +34,7 @@ def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:
     }
     if training_facts(record).get("selected_on") == "novel":
         details.append("selected on novel classes")
+    details += [f"uses {use.replace('_', ' ')}" for use in record.uses]
     if record.provenance:
         details.append(record.provenance)
     if checkpoints:
@@ -63,6 +64,17 @@ def backbone_label(record: Record, peers: Sequence[Record]) -> str:
     if any(o.name == weights.name and o.sha256 != weights.sha256 for o in others):
         details.append(weights.sha256[:8] or weights.source)
     return _with_details(record.backbone, details)
+
+
+def encoder_labels(record: Record) -> tuple[str, ...]:
+    """Return role, name, weights and size of each encoder of an image matcher."""
+    found = []
+    for role, encoder in record.encoders.items():
+        weights = encoder.weights
+        facts = (weights.source, weights.name, weights.sha256[:8])
+        known = " ".join(filter(None, facts))
+        found.append(f"{role} {encoder.name} ({known}, {encoder.parameters:,} parameters)")
+    return tuple(found)
 
 
 def training_label(record: Record) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from string import Template
 
 from fssbench.board.archive import flat
-from fssbench.board.labels import code_label, training_label
+from fssbench.board.labels import code_label, encoder_labels, training_label
 from fssbench.board.published import PublishedRow, paper_titles
 from fssbench.board.tables import Board, Row, Table
 from fssbench.board.text import NONE, count, milliseconds, one_line, score
@@ -67,8 +67,15 @@ def _measured(table: Table) -> str:
     boundaries = ["J&F"] if table.has_j_and_f else []
     header = ["Rank", "Method", "Backbone", *scores, "95 % CI", *boundaries, *_MEASURED, *last]
     lines += _grid(header, [_cells(row, table, noted) for row in table.rows])
-    trained = [_trained(row) for row in table.rows if row.checkpoints]
-    return "\n".join([*lines, *(["", *trained] if trained else []), ""])
+    notes = [_trained(row) for row in table.rows if row.checkpoints]
+    notes += [_encoders(row) for row in table.rows if row.records[min(row.records)].encoders]
+    return "\n".join([*lines, *(["", *notes] if notes else []), ""])
+
+
+def _encoders(row: Row) -> str:
+    """Return the encoders of a row as a list item."""
+    encoders = "; ".join(map(escape, encoder_labels(row.records[min(row.records)])))
+    return f"* {escape(row.method)} has the encoders {encoders}."
 
 
 def _trained(row: Row) -> str:

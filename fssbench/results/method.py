@@ -34,11 +34,19 @@ def method_identity(record: Record) -> dict[str, Any]:
         "precision": record.environment.get("precision"),
         # Present only where features were rounded, so that older identities stay as they are.
         **({"features": record.environment["features"]} if rounded(record) else {}),
+        **({"encoders": _encoders(record)} if record.encoders else {}),
         **({"provenance": record.provenance} if record.provenance else {}),
         "training": training_facts(record) if checkpoint else None,
         "protocol": record.protocol,
         "fingerprint": record.dataset.fingerprint,
         "limit": record.manifest.limit,
+    }
+
+
+def _encoders(record: Record) -> dict[str, list[str]]:
+    return {
+        role: [encoder.name, encoder.weights.sha256 or encoder.weights.source]
+        for role, encoder in record.encoders.items()
     }
 
 

@@ -314,6 +314,4 @@ def devices(subject: ImageMatcherSubject) -> str:
     (found,) = pipeline.predict([moved])
     changed = float(((found.cpu() > 0) != (expected > 0)).float().mean())
     expect(changed <= 0.01, "99 % of the pixels as on the CPU", f"{100 * changed:.1f} % differ")
-    return (
-        f"{100 * changed:.2g} % of the pixels differ from the CPU's, largest {largest(found):.2g}"
-    )
+    return f"{100 * changed:.2g} % of the pixels differ from the CPU's"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fssbench.board.labels import code_label, training_label
+from fssbench.board.labels import code_label, encoder_labels, training_label
 from fssbench.board.tables import Row
 from fssbench.board.text import count, milliseconds, one_line
 from fssbench.results.method import training_facts
@@ -62,6 +62,8 @@ def _facts(row: Row) -> dict[str, str]:
     return {
         "Backbone": f"{row.backbone}, {count(record.cost.backbone_parameters)} parameters",
         "Weights": " ".join(filter(None, (weights.source, weights.name, weights.sha256[:8]))),
+        "Encoders": "; ".join(encoder_labels(record)),
+        "Uses": ", ".join(use.replace("_", " ") for use in record.uses),
         "Options": json.dumps(dict(record.config), ensure_ascii=False) if record.config else "",
         "Training": ", ".join(training_label(record)),
         "Selected on": f"{selected_on} classes" if selected_on in ("base", "novel") else "",
