@@ -13,6 +13,10 @@ def fssbench_matchers():
         MatcherSpec(
             name="constant", summary="for tests", factory="ways_for_tests:Constant",
         ),
+        MatcherSpec(
+            name="first-base", summary="for tests", factory="ways_for_tests:FirstBase",
+            config="methods_for_tests:LearnerConfig",
+        ),
         *(
             MatcherSpec(
                 name=name, summary="for tests", factory=f"ways_for_tests:{cls}", encoders={},
@@ -28,6 +32,18 @@ class Constant(methods_for_tests.Mixer):
     def segment_ways(self, query, supports):
         planes = [torch.full((len(query["cells4"]), 8, 8), float(n)) for n in range(len(supports))]
         return torch.stack(planes, 1)
+
+
+class FirstBase(methods_for_tests.Learner):
+    """The first of 15 base classes everywhere, as far as no support is more certain."""
+
+    def segment(self, query, support):
+        return super().segment(query, support).clamp(max=0.05)
+
+    def base_logits(self, query):
+        logits = torch.full((len(query["cells4"]), 15, 4, 4), -1.0)
+        logits[:, 0] = 0.1
+        return logits
 
 
 class Darkest(ImageMatcher):

@@ -134,7 +134,8 @@ def show(manifest: Path, first: int, as_json: bool) -> None:
     if read.dropped:
         click.echo(f"left out, too few images: {', '.join(n for _, n in read.dropped)}")
     for episode in read.episodes[:first]:
-        names = ", ".join(read.class_name(target.class_id) for target in episode.targets)
+        shown = [target for target in episode.targets if target.support]
+        names = ", ".join(read.class_name(target.class_id) for target in shown)
         click.echo(f"{episode.index}: {names} in {episode.query}, supports {_supports(episode)}")
 
 
@@ -212,7 +213,7 @@ def _print_diff(found: ManifestDiff) -> None:
 
 
 def _supports(episode: Episode) -> str:
-    return " | ".join(", ".join(target.support) for target in episode.targets)
+    return " | ".join(", ".join(t.support) for t in episode.targets if t.support)
 
 
 def _brief(value: Any) -> str:

@@ -10,8 +10,8 @@ class Target:
     """One way of an episode: a class to segment, and the supports that show it.
 
     Attributes:
-        class_id: id of the novel class to segment.
-        support: image ids of the K supports.
+        class_id: id of the class to segment.
+        support: image ids of the K supports; empty for a base class, which a method knows already.
         support_classes: class ids of the supports' masks, see `Episode`.
     """
 

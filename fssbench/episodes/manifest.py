@@ -149,6 +149,8 @@ class Manifest:
             if episode.class_id not in known:
                 return f"the class of episode {episode.index} is not in the header"
             supports, shown = len(episode.support), len(episode.support_classes)
+            if not supports and self.ways > 1:  # a base class
+                continue
             if supports != self.shots or shown not in (0, self.shots):
                 return f"episode {episode.index} has {supports} supports of {shown} classes"
         return ""

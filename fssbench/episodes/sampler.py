@@ -30,6 +30,7 @@ class Pool:
         seed: seed of the manifest, for authors' own generators only; `Draw` is keyed by it already.
         ways: number of classes of each episode. Samplers other than ``n-way`` may ignore it; the
             protocol then must have one way.
+        base: ids of the images of each base class, for a protocol with base classes; else empty.
     """
 
     lists: Mapping[int, Sequence[str]]
@@ -37,6 +38,7 @@ class Pool:
     queries: Sequence[tuple[int | None, str]] = ()
     seed: int = 0
     ways: int = 1
+    base: Mapping[int, Sequence[str]] = attrs.field(factory=dict)
 
 
 Sampler = Callable[..., list[Episode]]
@@ -97,10 +99,16 @@ def n_way(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[E
     absent from the query. The order of the ways is drawn too, since it would otherwise show which
     class the query was drawn for. The supports of a class are drawn from its list, distinct and
     never the query; an image may be a support of two classes.
+
+    With base classes, queries are drawn for these too, and the last ways of each episode are all
+    base classes by ascending id, without supports.
     """
+    every = attrs.evolve(pool, lists={**pool.lists, **pool.base})
+    base = [Target(class_id=class_id, support=()) for class_id in sorted(pool.base)]
     made = []
-    for episode in class_balanced(pool, episodes=episodes, shots=shots, draw=draw):
-        others = draw.distinct(sorted(pool.lists), pool.ways - 1, but=episode.class_id)
+    for episode in class_balanced(every, episodes=episodes, shots=shots, draw=draw):
+        asked = [] if episode.class_id in pool.base else [*episode.targets]
+        others = draw.distinct(sorted(pool.lists), pool.ways - len(asked), but=episode.class_id)
         drawn = [
             Target(
                 class_id=other,
@@ -108,7 +116,7 @@ def n_way(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[E
             )
             for other in others
         ]
-        first, *further = draw.shuffled([*episode.targets, *drawn])
+        first, *further = [*draw.shuffled([*asked, *drawn]), *base]
         fields = attrs.asdict(first, recurse=False)
         made.append(attrs.evolve(episode, **fields, further=tuple(further)))
     return made

@@ -235,9 +235,9 @@ class Evaluator:
         Those of an image matcher are counted for the first episode, since they may depend on the
         images; None if its operations cannot be counted.
         """
+        first = [way for way in manifest.episodes[0].ways() if way.support]
         if isinstance(self.pipeline, Pipeline):
-            return cost.flops_per_episode(self.pipeline, manifest.shots, manifest.ways)
-        first = manifest.episodes[0].ways()
+            return cost.flops_per_episode(self.pipeline, manifest.shots, len(first))
         images = [episode_images(self.pipeline, self.dataset, way) for way in first]
         return cost.flops_of(self.pipeline, *images)
 

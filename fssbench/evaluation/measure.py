@@ -164,6 +164,11 @@ def table_of(episodes: Sequence[Episode], columns: Mapping[str, Tensor]) -> pand
     table: dict[str, list[object]] = {
         "index": [way.index for _, way in ways],
         **({"way": [number for number, _ in ways]} if len(ways) > len(episodes) else {}),
+        **(
+            {}
+            if all(w.support for _, w in ways)
+            else {"novel": [int(bool(w.support)) for _, w in ways]}
+        ),
         "class_id": [way.class_id for _, way in ways],
         "query": [way.query for _, way in ways],
     }

@@ -84,7 +84,7 @@ def draw_episode(
     tiles.append((_tile(painted(query, truth * 0)), f"query {episode.query}"))
     tiles.append((_tile(painted(query, truth, *colours)), f"truth: {name}"))
     for way in ways:
-        maps = {} if run.maps is None else run.maps.of(way)
+        maps = {} if run.maps is None or not way.support else run.maps.of(way)
         of = f" ({dataset.classes[way.class_id]})" if len(ways) > 1 else ""
         tiles += [(_heat(query, each), f"{caption}{of}") for caption, each in maps.items()]
     marked = prediction.cpu().to(truth.dtype)

@@ -43,8 +43,8 @@ class ChunkData:
         task: task that was loaded.
         images: uint8 (N, 3, S, S), one for each of ``task.images``.
         keep: uint8 (S, S) mask of each image whose background is hidden, else None.
-        support_masks: uint8 (E, K, S, S); for N ways (E * N, K, S, S), the ways of an episode after
-            each other.
+        support_masks: uint8 (E, K, S, S); for N ways with supports (E * N, K, S, S), the ways of an
+            episode after each other.
         targets: uint8 (H, W) of each query, at the scored size; see `target_of`.
     """
 
@@ -111,6 +111,7 @@ class _ChunkLoader:
                         torch.stack([self._mask(*key) for key in way.supports()])
                         for episode in task.episodes
                         for way in episode.ways()
+                        if way.support
                     ]
                 ),
                 targets=[

@@ -134,7 +134,7 @@ class FeatureCache:
             if not available(query) and not available(image_key((episode.query, None))):
                 images[episode.query, None] = None
             for way in episode.ways():
-                if self._joined and available(set_key(way)):
+                if not way.support or (self._joined and available(set_key(way))):
                     continue
                 for support in way.supports():
                     key = encoded(support, self._pipeline.request)
@@ -172,22 +172,39 @@ class OpenChunk:
             Float32 (H, W) of each episode, (N, H, W) for N ways, and for each whether all its
             logits are finite, bool (B,), all on the device.
         """
-        logits = self.segment(batch)
-        restore = self._pipeline.geometry.restore
-        return [restore(each, *size) for each, size in zip(logits, sizes, strict=True)], finite(
-            logits
-        )
+        maps, restore = self.segment(batch), self._pipeline.geometry.restore
+        restored = [
+            [restore(each, *size) for each, size in zip(logits, sizes, strict=True)]
+            for logits in maps
+        ]
+        if len(maps) == 1:
+            return restored[0], finite(maps[0])
+        joined = [torch.cat(parts) for parts in zip(*restored, strict=True)]
+        return joined, torch.stack(list(map(finite, maps))).all(0)
 
-    def segment(self, batch: range) -> Tensor:
-        """Return logits over the encoder's input, float32 (B, h', w') or (B, N, h', w')."""
+    def segment(self, batch: range) -> list[Tensor]:
+        """Return logits over the encoder's input, float32 (B, h', w') or (B, N, h', w').
+
+        If the episodes have C base classes, their logits, (B, C, h', w'), are a second tensor.
+        """
         self._cache.memory.move_to(self._first + batch.start)
         episodes = [self.episodes[position] for position in batch]
-        ways = list(zip(*(episode.ways() for episode in episodes), strict=True))
+        ways = [
+            way
+            for way in zip(*(episode.ways() for episode in episodes), strict=True)
+            if way[0].support
+        ]
         supports = [
             self._embedded(way, [position * len(ways) + n for position in batch])
             for n, way in enumerate(ways)
         ]
-        return self._pipeline.segment(list(map(self._query, episodes)), *supports)
+        queries = list(map(self._query, episodes))
+        logits = self._pipeline.segment(queries, *supports)
+        base = len(episodes[0].targets) - len(ways)
+        if not base:
+            return [logits]
+        novel = logits if len(ways) > 1 else logits[:, None]
+        return [novel, self._pipeline.base_logits(queries, base)]
 
     def _embedded(self, episodes: Sequence[Episode], positions: Sequence[int]) -> Any:
         """Embed the supports of B episodes of one way; their masks have these positions."""

@@ -67,7 +67,7 @@ def uses_of(
         if first(query):
             uses[image_key((episode.query, None))].append(time)
         uses[query].append(time)
-        for way in episode.ways():
+        for way in (way for way in episode.ways() if way.support):
             supports: Sequence[SupportKey] = way.supports()
             new_set = first(set_key(way))
             if joined:

@@ -148,15 +148,25 @@ class Pipeline:
         """
         count = len(queries)
         if len(supports) == 1:
-            return self._logits("segment", queries, supports[0], count)
+            return self._logits("segment", queries, supports, count)
         if type(self.matcher).segment_ways is not Matcher.segment_ways:
-            return self._logits("segment_ways", queries, supports, count, len(supports))
+            return self._logits("segment_ways", queries, (supports,), count, len(supports))
         # One by one, so that a way's gradient steps do not change the next way.
-        return torch.stack([self._logits("segment", queries, way, count) for way in supports], 1)
+        return torch.stack([self._logits("segment", queries, (way,), count) for way in supports], 1)
 
-    def _logits(self, method: str, queries: Sequence[Any], support: Any, *wanted: int) -> Tensor:
+    def base_logits(self, queries: Sequence[Any], classes: int) -> Tensor:
+        """Return logits of B prepared queries for C base classes, float32 (B, C, h', w').
+
+        Raises:
+            FssbenchError: the logits have a wrong shape, or the matcher knows no base classes.
+        """
+        return self._logits("base_logits", queries, (), len(queries), classes)
+
+    def _logits(
+        self, method: str, queries: Sequence[Any], supports: Sequence[Any], *wanted: int
+    ) -> Tensor:
         with self._computing(segmenting=True):
-            logits: Tensor = getattr(self.matcher, method)(as_batch(queries), support).detach()
+            logits: Tensor = getattr(self.matcher, method)(as_batch(queries), *supports).detach()
         if self._restore is not None:
             self._restore()
         if logits.shape[:-2] != wanted:

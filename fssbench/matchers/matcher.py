@@ -165,6 +165,21 @@ class Matcher(nn.Module, ABC):
         """
         return torch.stack([self.segment(query, support) for support in supports], 1)
 
+    def base_logits(self, query: Any) -> Tensor:
+        """Segment B queries into the base classes of the fold that the matcher was trained on.
+
+        Only a method that classifies base classes overrides it; protocols with base classes refuse
+        others.
+
+        Args:
+            query: as in `segment`.
+
+        Returns:
+            Float (B, C, h', w') logits of the C base classes, ascending by class id, over the whole
+            encoder input; each minus that of background, to be compared with those of `segment`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not classify base classes")
+
     def maps(self, query: Any, support: Any) -> Mapping[str, Tensor]:
         """Return maps to draw over the query in panels: correlation, attention or priors.
 

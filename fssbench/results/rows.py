@@ -18,6 +18,8 @@ from fssbench.files import MIB, read_within, write_atomically
 KEYS = ("index", "class_id", "query")
 WAY = "way"
 """Key column of tables of several ways: number of the way, from 1."""
+NOVEL = "novel"
+"""Key column of tables with base classes: 1 for a novel class, 0 for a base class."""
 MOST_BYTES = 128 * MIB
 """Maximum unpacked size of a table; 10,000 episodes take one MiB."""
 
@@ -55,7 +57,7 @@ def read_rows(path: Path) -> pandas.DataFrame:
         raise FssbenchError(f"{path}: these rows are damaged: {reason}; {advice}") from error
     if missing := [key for key in KEYS if key not in rows.columns]:
         raise FssbenchError(f"{path}: these rows lack the column {', '.join(missing)}")
-    for name in {"index", "class_id", WAY} & set(rows.columns):
+    for name in {"index", "class_id", WAY, NOVEL} & set(rows.columns):
         if not pandas.api.types.is_integer_dtype(rows[name]):
             raise FssbenchError(f"{path}: these rows are damaged: column {name}: no whole numbers")
     return rows
@@ -80,10 +82,16 @@ def misplaced(rows: pandas.DataFrame, manifest: Manifest) -> str:
         return f"{len(rows)} rows for the manifest's {len(manifest.episodes)} episodes{of}"
     if (WAY in rows.columns) != (count > 1):
         return f"column {WAY}: the manifest has {count} way{'s' * (count > 1)}"
+    if (NOVEL in rows.columns) != any(not way.support for way in ways):
+        return f"column {NOVEL}: only tables with base classes have it"
     listed = rows[list(KEYS)].itertuples(index=False, name=None)
-    numbers = rows[WAY] if count > 1 else itertools.repeat(1)
-    for line, (row, number, way) in enumerate(zip(listed, numbers, ways, strict=False), start=2):
-        if (*row, number) != (way.index, way.class_id, way.query, (line - 2) % count + 1):
+    numbers, novel = (
+        rows[name] if name in rows.columns else itertools.repeat(1) for name in (WAY, NOVEL)
+    )
+    each = zip(listed, numbers, novel, ways, strict=False)
+    for line, (row, number, known, way) in enumerate(each, start=2):
+        true = way.index, way.class_id, way.query, (line - 2) % count + 1, bool(way.support)
+        if (*row, number, known) != true:
             return f"line {line} is not episode {way.index} of the manifest"
     return ""
 

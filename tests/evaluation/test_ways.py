@@ -22,9 +22,11 @@ from fssbench.evaluation.evaluate import evaluate
 from fssbench.evaluation.measure import measure_masks
 from fssbench.inference.chunk_loader import target_of
 from fssbench.inference.label_maps import decided, merged
+from fssbench.matchers.checkpoint import write_checkpoint
 from fssbench.metrics.iou import IoU
 from fssbench.results.rows import confusion_columns, read_rows
 from fssbench.results.verify import problems
+from fssbench.statistics.intervals import score_intervals
 
 plugin = registered(methods_for_tests, ways_for_tests)
 
@@ -324,6 +326,129 @@ def test_a_wrong_confusion_is_found(saved, tmp_path):
     changed = rows.assign(predicted_way1=rows["predicted_way1"] + 1)
     assert "predicted_way1 is not intersection_fg" in rows_problem(changed, manifest)
     assert "has 2 ways" in rows_problem(rows.drop(columns="way"), manifest)
+
+
+# --- base classes ---------------------------------------------------------------------------------
+
+GENERALISED = "shapes/v1-1k-generalised"
+
+
+def test_a_manifest_with_base_classes(tmp_path):
+    spec = fssbench.registry.registry().get(ProtocolSpec, GENERALISED)
+    data = fssbench.dataset("shapes", images_per_split=120)
+    manifest = fssbench.build_manifest(spec, data, fold=1, shots=2, limit=60)
+    novel = data.fold_classes(1)
+    base = [c for c in range(20) if c not in novel]
+    asked = 0
+    for episode in manifest.episodes:
+        classes = [target.class_id for target in episode.targets]
+        assert sorted(classes[:5]) == list(novel)
+        assert classes[5:] == base
+        assert {len(target.support) for target in episode.targets[:5]} == {2}
+        assert not any(target.support for target in episode.targets[5:])
+        asked += bool(set(novel) & set(data.class_pixels(episode.query)))
+    assert 10 < asked < 60  # queries are drawn for base classes too
+    assert manifest.class_ids == tuple(range(20))
+    manifest.write(tmp_path / "m.jsonl.gz")
+    assert Manifest.read(tmp_path / "m.jsonl.gz") == manifest
+
+
+def test_base_classes_are_scored(job, tmp_path):
+    settings = attrs.evolve(
+        job, protocol=GENERALISED, matcher="first-base", limit=40, save_predictions=True
+    )
+    (outcome,) = evaluate(settings)
+    record, rows = outcome.record, read_rows(outcome.folder / "rows.csv.gz")
+    manifest = Manifest.read(outcome.folder / "manifest.jsonl.gz")
+    data = fssbench.dataset("shapes", images_per_split=120)
+    assert problems(outcome.folder) == []
+    assert list(rows["novel"]) == [1] * 5 + [0] * 15 + list(rows["novel"][20:])
+    assert (record.ways, len(rows)) == (20, 800)
+    inter = union = 0
+    for episode in manifest.episodes:
+        target = target_of(episode, data, None, "original", "ignore") == 6  # way 6 is class 5
+        inter += int(target.sum())
+        union += target.numel()
+    ious = {each.class_id: each.iou for each in record.per_class}
+    assert ious[5] == pytest.approx(100 * inter / union)
+    assert {ious[c] for c in range(20) if c != 5} == {0}
+    assert record.scores["base_miou"] == pytest.approx(ious[5] / 15)
+    assert (record.scores["novel_miou"], record.scores["harmonic_mean"]) == (0, 0)
+    assert set(record.intervals) == set(record.scores)
+    (other,) = evaluate(attrs.evolve(settings, devices=2, out=tmp_path / "2"))
+    assert rows_of(other) == rows_of(outcome)
+    run("board", "verify", outcome.folder, *DATA, "-p", ways_for_tests.__file__,
+        "-p", methods_for_tests.__file__)  # fmt: skip
+    (tmp_path / "masks").mkdir()
+    for episode in manifest.episodes:
+        labels = target_of(episode, data, None, "original", "ignore").numpy()
+        Image.fromarray(labels).save(tmp_path / "masks" / f"{episode.index}.png")
+    run("record", "import", outcome.folder, *DATA, "--name", "outside", "--masks",
+        tmp_path / "masks", "--out", tmp_path / "perfect")  # fmt: skip
+    scores = fssbench.Record.read(tmp_path / "perfect" / "record.json").scores
+    assert set(scores.values()) == {100.0}
+
+
+def test_the_harmonic_mean_and_its_interval():
+    rows = pandas.DataFrame(
+        {
+            "index": [0, 0, 1, 1], "way": [1, 2, 1, 2], "novel": [1, 0, 1, 0],
+            "class_id": [3, 5, 3, 5], "query": ["a", "a", "b", "b"],
+            "intersection_fg": [1, 3, 1, 3], "union_fg": [4, 4, 4, 4],
+            "intersection_bg": [5, 5, 5, 5], "union_bg": [10, 10, 10, 10],
+        }
+    )  # fmt: skip
+    scores = IoU().summarise(rows)
+    assert (scores["base_miou"], scores["novel_miou"]) == (75, 25)
+    assert scores["harmonic_mean"] == pytest.approx(2 * 75 * 25 / 100)
+    for name, (low, high) in score_intervals([rows]).items():
+        assert low == pytest.approx(scores[name])
+        assert high == pytest.approx(scores[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "scores base classes too, and matcher mixer segments only the classes of its"),
+        ({"matcher": "darkest", "backbone": ""}, "matcher darkest segments only the classes"),
+    ],
+)
+def test_methods_without_base_classes_are_refused(job, change, message):
+    with pytest.raises(FssbenchError, match=message):
+        evaluate(attrs.evolve(job, protocol=GENERALISED, **change))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"dataset": "pascal5i", "fold": 0}, "its header names no fold of shapes, so its base"),
+        ({"dataset": "shapes"}, "its header names no fold of shapes, so its base"),
+        ({"dataset": "shapes", "fold": 1}, "evaluate --fold 1$"),
+    ],
+)
+def test_checkpoints_of_other_base_classes_are_refused(job, tmp_path, header, message):
+    model = fssbench.matcher("first-base", fssbench.backbone("pixels"))
+    known = {"matcher": "first-base", "backbone": "pixels", "config": {"width": 4}, **header}
+    write_checkpoint(tmp_path / "c.safetensors", model, known)
+    settings = attrs.evolve(
+        job, protocol=GENERALISED, matcher="first-base", checkpoint=tmp_path / "c.safetensors"
+    )
+    with pytest.raises(FssbenchError, match=message):
+        evaluate(attrs.evolve(settings, any_fold=True))
+
+
+def test_hdmnet_gives_its_base_classes(job):
+    options = {"grid": "8", "ensemble": "true"}
+    settings = attrs.evolve(
+        job, protocol=GENERALISED, matcher="hdmnet", backbone="tiny-resnet", options=options,
+        limit=2,
+    )  # fmt: skip
+    (outcome,) = evaluate(settings)
+    assert {"base_miou", "novel_miou", "harmonic_mean"} < set(outcome.record.scores)
+    with pytest.raises(FssbenchError, match="only with -o ensemble=true"):
+        evaluate(attrs.evolve(settings, options={**options, "ensemble": "false"}))
+    with pytest.raises(FssbenchError, match=r"base_logits gave .*\(1, 14, .*15, h, w"):
+        evaluate(attrs.evolve(settings, options={**options, "base_classes": "14"}))
 
 
 # --- methods --------------------------------------------------------------------------------------
