@@ -12,12 +12,13 @@ import attrs
 from torch import Tensor
 
 from fssbench import build, registry
-from fssbench.backbones.backbone import BackboneInfo
 from fssbench.backbones.weights import mismatch, read_tensors, without_head
 from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import write_checkpoint
-from fssbench.matchers.matcher import config_of
-from fssbench.specs import BackboneSpec, MatcherSpec
+from fssbench.matchers.image_matcher import ImageMatcher
+from fssbench.matchers.matcher import Matcher, config_of
+from fssbench.model import ModelSource, model_source
+from fssbench.specs import MatcherSpec
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +42,17 @@ class Imported:
     config: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-Importer = Callable[[Mapping[str, Tensor], BackboneInfo], Imported]
+Importer = Callable[[Mapping[str, Tensor], Any], Imported]
 """Type of the function of `MatcherSpec.importer`.
 
 It takes all tensors of the file, without wrappers such as ``state_dict`` and ``module.``, and the
-backbone's layers. It matches tensors by name, never by position.
+backbone's layers; for an image matcher, None. It matches tensors by name, never by position.
 """
 
 
 def import_checkpoint(
-    source: Path, out: Path, *, matcher: str, backbone: str, options: Mapping[str, Any] = {},
+    source: Path, out: Path, *, matcher: str, backbone: str = "",
+    encoders: Mapping[str, str] = {}, options: Mapping[str, Any] = {},
     header: Mapping[str, Any] = {},
 ) -> bool:  # fmt: skip
     """Write a checkpoint of fssbench from an authors' file.
@@ -60,6 +62,7 @@ def import_checkpoint(
         out: checkpoint to write, usually ``….safetensors``.
         matcher: registered name of the method.
         backbone: registered name of the encoder that the file was trained with.
+        encoders: names of the encoders of an image matcher by role, instead of its defaults.
         options: options of the method, which override those that the importer infers.
         header: further entries of the checkpoint's header, e.g. ``dataset`` and ``fold``; None
             values are omitted.
@@ -73,14 +76,17 @@ def import_checkpoint(
     known = registry.registry()
     spec = known.get(MatcherSpec, matcher)
     importer: Importer = registry.load_importer(spec)
-    backbone = known.get(BackboneSpec, backbone).name
+    if spec.encoders is None and not backbone:
+        raise FssbenchError(f"{spec.name}: give the encoder of the file with --backbone NAME")
+    source_of = model_source(spec.name, backbone, "random", options=options, encoders=encoders)
+    backbone = source_of.backbone
     file = read_tensors(source)
     if not file:
         raise FssbenchError(f"{source}: holds no tensors; give the authors' checkpoint")
-    made = build.matcher(spec.name, backbone, **options)
-    imported = importer(file, made.backbone)
+    made = _untrained(source_of)
+    imported = importer(file, made.backbone if isinstance(made, Matcher) else None)
     if imported.config:
-        made = build.matcher(spec.name, backbone, **{**imported.config, **options})
+        made = _untrained(attrs.evolve(source_of, options={**imported.config, **options}))
     expected, found = (
         {imported.names.get(name, name): tensor for name, tensor in tensors.items()}
         for tensors in (made.state_dict(), imported.weights)
@@ -91,7 +97,8 @@ def import_checkpoint(
             f"{source}: no checkpoint of {spec.name} on {backbone}: {reasons}; is --backbone right?"
         )
     made.load_state_dict(dict(imported.weights))
-    made.request().check(made.backbone)
+    if isinstance(made, Matcher):
+        made.request().check(made.backbone)
     encoder = without_head(imported.backbone)
     described = {
         "matcher": spec.name,
@@ -110,3 +117,10 @@ def import_checkpoint(
         read = " ".join(f"-o {name}={value}" for name, value in imported.config.items())
         log.warning("%s: options read from the file, unless given with -o: %s", source.name, read)
     return bool(encoder)
+
+
+def _untrained(source: ModelSource) -> Matcher | ImageMatcher:
+    """Return a matcher without trained weights; encoders of an image matcher are random."""
+    if source.encoders is None:
+        return build.matcher(source.matcher, source.backbone, **source.options)
+    return source.load_images()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fssbench.cli.options import PATH, matcher_option
+from fssbench.cli.options import PATH, matcher_option, pairs
 
 
 @click.group()
@@ -17,15 +17,21 @@ def checkpoint() -> None:
 @checkpoint.command("import")
 @click.argument("matcher")
 @click.argument("file", type=PATH)
-@click.option("--backbone", required=True, help="Encoder that the file was trained with.")
+@click.option(
+    "--backbone",
+    default="",
+    help="Encoder that the file was trained with; required unless the matcher takes whole images.",
+)
+@click.option("--encoder", "encoders", multiple=True, callback=pairs, metavar="ROLE=NAME",
+              help="Encoder of a matcher on whole images  [default: the matcher's].")  # fmt: skip
 @click.option("--out", type=PATH, required=True,
               help="Checkpoint to write, e.g. dcama.safetensors.")  # fmt: skip
 @matcher_option
 @click.option("--dataset", help="Dataset that it was trained on, e.g. pascal5i.")
 @click.option("--fold", type=int, help="Fold whose classes were novel in its training.")
 def import_(
-    matcher: str, file: Path, backbone: str, out: Path, options: dict[str, str],
-    dataset: str | None, fold: int | None,
+    matcher: str, file: Path, backbone: str, encoders: dict[str, str], out: Path,
+    options: dict[str, str], dataset: str | None, fold: int | None,
 ) -> None:  # fmt: skip
     """Convert FILE, a checkpoint of MATCHER's authors, to a checkpoint of fssbench.
 
@@ -36,7 +42,14 @@ def import_(
 
     header = {"dataset": dataset, "fold": fold}
     complete = import_checkpoint(
-        file, out, matcher=matcher, backbone=backbone, options=options, header=header
+        file,
+        out,
+        matcher=matcher,
+        backbone=backbone,
+        encoders=encoders,
+        options=options,
+        header=header,
     )
+    encoder = f" on {backbone}" if backbone else ""
     weights = "with" if complete else "without"
-    click.echo(f"{out}: {matcher} on {backbone}, {weights} the backbone's weights")
+    click.echo(f"{out}: {matcher}{encoder}, {weights} the backbone's weights")

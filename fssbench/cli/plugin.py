@@ -24,14 +24,16 @@ def plugin() -> None:
 @plugin.command()
 @click.argument("name")
 @click.option("--to", type=PATH, help="Folder to write, new or empty  [default: fssbench-NAME].")
-def new(name: str, to: Path | None) -> None:
+@click.option("--image", is_flag=True,
+              help="A matcher on whole images, with encoders by role.")  # fmt: skip
+def new(name: str, to: Path | None, image: bool) -> None:
     """Write a runnable package with a matcher called NAME."""
     import os
     import shlex
 
     from fssbench.scaffold.package import new_package
 
-    written = new_package(name, to)
+    written = new_package(name, to, image=image)
     for path in written:
         click.echo(path)
     init = next(path for path in written if path.name == "__init__.py")

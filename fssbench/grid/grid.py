@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from fssbench.episodes.protocol import check_lists
 from fssbench.errors import FssbenchError, near
 from fssbench.evaluation.evaluation import Evaluation
 from fssbench.matchers.checkpoint import read_checkpoint
+from fssbench.model import joined
 from fssbench.options import configure
 from fssbench.results.record import trained_fold
 from fssbench.runtime.memory import parse_size
@@ -45,6 +47,15 @@ class Job:
 
     evaluation: Evaluation
     dataset: Dataset = attrs.field(repr=False)
+
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone, or of the encoders of a matcher on whole images, with ``+``."""
+        asked = self.evaluation
+        if asked.backbone:
+            return asked.backbone
+        spec = registry.registry().get(MatcherSpec, asked.matcher)
+        return joined({role: str(e) for role, e in build.roles(spec, asked.encoders).items()})
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -89,7 +100,7 @@ def _jobs(content: Mapping[str, Any], changes: Mapping[str, Any]) -> list[Job]:
     jobs = [job for table in tables for job in _table_jobs({**shared, **table}, changes, datasets)]
     for position, job in enumerate(jobs):
         if job.evaluation in [other.evaluation for other in jobs[:position]]:
-            names = f"{job.evaluation.matcher} on {job.evaluation.backbone}"
+            names = f"{job.evaluation.matcher} on {job.backbone}"
             raise FssbenchError(f"{names} is listed twice with the same options")
     return jobs
 
@@ -98,19 +109,32 @@ def _table_jobs(
     table: Mapping[str, Any], changes: Mapping[str, Any], datasets: dict[str, Dataset]
 ) -> Iterator[Job]:
     given = {key: _value(key, value) for key, value in table.items()}
-    for key in AXES[:2]:
-        if key not in given:
-            raise FssbenchError(f"{key}: name at least one, e.g. {key} = ['NAME']")
     known = registry.registry()
+    matchers = [known.get(MatcherSpec, name) for name in _named(given, "matchers")]
+    # A matcher on whole images has encoders by role instead of a backbone.
+    backbones: list[str] = []
+    if "backbones" in given or any(spec.encoders is None for spec in matchers):
+        backbones = [known.get(BackboneSpec, name).name for name in _named(given, "backbones")]
     pattern = given.pop("checkpoint", None)
-    for matcher, backbone in product(given.pop("matchers"), given.pop("backbones")):
-        spec = known.get(MatcherSpec, matcher)
-        names = {"matcher": spec.name, "backbone": known.get(BackboneSpec, backbone).name}
+    pairs = itertools.chain.from_iterable(
+        product([spec], backbones if spec.encoders is None else [""]) for spec in matchers
+    )
+    for spec, backbone in pairs:
+        if spec.encoders is not None or "encoders" in given:
+            build.roles(spec, given.get("encoders"))
+        names = {"matcher": spec.name, "backbone": backbone}
         evaluation = Evaluation(**{**given, **names, **changes})
         configure(spec, evaluation.options)
         dataset = _dataset(evaluation, datasets)
         for each in _with_checkpoints(evaluation, pattern, dataset):
             yield Job(evaluation=each, dataset=dataset)
+
+
+def _named(given: dict[str, Any], key: str) -> Any:
+    """Remove a required list of names from a table, and return it."""
+    if key not in given:
+        raise FssbenchError(f"{key}: name at least one, e.g. {key} = ['NAME']")
+    return given.pop(key)
 
 
 def _value(key: str, value: Any) -> Any:

@@ -159,7 +159,7 @@ class _Driver:
             return
         done = len(info.manifest.episodes) - sum(map(len, left.values()))
         run = Run(
-            matcher=asked.matcher, backbone=asked.backbone, manifest=info.manifest,
+            matcher=asked.matcher, backbone=job.backbone, manifest=info.manifest,
             dataset=job.dataset, folder=info.folder, done=done,
         )  # fmt: skip
         cell = _OpenCell(

@@ -45,7 +45,7 @@ class GridTable:
         self._console = console
         self._lines: dict[tuple[int, Cell], _Line] = {}
         for number, job in enumerate(jobs):
-            names = job.evaluation.matcher, job.evaluation.backbone
+            names = job.evaluation.matcher, job.backbone
             for cell in job.cells:
                 self._lines[number, cell] = _Line(name=(*names, *map(str, cell)))
         self._started = self._last_line = time.monotonic()

@@ -31,7 +31,16 @@ FILES = {
     "test.py": "tests/test_$word.py",
     "gitignore": ".gitignore",
 }
-_TAKEN = {"Matcher", "FeatureRequest"}
+IMAGE_FILES = {
+    "pyproject.toml": "pyproject.toml",
+    "image_README.md": "README.md",
+    "image_init.py": "$module/__init__.py",
+    "image_model.py": "$module/model.py",
+    "image_test.py": "tests/test_$word.py",
+    "gitignore": ".gitignore",
+}
+"""The same for a matcher on whole images."""
+_TAKEN = {"Matcher", "FeatureRequest", "ImageMatcher"}
 """Names that the model module imports."""
 _FIELDS = ("name", "word", "module", "distribution", "title")
 """Attributes of `Names` that templates use."""
@@ -69,11 +78,12 @@ class Names:
         return f"{title}Method" if title in _TAKEN or keyword.iskeyword(title) else title
 
 
-def new_package(name: str, to: Path | None = None) -> list[Path]:
+def new_package(name: str, to: Path | None = None, *, image: bool = False) -> list[Path]:
     """Write a package with one matcher, its training, a recipe, a test and a README.
 
     Args:
         name: the matcher's name.
+        image: True for a matcher on whole images, which has no training.
         to: folder to write, which must be empty except for ``.git``, or not exist; None for the
             distribution's name in the working folder.
 
@@ -89,7 +99,7 @@ def new_package(name: str, to: Path | None = None) -> list[Path]:
     fields = {key: getattr(names, key) for key in _FIELDS}
     texts = resources.files(__package__) / "templates"
     written = []
-    for template, target in FILES.items():
+    for template, target in (IMAGE_FILES if image else FILES).items():
         text = (texts / f"{template}.template").read_text(encoding="utf-8")
         path = folder / Template(target).substitute(fields)
         write_atomically(path, Template(text).substitute(fields).encode())

@@ -134,6 +134,11 @@ def make_plan(settings: Training) -> Plan:
     """
     known = registry.registry()
     spec = known.get(MatcherSpec, settings.matcher)
+    if spec.encoders is not None:
+        raise FssbenchError(
+            f"{spec.name}: fssbench trains matchers on features; train this one, which takes whole "
+            "images, with its own program and import the weights"
+        )
     recipe = recipe_of(settings, spec)
     backbone_name = settings.backbone or recipe.backbone
     if not backbone_name:

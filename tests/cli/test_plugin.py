@@ -29,8 +29,9 @@ def folder(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-def test_the_package_evaluates_and_its_own_tests_pass(run):
-    code, out, err = run("plugin", "new", "mean-of-mine")
+@pytest.mark.parametrize("image", [False, True])
+def test_the_package_evaluates_and_its_own_tests_pass(run, image):
+    code, out, err = run("plugin", "new", "mean-of-mine", *(["--image"] if image else []))
     assert code == 0, err
     init = "fssbench-mean-of-mine/fssbench_mean_of_mine/__init__.py"
     assert f"fssbench evaluate mean-of-mine -p {init} --limit 20" in out
@@ -65,9 +66,10 @@ def test_the_package_says_what_it_is():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ruff") is None, reason="ruff is not installed")
-@pytest.mark.parametrize("name", ["a", "matcher", "none", LONGEST_NAME])
-def test_style_whatever_the_name(name):
-    new_package(name, Path("p"))
+@pytest.mark.parametrize("image", [False, True])
+@pytest.mark.parametrize("name", ["a", "matcher", "image-matcher", "none", LONGEST_NAME])
+def test_style_whatever_the_name(name, image):
+    new_package(name, Path("p"), image=image)
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--no-cache", "p"],
@@ -146,4 +148,4 @@ def test_templates_are_package_data():
     """The wheel contains whole packages, with all files in them."""
     texts = resources.files("fssbench.scaffold") / "templates"
     found = {entry.name for entry in texts.iterdir()}
-    assert found == {f"{name}.template" for name in package.FILES}
+    assert found == {f"{name}.template" for name in {**package.FILES, **package.IMAGE_FILES}}

@@ -12,7 +12,15 @@ import attrs
 import pytest
 import torch
 
-from fssbench import Evaluation, FssbenchError, Predictor, dataset, registry
+from fssbench import (
+    Evaluation,
+    FssbenchError,
+    Predictor,
+    Training,
+    dataset,
+    registry,
+    train,
+)  # fmt: skip
 from fssbench.backbones.encoder import Encoder
 from fssbench.board.board import build_boards
 from fssbench.cli import main
@@ -52,6 +60,12 @@ def job(tmp_path):
 def rows_of(folder: Path) -> bytes:
     (path,) = folder.rglob("rows.csv.gz")
     return path.read_bytes()
+
+
+def fssbench(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "-p", PLUGIN])
+    assert ended.value.code == 0
 
 
 def test_the_record_names_encoders_and_uses(job):
@@ -154,6 +168,27 @@ def test_parameters_of_a_method_need_a_checkpoint(job, caplog):
     assert "never ranks" in caplog.text
 
 
+def test_weights_of_another_program_are_imported(job, tmp_path):
+    torch.save({"shift": torch.tensor(0.25)}, tmp_path / "authors.pth")
+    out = tmp_path / "adapted.safetensors"
+    fssbench(
+        "checkpoint", "import", ADAPTED, str(tmp_path / "authors.pth"), "--out", str(out),
+        "--encoder", "features=tiny-resnet", "--dataset", "shapes", "--fold", "0",
+    )  # fmt: skip
+    (result,) = evaluate(attrs.evolve(job, matcher=ADAPTED, checkpoint=out, limit=20))
+    assert not result.record.unaccounted
+    assert result.record.checkpoint.header["backbone"] == "tiny-resnet"
+    with pytest.raises(FssbenchError, match="was trained as backbone 'tiny-resnet'"):
+        evaluate(
+            attrs.evolve(job, matcher=ADAPTED, checkpoint=out, encoders={"features": "tiny-vit"})
+        )
+
+
+def test_training_is_refused():
+    with pytest.raises(FssbenchError, match="trains matchers on features"):
+        train(Training(matcher=SIMILAR))
+
+
 def test_random_encoders_never_rank(job):
     (result,) = evaluate(attrs.evolve(job, weights="random", limit=20))
     assert result.record.rankable == "random weights"
@@ -234,12 +269,6 @@ def test_class_names_are_asked_for():
     assert [each.shape for each in logits] == [(64, 48)] * 3
     torch.testing.assert_close(logits[1] - logits[0], torch.full((64, 48), 0.003))
     torch.testing.assert_close(logits[2] - logits[0], torch.full((64, 48), 0.005))
-
-
-def fssbench(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([*arguments, "-p", PLUGIN])
-    assert ended.value.code == 0
 
 
 def test_the_commands_take_roles(tmp_path, capsys):

@@ -68,6 +68,41 @@ def test_the_product_of_all_lists(grid):
     assert jobs[0].evaluation.data_options == {"images_per_split": "120"}
 
 
+IMAGE_METHODS = str(Path(__file__).parents[1] / "testing" / "image_methods.py")
+IMAGE_GRID = """
+data_options = { images_per_split = "120" }
+folds = [0]
+limit = 40
+workers = 0
+device = "cpu"
+
+[[methods]]
+matchers = ["image-similar", "image-adapted"]
+encoders = { features = "tiny-resnet" }
+
+[[methods]]
+matchers = ["prototype"]
+backbones = ["tiny-resnet"]
+"""
+
+
+@pytest.fixture
+def image_methods():
+    registry.use_plugins([IMAGE_METHODS])
+    yield
+    registry.use_plugins([])
+
+
+def test_matchers_on_whole_images_need_no_backbones(grid, image_methods):
+    jobs = read_grid(grid(IMAGE_GRID))
+    assert [(job.evaluation.matcher, job.backbone) for job in jobs] == [
+        ("image-similar", "tiny-resnet"), ("image-adapted", "tiny-resnet"),
+        ("prototype", "tiny-resnet"),
+    ]  # fmt: skip
+    with pytest.raises(FssbenchError, match="prototype works on the features of one --backbone"):
+        read_grid(grid("encoders = { features = 'tiny-vit' }\n" + IMAGE_GRID))
+
+
 def test_folds_that_are_not_named_are_all_folds(grid):
     (job,) = read_grid(grid(TOP))
     assert job.evaluation.folds == (0, 1, 2, 3)
@@ -272,6 +307,20 @@ def test_a_cluster_that_loses_a_node(grid, tmp_path, cluster):
     for one, other in zip(results, straight, strict=True):
         files = [r.folder / "rows.csv.gz" for r in (one, other)]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.slow
+def test_matchers_on_whole_images_give_the_same_rows_on_ray(grid, image_methods, tmp_path, cluster):
+    from fssbench.grid.ray import run_ray
+
+    jobs = read_grid(grid(IMAGE_GRID), out=tmp_path / "ray")
+    run_ray(jobs, quiet(jobs))
+    jobs = read_grid(grid(IMAGE_GRID), out=tmp_path / "local")
+    run_local(jobs, quiet(jobs))
+    rows = sorted(path.relative_to(tmp_path / "ray") for path in (tmp_path / "ray").rglob("rows*"))
+    assert len(rows) == 3
+    for path in rows:
+        assert (tmp_path / "ray" / path).read_bytes() == (tmp_path / "local" / path).read_bytes()
 
 
 def test_ray_that_is_not_installed_is_one_line(grid, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fssbench import ImageMatcher, MatcherSpec
+from fssbench import ImageMatcher, Imported, MatcherSpec
 
 
 def fssbench_matchers():
@@ -21,6 +21,7 @@ def fssbench_matchers():
             encoders={"features": "resnet50"},
             small_encoders={"features": "tiny-resnet"},
             uses=uses.get(cls.__name__, ()),
+            importer="image_methods:imported" if cls is Adapted else "",
         )
         for cls in (Similar, *Similar.__subclasses__())
     ]
@@ -75,6 +76,11 @@ class Adapted(Similar):
             optimiser.step()
             self.steps += 1
         return super().predict(episode) + self.offset
+
+
+def imported(file, _):
+    """Return the tensors of an authors' file, which calls the offset ``shift``."""
+    return Imported(weights={"offset": file["shift"], "steps": torch.zeros(())})
 
 
 class Named(Similar):
