@@ -46,7 +46,8 @@ class Sums:
     def by_query(cls, table: pandas.DataFrame) -> Sums:
         """Return the sums of each query image's rows; query images by ascending id."""
         ious = (table["intersection_fg"] / table["union_fg"]).fillna(1.0)
-        rows = table.assign(asked=1, iou=ious)
+        novel = table["novel"] if "novel" in table.columns else 1
+        rows = table.assign(asked=1, iou=ious, novel=novel)
         by_class = rows.groupby(["query", "class_id"])[["intersection_fg", "union_fg", "asked"]]
         wide = by_class.sum().unstack(fill_value=0).astype(numpy.float64)
         rest = rows.groupby("query")[["intersection_bg", "union_bg", "iou", "asked"]].sum()
@@ -56,11 +57,7 @@ class Sums:
             asked=wide["asked"].to_numpy(),
             back=rest[["intersection_bg", "union_bg"]].to_numpy(dtype=numpy.float64),
             ious=rest[["iou", "asked"]].to_numpy(),
-            novel=rows.assign(novel=rows.get("novel", 1))
-            .groupby("class_id")["novel"]
-            .max()
-            .to_numpy()
-            == 1,
+            novel=rows.groupby("class_id")["novel"].max().to_numpy() == 1,
         )
 
     def total(self) -> Sums:
