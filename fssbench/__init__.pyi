@@ -7,6 +7,7 @@ from .backbones.backbone import WeightsInfo as WeightsInfo
 from .backbones.encoder import Encoder as Encoder
 from .backbones.sam import PromptableSam as PromptableSam
 from .backbones.sam import SamMasks as SamMasks
+from .backbones.weights import pretrained_module as pretrained_module
 from .backbones.weights import read_tensors as read_tensors
 from .build import backbone as backbone
 from .build import dataset as dataset

@@ -92,7 +92,7 @@ def model_source(
 
     Args:
         matcher: name of the matcher; "" for the checkpoint's, or ``prototype``.
-        backbone: name of the encoder; "" for the checkpoint's, or ``tiny-resnet``.
+        backbone: name of the encoder; "" for the checkpoint's, or the matcher's default.
         weights: weights of the encoder: ``pretrained``, ``random`` or a file.
         checkpoint: file of trained weights, or None.
         options: options of the matcher, instead of those that it was trained with.

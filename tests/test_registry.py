@@ -153,3 +153,26 @@ def test_an_old_checkpoint_has_the_options_it_was_trained_with(tmp_path):
     changed = model_source(checkpoint=tmp_path / "old.safetensors", options={"norm": "all"})
     assert changed.load()[0].config.norm == "all"
     assert config_of(fssbench.matcher("uinofss", "tiny-vit", **small))["norm"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("backbones", "default", "refused"),
+    [
+        ((), "tiny-resnet", None),
+        (("tiny-vit", "*"), "tiny-vit", None),
+        (("tiny-vit", "dinov2-*"), "tiny-vit", "resnet50"),
+    ],
+)
+def test_the_backbones_that_a_matcher_is_made_for(monkeypatch, backbones, default, refused):
+    known = registry.registry()
+    spec = attrs.evolve(known.get(MatcherSpec, "prototype"), backbones=backbones)
+    get = type(known).get
+    monkeypatch.setattr(
+        type(known), "get", lambda self, kind, name: spec if name == "prototype" else
+        get(self, kind, name),
+    )  # fmt: skip
+    assert model_source("prototype").backbone == default
+    assert model_source("prototype", "dinov2-s").backbone == "dinov2-s"
+    if refused is not None:
+        with pytest.raises(FssbenchError, match=r"resnet50: matcher prototype takes tiny-vit, din"):
+            model_source("prototype", refused)

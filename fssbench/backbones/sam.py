@@ -289,8 +289,6 @@ def tiny_sam(*, weights: str) -> Backbone:
         FssbenchError: `weights` is ``pretrained``; there are no trained weights.
     """
     name = "tiny-sam"
-    if weights == weight_files.PRETRAINED:
-        raise FssbenchError(f"{name} was never trained: give --weights random, or a file")
     source = weight_files.resolve(weights, backbone=name)
     side, sizes = _SIZES[name]
     make = partial(

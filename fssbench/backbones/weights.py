@@ -50,36 +50,81 @@ class Source:
     state: Mapping[str, Tensor] | None = None
 
 
+def pretrained_module(
+    make: Callable[[], nn.Module],
+    weights: str,
+    *,
+    name: str,
+    repository: str = "",
+    rename: Rename = dict,
+) -> nn.Module:
+    """Return a module with its weights, for the factory of a `BackboneSpec`.
+
+    The module is on the CPU, and its attribute ``weights`` is the `WeightsInfo` of the record.
+
+    Args:
+        make: function that builds the module with random weights.
+        weights: ``pretrained``; ``random``, drawn from a fixed seed with torch's global generators
+            left as they are; a weight file; or a folder with a ``model.safetensors``.
+        name: registered name, for messages.
+        repository: repository on the Hugging Face hub whose ``model.safetensors`` has the
+            pretrained weights, e.g. ``BAAI/seggpt-vit-large``; "" if there are none.
+        rename: function that maps tensors by the names in a file to tensors by the module's names.
+
+    Raises:
+        FssbenchError: the weights cannot be read or downloaded, or do not fit the module.
+    """
+    source = resolve(weights, backbone=name, repository=repository)
+    module: Any = build(make, source, backbone=name, rename=rename)
+    module.weights = source.info
+    made: nn.Module = module
+    return made
+
+
 def resolve(
-    weights: str, *, backbone: str, tag: str = "", url: str = "", shipped: Path | None = None
+    weights: str,
+    *,
+    backbone: str,
+    tag: str = "",
+    repository: str = "",
+    url: str = "",
+    shipped: Path | None = None,
 ) -> Source:
     """Resolve the user's choice of weights to tensors.
 
     Args:
         weights: ``pretrained``; ``random`` (the same on every machine, and never to be ranked);
-            ``none`` (nothing is read or drawn, only names and shapes are of interest); or a
-            ``.safetensors``, ``.pth``, ``.pt``, ``.bin`` or ``.npz`` file.
+            ``none`` (nothing is read or drawn, only names and shapes are of interest); a
+            ``.safetensors``, ``.pth``, ``.pt``, ``.bin`` or ``.npz`` file; or a folder with a
+            ``model.safetensors``.
         backbone: name of the backbone, for messages.
         tag: name of the pretrained weights on the hub, as in timm.
+        repository: repository of the pretrained weights on the hub, for weights without a `tag`.
         url: address of the pretrained weights' file, if they are not on the hub; its name ends in
             the first digits of its SHA-256, as torch's hub requires.
         shipped: file of the pretrained weights, if fssbench ships it.
 
     Raises:
-        FssbenchError: the file does not exist, it contains no weights, or the download failed.
+        FssbenchError: the file does not exist, it contains no weights, the download failed, or no
+            pretrained weights exist.
     """
     if weights == NONE:
         return Source(info=WeightsInfo(source=NONE))
     if weights == RANDOM:
         return Source(info=WeightsInfo(source=RANDOM))
     if weights != PRETRAINED:
-        path, source, name = Path(weights).expanduser(), "file", Path(weights).name
+        given = Path(weights).expanduser()
+        path, source = given / HUB_FILE if weights and given.is_dir() else given, "file"
+        name = path.name
     elif shipped is not None:
         path, source, name = shipped, PRETRAINED, shipped.name
     elif url:
         path, source, name = _from_url(url, backbone), PRETRAINED, url.rpartition("/")[2]
+    elif tag or repository:
+        path = _from_hub(repository or _repository(tag), backbone)
+        source, name = PRETRAINED, tag or repository
     else:
-        path, source, name = _from_hub(tag, backbone), PRETRAINED, tag
+        raise FssbenchError(f"{backbone} was never trained: give --weights random, or a file")
     return Source(state=read(path), info=WeightsInfo(source=source, name=name, sha256=sha256(path)))
 
 
@@ -334,15 +379,19 @@ def _from_url(url: str, backbone: str) -> Path:
     return path
 
 
-def _from_hub(tag: str, backbone: str) -> Path:
-    import huggingface_hub
-    from huggingface_hub import constants
-
-    repository = hub_entry(tag).hf_hub_id
+def _repository(tag: str) -> str:
+    repository: str = hub_entry(tag).hf_hub_id
     if not repository:
         raise FssbenchError(
             f"timm has no weights {tag} on the Hugging Face hub; give --weights random, or a file"
         )
+    return repository
+
+
+def _from_hub(repository: str, backbone: str) -> Path:
+    import huggingface_hub
+    from huggingface_hub import constants
+
     try:
         return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE, local_files_only=True))
     except OSError:

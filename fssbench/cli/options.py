@@ -123,7 +123,7 @@ cell_options = grouped(
 
 method_options = grouped(
     click.option("--backbone", default="",
-                 help="Frozen encoder  [default: the checkpoint's, or tiny-resnet]."),
+                 help="Frozen encoder  [default: the checkpoint's, or the matcher's]."),
     click.option("--encoder", "encoders", multiple=True, callback=pairs, metavar="ROLE=NAME",
                  help="Encoder of a matcher on whole images  [default: the matcher's]."),
     click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[ROLE=]W",

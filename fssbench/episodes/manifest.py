@@ -145,11 +145,15 @@ class Manifest:
         for episode in self.episodes:
             if len(classes := {t.class_id for t in episode.targets}) != self.ways:
                 return f"episode {episode.index} has {len(classes)} ways, the first {self.ways}"
+            shown = [bool(target.support) for target in episode.targets]
+            wanted = sorted((bool(t.support) for t in self.episodes[0].targets), reverse=True)
+            if shown != wanted or not shown[0]:
+                return f"episode {episode.index} lacks supports of a novel class"
         for episode in self.by_way():
             if episode.class_id not in known:
                 return f"the class of episode {episode.index} is not in the header"
             supports, shown = len(episode.support), len(episode.support_classes)
-            if not supports and self.ways > 1:  # a base class
+            if not supports:  # a base class
                 continue
             if supports != self.shots or shown not in (0, self.shots):
                 return f"episode {episode.index} has {supports} supports of {shown} classes"

@@ -81,12 +81,13 @@ def build_manifest(
         )
     draw = Draw(protocol.draw_key or protocol.name, fold, shots, seed)
     episodes = sampler(pool, episodes=protocol.episodes, shots=shots, draw=draw)
-    asked = protocol.ways + len(pool.base)
-    if wrong := {len(episode.targets) for episode in episodes} - {asked}:
-        raise FssbenchError(
-            f"{protocol.name} has {asked} ways, but its sampler {protocol.sampler} drew "
-            f"{min(wrong)}; use the sampler n-way"
-        )
+    asked = (True,) * protocol.ways + (False,) * len(pool.base)  # with supports, or base classes
+    for episode in episodes:
+        if tuple(bool(target.support) for target in episode.targets) != asked:
+            raise FssbenchError(
+                f"{protocol.name} has {len(asked)} ways, {len(pool.base)} of them base classes; "
+                f"its sampler {protocol.sampler} drew others: use the sampler n-way"
+            )
     classes_of = sorted({**pool.lists, **pool.base}) if pool.base else pool.lists
     manifest = Manifest(
         protocol=protocol.name,

@@ -37,7 +37,7 @@ class Evaluation:
 
     Attributes:
         matcher: name of the matcher; "" for the checkpoint's, or ``prototype``.
-        backbone: name of the encoder; "" for the checkpoint's, or ``tiny-resnet``.
+        backbone: name of the encoder; "" for the checkpoint's, or the matcher's default.
         protocol: protocol id.
         data_root: folder of the dataset.
         data_options: options of the dataset.

@@ -49,7 +49,8 @@ class Panels:
                 panel = draw_episode(run, episode, predictions[position], ious.tolist())
                 folder = run.folder / "panels"
                 folder.mkdir(exist_ok=True)
-                classes = [run.manifest.class_name(each.class_id) for each in episode.targets]
+                shown = [target for target in episode.targets if target.support]
+                classes = [run.manifest.class_name(target.class_id) for target in shown]
                 name = "-".join(classes).replace(" ", "-")
                 panel.save(folder / f"{episode.index:05d}-{name}.png")
 

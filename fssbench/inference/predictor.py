@@ -41,7 +41,7 @@ class Predictor:
 
     Args:
         matcher: name of the matcher; "" for the checkpoint's, or ``prototype``.
-        backbone: name of the encoder; "" for the checkpoint's, or ``tiny-resnet``.
+        backbone: name of the encoder; "" for the checkpoint's, or the matcher's default.
         weights: weights of the encoder: ``pretrained``, ``random`` or a file.
         checkpoint: file of trained weights of the matcher, or None.
         encoders: names of encoders of an image matcher by role, instead of its defaults.

@@ -17,6 +17,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             name="fsdino",
             summary="DINOv2 with an adapter taught by SAM, 4D correlation prompts, SAM's decoder",
             factory="fssbench_fsdino.model:FsDino",
+            backbones=("tiny-vit", "*"),  # needs a vision transformer of one scale
             config="fssbench_fsdino.config:FsDinoConfig",
             stages="fssbench_fsdino.stages:stages",
             recipes="fssbench_fsdino:recipes.toml",

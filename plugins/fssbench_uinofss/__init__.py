@@ -27,6 +27,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             name=name,
             summary=summary,
             factory="fssbench_uinofss.model:UinoFss",
+            backbones=("tiny-vit", "*"),  # needs a vision transformer of one scale
             config=f"fssbench_uinofss.config:{config}",
             stages="fssbench_uinofss.stages:stages",
             recipes="fssbench_uinofss:recipes.toml",

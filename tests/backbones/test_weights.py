@@ -251,18 +251,23 @@ def empty_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def cached_file(cache: Path, repository: str, state: dict[str, Tensor]) -> Path:
+    """Write the file of a repository where the hub's client caches it."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    path = folder / "snapshots" / ("0" * 40) / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    safetensors.torch.save_file(state, path)
+    return path
+
+
 def test_cached_hub_weights_need_no_network(
     empty_hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "_answers", lambda url: pytest.fail("asked the network"))
     random = timm_models.resnet(weights="random", **RESNET18)
-    repository = empty_hub_cache / "models--timm--resnet18.tv_in1k"
-    snapshot = repository / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
-    path = snapshot / "model.safetensors"
-    safetensors.torch.save_file(random.model.state_dict(), path)
+    path = cached_file(empty_hub_cache, "timm/resnet18.tv_in1k", random.model.state_dict())
     backbone = timm_models.resnet(weights="pretrained", **RESNET18)
     assert backbone.weights == WeightsInfo(
         source="pretrained", name="resnet18.tv_in1k", sha256=hash_of(path)
@@ -404,3 +409,48 @@ def test_weights_that_are_not_finite_are_one_line(
     torch.save(state, tmp_path / "broken.pth")
     with pytest.raises(FssbenchError, match=rf"tensor {name} has values that are NaN or infinite"):
         load_tiny(tmp_path / "broken.pth")
+
+
+# --- models of other libraries --------------------------------------------------------------------
+
+
+def linear(given: str | Path, **arguments: Any) -> Any:
+    return weights.pretrained_module(
+        lambda: torch.nn.Linear(3, 2), str(given), name="line", **arguments
+    )
+
+
+def test_a_module_with_weights_of_a_repository(
+    empty_hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "_answers", lambda url: pytest.fail("asked the network"))
+    state = {"old.weight": torch.ones(2, 3), "old.bias": torch.ones(2)}
+    path = cached_file(empty_hub_cache, "someone/line", state)
+    module = linear(
+        "pretrained",
+        repository="someone/line",
+        rename=lambda read: {name.removeprefix("old."): value for name, value in read.items()},
+    )
+    assert module.weights == WeightsInfo(
+        source="pretrained", name="someone/line", sha256=hash_of(path)
+    )
+    assert torch.equal(module.weight, torch.ones(2, 3))
+
+
+def test_a_module_with_weights_of_a_folder(tmp_path: Path) -> None:
+    state = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
+    with pytest.raises(FssbenchError, match=r"model.safetensors: there is no such file"):
+        linear(tmp_path)
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(state, path)
+    module = linear(tmp_path)
+    assert module.weights == WeightsInfo(source="file", name=path.name, sha256=hash_of(path))
+    assert torch.equal(module.weight, torch.ones(2, 3))
+
+
+def test_a_module_without_pretrained_weights() -> None:
+    with pytest.raises(FssbenchError, match="line was never trained: give --weights random"):
+        linear("pretrained")
+    state = torch.get_rng_state()
+    assert torch.equal(linear("random").weight, linear("random").weight)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -125,7 +125,7 @@ def test_rows_of_ablations_are_options_that_exist(name):
             config = configure(spec, options)
             assert backbone or config != configure(spec, {}), row
             configs.setdefault((config, backbone), []).append(row)
-    assert len(configs) >= 5
+    assert len(configs) >= 5 or name == "seggpt"  # a finished model with one option
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_rows_of_ablations_are_options_that_exist(name):
     [
         (model.strip("`"), part, number)
         for name in CARDS
-        if name != "prototype"
+        if card(name)["Parameters"].strip() != "None."
         for model, part, number, _ in table(card(name)["Parameters"])
     ],
 )
@@ -142,9 +142,12 @@ def test_parameter_counts_are_those_of_the_code(model, part, number):
     assert f"{sum(found[each] for each in part.split(' + ')):,}" == number
 
 
-def test_prototype_has_no_parameters():
+def test_methods_without_parameters():
     assert not list(fssbench.matcher("prototype", "filterbank").parameters())
-    assert "None." in card("prototype")["Parameters"]
+    insid3 = fssbench.image_matcher("insid3", {"features": "tiny-vit"})
+    assert not list(insid3.parameters())
+    for name in ("prototype", "insid3"):
+        assert card(name)["Parameters"].strip() == "None."
 
 
 def test_the_three_models_of_uinofss_differ_as_the_card_says():

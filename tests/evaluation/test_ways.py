@@ -139,6 +139,10 @@ def test_a_manifest_of_several_ways_is_written_and_read(tmp_path):
     lone.write(tmp_path / "lone.jsonl")
     with pytest.raises(FssbenchError, match="episode 2 has 1 ways, the first 2"):
         Manifest.read(tmp_path / "lone.jsonl")
+    bare = attrs.evolve(first, support=())
+    attrs.evolve(manifest, episodes=(bare, *manifest.episodes[1:])).write(tmp_path / "bare.jsonl")
+    with pytest.raises(FssbenchError, match="episode 0 lacks supports of a novel class"):
+        Manifest.read(tmp_path / "bare.jsonl")
 
 
 def test_too_few_classes_and_a_sampler_of_one_way_are_one_line(plugin):
@@ -146,7 +150,7 @@ def test_too_few_classes_and_a_sampler_of_one_way_are_one_line(plugin):
     spec = fssbench.registry.registry().get(ProtocolSpec, TWO)
     with pytest.raises(FssbenchError, match="6 ways need 6 novel classes .* there are 5"):
         fssbench.build_manifest(attrs.evolve(spec, ways=6), data, fold=0, shots=1)
-    with pytest.raises(FssbenchError, match="its sampler class-balanced drew 1; use"):
+    with pytest.raises(FssbenchError, match="has 2 ways, .* its sampler class-balanced drew"):
         fssbench.build_manifest(attrs.evolve(spec, sampler="class-balanced"), data, fold=0, shots=1)
 
 
