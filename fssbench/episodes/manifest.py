@@ -142,21 +142,18 @@ class Manifest:
         if self.fold < 0 or self.shots < 1 or self.seed < 0:
             return f"fold {self.fold}, shots {self.shots}, seed {self.seed}"
         known = dict(self.classes)
+        first = self.episodes[0].targets if self.episodes else ()
+        novel = max(1, sum(bool(target.support) for target in first))
         for episode in self.episodes:
-            if len(classes := {t.class_id for t in episode.targets}) != self.ways:
+            if len(classes := {target.class_id for target in episode.targets}) != self.ways:
                 return f"episode {episode.index} has {len(classes)} ways, the first {self.ways}"
-            shown = [bool(target.support) for target in episode.targets]
-            wanted = sorted((bool(t.support) for t in self.episodes[0].targets), reverse=True)
-            if shown != wanted or not shown[0]:
-                return f"episode {episode.index} lacks supports of a novel class"
-        for episode in self.by_way():
-            if episode.class_id not in known:
-                return f"the class of episode {episode.index} is not in the header"
-            supports, shown = len(episode.support), len(episode.support_classes)
-            if not supports:  # a base class
-                continue
-            if supports != self.shots or shown not in (0, self.shots):
-                return f"episode {episode.index} has {supports} supports of {shown} classes"
+            for number, way in enumerate(episode.ways()):
+                if way.class_id not in known:
+                    return f"the class of episode {way.index} is not in the header"
+                supports, shown = len(way.support), len(way.support_classes)
+                wanted = self.shots if number < novel else 0  # base classes come last
+                if supports != wanted or shown not in (0, wanted):
+                    return f"episode {way.index} has {supports} supports of {shown} classes"
         return ""
 
     def _header(self) -> dict[str, Any]:
