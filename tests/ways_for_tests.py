@@ -17,6 +17,13 @@ def fssbench_matchers():
             name="first-base", summary="for tests", factory="ways_for_tests:FirstBase",
             config="methods_for_tests:LearnerConfig",
         ),
+        MatcherSpec(
+            name="stepper", summary="for tests", factory="ways_for_tests:Stepper",
+            config="methods_for_tests:LearnerConfig", uses=("gradients",),
+        ),
+        MatcherSpec(
+            name="shifted", summary="for tests", factory="ways_for_tests:Shifted",
+        ),
         *(
             MatcherSpec(
                 name=name, summary="for tests", factory=f"ways_for_tests:{cls}", encoders={},
@@ -32,6 +39,22 @@ class Constant(methods_for_tests.Mixer):
     def segment_ways(self, query, supports):
         planes = [torch.full((len(query["cells4"]), 8, 8), float(n)) for n in range(len(supports))]
         return torch.stack(planes, 1)
+
+
+class Stepper(methods_for_tests.Learner):
+    """Changes its parameters before it segments, as gradient steps at test time do."""
+
+    def segment(self, query, support):
+        with torch.no_grad():
+            self.bias += 0.0625
+        return super().segment(query, support)
+
+
+class Shifted(methods_for_tests.Mixer):
+    """The same without state."""
+
+    def segment(self, query, support):
+        return super().segment(query, support) + 0.25
 
 
 class FirstBase(methods_for_tests.Learner):

@@ -247,6 +247,12 @@ def test_a_constant_prediction_scores_what_arithmetic_says(two):
     assert outcome.record.scores["background_iou"] == 0
 
 
+def test_steps_at_test_time_do_not_reach_the_next_way(two):
+    (stepper,) = evaluate(attrs.evolve(two, matcher="stepper"))
+    (shifted,) = evaluate(attrs.evolve(two, matcher="shifted"))
+    assert rows_of(stepper) == rows_of(shifted)
+
+
 def test_an_image_matcher_segments_its_ways(two):
     (one,) = evaluate(attrs.evolve(two, matcher="darkest", backbone="", limit=10))
     (other,) = evaluate(attrs.evolve(two, matcher="darkest-at-once", backbone="", limit=10))
