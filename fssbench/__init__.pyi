@@ -19,6 +19,7 @@ from .data.geometry import Geometry as Geometry
 from .data.images import read_image as read_image
 from .episodes.draw import Draw as Draw
 from .episodes.episode import Episode as Episode
+from .episodes.episode import Target as Target
 from .episodes.manifest import Manifest as Manifest
 from .episodes.protocol import build_manifest as build_manifest
 from .episodes.sampler import Pool as Pool

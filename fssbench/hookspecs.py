@@ -116,8 +116,10 @@ def fssbench_episodes_measured(
         run: the evaluation.
         chunk: number of the chunk in the visiting order, from 0.
         episodes: its episodes, in the visiting order.
-        rows: one row for each of them (columns ``index, class_id, query`` and the metrics').
-        predictions: one bool (H, W) tensor for each of them, at the scored size.
+        rows: one row for each of them (columns ``index, class_id, query`` and the metrics'), or for
+            each of their ways (also with the column ``way``, from 1).
+        predictions: one bool (H, W) tensor for each of them, at the scored size; of several ways
+            uint8 label maps, 0 for background.
     """
 
 

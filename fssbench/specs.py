@@ -96,6 +96,8 @@ class ProtocolSpec(Spec):
             or the matcher's ``input`` size (the mask is then resized with nearest neighbour).
         void: treatment of pixels of 255 in the query's mask: excluded from all counts
             (``ignore``), or counted as ``background``.
+        ways: number of novel classes that an episode asks for, see `fssbench.Episode`.
+        base_classes: True if all base classes of the fold are segmented too, without supports.
         lists: ``"package.module:function"`` that reads authors' list files (``--lists``), see
             `fssbench.episodes.literature.lists`; "" creates the lists from the dataset. With list
             files, `min_pixels` and `rare` are not used.
@@ -113,6 +115,8 @@ class ProtocolSpec(Spec):
     draw_key: str = ""
     score_size: Literal["original", "input"] = "original"
     void: Literal["ignore", "background"] = "ignore"
+    ways: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    base_classes: bool = False
     lists: str = attrs.field(default="", validator=_check_factory)
     metrics: tuple[str, ...] = ()
     data_options: Mapping[str, Any] = attrs.field(factory=dict)

@@ -15,6 +15,7 @@ from fssbench.cli.output import print_json
 
 if TYPE_CHECKING:
     from fssbench.episodes.analysis.diff import ManifestDiff
+    from fssbench.episodes.episode import Episode
 
 
 _HEADER = (
@@ -112,17 +113,19 @@ def show(manifest: Path, first: int, as_json: bool) -> None:
     from fssbench.episodes.manifest import Manifest
 
     read = Manifest.read(manifest)
-    counts = Counter(episode.class_id for episode in read.episodes)
-    queries = Counter(c for c, _ in {(e.class_id, e.query) for e in read.episodes})
+    counts = Counter(way.class_id for way in read.by_way())
+    queries = Counter(c for c, _ in {(way.class_id, way.query) for way in read.by_way()})
     if as_json:
         print_json({
             **{key: getattr(read, key) for key in _HEADER},
             "episodes": len(read.episodes),
+            "ways": read.ways,
             "classes": {name: counts[c] for c, name in read.classes},
             "dropped": [name for _, name in read.dropped],
         })  # fmt: skip
         return
-    click.echo(f"{read.protocol}, fold {read.fold}, {read.shots}-shot, seed {read.seed}")
+    ways = f"{read.ways}-way, " * (read.ways > 1)
+    click.echo(f"{read.protocol}, fold {read.fold}, {ways}{read.shots}-shot, seed {read.seed}")
     click.echo(f"digest      {read.digest}")
     click.echo(f"fingerprint {read.fingerprint}")
     click.echo(f"episodes    {len(read.episodes)}" + (" (limited)" if read.limit else ""))
@@ -131,8 +134,9 @@ def show(manifest: Path, first: int, as_json: bool) -> None:
     if read.dropped:
         click.echo(f"left out, too few images: {', '.join(n for _, n in read.dropped)}")
     for episode in read.episodes[:first]:
-        name, supports = read.class_name(episode.class_id), ", ".join(episode.support)
-        click.echo(f"{episode.index}: {name} in {episode.query}, supports {supports}")
+        shown = [target for target in episode.targets if target.support]
+        names = ", ".join(read.class_name(target.class_id) for target in shown)
+        click.echo(f"{episode.index}: {names} in {episode.query}, supports {_supports(episode)}")
 
 
 @episodes.command()
@@ -197,8 +201,8 @@ def _print_diff(found: ManifestDiff) -> None:
         click.echo(f"first difference: episode {found.first.index}")
         for letter, episode in (("A", found.first.a), ("B", found.first.b)):
             if episode:
-                supports = ", ".join(episode.support)
-                text = f"class {episode.class_id} in {episode.query}, supports {supports}"
+                classes = ", ".join(str(target.class_id) for target in episode.targets)
+                text = f"class {classes} in {episode.query}, supports {_supports(episode)}"
             click.echo(f"  {letter}: {text if episode else 'none, the manifest ends'}")
     for share in found.shares:
         click.echo(
@@ -206,6 +210,10 @@ def _print_diff(found: ManifestDiff) -> None:
         )
     different = f"different{': the same episodes, with other annotations' * same}"
     click.echo("equal" if found.equal else different)
+
+
+def _supports(episode: Episode) -> str:
+    return " | ".join(", ".join(t.support) for t in episode.targets if t.support)
 
 
 def _brief(value: Any) -> str:

@@ -54,13 +54,13 @@ class Geometry:
         return self._pad(mask, IGNORE)
 
     def restore(self, logits: Tensor, height: int, width: int) -> Tensor:
-        """Resize float logits (h', w') of the square to the (height, width) of the image.
+        """Resize float logits (…, h', w') of the square to the (height, width) of the image.
 
         Bilinear with ``align_corners=True``, as in the code of published methods.
         """
         inside = self.content(height, width)
         if inside != (self.size, self.size):
-            logits = _bilinear(logits, self.size, self.size)[: inside[0], : inside[1]]
+            logits = _bilinear(logits, self.size, self.size)[..., : inside[0], : inside[1]]
         return _bilinear(logits, height, width)
 
     def _pad(self, plane: Tensor, value: int) -> Tensor:
@@ -83,8 +83,9 @@ def stack_padded(planes: list[Tensor], value: int) -> Tensor:
 
 
 def _bilinear(plane: Tensor, height: int, width: int) -> Tensor:
-    if plane.shape == (height, width):
+    if plane.shape[-2:] == (height, width):
         return plane
     return functional.interpolate(
-        plane[None, None], (height, width), mode="bilinear", align_corners=True
-    )[0, 0]
+        plane.reshape(1, -1, *plane.shape[-2:]), (height, width), mode="bilinear",
+        align_corners=True,
+    ).view(*plane.shape[:-2], height, width)  # fmt: skip

@@ -11,6 +11,8 @@ from fssbench.specs import ProtocolSpec, SamplerSpec
 _MIN_PIXELS = 2 * 32 * 32
 
 _HSNET = "Hypercorrelation Squeeze for Few-Shot Segmentation, ICCV 2021"
+_PANET = "PANet: Few-Shot Image Semantic Segmentation with Prototype Alignment, ICCV 2019"
+_CAPL = "Tian et al., Generalized Few-shot Semantic Segmentation, CVPR 2022"
 _HDMNET = "Hierarchical Dense Correlation Distillation for Few-Shot Segmentation, CVPR 2023"
 _DAVIS = "The 2017 DAVIS Challenge on Video Object Segmentation, arXiv 1704.00675"
 
@@ -18,6 +20,9 @@ _SAMPLERS = (
     (
         "class-balanced", "sampler:class_balanced", "",
         "every class equally often, queries without repetition, distinct supports",
+    ), (
+        "n-way", "sampler:n_way", _PANET,
+        "class-balanced, with further classes of the fold in each episode, in a drawn order",
     ), (
         "class-uniform", "sampler:class_uniform", _HSNET,
         "training on COCO-20i as HSNet and DCAMA: class uniform, then image",
@@ -89,6 +94,11 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         _own("shapes/v1-1k-wrong-mask", 1000, note=wrong_mask, sampler="wrong-mask", **control),
         _own("shapes/v1-1k-shared-class", 1000, note=shared_class, sampler="shared-class",
              **control),
+        *(_n_way(dataset, ways, **more) for dataset, more in (
+            ("pascal5i", {}), ("coco20i", {}), ("shapes", shapes),
+        ) for ways in (2, 5)),
+        _generalised("pascal5i"),
+        _generalised("shapes", **shapes),
         _hsnet("pascal5i/hsnet-1k", 1000, "pascal_lists", sampler="hsnet-list-order"),
         _hsnet("coco20i/hsnet-1k", 1000, "coco_lists", sampler="hsnet-class-uniform",
                **label_maps),
@@ -103,6 +113,17 @@ def _own(name: str, episodes: int | None, *, note: str = "", **more: Any) -> Pro
     summary = f"{{}}, split {split!r}, scored at original size{note}"
     more = {"sampler": "class-balanced", "min_pixels": _MIN_PIXELS, **more}
     return _protocol(name, episodes, summary, **more)
+
+
+def _n_way(dataset: str, ways: int, **more: Any) -> ProtocolSpec:
+    note, name = f"; {ways} classes at once", f"{dataset}/v1-1k-{ways}way"
+    return _own(name, 1000, note=note, sampler="n-way", ways=ways, paper=_PANET, **more)
+
+
+def _generalised(dataset: str, **more: Any) -> ProtocolSpec:
+    note = "; all novel and all base classes at once (generalised few-shot segmentation)"
+    more |= {"sampler": "n-way", "ways": 5, "base_classes": True, "paper": _CAPL}
+    return _own(f"{dataset}/v1-1k-generalised", 1000, note=note, **more)
 
 
 def _hsnet(name: str, episodes: int | None, lists: str, **more: Any) -> ProtocolSpec:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from fssbench.data.dataset import Dataset
+from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
@@ -21,7 +22,8 @@ def export_episodes(manifest: Manifest, dataset: Dataset, folder: Path) -> Path:
     """Write the episodes of a manifest as JSON, with the masks of their supports as PNG files.
 
     ``episodes.json`` holds the setting and, for each episode, its index, class id and class name,
-    the image of the query, and image and mask of each support. Paths are absolute, or relative to
+    the image of the query, and image and mask of each support. In an episode of several ways,
+    class and supports are in ``targets``, way 1 first. Paths are absolute, or relative to
     the folder; an image without a file is written to ``images/`` as PNG. Masks are grey images
     with 0 for background, 255 for the class and 128 for ignored pixels. Masks of queries are not
     written.
@@ -40,11 +42,21 @@ def export_episodes(manifest: Manifest, dataset: Dataset, folder: Path) -> Path:
     """
     manifest.check_annotations(dataset)
     images = {image: _image(dataset, image, folder) for image in sorted(manifest.image_ids())}
-    shown = {key for episode in manifest.episodes for key in episode.supports()}
+    shown = {key for episode in manifest.by_way() for key in episode.supports()}
     masks = {}
     for number, (image, class_id) in enumerate(sorted(shown)):
         masks[image, class_id] = f"masks/{number:06d}.png"
         _save(_grey(dataset.mask(image, class_id)), folder / masks[image, class_id])
+
+    def target(episode: Episode) -> dict[str, Any]:
+        return {
+            "class_id": episode.class_id,
+            "class_name": manifest.class_name(episode.class_id),
+            "supports": [
+                {"image": images[key[0]], "mask": masks[key]} for key in episode.supports()
+            ],
+        }
+
     content: dict[str, Any] = {
         "protocol": manifest.protocol,
         "digest": manifest.digest,
@@ -55,14 +67,11 @@ def export_episodes(manifest: Manifest, dataset: Dataset, folder: Path) -> Path:
         "episodes": [
             {
                 "index": episode.index,
-                "class_id": episode.class_id,
-                "class_name": manifest.class_name(episode.class_id),
                 "query": images[episode.query],
-                "supports": [
-                    {"image": images[key[0]], "mask": masks[key]} for key in episode.supports()
-                ],
+                **({"targets": list(map(target, ways))} if ways[1:] else target(episode)),
             }
             for episode in manifest.episodes
+            for ways in [episode.ways()]
         ],
     }
     path = folder / EPISODES_FILE

@@ -13,7 +13,7 @@ import attrs
 import cattrs
 
 from fssbench import strict
-from fssbench.episodes.episode import Episode
+from fssbench.episodes.episode import Episode, Target
 from fssbench.errors import FssbenchError
 from fssbench.files import MIB, read_within, write_atomically
 
@@ -66,7 +66,16 @@ class Manifest:
     @property
     def class_ids(self) -> tuple[int, ...]:
         """Ids of the classes with at least one episode, ascending."""
-        return tuple(sorted({episode.class_id for episode in self.episodes}))
+        return tuple(sorted({way.class_id for way in self.by_way()}))
+
+    @property
+    def ways(self) -> int:
+        """Number of ways of each episode."""
+        return len(self.episodes[0].targets) if self.episodes else 1
+
+    def by_way(self) -> list[Episode]:
+        """Return the episodes of one way each, in the order of the rows of an evaluation."""
+        return [way for episode in self.episodes for way in episode.ways()]
 
     def class_name(self, class_id: int) -> str:
         """Return the name of one of `classes`."""
@@ -74,7 +83,7 @@ class Manifest:
 
     def image_ids(self) -> set[str]:
         """Return the ids of all queries and supports."""
-        return {image for e in self.episodes for image in (e.query, *e.support)}
+        return {image for e in self.by_way() for image in (e.query, *e.support)}
 
     def check_annotations(self, dataset: Dataset) -> None:
         """Raise an `FssbenchError` unless the episodes were drawn from these annotations."""
@@ -133,12 +142,18 @@ class Manifest:
         if self.fold < 0 or self.shots < 1 or self.seed < 0:
             return f"fold {self.fold}, shots {self.shots}, seed {self.seed}"
         known = dict(self.classes)
+        first = self.episodes[0].targets if self.episodes else ()
+        novel = max(1, sum(bool(target.support) for target in first))
         for episode in self.episodes:
-            if episode.class_id not in known:
-                return f"the class of episode {episode.index} is not in the header"
-            supports, shown = len(episode.support), len(episode.support_classes)
-            if supports != self.shots or shown not in (0, self.shots):
-                return f"episode {episode.index} has {supports} supports of {shown} classes"
+            if len(classes := {target.class_id for target in episode.targets}) != self.ways:
+                return f"episode {episode.index} has {len(classes)} ways, the first {self.ways}"
+            for number, way in enumerate(episode.ways()):
+                if way.class_id not in known:
+                    return f"the class of episode {way.index} is not in the header"
+                supports, shown = len(way.support), len(way.support_classes)
+                wanted = self.shots if number < novel else 0  # base classes come last
+                if supports != wanted or shown not in (0, wanted):
+                    return f"episode {way.index} has {supports} supports of {shown} classes"
         return ""
 
     def _header(self) -> dict[str, Any]:
@@ -150,7 +165,13 @@ class Manifest:
         """Return canonical JSON, one line for the header and each episode."""
         lines = [header]
         for e in self.episodes:
-            lines.append({"class_id": e.class_id, "query": e.query, "support": e.support})
-            if e.support_classes:
-                lines[-1]["support_classes"] = e.support_classes
+            lines.append({"query": e.query, **_target_fields(e)})
+            if e.further:
+                lines[-1]["further"] = [_target_fields(target) for target in e.further]
         return "\n".join(json.dumps(v, sort_keys=True, separators=(",", ":")) for v in lines)
+
+
+def _target_fields(target: Episode | Target) -> dict[str, Any]:
+    fields = {"class_id": target.class_id, "support": target.support}
+    shown = {"support_classes": target.support_classes} if target.support_classes else {}
+    return {**fields, **shown}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
+
 from fssbench import registry
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.draw import Draw
@@ -40,8 +42,8 @@ def build_manifest(
 
     Raises:
         FssbenchError: the dataset is not that of the protocol, the fold does not exist, a class has
-            too few images and the protocol does not drop such classes, or list files are missing or
-            wrong.
+            too few images and the protocol does not drop such classes, the fold has fewer classes
+            than the protocol has ways, or list files are missing or wrong.
     """
     if dataset.name != protocol.dataset:
         raise FssbenchError(
@@ -54,15 +56,39 @@ def build_manifest(
     check_lists(protocol, lists)
     rare: list[int] = []
     if lists is None:
-        classes, rare = _common_classes(protocol, dataset, fold, shots)
-        pool = Pool(lists=classes, dataset=dataset, seed=seed)
+        novel = dataset.fold_classes(fold)
+        classes, rare = _common_classes(protocol, dataset, fold, shots, novel)
+        pool = Pool(lists=classes, dataset=dataset, seed=seed, ways=protocol.ways)
+        if protocol.base_classes:
+            base = tuple(c for c in range(len(dataset.classes)) if c not in novel)
+            known, _ = _common_classes(protocol, dataset, fold, shots, base)
+            pool = attrs.evolve(pool, base=known)
     else:
         listed = read_listed(protocol, lists, dataset, fold)
-        pool = Pool(lists=listed.lists, queries=listed.queries, dataset=dataset, seed=seed)
+        pool = Pool(
+            lists=listed.lists,
+            queries=listed.queries,
+            dataset=dataset,
+            seed=seed,
+            ways=protocol.ways,
+        )
     spec = registry.registry().get(SamplerSpec, protocol.sampler)
     sampler: Sampler = registry.load(spec)
+    if len(pool.lists) < protocol.ways:
+        raise FssbenchError(
+            f"{protocol.name}, fold {fold}: {protocol.ways} ways need {protocol.ways} novel "
+            f"classes with enough images; there are {len(pool.lists)}"
+        )
     draw = Draw(protocol.draw_key or protocol.name, fold, shots, seed)
     episodes = sampler(pool, episodes=protocol.episodes, shots=shots, draw=draw)
+    asked = (True,) * protocol.ways + (False,) * len(pool.base)  # with supports, or base classes
+    for episode in episodes:
+        if tuple(bool(target.support) for target in episode.targets) != asked:
+            raise FssbenchError(
+                f"{protocol.name} has {len(asked)} ways, {len(pool.base)} of them base classes; "
+                f"its sampler {protocol.sampler} drew others: use the sampler n-way"
+            )
+    classes_of = sorted({**pool.lists, **pool.base}) if pool.base else pool.lists
     manifest = Manifest(
         protocol=protocol.name,
         dataset=dataset.name,
@@ -72,11 +98,11 @@ def build_manifest(
         shots=shots,
         seed=seed,
         limit=None,
-        classes=tuple((c, dataset.classes[c]) for c in pool.lists),
+        classes=tuple((c, dataset.classes[c]) for c in classes_of),
         dropped=tuple((c, dataset.classes[c]) for c in rare),
         episodes=tuple(episodes),
     )
-    if absent := sorted(set(pool.lists) - set(manifest.class_ids)):
+    if absent := sorted({*pool.lists, *pool.base} - set(manifest.class_ids)):
         names = ", ".join(dataset.classes[c] for c in absent)
         raise FssbenchError(f"{protocol.name}, fold {fold}: no episode asks for {names}")
     return manifest if limit is None else manifest.limited(limit)
@@ -109,10 +135,10 @@ def class_lists(
 
 
 def _common_classes(
-    protocol: ProtocolSpec, dataset: Dataset, fold: int, shots: int
+    protocol: ProtocolSpec, dataset: Dataset, fold: int, shots: int, classes: tuple[int, ...]
 ) -> tuple[dict[int, list[str]], list[int]]:
-    """Return the image lists of the fold's classes, and the classes that are too rare."""
-    lists = class_lists(dataset, protocol.split, dataset.fold_classes(fold), protocol.min_pixels)
+    """Return the image lists of classes, and the classes that are too rare."""
+    lists = class_lists(dataset, protocol.split, classes, protocol.min_pixels)
     # The same classes are dropped for 1 and for 5 shots, so that both have the same classes.
     needed = shots + 1 if protocol.rare == "error" else max(shots, MOST_SHOTS) + 1
     rare = [c for c, images in lists.items() if len(images) < needed]

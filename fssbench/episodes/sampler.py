@@ -14,7 +14,7 @@ import attrs
 
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.draw import Draw
-from fssbench.episodes.episode import Episode
+from fssbench.episodes.episode import Episode, Target
 from fssbench.errors import FssbenchError
 
 
@@ -28,12 +28,17 @@ class Pool:
         dataset: source of other annotations.
         queries: queries in the order of the authors' list files, see `Listed`; empty without files.
         seed: seed of the manifest, for authors' own generators only; `Draw` is keyed by it already.
+        ways: number of classes of each episode. Samplers other than ``n-way`` may ignore it; the
+            protocol then must have one way.
+        base: ids of the images of each base class, for a protocol with base classes; else empty.
     """
 
     lists: Mapping[int, Sequence[str]]
     dataset: Dataset
     queries: Sequence[tuple[int | None, str]] = ()
     seed: int = 0
+    ways: int = 1
+    base: Mapping[int, Sequence[str]] = attrs.field(factory=dict)
 
 
 Sampler = Callable[..., list[Episode]]
@@ -84,6 +89,36 @@ def class_uniform(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -
         query = images[draw.below(len(images))]
         support = tuple(draw.distinct(images, shots, but=query))
         made.append(Episode(index=index, class_id=class_id, query=query, support=support))
+    return made
+
+
+def n_way(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
+    """Draw the episodes of `class_balanced`, each with further classes, in a drawn order.
+
+    The further classes are distinct and drawn uniformly from the others of the fold; they may be
+    absent from the query. The order of the ways is drawn too, since it would otherwise show which
+    class the query was drawn for. The supports of a class are drawn from its list, distinct and
+    never the query; an image may be a support of two classes.
+
+    With base classes, queries are drawn for these too, and the last ways of each episode are all
+    base classes by ascending id, without supports.
+    """
+    every = attrs.evolve(pool, lists={**pool.lists, **pool.base})
+    base = [Target(class_id=class_id, support=()) for class_id in sorted(pool.base)]
+    made = []
+    for episode in class_balanced(every, episodes=episodes, shots=shots, draw=draw):
+        asked = [] if episode.class_id in pool.base else [*episode.targets]
+        others = draw.distinct(sorted(pool.lists), pool.ways - len(asked), but=episode.class_id)
+        drawn = [
+            Target(
+                class_id=other,
+                support=tuple(draw.distinct(pool.lists[other], shots, but=episode.query)),
+            )
+            for other in others
+        ]
+        first, *further = [*draw.shuffled([*asked, *drawn]), *base]
+        fields = attrs.asdict(first, recurse=False)
+        made.append(attrs.evolve(episode, **fields, further=tuple(further)))
     return made
 
 

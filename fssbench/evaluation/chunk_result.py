@@ -23,9 +23,9 @@ class ChunkResult:
     Attributes:
         chunk: chunk number.
         episodes: episodes of the chunk, in the order of measuring.
-        rows: one row for each episode.
-        predictions: one bool (H, W) mask for each episode, at the scored size; empty where a line
-            was written without masks.
+        rows: one row for each episode, or for each way of it.
+        predictions: one bool (H, W) mask for each episode, at the scored size, or a uint8 label map
+            of several ways; empty where a line was written without masks.
         seconds: wall time, including loading.
     """
 
@@ -72,7 +72,7 @@ class ChunkResult:
             content = json.loads(text)
             rows = pandas.DataFrame(content["rows"], columns=content["columns"])
             episodes = tuple(chunks.get(content["chunk"], ()))
-            if list(rows["index"]) != [episode.index for episode in episodes]:
+            if list(rows["index"]) != [way.index for e in episodes for way in e.ways()]:
                 raise ValueError("its episodes differ from those of the manifest")
             saved = content.get("predictions", [])
             lines = {each["index"]: each for each in saved}

@@ -202,7 +202,8 @@ def _image_rates(evaluator: Evaluator, manifest: Manifest) -> Rates:
 
 def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) -> Estimate:
     episodes, settings = manifest.episodes, evaluator.settings
-    supports = {each for episode in episodes for each in episode.supports()}
+    ways = manifest.by_way()
+    supports = {each for way in ways for each in way.supports()}
     queries = {episode.query for episode in episodes}
     images: set[ImageKey] = {(query, None) for query in queries}
     images |= {encoded(each, _with_backbone(evaluator).request) for each in supports}
@@ -214,7 +215,7 @@ def _estimated(evaluator: Evaluator, manifest: Manifest, rates: Rates | None) ->
         "encode": len(images),
         "prepare_query": len(queries),
         "prepare_support": len(supports),
-        "embed_support": len({tuple(episode.supports()) for episode in episodes}),
+        "embed_support": len({tuple(way.supports()) for way in ways}),
     }
     encodings = -(-calls["encode"] // _with_backbone(evaluator).encode_batch)
     steps = {**calls, "encode": encodings, "other": len(episodes)}
@@ -255,7 +256,7 @@ def count_calls(evaluator: Evaluator, manifest: Manifest, rates: Rates) -> tuple
                 task=task,
                 images=torch.empty(images, 0),
                 keep=[None] * images,
-                support_masks=torch.empty(episodes, manifest.shots, 0),
+                support_masks=torch.empty(episodes * manifest.ways, manifest.shots, 0),
                 targets=[],
             )
         )

@@ -21,6 +21,7 @@ from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.inference.load_pipeline import load_pipeline
 from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
+from fssbench.matchers.matcher import Matcher
 from fssbench.model import check_trained_fold, model_source, unaccounted_parameters
 from fssbench.results.record import trained_fold
 from fssbench.runtime.code import code_of
@@ -108,18 +109,31 @@ def prepare(settings: Evaluation) -> Evaluator:
         folds = _folds(dataset, source.checkpoint)
     for fold in folds:
         dataset.check_fold(fold)
-    if source.checkpoint is not None and not settings.any_fold:
+    header = None if source.checkpoint is None else source.checkpoint.header
+    if header and protocol.base_classes and trained_fold(header, dataset.name) is None:
+        raise FssbenchError(
+            f"--checkpoint {settings.checkpoint}: its header names no fold of {dataset.name}, so "
+            f"its base classes are unknown; {protocol.name} scores them"
+        )
+    if source.checkpoint is not None and (protocol.base_classes or not settings.any_fold):
+        other = ", or give --any-fold for a record that never ranks"
         check_trained_fold(
             source.checkpoint,
             dataset.name,
             folds,
             option="--checkpoint",
-            remedy="; evaluate --fold {trained}, or give --any-fold for a record that never ranks",
+            remedy=f"; evaluate --fold {{trained}}{'' if protocol.base_classes else other}",
         )
     device = choose_device(settings.device)
     pipeline = load_pipeline(
         source, device=device, precision=settings.precision, half=settings.cache_half
     )
+    known = getattr(type(pipeline.matcher), "base_logits", None)
+    if protocol.base_classes and known in (None, Matcher.base_logits):
+        raise FssbenchError(
+            f"{protocol.name} scores base classes too, and matcher {source.matcher} segments only "
+            "the classes of its supports; choose one with `Matcher.base_logits`"
+        )
     if missing := unaccounted_parameters(pipeline.matcher, pipeline.frozen, source.checkpoint):
         log.warning(
             "%s: %s; such a record never ranks: give --checkpoint FILE",

@@ -235,10 +235,11 @@ class Evaluator:
         Those of an image matcher are counted for the first episode, since they may depend on the
         images; None if its operations cannot be counted.
         """
+        first = [way for way in manifest.episodes[0].ways() if way.support]
         if isinstance(self.pipeline, Pipeline):
-            return cost.flops_per_episode(self.pipeline, manifest.shots)
-        first = episode_images(self.pipeline, self.dataset, manifest.episodes[0])
-        return cost.flops_of(self.pipeline, first)
+            return cost.flops_per_episode(self.pipeline, manifest.shots, len(first))
+        images = [episode_images(self.pipeline, self.dataset, way) for way in first]
+        return cost.flops_of(self.pipeline, *images)
 
     def assist(self, manifest: Manifest, group: ProcessGroup) -> None:
         """Measure chunks of a cell for the first process of a group."""

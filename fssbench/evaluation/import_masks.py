@@ -87,9 +87,9 @@ def import_masks(
 
     Args:
         masks: folder with a PNG file for each episode, named by its index (``17.png``,
-            ``00017.png``), of 0 for background and 1 or 255 for foreground; or a JSON or JSON
-            Lines file, also gzipped, of ``{"index", "size": [H, W], "counts"}`` with COCO's run
-            lengths.
+            ``00017.png``), of 0 for background and 1 or 255 for foreground, or 1 to N for N ways;
+            or a JSON or JSON Lines file, also gzipped, of ``{"index", "size": [H, W], "counts"}``
+            with COCO's run lengths, a list of them for N ways.
         manifest: episodes of the masks.
         dataset: dataset of the images.
         method: description of the program.
@@ -121,7 +121,7 @@ def import_masks(
                 f"{masks}: the mask of episode {episode.index} is {_size(mask)}, its query "
                 f"{episode.query} {_size(target)} pixels; restore masks to the image's size"
             )
-        columns.append(measure_masks(measured, [mask], [target]))
+        columns.append(measure_masks(measured, [mask], [target], manifest.ways))
         predictions.add([episode], [mask])
     rows = table_of(manifest.episodes, concatenated(columns))
     record = Record(
@@ -168,10 +168,10 @@ def _folder(folder: Path, manifest: Manifest) -> Iterator[Tensor]:
             )
         files[int(path.stem)] = path
     _check_indices(folder, list(files), manifest)
-    return (_png(files[episode.index]) for episode in manifest.episodes)
+    return (_png(files[episode.index], manifest.ways) for episode in manifest.episodes)
 
 
-def _png(path: Path) -> Tensor:
+def _png(path: Path, ways: int) -> Tensor:
     try:
         with Image.open(path) as picture:
             if picture.mode not in ("1", "L", "P"):
@@ -180,10 +180,11 @@ def _png(path: Path) -> Tensor:
     except (OSError, ValueError) as error:
         raise FssbenchError(f"{path}: cannot be decoded: {one_line(error)}") from error
     found = set(np.unique(levels).tolist())
-    if not (found <= {0, 1} or found <= {0, 255}):
+    if not (found <= {*range(ways + 1)} or (ways == 1 and found <= {0, 255})):
         listed = ", ".join(map(str, sorted(found)[:5]))
-        raise FssbenchError(f"{path}: has the values {listed}; a mask has 0, and 1 or 255")
-    return torch.from_numpy(levels > 0)
+        rule = "a mask has 0, and 1 or 255" if ways == 1 else f"{ways} ways have labels 0 to {ways}"
+        raise FssbenchError(f"{path}: has the values {listed}; {rule}")
+    return torch.from_numpy(levels > 0 if ways == 1 else levels)
 
 
 def _file(path: Path, manifest: Manifest) -> Iterator[Tensor]:
@@ -202,6 +203,9 @@ def _file(path: Path, manifest: Manifest) -> Iterator[Tensor]:
                 raise ValueError(f"index {index!r} is no whole number")
             if not (isinstance(line["size"], list) and len(line["size"]) == 2):
                 raise ValueError(f"size {line['size']!r} of index {index} is not [H, W]")
+            counts = line["counts"]
+            if (len(counts) if isinstance(counts, list) else 1) != manifest.ways:
+                raise ValueError(f"index {index} needs counts of {manifest.ways} ways")
     except OSError as error:
         raise FssbenchError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, EOFError) as error:

@@ -136,6 +136,7 @@ def result_fields(
         "fold": manifest.fold,
         "shots": manifest.shots,
         "seed": manifest.seed,
+        "ways": manifest.ways,
         "score_size": score_size,
         "dataset": DatasetInfo(
             name=manifest.dataset,

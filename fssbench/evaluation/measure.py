@@ -17,8 +17,11 @@ from fssbench.errors import FssbenchError, lacks_memory
 from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.inference.feature_cache import FeatureCache, OpenChunk
 from fssbench.inference.image_chunks import ImageChunks, OpenImageChunk
+from fssbench.inference.label_maps import decided, one_way
 from fssbench.inference.pipeline import NOT_FINITE
+from fssbench.metrics.iou import IoU
 from fssbench.metrics.metric import Metric
+from fssbench.results.rows import confusion_columns
 from fssbench.runtime.device import to_host
 
 OUT_OF_MEMORY = (
@@ -66,8 +69,8 @@ def measure_chunks(
             sizes = [(target.shape[0], target.shape[1]) for target in targets]
             logits, fine = _logits(opened, range(*batch.indices(len(episodes))), sizes)
             sound.append(fine)
-            masks = [each > 0 for each in logits]
-            columns.append(measure_masks(metrics, masks, targets))
+            masks = list(map(decided, logits))
+            columns.append(measure_masks(metrics, masks, targets, len(episodes[0].targets)))
             predictions += masks
         table = concatenated(columns)
         good, *found = to_host([torch.cat(sound), *table.values(), *predictions])
@@ -102,17 +105,48 @@ def _logits(
 def _named(episodes: Sequence[Episode], what: str) -> FssbenchError:
     first, last = episodes[0].index, episodes[-1].index
     which = f"episode {first}" if len(episodes) == 1 else f"episodes {first} to {last}"
-    return FssbenchError(
-        f"{which} (class {episodes[0].class_id}, query {episodes[0].query}): {what}"
-    )
+    classes = ", ".join(str(target.class_id) for target in episodes[0].targets)
+    noun = "classes" if episodes[0].further else "class"
+    return FssbenchError(f"{which} ({noun} {classes}, query {episodes[0].query}): {what}")
 
 
 def measure_masks(
-    metrics: Sequence[Metric], masks: list[Tensor], targets: list[Tensor]
+    metrics: Sequence[Metric], masks: list[Tensor], targets: list[Tensor], ways: int = 1
 ) -> dict[str, Tensor]:
-    """Return the metric columns (B,) of B masks, bool (H, W), against targets, uint8 (H, W)."""
+    """Measure the predictions of B episodes.
+
+    Args:
+        metrics: metrics to measure.
+        masks: predictions: bool (H, W), or label maps, uint8 (H, W), of several ways.
+        targets: uint8 (H, W) of 0, 1 and 255; label maps of 0 to N and 255 for N ways.
+        ways: number of ways N.
+
+    Returns:
+        Columns (B,), or (B * N,) with the ways of an episode after each other. Each way is measured
+        against the rest, but ``intersection_bg`` and ``union_bg`` are those of the background of
+        the label map, in all rows of the episode. Further columns of several ways, see
+        `confusion_columns`, count the pixels of the way's class by predicted label.
+    """
     target = stack_padded(targets, IGNORE)
     prediction = stack_padded(masks, 0)
+    if ways == 1:
+        return _measured(metrics, prediction, target)
+    background = IoU().measure(prediction == 0, one_way(target, 0))
+    tables = []
+    for way in range(1, ways + 1):
+        table = _measured(metrics, prediction == way, one_way(target, way))
+        table |= {
+            f"{part}_bg": background[f"{part}_fg"]
+            for part in ("intersection", "union")
+            if f"{part}_bg" in table
+        }
+        own = target == way
+        counts = [((prediction == label) & own).count_nonzero((1, 2)) for label in range(ways + 1)]
+        tables.append({**table, **dict(zip(confusion_columns(ways), counts, strict=True))})
+    return {name: torch.stack([table[name] for table in tables], 1).flatten() for name in tables[0]}
+
+
+def _measured(metrics: Sequence[Metric], prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
     columns: dict[str, Tensor] = {}
     for metric in metrics:
         columns.update(metric.measure(prediction, target))
@@ -125,11 +159,18 @@ def concatenated(columns: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def table_of(episodes: Sequence[Episode], columns: Mapping[str, Tensor]) -> pandas.DataFrame:
-    """Return the rows of E episodes from their metric columns (E,)."""
+    """Return the rows of E episodes from their metric columns: (E,), or (E * N,) for N ways."""
+    ways = [(number, way) for e in episodes for number, way in enumerate(e.ways(), 1)]
     table: dict[str, list[object]] = {
-        "index": [e.index for e in episodes],
-        "class_id": [e.class_id for e in episodes],
-        "query": [e.query for e in episodes],
+        "index": [way.index for _, way in ways],
+        **({"way": [number for number, _ in ways]} if len(ways) > len(episodes) else {}),
+        **(
+            {}
+            if all(w.support for _, w in ways)
+            else {"novel": [int(bool(w.support)) for _, w in ways]}
+        ),
+        "class_id": [way.class_id for _, way in ways],
+        "query": [way.query for _, way in ways],
     }
     table.update((name, column.tolist()) for name, column in columns.items())
     return pandas.DataFrame(table)

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from fssbench.episodes.episode import Episode
 from fssbench.evaluation.run import Run
-from fssbench.inference.overlay import PREDICTION, SUPPORT, TRUTH, painted
+from fssbench.inference.chunk_loader import target_of
+from fssbench.inference.overlay import PREDICTION, SUPPORT, WAYS, painted
+from fssbench.results.rows import rows_of
 
 HEIGHT = 240
 """Height of a tile, in pixels."""
@@ -42,36 +44,55 @@ class Panels:
         """Draw the selected episodes of a chunk."""
         for position, episode in enumerate(episodes):
             if episode.index in self._wanted:
-                row = rows.iloc[position]
-                iou = 100 * row["intersection_fg"] / max(1, row["union_fg"])
-                panel = draw_episode(run, episode, predictions[position], float(iou))
+                own = rows_of(rows, position, len(episode.targets))
+                ious = 100 * own["intersection_fg"] / own["union_fg"].clip(lower=1)
+                panel = draw_episode(run, episode, predictions[position], ious.tolist())
                 folder = run.folder / "panels"
                 folder.mkdir(exist_ok=True)
-                name = run.manifest.class_name(episode.class_id).replace(" ", "-")
+                shown = [target for target in episode.targets if target.support]
+                classes = [run.manifest.class_name(target.class_id) for target in shown]
+                name = "-".join(classes).replace(" ", "-")
                 panel.save(folder / f"{episode.index:05d}-{name}.png")
 
 
-def draw_episode(run: Run, episode: Episode, prediction: Tensor, iou: float) -> Image.Image:
-    """Draw one row of tiles: supports with masks, query, truth, the matcher's maps, prediction."""
-    dataset = run.dataset
+def draw_episode(
+    run: Run, episode: Episode, prediction: Tensor, ious: Sequence[float]
+) -> Image.Image:
+    """Draw one row of tiles: supports with masks, query, truth, the matcher's maps, prediction.
+
+    Each way of an episode of several ways has its own colour in all tiles.
+
+    Args:
+        run: evaluation of the episode.
+        episode: the episode.
+        prediction: predicted mask or label map, at the scored size.
+        ious: IoU of each way, in percent.
+    """
+    dataset, ways = run.dataset, episode.ways()
+    colours = [WAYS[n % len(WAYS)] for n in range(len(ways))]
+    shown, found = ([SUPPORT], [PREDICTION]) if len(ways) == 1 else (colours, colours)
     tiles = [
         (
-            _tile(painted(dataset.image(image_id), dataset.mask(image_id, class_id), SUPPORT)),
+            _tile(painted(dataset.image(image_id), dataset.mask(image_id, class_id), colour)),
             f"support: {dataset.classes[class_id]}",
         )
-        for image_id, class_id in episode.supports()
+        for way, colour in zip(ways, shown, strict=True)
+        for image_id, class_id in way.supports()
     ]
     query = dataset.image(episode.query)
-    truth = dataset.mask(episode.query, episode.class_id)
-    name = dataset.classes[episode.class_id]
-    tiles.append((_tile(painted(query, truth * 0, TRUTH)), f"query {episode.query}"))
-    tiles.append((_tile(painted(query, truth, TRUTH)), f"truth: {name}"))
-    maps = {} if run.maps is None else run.maps.of(episode)
-    tiles += [(_heat(query, each), caption) for caption, each in maps.items()]
+    truth = target_of(episode, dataset, None, "original", "ignore")
+    name = ", ".join(dataset.classes[way.class_id] for way in ways)
+    tiles.append((_tile(painted(query, truth * 0)), f"query {episode.query}"))
+    tiles.append((_tile(painted(query, truth, *colours)), f"truth: {name}"))
+    for way in ways:
+        maps = {} if run.maps is None or not way.support else run.maps.of(way)
+        of = f" ({dataset.classes[way.class_id]})" if len(ways) > 1 else ""
+        tiles += [(_heat(query, each), f"{caption}{of}") for caption, each in maps.items()]
     marked = prediction.cpu().to(truth.dtype)
     if marked.shape != truth.shape:  # scored at the encoder's size
         query = _resized(query, marked.shape[0], marked.shape[1])
-    tiles.append((_tile(painted(query, marked, PREDICTION)), f"prediction: IoU {iou:.1f}"))
+    scores = ", ".join(f"{iou:.1f}" for iou in ious)
+    tiles.append((_tile(painted(query, marked, *found)), f"prediction: IoU {scores}"))
     return _row(tiles)
 
 

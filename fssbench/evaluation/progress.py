@@ -116,7 +116,7 @@ class ProgressReport(ProgressLine):
         """Advance the progress bar."""
         sums = rows.groupby("class_id")[["intersection_fg", "union_fg"]].sum()
         self._sums = sums if self._sums.empty else self._sums.add(sums, fill_value=0)
-        self._done += len(rows)
+        self._done += rows["index"].nunique()
         ratios = self._sums["intersection_fg"] / self._sums["union_fg"].clip(lower=1)
         self.advance(self._done, 1, miou=f"mIoU {100 * ratios.mean():.1f}")
 

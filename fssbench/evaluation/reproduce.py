@@ -35,7 +35,7 @@ from fssbench.registry import registry
 from fssbench.results.method import brings_backbone
 from fssbench.results.record import Record, Weights, folder_of
 from fssbench.results.result import FILES, read_result
-from fssbench.results.rows import KEYS
+from fssbench.results.rows import KEYS, NOVEL, WAY, confusion_columns
 from fssbench.results.verify import examine, measured_metrics
 from fssbench.runtime.environment import environment
 from fssbench.specs import MatcherSpec
@@ -176,13 +176,14 @@ def _job(record: Record, rows: pandas.DataFrame, rerun: Rerun) -> Evaluation:
         precision=precision,
         batch_size=batch_size,
         cache_half=record.environment.get("features") == "float16",
-        metrics=_metrics(rows),
+        metrics=_metrics(rows, record.ways),
     )
 
 
-def _metrics(rows: pandas.DataFrame) -> tuple[str, ...]:
+def _metrics(rows: pandas.DataFrame, ways: int) -> tuple[str, ...]:
     metrics = measured_metrics(rows)
     known = {*KEYS, *(column for metric in metrics.values() for column in metric.columns)}
+    known |= {WAY, NOVEL, *confusion_columns(ways)} if ways > 1 else set()
     unknown = [name for name in rows.columns if name not in known]
     if unknown:
         raise FssbenchError(

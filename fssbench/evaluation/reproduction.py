@@ -14,7 +14,7 @@ import pandas
 from fssbench.episodes.manifest import Manifest
 from fssbench.metrics.iou import IoU
 from fssbench.results.record import Record
-from fssbench.results.rows import KEYS
+from fssbench.results.rows import KEYS, WAY, confusion_columns, rows_of
 
 ELSEWHERE = 1e-4
 """Share of an image's pixels by which counts may differ on other hardware, software or precision:
@@ -124,8 +124,10 @@ def compare_rows(
         tolerance: share of an image's pixels.
     """
     differences = []
+    counts = (*IoU.columns, *confusion_columns(manifest.ways))
     for new in now.to_dict("records"):
-        old = stored.iloc[int(new["index"])].to_dict()
+        way = rows_of(stored, int(new["index"]), manifest.ways)
+        old = way.iloc[int(new.get(WAY, 1)) - 1].to_dict()
         columns = {
             name: (old[name], new[name])
             for name in now.columns.drop(list(KEYS))
@@ -133,7 +135,7 @@ def compare_rows(
         }
         if not columns:
             continue
-        pixels = max(abs(int(old[name]) - int(new[name])) for name in IoU.columns)
+        pixels = max(abs(int(old[name]) - int(new[name])) for name in counts)
         allowed = math.floor(tolerance * (new["union_bg"] + new["intersection_fg"]))
         differences.append(
             Difference(

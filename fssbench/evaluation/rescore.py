@@ -24,7 +24,7 @@ from fssbench.metrics.iou import IoU
 from fssbench.metrics.metric import Metric
 from fssbench.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from fssbench.results.record import MANIFEST_FILE, RECORD_FILE, ROWS_FILE, Record, folder_of
-from fssbench.results.rows import misplaced, read_rows
+from fssbench.results.rows import misplaced, read_rows, rows_of
 from fssbench.specs import MetricSpec, ProtocolSpec
 from fssbench.statistics.intervals import score_intervals
 from fssbench.statistics.resampled import resampled_intervals
@@ -210,16 +210,21 @@ def _measured(
             mask = predictions.mask(episode.index, *target.shape)
         except FssbenchError as error:
             raise FssbenchError(f"{path}: {error}; evaluate again") from error
-        columns.append(measure_masks(asked, [mask], [target]))
+        columns.append(measure_masks(asked, [mask], [target], manifest.ways))
+        own = rows_of(rows, episode.index, manifest.ways)
         for name in IoU.columns:
-            stored, now = int(rows[name].iloc[episode.index]), int(columns[-1][name])
+            stored, now = own[name].tolist(), columns[-1][name].tolist()
             if stored != now:
                 raise FssbenchError(
-                    f"{path}: the mask of episode {episode.index} has {name} {now}, its row has "
-                    f"{stored}; masks and rows are of different runs: evaluate again"
+                    f"{path}: the mask of episode {episode.index} has {name} {_list(now)}, its row "
+                    f"has {_list(stored)}; masks and rows are of different runs: evaluate again"
                 )
     table = table_of(manifest.episodes, concatenated(columns))
     return {name: table[name] for metric in metrics for name in metric.columns}
+
+
+def _list(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _geometry(record: Record) -> Geometry | None:

@@ -19,7 +19,7 @@ from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.files import cannot_write
 from fssbench.results.predictions import Predictions
 from fssbench.results.record import MANIFEST_FILE, RECORD_FILE, ROWS_FILE, Record
-from fssbench.results.rows import read_rows, write_rows
+from fssbench.results.rows import WAY, read_rows, write_rows
 from fssbench.results.verify import rows_problem, score_problems
 from fssbench.runtime.locked_folder import LockedFolder
 
@@ -109,7 +109,8 @@ class RunDirectory(LockedFolder):
     def rows(self) -> pandas.DataFrame:
         """Return the rows of all measured chunks, in manifest order."""
         rows = pandas.concat([self._rows[n] for n in sorted(self._rows)])
-        return rows.sort_values("index", ignore_index=True)  # chunks are in visiting order
+        keys = [name for name in ("index", WAY) if name in rows.columns]
+        return rows.sort_values(keys, ignore_index=True)  # chunks are in visiting order
 
     def predictions_digest(self) -> str:
         """Return the digest of the saved masks, or "" if masks are not saved."""

@@ -64,8 +64,9 @@ class GridTable:
     def measured(self, job: int, run: Run, rows: pandas.DataFrame) -> None:
         """Add a measured chunk."""
         line = self._lines[job, cell_of(run.manifest)]
-        line.done += len(rows)
-        self._measured += len(rows)
+        episodes = rows["index"].nunique()
+        line.done += episodes
+        self._measured += episodes
         sums = rows.groupby("class_id")[["intersection_fg", "union_fg"]].sum()
         line.sums = sums if line.sums is None else line.sums.add(sums, fill_value=0)
         ratios = line.sums["intersection_fg"] / line.sums["union_fg"].clip(lower=1)

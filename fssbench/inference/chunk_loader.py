@@ -12,6 +12,7 @@ from fssbench.data.dataset import IGNORE, Dataset
 from fssbench.data.geometry import Geometry
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError, lacks_memory
+from fssbench.inference.label_maps import merged
 from fssbench.runtime.loading import load_ahead
 
 MASK_BYTES = 64 << 20
@@ -42,8 +43,9 @@ class ChunkData:
         task: task that was loaded.
         images: uint8 (N, 3, S, S), one for each of ``task.images``.
         keep: uint8 (S, S) mask of each image whose background is hidden, else None.
-        support_masks: uint8 (E, K, S, S).
-        targets: uint8 (H, W) of each query, at the scored size.
+        support_masks: uint8 (E, K, S, S); for N ways with supports (E * N, K, S, S), the ways of an
+            episode after each other.
+        targets: uint8 (H, W) of each query, at the scored size; see `target_of`.
     """
 
     task: ChunkTask
@@ -66,7 +68,7 @@ class ChunkData:
 def target_of(
     episode: Episode, dataset: Dataset, geometry: Geometry | None, score_size: str, void: str
 ) -> Tensor:
-    """Return the ground-truth mask that an episode's prediction is scored against.
+    """Return the ground-truth mask, or label map, that an episode's prediction is scored against.
 
     Args:
         episode: episode with the query and its class.
@@ -76,9 +78,11 @@ def target_of(
         void: ``ignore`` or ``background``, see `ProtocolSpec`.
 
     Returns:
-        uint8 (H, W) of 0, 1 and 255, at the scored size.
+        uint8 (H, W) of 0, 1 and 255, at the scored size; of 0 to N and 255 for N ways.
     """
-    target = dataset.mask(episode.query, episode.class_id)
+    class_ids = [target.class_id for target in episode.targets]
+    masks = [dataset.mask(episode.query, class_id) for class_id in class_ids]
+    target = masks[0] if len(masks) == 1 else merged(masks, class_ids)
     if void == "background":
         target = target.masked_fill(target == IGNORE, 0)
     return target if geometry is None or score_size == "original" else geometry.mask(target)
@@ -103,7 +107,12 @@ class _ChunkLoader:
                 images=torch.stack(images) if images else torch.empty(0, dtype=torch.uint8),
                 keep=[None if c is None else self._mask(i, c) for i, c in task.images],
                 support_masks=torch.stack(
-                    [torch.stack([self._mask(*key) for key in e.supports()]) for e in task.episodes]
+                    [
+                        torch.stack([self._mask(*key) for key in way.supports()])
+                        for episode in task.episodes
+                        for way in episode.ways()
+                        if way.support
+                    ]
                 ),
                 targets=[
                     target_of(episode, dataset, geometry, self.score_size, self.void)

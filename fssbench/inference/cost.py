@@ -30,7 +30,7 @@ def backbone_parameters(pipeline: Pipeline | ImagePipeline) -> int:
     return sum(p.numel() for module in pipeline.frozen for p in module.parameters())
 
 
-def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
+def flops_per_episode(pipeline: Pipeline, shots: int, ways: int = 1) -> int:
     """Return the floating-point operations of one K-shot episode with nothing cached.
 
     A multiply-add counts as two. Matrix products, convolutions, attention and selective scans are
@@ -45,13 +45,14 @@ def flops_per_episode(pipeline: Pipeline, shots: int) -> int:
     with flop_counter() as encoding:
         features = pipeline.encode(image, keep)[0]
     with _without_gradients(pipeline.matcher), flop_counter() as matching:
-        support = pipeline.support_of([features] * shots, mask.expand(shots, -1, -1))
-        pipeline.logits_of([features], support)
+        masks = mask.expand(shots, -1, -1)
+        supports = [pipeline.support_of([features] * shots, masks) for _ in range(ways)]
+        pipeline.logits_of([features], *supports)
     each = encoding.get_total_flops() // pipeline.encode_batch
-    return int((shots + 1) * each + matching.get_total_flops())
+    return int((ways * shots + 1) * each + matching.get_total_flops())
 
 
-def flops_of(pipeline: ImagePipeline, episode: EpisodeImages) -> int | None:
+def flops_of(pipeline: ImagePipeline, *ways: EpisodeImages) -> int | None:
     """Return the floating-point operations of an episode with nothing cached.
 
     None if the counter fails, as it does on some operations of other libraries.
@@ -60,7 +61,7 @@ def flops_of(pipeline: ImagePipeline, episode: EpisodeImages) -> int | None:
     pipeline.use(no_cache)
     try:
         with flop_counter() as counter:
-            pipeline.predict([episode])
+            pipeline.predict(ways) if len(ways) == 1 else pipeline.predict_ways(ways)
         return int(counter.get_total_flops())
     except (RuntimeError, NotImplementedError) as error:
         log.warning("the operations of an episode cannot be counted: %s", one_line(error))

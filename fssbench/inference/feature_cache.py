@@ -133,12 +133,13 @@ class FeatureCache:
             query = query_key(episode)
             if not available(query) and not available(image_key((episode.query, None))):
                 images[episode.query, None] = None
-            if self._joined and available(set_key(episode)):
-                continue
-            for support in episode.supports():
-                key = encoded(support, self._pipeline.request)
-                if not available(support_key(support)) and not available(image_key(key)):
-                    images[key] = None
+            for way in episode.ways():
+                if not way.support or (self._joined and available(set_key(way))):
+                    continue
+                for support in way.supports():
+                    key = encoded(support, self._pipeline.request)
+                    if not available(support_key(support)) and not available(image_key(key)):
+                        images[key] = None
         self._scheduled[chunk] = scheduled
         return ChunkTask(chunk=chunk, episodes=tuple(episodes), images=tuple(images))
 
@@ -168,29 +169,52 @@ class OpenChunk:
             sizes: (height, width) at which each prediction is scored.
 
         Returns:
-            Float32 (H, W) of each episode, and for each whether all its logits are finite, bool
-            (B,), all on the device.
+            Float32 (H, W) of each episode, (N, H, W) for N ways, and for each whether all its
+            logits are finite, bool (B,), all on the device.
         """
-        logits = self.segment(batch)
-        restore = self._pipeline.geometry.restore
-        return [restore(each, *size) for each, size in zip(logits, sizes, strict=True)], finite(
-            logits
-        )
+        maps, restore = self.segment(batch), self._pipeline.geometry.restore
+        restored = [
+            [restore(each, *size) for each, size in zip(logits, sizes, strict=True)]
+            for logits in maps
+        ]
+        if len(maps) == 1:
+            return restored[0], finite(maps[0])
+        joined = [torch.cat(parts) for parts in zip(*restored, strict=True)]
+        return joined, torch.stack(list(map(finite, maps))).all(0)
 
-    def segment(self, batch: range) -> Tensor:
-        """Return logits over the encoder's input, float32 (B, h', w')."""
-        memory, pipeline = self._cache.memory, self._pipeline
-        memory.move_to(self._first + batch.start)
+    def segment(self, batch: range) -> list[Tensor]:
+        """Return logits over the encoder's input, float32 (B, h', w') or (B, N, h', w').
+
+        If the episodes have C base classes, their logits, (B, C, h', w'), are a second tensor.
+        """
+        self._cache.memory.move_to(self._first + batch.start)
         episodes = [self.episodes[position] for position in batch]
+        ways = [
+            way
+            for way in zip(*(episode.ways() for episode in episodes), strict=True)
+            if way[0].support
+        ]
+        supports = [
+            self._embedded(way, [position * len(ways) + n for position in batch])
+            for n, way in enumerate(ways)
+        ]
+        queries = list(map(self._query, episodes))
+        logits = self._pipeline.segment(queries, *supports)
+        base = len(episodes[0].targets) - len(ways)
+        if not base:
+            return [logits]
+        novel = logits if len(ways) > 1 else logits[:, None]
+        return [novel, self._pipeline.base_logits(queries, base)]
+
+    def _embedded(self, episodes: Sequence[Episode], positions: Sequence[int]) -> Any:
+        """Embed the supports of B episodes of one way; their masks have these positions."""
 
         def joined() -> Any:
-            return pipeline.embed_support(list(map(self._supports, episodes, batch)))
+            return self._pipeline.embed_support(list(map(self._supports, episodes, positions)))
 
         if self._cache._joined and len(episodes) == 1:
-            support = memory.get_or_make(set_key(episodes[0]), joined)
-        else:
-            support = joined()
-        return pipeline.segment(list(map(self._query, episodes)), support)
+            return self._cache.memory.get_or_make(set_key(episodes[0]), joined)
+        return joined()
 
     def _query(self, episode: Episode) -> Any:
         return self._cache.memory.get_or_make(

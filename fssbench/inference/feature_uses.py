@@ -26,7 +26,7 @@ def support_key(support: SupportKey) -> Hashable:
 
 
 def set_key(episode: Episode) -> Hashable:
-    """Return the key of an episode's joined supports."""
+    """Return the key of the joined supports of an episode of one way."""
     return "set", tuple(episode.supports())
 
 
@@ -63,17 +63,18 @@ def uses_of(
         return new
 
     for time, episode in enumerate(episodes):
-        supports: Sequence[SupportKey] = episode.supports()
         query = query_key(episode)
         if first(query):
             uses[image_key((episode.query, None))].append(time)
         uses[query].append(time)
-        new_set = first(set_key(episode))
-        if joined:
-            uses[set_key(episode)].append(time)
-        for support in dict.fromkeys(supports):
-            if first(support_key(support)):
-                uses[image_key(encoded(support, request))].append(time)
-            if new_set or len(supports) > 1 or not joined:
-                uses[support_key(support)].append(time)
+        for way in (way for way in episode.ways() if way.support):
+            supports: Sequence[SupportKey] = way.supports()
+            new_set = first(set_key(way))
+            if joined:
+                uses[set_key(way)].append(time)
+            for support in dict.fromkeys(supports):
+                if first(support_key(support)):
+                    uses[image_key(encoded(support, request))].append(time)
+                if new_set or len(supports) > 1 or not joined:
+                    uses[support_key(support)].append(time)
     return uses

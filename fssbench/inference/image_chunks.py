@@ -30,7 +30,7 @@ class ImageChunkData:
         task: task that was loaded.
         images: uint8 (3, H, W) by image id.
         masks: uint8 (H, W) by image and class id of a support.
-        targets: uint8 (H, W) of each query.
+        targets: uint8 (H, W) of each query; see `target_of`.
     """
 
     task: ChunkTask
@@ -48,7 +48,9 @@ class _ImageLoader:
 
     def __call__(self, task: ChunkTask) -> ImageChunkData:
         try:
-            supports = dict.fromkeys(key for e in task.episodes for key in e.supports())
+            supports = dict.fromkeys(
+                key for e in task.episodes for way in e.ways() for key in way.supports()
+            )
             names = dict.fromkeys([e.query for e in task.episodes] + [i for i, _ in supports])
             return ImageChunkData(
                 task=task,
@@ -111,7 +113,8 @@ class ImageChunks(EncoderCache):
         check_score_size(score_size)
         times: dict[str, list[int]] = defaultdict(list)
         for time, episode in enumerate(itertools.chain.from_iterable(chunks.values())):
-            for name in {episode.query, *(image for image, _ in episode.supports())}:
+            shown = (image for target in episode.targets for image in target.support)
+            for name in {episode.query, *shown}:
                 times[name].append(time)
         self.expect(times)
         starts = itertools.accumulate(map(len, chunks.values()), initial=0)
@@ -160,11 +163,15 @@ class OpenImageChunk:
         """Return the logits of B of the chunk's episodes; see `OpenChunk.logits`."""
         del sizes  # those of the queries
         self._chunks.memory.move_to(self._first + batch.start)
-        found = self._pipeline.predict([self.images(self.episodes[n]) for n in batch])
+        ways = [list(map(self.images, self.episodes[n].ways())) for n in batch]
+        if len(ways[0]) == 1:
+            found = self._pipeline.predict([episode for (episode,) in ways])
+        else:
+            found = list(map(self._pipeline.predict_ways, ways))
         return found, torch.stack([torch.isfinite(logits).all() for logits in found])
 
     def images(self, episode: Episode) -> EpisodeImages:
-        """Return the images of an episode."""
+        """Return the images of an episode of one way."""
         return _episode_images(
             self._pipeline, self._chunks._dataset, episode, self._data.images, self._data.masks
         )

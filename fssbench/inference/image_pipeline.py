@@ -77,20 +77,43 @@ class ImagePipeline:
             raise FssbenchError(
                 f"predict_batch gave {len(found)} results for {len(episodes)} episodes"
             )
-        for logits, episode in zip(found, episodes, strict=True):
-            wanted = tuple(episode.query.shape[-2:])
-            if not isinstance(logits, Tensor) or logits.shape != wanted:
-                shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-                raise FssbenchError(
-                    f"predict gave {shape} for a query of {wanted[0]} x {wanted[1]} pixels; "
-                    "expected float logits of that size, foreground minus background"
-                )
-            if not logits.is_floating_point():
-                raise FssbenchError(
-                    f"predict gave {logits.dtype}; expected float logits, above 0 for foreground "
-                    "(mask.float() - 0.5)"
-                )
-        return [logits.detach().to(self.device, torch.float32) for logits in found]
+        return [
+            self._checked("predict", logits, episode)
+            for logits, episode in zip(found, episodes, strict=True)
+        ]
+
+    def predict_ways(self, ways: Sequence[EpisodeImages]) -> Tensor:
+        """Return the logits of an episode of N ways, float32 (N, H, W) at the size of its query.
+
+        Args:
+            ways: images of each way.
+
+        Raises:
+            FssbenchError: the matcher returned something else.
+        """
+        if type(self.matcher).predict_ways is ImageMatcher.predict_ways:
+            return torch.stack(self.predict(ways))
+        with self._computing():
+            found = self.matcher.predict_ways(ways)
+        if self._restore is not None:
+            self._restore()
+        return self._checked("predict_ways", found, ways[0], len(ways))
+
+    def _checked(self, method: str, logits: object, episode: EpisodeImages, *ways: int) -> Tensor:
+        size = tuple(episode.query.shape[-2:])
+        if not isinstance(logits, Tensor) or logits.shape != (*ways, *size):
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            of = f"for {ways[0]} ways of" if ways else "for"
+            raise FssbenchError(
+                f"{method} gave {shape} {of} a query of {size[0]} x {size[1]} pixels; "
+                "expected float logits of that size, foreground minus background"
+            )
+        if not logits.is_floating_point():
+            raise FssbenchError(
+                f"{method} gave {logits.dtype}; expected float logits, above 0 for foreground "
+                "(mask.float() - 0.5)"
+            )
+        return logits.detach().to(self.device, torch.float32)
 
     def maps(self, episode: EpisodeImages) -> dict[str, Tensor]:
         """Return the maps of an episode, float32 (h, w) by caption."""

@@ -133,23 +133,46 @@ class Pipeline:
         with self._computing():
             return _only(self.matcher.prepare_query(self._single(features)), "query")
 
-    def segment(self, queries: Sequence[Any], support: Any) -> Tensor:
-        """Return the logits of B prepared queries, float32 (B, h', w').
+    def segment(self, queries: Sequence[Any], *supports: Any) -> Tensor:
+        """Return logits of B prepared queries, float32 (B, h', w'); for N ways (B, N, h', w').
 
         The caller must check with `finite` that they are finite: a check here would synchronize
         the GPU at every call.
 
+        Args:
+            queries: B prepared queries.
+            supports: embedded supports of each way.
+
         Raises:
             FssbenchError: the logits have a wrong shape.
         """
+        count = len(queries)
+        if len(supports) == 1:
+            return self._logits("segment", queries, supports, count)
+        if type(self.matcher).segment_ways is not Matcher.segment_ways:
+            return self._logits("segment_ways", queries, (supports,), count, len(supports))
+        # One by one, so that a way's gradient steps do not change the next way.
+        return torch.stack([self._logits("segment", queries, (way,), count) for way in supports], 1)
+
+    def base_logits(self, queries: Sequence[Any], classes: int) -> Tensor:
+        """Return logits of B prepared queries for C base classes, float32 (B, C, h', w').
+
+        Raises:
+            FssbenchError: the logits have a wrong shape, or the matcher knows no base classes.
+        """
+        return self._logits("base_logits", queries, (), len(queries), classes)
+
+    def _logits(
+        self, method: str, queries: Sequence[Any], supports: Sequence[Any], *wanted: int
+    ) -> Tensor:
         with self._computing(segmenting=True):
-            logits = self.matcher.segment(as_batch(queries), support).detach()
+            logits: Tensor = getattr(self.matcher, method)(as_batch(queries), *supports).detach()
         if self._restore is not None:
             self._restore()
-        if logits.ndim != 3 or len(logits) != len(queries):
+        if logits.shape[:-2] != wanted:
             raise FssbenchError(
-                f"segment gave logits of shape {tuple(logits.shape)}; expected "
-                f"({len(queries)}, h, w), foreground minus background"
+                f"{method} gave logits of shape {tuple(logits.shape)}; expected "
+                f"({', '.join(map(str, wanted))}, h, w), foreground minus background"
             )
         return logits.float()
 
@@ -163,13 +186,13 @@ class Pipeline:
         """Embed one support set: K supports with masks uint8 (K, S, S)."""
         return self.embed_support([list(map(self.prepare_support, supports, masks))])
 
-    def logits_of(self, queries: Sequence[Features], support: Any) -> Tensor:
-        """Prepare and segment B queries: float32 (B, h', w').
+    def logits_of(self, queries: Sequence[Features], *supports: Any) -> Tensor:
+        """Prepare and segment B queries: float32 (B, h', w'); for N ways (B, N, h', w').
 
         Raises:
             FssbenchError: the logits have a wrong shape, or are not finite.
         """
-        logits = self.segment(list(map(self.prepare_query, queries)), support)
+        logits = self.segment(list(map(self.prepare_query, queries)), *supports)
         if not finite(logits).all():
             raise FssbenchError(NOT_FINITE)
         return logits

@@ -80,6 +80,21 @@ class ImageMatcher(nn.Module, ABC):
         """
         return [self.predict(episode) for episode in episodes]
 
+    def predict_ways(self, ways: Sequence[EpisodeImages]) -> Tensor:
+        """Segment the query of an episode of N ways: N classes at once.
+
+        A pixel belongs to the way with the largest logit, and to the background if none is above 0
+        or two are equal. By default the ways are segmented by `predict_batch`. A method that
+        compares the classes overrides it.
+
+        Args:
+            ways: images of each way, all with the same query.
+
+        Returns:
+            Float (N, H, W) logits at the query's own size.
+        """
+        return torch.stack(list(self.predict_batch(ways)))
+
     def maps(self, episode: EpisodeImages) -> Mapping[str, Tensor]:
         """Return maps to draw over the query in panels; none by default.
 

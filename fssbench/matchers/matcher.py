@@ -149,6 +149,37 @@ class Matcher(nn.Module, ABC):
             with two output channels returns ``logits[:, 1] - logits[:, 0]``.
         """
 
+    def segment_ways(self, query: Any, supports: Sequence[Any]) -> Tensor:
+        """Segment B queries in N ways: N classes at once.
+
+        A pixel belongs to the way with the largest logit, and to the background if none is above 0
+        or two are equal. By default the ways are segmented one after the other. A method that
+        compares the classes overrides it.
+
+        Args:
+            query: as in `segment`.
+            supports: results of `embed_support` for the same B episodes, one for each way.
+
+        Returns:
+            Float (B, N, h', w') logits over the whole encoder input.
+        """
+        return torch.stack([self.segment(query, support) for support in supports], 1)
+
+    def base_logits(self, query: Any) -> Tensor:
+        """Segment B queries into the base classes of the fold that the matcher was trained on.
+
+        Only a method that classifies base classes overrides it; protocols with base classes refuse
+        others.
+
+        Args:
+            query: as in `segment`.
+
+        Returns:
+            Float (B, C, h', w') logits of the C base classes, ascending by class id, over the whole
+            encoder input; each minus that of background, to be compared with those of `segment`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not classify base classes")
+
     def maps(self, query: Any, support: Any) -> Mapping[str, Tensor]:
         """Return maps to draw over the query in panels: correlation, attention or priors.
 

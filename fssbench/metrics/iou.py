@@ -20,6 +20,14 @@ class IoU:
       averaged.
     * ``episode_miou``: the mean of the episodes' own foreground IoU; an episode without foreground
       in prediction and target counts as 1.
+    * ``background_iou``, for tables of several ways only: added up over all episodes for the
+      background of the label maps, and divided.
+
+    * ``base_miou``, ``novel_miou``, ``harmonic_mean``, for tables with base classes only: the means
+      of the class IoU over base and over novel classes, and 2 a b / (a + b) of both.
+
+    In a table of several ways, an episode has a row for each way. Foreground is the way's class
+    against the rest; background is that of the label map, the same in all rows of the episode.
     """
 
     columns = ("intersection_fg", "union_fg", "intersection_bg", "union_bg")
@@ -49,7 +57,7 @@ class IoU:
     def summarise(
         self, rows: pandas.DataFrame, classes: Sequence[int] | None = None
     ) -> dict[str, float]:
-        """Return ``miou``, ``fb_iou`` and ``episode_miou`` in percent; see `Metric.summarise`."""
+        """Return the scores in percent; see `Metric.summarise`."""
         per_class = self.per_class(rows, classes)
         totals = rows[list(self.columns)].sum()
         foreground = totals["intersection_fg"] / max(totals["union_fg"], 1)
@@ -59,6 +67,8 @@ class IoU:
             "miou": float(per_class["iou"].mean()),
             "fb_iou": 50.0 * float(foreground + background),
             "episode_miou": 100.0 * float(episode.mean()),
+            **({"background_iou": 100.0 * float(background)} if "way" in rows.columns else {}),
+            **(_generalised(per_class["iou"], rows) if "novel" in rows.columns else {}),
         }
 
     def per_class(
@@ -80,3 +90,10 @@ class IoU:
             union = sums[f"union_{side}"].clip(lower=1)
             table[name] = 100.0 * sums[f"intersection_{side}"] / union
         return table
+
+
+def _generalised(ious: pandas.Series, rows: pandas.DataFrame) -> dict[str, float]:
+    novel = rows.groupby("class_id")["novel"].max() == 1
+    base, few = float(ious[~novel].mean()), float(ious[novel].mean())
+    mean = 2 * base * few / (base + few) if base + few else 0.0
+    return {"base_miou": base, "novel_miou": few, "harmonic_mean": mean}

@@ -28,7 +28,10 @@ A mask of a photograph takes about a thousandth of it, one of white noise of 640
 """
 
 Line = dict[str, Any]
-"""``{"index": 7, "size": [H, W], "counts": "…"}``: an episode and pycocotools' compressed mask."""
+"""``{"index": 7, "size": [H, W], "counts": "…"}``: an episode and pycocotools' compressed mask.
+
+The counts of an episode of several ways are a list, with the mask of each way.
+"""
 
 
 class Predictions:
@@ -54,12 +57,12 @@ class Predictions:
 
         Args:
             episodes: episodes of the manifest.
-            masks: a bool (H, W) for each episode.
+            masks: a bool (H, W) for each episode, or a uint8 label map of several ways.
 
         Returns:
             The lines of the masks, for a journal.
         """
-        lines = [_compress(e.index, mask) for e, mask in zip(episodes, masks, strict=True)]
+        lines = [_compress(e, mask) for e, mask in zip(episodes, masks, strict=True)]
         self.restore(lines)
         return lines
 
@@ -68,18 +71,26 @@ class Predictions:
         self._lines.update((line["index"], line) for line in lines)
 
     def mask(self, index: int, height: int, width: int) -> Tensor:
-        """Return the mask of an episode, bool (height, width).
+        """Return the prediction for an episode: (height, width), bool, or uint8 of several ways.
 
         Raises:
             FssbenchError: the mask is missing or damaged, or has another size.
         """
         try:
-            decoded = rle.decode(run_lengths(self._lines[index], [height, width]))
+            line = self._lines[index]
+            if not isinstance(line["counts"], list):
+                return _decoded(line, [height, width])
+            labels = torch.zeros(height, width, dtype=torch.uint8)
+            for way, counts in enumerate(line["counts"], 1):
+                mask = _decoded({**line, "counts": counts}, [height, width])
+                if labels[mask].any():
+                    raise ValueError("masks of two ways overlap")
+                labels[mask] = way
+            return labels
         except KeyError as error:
             raise FssbenchError(f"there is no predicted mask of episode {index}") from error
         except (TypeError, ValueError) as error:
             raise FssbenchError(f"the predicted mask of episode {index}: {error}") from error
-        return torch.from_numpy(np.ascontiguousarray(decoded)).bool()
 
     @property
     def digest(self) -> str:
@@ -135,6 +146,17 @@ def _unusable(path: Path, problem: str) -> FssbenchError:
     return FssbenchError(f"{path}: {problem}; evaluate again with --save-predictions")
 
 
-def _compress(index: int, mask: Tensor) -> Line:
+def _compress(episode: Episode, mask: Tensor) -> Line:
+    ways = range(1, len(episode.targets) + 1)
+    counts = [_run_lengths(mask == way) for way in ways] if episode.further else _run_lengths(mask)
+    return {"index": episode.index, "size": [*mask.shape], "counts": counts}
+
+
+def _run_lengths(mask: Tensor) -> str:
     encoded = rle.encode(np.asfortranarray(mask.cpu().numpy(), dtype=np.uint8))
-    return {"index": index, "size": [*mask.shape], "counts": encoded["counts"].decode("ascii")}
+    counts: bytes = encoded["counts"]
+    return counts.decode("ascii")
+
+
+def _decoded(line: Line, size: list[int]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(rle.decode(run_lengths(line, size)))).bool()

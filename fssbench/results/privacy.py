@@ -59,8 +59,7 @@ def private_problems(folder: Path, names: Sequence[str] = ()) -> list[str]:
     """
     path, manifest = folder / RECORD_FILE, folder / MANIFEST_FILE
     found = [f"{path}: {fact}" for fact in private_facts(json.loads(path.read_bytes()), names)]
-    episodes = Manifest.read(manifest).episodes
-    if any(_PATH.search(image) for e in episodes for image in (e.query, *e.support)):
+    if any(map(_PATH.search, Manifest.read(manifest).image_ids())):
         found.append(f"{manifest}: image ids are paths of a machine; {_ADVICE}")
     return found
 

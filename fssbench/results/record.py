@@ -194,6 +194,7 @@ class Record:
         uses: input beyond images and masks: ``class_names``, or ``gradients`` at test time.
         provenance: ``imported`` if another program predicted the masks; see
             `fssbench.evaluation.import_masks`. Otherwise "".
+        ways: number of classes that each episode asks for, with base classes if it has some.
     """
 
     schema: int = SCHEMA
@@ -222,6 +223,7 @@ class Record:
     provenance: str = ""
     encoders: Mapping[str, EncoderInfo] = attrs.field(factory=dict)
     uses: tuple[str, ...] = ()
+    ways: int = 1
 
     @property
     def rankable(self) -> str:

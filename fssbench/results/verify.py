@@ -23,9 +23,10 @@ from fssbench.metrics.metric import Metric
 from fssbench.results.privacy import walk
 from fssbench.results.record import RECORD_FILE, ROWS_FILE, Record
 from fssbench.results.result import FILES, Result, read_result
-from fssbench.results.rows import misplaced
+from fssbench.results.rows import confusion_columns, misplaced
 from fssbench.specs import DatasetSpec, MetricSpec
 from fssbench.statistics.intervals import score_intervals
+from fssbench.statistics.sums import score_names
 
 TOLERANCE = 1e-6
 """Tolerated difference of scores in percent: rounding of sums in another order."""
@@ -41,7 +42,7 @@ MOST_PIXELS = 2**31 - 1
 # Attributes of a record that its manifest has under the same names.
 _COPIED = (
     *("protocol", "fold", "shots", "seed", "dataset.split", "dataset.fingerprint"),
-    *("manifest.digest", "manifest.limit"),
+    *("manifest.digest", "manifest.limit", "ways"),
 )
 _ABSOLUTE = re.compile(r"/|~/|\\\\|[A-Za-z]:[\\/]|file:")
 _log = logging.getLogger(__name__)
@@ -101,6 +102,15 @@ def rows_problem(rows: pandas.DataFrame, manifest: Manifest) -> str:
         counts = rows[name]
         if counts.dtype != "int64" or not counts.between(0, MOST_PIXELS).all():
             return f"column {name} must be whole numbers from 0 to {MOST_PIXELS}"
+    for name in confusion_columns(manifest.ways):
+        if name not in rows.columns:
+            return f"these rows lack the column {name}"
+        if rows[name].dtype != "int64" or not rows[name].between(0, MOST_PIXELS).all():
+            return f"column {name} must be whole numbers from 0 to {MOST_PIXELS}"
+    for way in range(1, manifest.ways + 1) if manifest.ways > 1 else ():
+        own = rows[rows["way"] == way]
+        if (own["intersection_fg"] != own[f"predicted_way{way}"]).any():
+            return f"column predicted_way{way} is not intersection_fg in the rows of way {way}"
     for part in ("fg", "bg"):
         if (rows[f"intersection_{part}"] > rows[f"union_{part}"]).any():
             return f"column intersection_{part} is larger than union_{part}"
@@ -126,7 +136,7 @@ def score_problems(
         if name in record.scores:
             if not _close(record.scores[name], true):
                 yield f"scores.{name} is {record.scores[name]:.6f}, the rows give {true:.6f}"
-        elif name in ("miou", "fb_iou", "episode_miou"):
+        elif name in score_names(rows):
             yield f"scores.{name} is missing"
     names = dict(manifest.classes)
     table = iou.per_class(rows)

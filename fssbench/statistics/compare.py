@@ -71,8 +71,8 @@ class Comparison:
         scores: means over the folds by name (``miou``, ``fb_iou``, ``episode_miou``).
         folds: scores of each fold.
         classes: differences by fold and class.
-        wins, ties, losses: numbers of episodes in which the IoU of `b` is above, equal to and below
-            that of `a`.
+        wins, ties, losses: numbers of episodes, or of their ways, in which the IoU of `b` is above,
+            equal to and below that of `a`.
         images: number of query images of each fold.
     """
 

@@ -9,7 +9,7 @@ import numpy
 import pandas
 
 from fssbench.statistics.bca import bca_interval, mean_over_folds
-from fssbench.statistics.sums import Floats, Sums
+from fssbench.statistics.sums import Floats, Sums, score_names
 
 BLOCK = 200
 """Replicates computed at once, which bounds the memory for manifests of many queries."""
@@ -47,7 +47,7 @@ def score_intervals(
         weights = multiplicities(len(sums.inter), generator, resamples)
         replicates.append(joined([sums.weighted(block).scores() for block in weights]))
     intervals = {}
-    for name in points[0]:
+    for name in score_names(tables[0]):
         point = sum(float(scores[name]) for scores in points) / len(points)
         mean, influence = mean_over_folds(name, replicates, left_out)
         intervals[name] = bca_interval(mean, point, influence, level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import numpy
@@ -15,6 +16,13 @@ SCORES = ("miou", "fb_iou", "episode_miou")
 """Names of the scores, in order."""
 
 
+def score_names(rows: pandas.DataFrame) -> tuple[str, ...]:
+    """Return the names of the scores of a table, see `fssbench.metrics.iou.IoU`."""
+    several = ("background_iou",) if "way" in rows.columns else ()
+    known = ("base_miou", "novel_miou", "harmonic_mean") if "novel" in rows.columns else ()
+    return (*SCORES, *several, *known)
+
+
 @attrs.frozen(kw_only=True)
 class Sums:
     """Sums over rows; the first axes of each array are replicates or query images.
@@ -24,6 +32,7 @@ class Sums:
         asked: (…, C) number of episodes by class.
         back: (…, 2) background pixels, intersection and union.
         ious: (…, 2) sum of the IoU of each episode, and number of episodes.
+        novel: bool (C,), False for base classes, which only some tables have.
     """
 
     inter: Floats
@@ -31,12 +40,14 @@ class Sums:
     asked: Floats
     back: Floats
     ious: Floats
+    novel: NDArray[numpy.bool_]
 
     @classmethod
     def by_query(cls, table: pandas.DataFrame) -> Sums:
         """Return the sums of each query image's rows; query images by ascending id."""
         ious = (table["intersection_fg"] / table["union_fg"]).fillna(1.0)
-        rows = table.assign(asked=1, iou=ious)
+        novel = table["novel"] if "novel" in table.columns else 1
+        rows = table.assign(asked=1, iou=ious, novel=novel)
         by_class = rows.groupby(["query", "class_id"])[["intersection_fg", "union_fg", "asked"]]
         wide = by_class.sum().unstack(fill_value=0).astype(numpy.float64)
         rest = rows.groupby("query")[["intersection_bg", "union_bg", "iou", "asked"]].sum()
@@ -46,6 +57,7 @@ class Sums:
             asked=wide["asked"].to_numpy(),
             back=rest[["intersection_bg", "union_bg"]].to_numpy(dtype=numpy.float64),
             ious=rest[["iou", "asked"]].to_numpy(),
+            novel=rows.groupby("class_id")["novel"].max().to_numpy() == 1,
         )
 
     def total(self) -> Sums:
@@ -61,7 +73,10 @@ class Sums:
         return self._each(lambda part: weights @ part)
 
     def _each(self, change: Callable[[Floats], Floats]) -> Sums:
-        return Sums(**{f.name: change(getattr(self, f.name)) for f in attrs.fields(Sums)})
+        changed = {
+            name: change(part) for name, part in attrs.asdict(self).items() if name != "novel"
+        }
+        return Sums(**changed, novel=self.novel)
 
     def class_ious(self) -> Floats:
         """Return the class IoU, (…, C) in percent; NaN for a class without episodes."""
@@ -70,13 +85,26 @@ class Sums:
 
     def scores(self) -> dict[str, Floats]:
         """Return the scores of `fssbench.metrics.iou.IoU`, in percent."""
-        # A class without episodes in a replicate is left out of the mean.
-        classes = _ratio(self.inter, self.union).sum(-1) / (self.asked > 0).sum(-1).clip(1)
+        ious = _ratio(self.inter, self.union)
+
+        def mean(some: Any = slice(None)) -> Floats:
+            # A class without episodes in a replicate is left out of the mean.
+            found: Floats = ious[..., some].sum(-1) / (self.asked[..., some] > 0).sum(-1).clip(1)
+            return 100.0 * found
+
+        base, novel = mean(~self.novel), mean(self.novel)
         foreground = _ratio(self.inter.sum(-1), self.union.sum(-1))
         background = _ratio(self.back[..., 0], self.back[..., 1])
         episodes = _ratio(self.ious[..., 0], self.ious[..., 1])
-        values = (100.0 * classes, 50.0 * (foreground + background), 100.0 * episodes)
-        return dict(zip(SCORES, values, strict=True))
+        return {
+            "miou": mean(),
+            "fb_iou": 50.0 * (foreground + background),
+            "episode_miou": 100.0 * episodes,
+            "background_iou": 100.0 * background,
+            "base_miou": base,
+            "novel_miou": novel,
+            "harmonic_mean": 2 * _ratio(base * novel, base + novel),
+        }
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -29,7 +29,7 @@ from fssbench.testing.synthetic import picture
 CHECKS = Checks("metric")
 
 _EPISODES = 6
-_TAKEN = {"index", "class_id", "query"}
+_TAKEN = {"index", "way", "novel", "class_id", "query"}
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
@@ -75,7 +75,7 @@ def columns(subject: MetricSubject) -> str:
     """`measure` gives an int64 or float64 (B,) tensor for each of `columns`."""
     names = tuple(subject.metric.columns)
     valid = names and len(set(names)) == len(names) and not _TAKEN & set(names)
-    expected = "unique names of columns other than index, class_id and query"
+    expected = "unique names of columns other than index, way, novel, class_id and query"
     expect(bool(valid), expected, f"columns = {names}")
     found = subject.measured(*subject.planes)
     expect(set(found) == set(names), f"the columns {', '.join(names)}", f"{', '.join(found)}")

@@ -189,6 +189,23 @@ class HdmNet(Matcher):
         """
         return self.margin(self.outputs(query, support).final, self.size)
 
+    def base_logits(self, query: Sequence[Query]) -> Tensor:
+        """Return the base learner's logits: each base class minus background.
+
+        Args:
+            query: B values of `prepare_query`.
+
+        Returns:
+            (B, base classes, h', w').
+
+        Raises:
+            FssbenchError: the ensemble is switched off, so the base learner does not classify.
+        """
+        logits = together(query).base
+        if logits is None:
+            raise FssbenchError("hdmnet classifies base classes only with -o ensemble=true")
+        return logits[:, 1:] - logits[:, :1]
+
     def outputs(
         self, queries: Sequence[Query], support: Support, *, left_out: Tensor | None = None
     ) -> Outputs:

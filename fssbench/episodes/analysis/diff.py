@@ -152,7 +152,11 @@ def _asked(manifest: Manifest) -> list[tuple[str, str, tuple[tuple[str, str], ..
     names = dict(manifest.classes)
     # The supports of a control may show a class that the manifest does not list.
     return [
-        (names[e.class_id], e.query, tuple((s, names.get(c, f"#{c}")) for s, c in e.supports()))
+        (
+            ", ".join(names[target.class_id] for target in e.targets),
+            e.query,
+            tuple((s, names.get(c, f"#{c}")) for way in e.ways() for s, c in way.supports()),
+        )
         for e in manifest.episodes
     ]
 
@@ -165,11 +169,12 @@ def _value(manifest: Manifest, field: str) -> Any:
 def _json(episode: Episode | None) -> dict[str, Any] | None:
     if episode is None:
         return None
-    return attrs.asdict(episode, filter=lambda field, _: field.name != "index")
+    fields = attrs.asdict(episode, filter=lambda field, _: field.name != "index")
+    return fields if episode.further else {k: v for k, v in fields.items() if k != "further"}
 
 
 def _shares(a: Manifest, b: Manifest) -> tuple[ShareDifference, ...]:
-    counts_a, counts_b = (Counter(m.class_name(e.class_id) for e in m.episodes) for m in (a, b))
+    counts_a, counts_b = (Counter(m.class_name(e.class_id) for e in m.by_way()) for m in (a, b))
     total_a, total_b = max(counts_a.total(), 1), max(counts_b.total(), 1)
     names = dict.fromkeys(name for m in (a, b) for _, name in m.classes)
     found = [

@@ -47,6 +47,10 @@ def mask_free(manifest: Manifest, dataset: Dataset) -> MaskFree:
     """
     if not manifest.episodes:
         raise FssbenchError("this is a manifest without episodes; build one with at least one")
+    if manifest.ways > 1:
+        raise FssbenchError(
+            f"--mask-free is for episodes of one way; {manifest.protocol} has {manifest.ways}"
+        )
     manifest.check_annotations(dataset)
     intersection = dict.fromkeys(manifest.class_ids, 0)
     union = dict.fromkeys(manifest.class_ids, 0)

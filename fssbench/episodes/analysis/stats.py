@@ -111,14 +111,14 @@ class EpisodeStats:
 
 
 def episode_stats(manifest: Manifest) -> EpisodeStats:
-    """Count classes and repeats of a manifest."""
-    episodes = manifest.episodes
+    """Count classes and repeats of a manifest; each way of an episode counts."""
+    episodes = manifest.by_way()
     return EpisodeStats(
         classes=tuple(_share(manifest, class_id, name) for class_id, name in manifest.classes),
-        queries=Repeats.of(e.query for e in episodes),
+        queries=Repeats.of(e.query for e in manifest.episodes),
         supports=Repeats.of(image for e in episodes for image in e.support),
         pairs=Repeats.of((e.class_id, e.query, image) for e in episodes for image in e.support),
-        whole=Repeats.of((e.class_id, e.query, e.support, e.support_classes) for e in episodes),
+        whole=Repeats.of((e.query, e.targets) for e in manifest.episodes),
         twice=sum(len(set(e.support)) < len(e.support) for e in episodes),
     )
 
@@ -126,9 +126,10 @@ def episode_stats(manifest: Manifest) -> EpisodeStats:
 def check_rows(rows: pandas.DataFrame, manifest: Manifest) -> None:
     """Raise an `FssbenchError` unless the rows are those of the manifest's episodes, in order."""
     reason = ""
-    if len(rows) != len(manifest.episodes):
+    ways = manifest.by_way()
+    if len(rows) != len(ways):
         reason = f"{len(rows)} rows, but the manifest has {len(manifest.episodes)} episodes"
-    for class_id, query, e in zip(rows["class_id"], rows["query"], manifest.episodes, strict=False):
+    for class_id, query, e in zip(rows["class_id"], rows["query"], ways, strict=False):
         if not reason and (class_id, query) != (e.class_id, e.query):
             reason = f"row {e.index} is of {query}, but its episode in the manifest of {e.query}"
     if reason:
@@ -196,8 +197,9 @@ def _measured(manifest: Manifest, rows: pandas.DataFrame | None, n: int, resampl
     width = None
     if rows is not None:
         ends = [
-            score_intervals([rows.iloc[part]], resamples=resamples, seed=number)["miou"]
+            score_intervals([rows.iloc[rows_of_part]], resamples=resamples, seed=number)["miou"]
             for number, part in enumerate(parts)
+            for rows_of_part in [slice(part.start * manifest.ways, part.stop * manifest.ways)]
         ]
         width = sum(high - low for low, high in ends) / len(parts)
     return Width(
@@ -215,7 +217,7 @@ def miou(rows: pandas.DataFrame) -> float:
 
 
 def _share(manifest: Manifest, class_id: int, name: str) -> ClassShare:
-    own = [e for e in manifest.episodes if e.class_id == class_id]
+    own = [e for e in manifest.by_way() if e.class_id == class_id]
     return ClassShare(
         class_id=class_id,
         name=name,
