@@ -123,13 +123,18 @@ def failures(checks, subject):
     return [each for each in outcomes if each.verdict != "passed"]
 
 
+LARGE = {
+    spec.name for spec in registry.registry().specs(BackboneSpec).values() if spec.features
+} - set(SMALL)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_small_backbones(name):
     assert not failures(BACKBONE_CHECKS, BackboneSubject(name=name))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(registry.registry().specs(BackboneSpec)) - set(SMALL)))
+@pytest.mark.parametrize("name", sorted(LARGE))
 def test_large_backbones(name):
     # Each needs several times half a gigabyte or more of memory.
     if name in ("dinov2-l", "sam-vit-l", "sam-vit-h"):
