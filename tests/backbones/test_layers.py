@@ -20,7 +20,7 @@ from fssbench.build import describe
 from fssbench.errors import FssbenchError
 from fssbench.registry import load
 
-SPECS = {spec.name: spec for spec in fssbench_backbones()}
+SPECS = {spec.name: spec for spec in fssbench_backbones() if spec.features}
 SLOW = {
     "swin-b", "swin-b-in1k", "dinov2-b", "dinov2-l", "resnet101", "resnet101_a1h", "resnet101-psp",
 }  # fmt: skip

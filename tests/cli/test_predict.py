@@ -107,9 +107,12 @@ def test_supports_are_turned_as_their_exif_says(run):
 def test_json_and_one_encoding_of_the_support(run, monkeypatch):
     calls = []
     whole = Predictor.set_support
-    monkeypatch.setattr(
-        Predictor, "set_support", lambda *given: (calls.append(given), whole(*given))[1]
-    )
+
+    def counted(*given, **named):
+        calls.append(given)
+        whole(*given, **named)
+
+    monkeypatch.setattr(Predictor, "set_support", counted)
     code, out, err = run(
         "predict", "prototype", *SMALL, *SUPPORT, "--query", "queries", "--out", "out", "--json",
         "-o", "scale=5",

@@ -287,7 +287,7 @@ def test_the_commands_take_roles(tmp_path, capsys):
 
 
 def test_boards_show_encoders_and_uses(job, tmp_path):
-    evaluate(attrs.evolve(job, matcher=NAMED, limit=None, data_options={}))
+    evaluate(attrs.evolve(job, matcher=NAMED, limit=20))
     (path,) = build_boards([job.out], tmp_path / "boards")
     page = path.read_text()
     assert "image-named (uses class names)" in page
