@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from fssbench import build, registry
@@ -58,7 +59,8 @@ class ModelSource:
             FssbenchError: weights are missing or do not fit.
         """
         weights = {**dict.fromkeys(self.encoders or (), self.weights), **self.encoder_weights}
-        matcher = build.image_matcher(self.matcher, self.encoders, weights, **self.options)
+        with _seeded():
+            matcher = build.image_matcher(self.matcher, self.encoders, weights, **self.options)
         if self.checkpoint is not None:
             self.checkpoint.load_into(matcher)
         return matcher
@@ -72,7 +74,8 @@ class ModelSource:
         backbone = build.backbone(self.backbone, self.weights)
         if self.checkpoint is not None:
             self.checkpoint.check_weights(backbone)
-        matcher = build.matcher(self.matcher, backbone, **self.options)
+        with _seeded():
+            matcher = build.matcher(self.matcher, backbone, **self.options)
         if self.checkpoint is not None:
             self.checkpoint.load_into(matcher)
         return matcher, backbone
@@ -142,6 +145,14 @@ def model_source(
         encoders=names,
         encoder_weights=encoder_weights or {},
     )
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """Draw weights without a checkpoint from one seed, equal in all processes and after resuming."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def joined(encoders: Mapping[str, str]) -> str:
@@ -269,3 +280,6 @@ def _modules_in(value: Any, seen: set[int], depth: int = 8) -> Iterator[Any]:
         yield from _modules_in((value.func, value.args, value.keywords), seen, depth - 1)
     elif hasattr(value, "__dict__"):
         yield from _modules_in(vars(value), seen, depth - 1)
+    elif attrs.has(type(value)):  # of slots, which have no __dict__
+        fields = [getattr(value, field.name, None) for field in attrs.fields(type(value))]
+        yield from _modules_in(fields, seen, depth - 1)

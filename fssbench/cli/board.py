@@ -137,8 +137,10 @@ def _print(paired: Paired) -> None:
         cells = (str(fold), str(line.images), *_cells(line.iou, digits=1))
         by_class.add_row(paired.class_name(fold, line.class_id), *cells)
     console.print(by_class)
+    counted = "Ways of episodes" if record.ways > 1 else "Episodes"
     console.print(
-        f"Episodes: B is better in {result.wins}, equal in {result.ties}, worse in {result.losses}."
+        f"{counted}: B is better in {result.wins}, equal in {result.ties}, "
+        f"worse in {result.losses}."
     )
     if (least := min(result.images)) < FEW:
         reason = f"below about {FEW}, intervals are too narrow"

@@ -24,7 +24,7 @@ from fssbench.evaluation.make_record import result_fields
 from fssbench.evaluation.measure import concatenated, measure_masks, table_of
 from fssbench.files import read_within
 from fssbench.inference.chunk_loader import target_of
-from fssbench.results.predictions import MOST_FOR_ONE, Line, Predictions
+from fssbench.results.predictions import MOST_FOR_ONE, Line, Predictions, by_way
 from fssbench.results.record import (
     MANIFEST_FILE,
     ROWS_FILE,
@@ -204,7 +204,7 @@ def _file(path: Path, manifest: Manifest) -> Iterator[Tensor]:
             if not (isinstance(line["size"], list) and len(line["size"]) == 2):
                 raise ValueError(f"size {line['size']!r} of index {index} is not [H, W]")
             counts = line["counts"]
-            if (len(counts) if isinstance(counts, list) else 1) != manifest.ways:
+            if (len(counts) if by_way(counts) else 1) != manifest.ways:
                 raise ValueError(f"index {index} needs counts of {manifest.ways} ways")
     except OSError as error:
         raise FssbenchError(f"{path}: cannot be read: {error.strerror or error}") from error

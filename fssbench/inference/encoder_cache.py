@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from fssbench.backbones.encoder import FEATURES, Encoder
 from fssbench.inference.feature_files import FeatureFiles
 from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.inference.lookahead_cache import LookaheadCache
+from fssbench.matchers.image_matcher import ImageMatcher
+from fssbench.matchers.matcher import config_of
 from fssbench.runtime.code import code_of, identities
 
 _ALONE = "result"
@@ -52,8 +55,7 @@ class EncoderCache:
                 role: FeatureFiles(encoder.module, facts, folder, limit, name=encoder.name)
                 for role, encoder in pipeline.encoders.items()
             }
-            code = identities(code_of(pipeline.matcher.modules()))
-            self._code = repr(sorted(code.items())).encode()
+            self._method = _method_identity(pipeline.matcher)
         pipeline.use(self)
 
     def expect(self, times: Mapping[str, list[int]]) -> None:
@@ -81,7 +83,7 @@ class EncoderCache:
         if files is None:
             return compute(image)
         own = isinstance(purpose, tuple) and purpose[:1] == (FEATURES,)
-        key = b"" if own else self._code  # functions of the method's own code
+        key = b"" if own else self._method  # functions of the method
         key += f"{purpose!r} {_digest(image)}".encode()
         found = files.read(key)
         if found is None:
@@ -92,6 +94,18 @@ class EncoderCache:
             return result
         there = {name: tensor.to(image.device) for name, tensor in found.items()}
         return there[_ALONE] if there.keys() == {_ALONE} else there
+
+
+def _method_identity(matcher: ImageMatcher) -> bytes:
+    """Return everything that functions of a method may depend on: class, options, state, code."""
+    state = hashlib.blake2b(digest_size=16)
+    for name, tensor in matcher.state_dict().items():
+        state.update(f"{name} {_digest(tensor)}".encode())
+    kind = type(matcher)
+    code = identities(code_of(matcher.modules()))
+    options = json.dumps(config_of(matcher), sort_keys=True)
+    facts = kind.__module__, kind.__qualname__, options, state.hexdigest(), sorted(code.items())
+    return repr(facts).encode()
 
 
 @attrs.frozen

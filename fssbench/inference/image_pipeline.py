@@ -42,6 +42,7 @@ class ImagePipeline:
         self.precision = precision
         self._gradients = "gradients" in matcher.uses
         self._restore = Restorer(self.matcher) if self._gradients else None
+        self._versions = self._encoder_versions()
 
     @property
     def weights(self) -> WeightsInfo:
@@ -73,6 +74,7 @@ class ImagePipeline:
                 for episode in episodes:
                     found += self.matcher.predict_batch([episode])
                     self._restore()
+        self._check_encoders()
         if len(found) != len(episodes):
             raise FssbenchError(
                 f"predict_batch gave {len(found)} results for {len(episodes)} episodes"
@@ -95,9 +97,26 @@ class ImagePipeline:
             return torch.stack(self.predict(ways))
         with self._computing():
             found = self.matcher.predict_ways(ways)
+        self._check_encoders()
         if self._restore is not None:
             self._restore()
         return self._checked("predict_ways", found, ways[0], len(ways))
+
+    def _encoder_versions(self) -> dict[str, list[tuple[int, int]]]:
+        return {
+            role: [(id(t), t._version) for t in (*e.module.parameters(), *e.module.buffers())]
+            for role, e in self.encoders.items()
+        }
+
+    def _check_encoders(self) -> None:
+        """Raise an `FssbenchError` if the matcher wrote to an encoder, whose features are cached."""
+        for role, versions in self._encoder_versions().items():
+            if versions != self._versions.get(role):
+                raise FssbenchError(
+                    f"{type(self.matcher).__name__}: the encoder {role} was changed at test time; "
+                    "its weights are those that the record names: change a copy of its layers, as "
+                    "parameters of the matcher"
+                )
 
     def _checked(self, method: str, logits: object, episode: EpisodeImages, *ways: int) -> Tensor:
         size = tuple(episode.query.shape[-2:])

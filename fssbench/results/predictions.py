@@ -78,7 +78,7 @@ class Predictions:
         """
         try:
             line = self._lines[index]
-            if not isinstance(line["counts"], list):
+            if not by_way(line["counts"]):
                 return _decoded(line, [height, width])
             labels = torch.zeros(height, width, dtype=torch.uint8)
             for way, counts in enumerate(line["counts"], 1):
@@ -140,6 +140,14 @@ def read_predictions(path: Path, digest: str, episodes: int) -> Predictions:
         raise _unusable(
             path, f"these are no predictions of fssbench ({one_line(error)})"
         ) from error
+
+
+def by_way(counts: object) -> bool:
+    """Return True for a list with the run lengths of each way, False for those of one mask.
+
+    Uncompressed run lengths of one mask are a list too, of whole numbers.
+    """
+    return isinstance(counts, list) and any(isinstance(each, str | list) for each in counts)
 
 
 def _unusable(path: Path, problem: str) -> FssbenchError:

@@ -111,9 +111,28 @@ def rows_problem(rows: pandas.DataFrame, manifest: Manifest) -> str:
         own = rows[rows["way"] == way]
         if (own["intersection_fg"] != own[f"predicted_way{way}"]).any():
             return f"column predicted_way{way} is not intersection_fg in the rows of way {way}"
+    if manifest.ways > 1 and (wrong := _confusion_problem(rows, manifest.ways)):
+        return wrong
     for part in ("fg", "bg"):
         if (rows[f"intersection_{part}"] > rows[f"union_{part}"]).any():
             return f"column intersection_{part} is larger than union_{part}"
+    return ""
+
+
+def _confusion_problem(rows: pandas.DataFrame, ways: int) -> str:
+    """Return the reason why confusion counts cannot belong to the other counts, or ""."""
+    counts = rows[confusion_columns(ways)].to_numpy().reshape(-1, ways, ways + 1)
+    inter, union, back, back_union = (
+        rows[name].to_numpy().reshape(-1, ways)
+        for name in ("intersection_fg", "union_fg", "intersection_bg", "union_bg")
+    )
+    if (back != back[:, :1]).any() or (back_union != back_union[:, :1]).any():
+        return "the counts of background differ between the rows of an episode"
+    # Pixels of background by predicted way: those of a way that are in no confusion count.
+    stray = union - counts.sum(2) - counts[..., 1:].sum(1) + inter
+    rest = back_union[:, 0] - back[:, 0] - counts[..., 0].sum(1)
+    if (stray < 0).any() or (stray.sum(1) != rest).any():
+        return "the confusion counts of an episode do not fit its intersections and unions"
     return ""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
 
 import attrs
 import methods_for_tests
@@ -17,6 +19,7 @@ from registered_for_tests import registered
 import fssbench
 from fssbench import FssbenchError, Manifest, ProtocolSpec
 from fssbench.cli import main
+from fssbench.data.coco_masks import rle
 from fssbench.data.dataset import IGNORE
 from fssbench.evaluation.evaluate import evaluate
 from fssbench.evaluation.measure import measure_masks
@@ -24,7 +27,7 @@ from fssbench.inference.chunk_loader import target_of
 from fssbench.inference.label_maps import decided, merged
 from fssbench.matchers.checkpoint import write_checkpoint
 from fssbench.metrics.iou import IoU
-from fssbench.results.rows import confusion_columns, read_rows
+from fssbench.results.rows import confusion_columns, read_rows, write_rows
 from fssbench.results.verify import problems
 from fssbench.statistics.intervals import score_intervals
 
@@ -294,7 +297,7 @@ def test_perfect_masks_score_100_and_saved_ones_give_their_rows(saved, tmp_path,
 
 
 def test_commands_on_a_run_of_several_ways(saved, tmp_path, capsys):
-    run("score", saved.folder, *DATA, "--metric", "boundary", "--metric", "iou")
+    run("score", saved.folder, *DATA, "--metric", "boundary,iou")
     run("board", "verify", saved.folder, *DATA, "--device", "cpu")
     run("episodes", "show", saved.folder / "manifest.jsonl.gz")
     shown = capsys.readouterr().out
@@ -459,6 +462,49 @@ def test_hdmnet_gives_its_base_classes(job):
         evaluate(attrs.evolve(settings, options={**options, "ensemble": "false"}))
     with pytest.raises(FssbenchError, match=r"base_logits gave .*\(1, 14, .*15, h, w"):
         evaluate(attrs.evolve(settings, options={**options, "base_classes": "14"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"predicted_background": 5000}, "the confusion counts of an episode do not fit"),
+        ({"intersection_bg": -1}, "the counts of background differ between the rows"),
+    ],
+)
+def test_counts_that_contradict_each_other_are_found(saved, tmp_path, change, message):
+    shutil.copytree(saved.folder, tmp_path / "run")
+    rows = read_rows(tmp_path / "run" / "rows.csv.gz")
+    for name, more in change.items():
+        rows.loc[0, name] += more
+    write_rows(rows, tmp_path / "run" / "rows.csv.gz")
+    (problem,) = problems(tmp_path / "run")
+    assert message in problem
+
+
+@pytest.mark.parametrize("protocol", ["shapes/v1-1k", TWO])
+def test_uncompressed_run_lengths_are_imported(tmp_path, protocol):
+    (run_,) = fssbench.evaluate(
+        protocol=protocol, data_options={"images_per_split": 120}, folds=(0,), limit=3, workers=0,
+        save_predictions=True, out=tmp_path / "runs",
+    )  # fmt: skip
+    content = gzip.decompress((run_.folder / "predictions.jsonl.gz").read_bytes())
+    _, *lines = map(json.loads, content.splitlines())
+
+    def expanded(line, counts):
+        pixels = rle.decode({"size": line["size"], "counts": counts.encode()}).flatten("F")
+        borders = np.flatnonzero(np.diff(pixels, prepend=0)).tolist()
+        return np.diff([0, *borders, pixels.size]).tolist()
+
+    for line in lines:
+        counts = line["counts"]
+        each = counts if isinstance(counts, list) else [counts]
+        found = [expanded(line, one) for one in each]
+        line["counts"] = found if isinstance(counts, list) else found[0]
+    (tmp_path / "masks.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    run("record", "import", run_.folder, *DATA, "--name", "outside", "--masks",
+        tmp_path / "masks.jsonl", "--out", tmp_path / "own")  # fmt: skip
+    for name in ("rows.csv.gz", "predictions.jsonl.gz"):
+        assert (tmp_path / "own" / name).read_bytes() == (run_.folder / name).read_bytes()
 
 
 # --- methods --------------------------------------------------------------------------------------
