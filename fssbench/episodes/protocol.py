@@ -45,7 +45,7 @@ def build_manifest(
             too few images and the protocol does not drop such classes, the fold has fewer classes
             than the protocol has ways, or list files are missing or wrong.
     """
-    if dataset.name != protocol.dataset:
+    if protocol.dataset not in (dataset.name, type(dataset).name):
         raise FssbenchError(
             f"protocol {protocol.name} is for {protocol.dataset}, the dataset is {dataset.name}"
         )
