@@ -94,6 +94,7 @@ class CocoJson(OwnData, CocoInstances):
             return self.root / of_split(self._pattern, split)
         below = [self.root / "images" / split, self.root / split, self.root / "images"]
         tried = dict.fromkeys([*below, self.annotations(split).parent, self.root])
+        self.prepare(split)
         masks = self._masks[split]
         first = masks.file_name(masks.image_ids[0])
         for folder in tried:

@@ -195,6 +195,7 @@ def read_categories(path: Path) -> dict[int, str]:
                 raise ValueError(f"category id {ascii(number)[:40]} is no number")
             if not (type(name) is str and name.strip() and "\0" not in name):
                 raise ValueError(f"category {number} has the name {ascii(name)[:40]}")
+            name.encode()  # raises for text that is no Unicode
             if number in found:
                 raise ValueError(f"category {number} is there twice")
             found[number] = name

@@ -119,8 +119,7 @@ class OwnData(Dataset):
         if own and header.get("fingerprint") != self.fingerprint("train"):
             raise FssbenchError(
                 f"{source}: it was trained on other annotations or folds of {self.name}, so it may "
-                "have seen the classes of these folds; give the -d options of its training, or "
-                "--any-fold for a record that never ranks"
+                "have seen the classes of these folds; give the --data-root and -d of its training"
             )
 
     def fold_options(self) -> Mapping[str, str]:

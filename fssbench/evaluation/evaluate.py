@@ -125,7 +125,7 @@ def prepare(settings: Evaluation) -> Evaluator:
             option="--checkpoint",
             remedy=f"; evaluate --fold {{trained}}{'' if protocol.base_classes else other}",
         )
-    if header and isinstance(dataset, OwnData) and not settings.any_fold:
+    if header and isinstance(dataset, OwnData):
         dataset.check_trained(header, f"--checkpoint {settings.checkpoint}")
     device = choose_device(settings.device)
     pipeline = load_pipeline(

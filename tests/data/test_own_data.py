@@ -223,14 +223,23 @@ def test_folds(tmp_path: Path) -> None:
     )
 
 
-def test_a_checkpoint_of_other_folds_is_refused(tmp_path: Path) -> None:
-    root = write_coco(tmp_path)
-    one, other = made("coco-json", root, folds=3), made("coco-json", root, novel="pen")
-    header = {"dataset": one.name, "fold": 0, "fingerprint": one.fingerprint("train")}
-    one.check_trained(header, "--checkpoint x")
-    other.check_trained({**header, "dataset": "coco20i"}, "--checkpoint x")
-    with pytest.raises(FssbenchError, match="trained on other annotations or folds"):
-        other.check_trained(header, "--checkpoint x")
+def test_a_checkpoint_of_other_folds_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data-root", str(write_coco(tmp_path / "mugs", annotations=KINDS[:3])), "--workers"]
+    train = ["train", "hsnet", "--dataset", "coco-json", *data, "0", "--recipe", "shapes"]
+    train += ["--steps", "1", "--validation-episodes", "0", "--out", str(tmp_path / "trainings")]
+    assert _run([*train, "--fold", "0", "-d", "folds=3"]) == 0
+    (checkpoint,) = (tmp_path / "trainings" / "mugs").rglob("last.safetensors")
+    evaluated = ["evaluate", "--checkpoint", str(checkpoint), "--protocol", "coco-json/v1", *data]
+    evaluated += ["0", "--out", str(tmp_path / "runs")]
+    assert _run([*evaluated, "-d", "folds=3", "--limit", "2"]) == 0
+    capsys.readouterr()
+    for more in ((), ("--any-fold",)):
+        assert _run([*evaluated, "-d", "novel=mug", *more]) == 2
+        assert "it was trained on other annotations or folds of mugs" in capsys.readouterr().err
+    assert _run([*evaluated, "-d", "folds=3", "--fold", "1"]) == 2
+    assert "it was trained for fold 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -240,6 +249,7 @@ def test_a_checkpoint_of_other_folds_is_refused(tmp_path: Path) -> None:
         ({"categories": [{"id": 1, "name": 7}]}, "category 1 has the name 7"),
         ({"categories": [{"id": 1, "name": "a"}] * 2}, "category 1 is there twice"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two classes are"),
+        ({"categories": [{"id": 1, "name": "\ud800"}]}, "must be a COCO file"),
         ({"categories": []}, "there are no classes"),
         ({"categories": [{"id": 1}]}, "an entry has no 'name'"),
         ({"images": [{"id": n, "file_name": "a", "height": 9, "width": 9} for n in (1, 2)],
@@ -382,6 +392,21 @@ def test_three_commands_from_a_file_to_a_row(
     capsys.readouterr()
     assert _run([*evaluated, "--workers", "0", "-d", "val=no.json"]) == 2
     assert capsys.readouterr().err.startswith("fssbench: error: ")
+
+
+def test_a_class_without_images_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_coco(tmp_path, annotations=KINDS[:2])
+    built = ["episodes", "build", "--protocol", "coco-json/v1", "--data-root", str(root)]
+    built += ["--out", str(tmp_path / "manifests")]
+    assert _run(built) == 2
+    message = capsys.readouterr().err
+    assert (
+        "too few: key (0), pen (0). Complete the dataset, ask for fewer shots, or name " in message
+    )
+    assert _run([*built, "-d", "novel=mug"]) == 0
+    assert "8 episodes" in capsys.readouterr().out
 
 
 def test_check_lists_suspicious_facts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
