@@ -23,7 +23,7 @@ from fssbench.specs import BackboneSpec, DatasetSpec, MatcherSpec, MetricSpec, P
 T = TypeVar("T")
 
 
-def dataset(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
+def dataset(name: str, /, root: str | Path | None = None, **options: Any) -> Dataset:
     """Return a dataset.
 
     Args:

@@ -37,13 +37,13 @@ def check(
     """Open every image and mask, and count classes, beside the known counts.
 
     Exit code 1 if there are problems. An incomplete dataset is not a problem; missing files are
-    listed.
+    listed. For your own data (coco-json, labels), suspicious facts are listed too.
     """
     from rich.console import Console
     from rich.progress import track
 
     from fssbench import build
-    from fssbench.data.check import check_image, count_split
+    from fssbench.data.check import check_image, count_split, sizes, suspicions
 
     made = build.dataset(dataset, data_root, **data_options)
     there, missing = _splits(made, split, made.image_ids)
@@ -59,12 +59,18 @@ def check(
         splits[name] = found.to_fields() if found else "has problems"
         if found and not as_json:
             _print_split(name, found)
+            if found.images:
+                click.echo(f"  sizes in pixels: {sizes(made, name)}")
+    counted = [name for name in there if splits[name] != "has problems"]
+    suspicious = suspicions(made, counted)
     if as_json:
         splits |= {name: {"not_there": str(reason)} for name, reason in missing.items()}
-        print_json({"splits": splits, "problems": problems})
+        print_json({"splits": splits, "problems": problems, "suspicious": suspicious})
         return 1 if problems else 0
     for name, reason in missing.items():
         click.echo(f"{name}: not there: {reason}")
+    for line in suspicious:
+        click.echo(f"suspicious: {line}")
     return report_problems(problems)
 
 

@@ -62,8 +62,9 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
             click.echo(f"{key}: {shown}")
-    if config_class is not None and config_class.__doc__:
-        click.echo(f"\n{inspect.cleandoc(config_class.__doc__)}")
+    for each in config_class.__mro__ if config_class is not None else ():
+        if attrs.has(each) and each.__doc__:
+            click.echo(f"\n{inspect.cleandoc(each.__doc__)}")
 
 
 def _options(config_class: type[Any]) -> dict[str, str]:

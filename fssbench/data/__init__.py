@@ -55,6 +55,20 @@ def fssbench_datasets() -> list[DatasetSpec]:
             "or <class>/images/<name>.jpg and <class>/masks/<name>.png",
         ),
         DatasetSpec(
+            name="coco-json",
+            summary="your own annotation files in COCO's format, with any categories",
+            factory="fssbench.data.coco_json:CocoJson",
+            config="fssbench.data.coco_json:CocoJsonConfig",
+            layout="an annotation file of object instances (-d val=FILE) and images/",
+        ),
+        DatasetSpec(
+            name="labels",
+            summary="your own images and label maps, with the names of the values in a file",
+            factory="fssbench.data.labels:Labels",
+            config="fssbench.data.labels:LabelsConfig",
+            layout="images/<name>.jpg, labels/<name>.png and classes.toml (or classes.json)",
+        ),
+        DatasetSpec(
             name="images",
             summary="any folder of pictures without annotation, for stages that need none",
             factory="fssbench.data.unlabelled:PlainImages",

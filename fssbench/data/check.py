@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
 import attrs
+from torch import Tensor
 
 from fssbench.data.dataset import Dataset
+from fssbench.data.image_digest import content_hashes
+from fssbench.data.images import image_size
 from fssbench.data.index import IndexedDataset
 from fssbench.data.official_counts import Known, known
+from fssbench.data.own_data import OwnData
 from fssbench.errors import FssbenchError
 
+NEARLY = 0.95
+"""Share of a split's images from which a class is in nearly every image, and share of an image's
+pixels from which a mask is nearly the whole image."""
+FEW_IMAGES = 10
+"""Minimum number of images of a split for the check for classes in nearly every image."""
 NAMED = 12
 """Maximum number of class names in one line."""
 
@@ -144,6 +155,87 @@ def count_split(dataset: Dataset, split: str) -> SplitCount:
         folds=tuple(_fold(fold, classes, len(of_fold[fold])) for fold in range(dataset.folds)),
         missing=tuple(_missing(len(image_ids), whole, classes)),
     )
+
+
+def sizes(dataset: Dataset, split: str) -> str:
+    """Return a line about the sizes of a split's images and masks, in pixels.
+
+    Raises:
+        FssbenchError: a file cannot be read.
+    """
+    ids = dataset.image_ids(split)
+    paths = [path for image_id in ids if (path := dataset.image_path(image_id)) is not None]
+    areas = sorted((height * width, width, height) for height, width in map(image_size, paths))
+    masks = [n for image_id in ids for n in dataset.class_pixels(image_id).values()]
+    parts = []
+    if areas:
+        (_, *small), (_, *large) = areas[0], areas[-1]
+        parts.append(f"images of {small[0]}x{small[1]} to {large[0]}x{large[1]}")
+    if masks:
+        parts.append(
+            f"{len(masks):,} masks of {min(masks):,} to {max(masks):,}, median {median(masks):,.0f}"
+        )
+    return ", ".join(parts)
+
+
+def suspicions(dataset: Dataset, splits: Sequence[str]) -> list[str]:
+    """Return what is unusual in people's own data, one line each; none for other datasets.
+
+    Args:
+        dataset: dataset whose files can be read.
+        splits: splits to examine.
+
+    Raises:
+        FssbenchError: a file cannot be read.
+    """
+    if not isinstance(dataset, OwnData):
+        return []
+    lines = [f"{split}: {line}" for split in splits for line in _unusual(dataset, split)]
+    if {"train", "val"} <= set(splits) and not dataset.shares_images():
+        trained, tested = (
+            content_hashes(dataset, dataset.image_ids(split)) for split in ("train", "val")
+        )
+        of = {content: image_id for image_id, content in trained.items()}
+        both = [f"{image} ({of[found]})" for image, found in tested.items() if found in of]
+        if both:
+            lines.append(
+                f"val: {len(both)} images are also in train, with the same content: {_named(both)}"
+            )
+    return lines
+
+
+def _unusual(dataset: Dataset, split: str) -> Iterable[str]:
+    ids, images = dataset.image_ids(split), [0] * len(dataset.classes)
+    framed: dict[str, list[str]] = {}
+    empty = []
+    for image_id in ids:
+        pixels = dataset.class_pixels(image_id)
+        for class_id in pixels:
+            images[class_id] += 1
+            if _is_frame(dataset.mask(image_id, class_id) == 1):
+                framed.setdefault(dataset.classes[class_id], []).append(image_id)
+        if not pixels:
+            empty.append(image_id)
+    named = dict(zip(dataset.classes, images, strict=True))
+    if sum(map(bool, images)) > 1 and len(ids) >= FEW_IMAGES:
+        for name, count in named.items():
+            if count >= NEARLY * len(ids):
+                yield f"class {name} is in {count} of {len(ids)} images"
+    for name, where in framed.items():
+        yield (
+            f"{len(where)} masks of class {name} are the frame of the image or all of it: "
+            f"{_named(where)}"
+        )
+    if none := [name for name, count in named.items() if not count]:
+        yield f"{len(none)} classes have no annotation: {_named(none)}"
+    if empty:
+        yield f"{len(empty)} images have no annotation: {_named(empty)}"
+
+
+def _is_frame(mask: Tensor) -> bool:
+    """Return True if a mask (H, W) has all pixels of the image's edge, or nearly all pixels."""
+    edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    return all(bool(edge.all()) for edge in edges) or float(mask.float().mean()) >= NEARLY
 
 
 def _fold(fold: int, classes: tuple[ClassCount, ...], images: int) -> FoldCount:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -42,7 +43,6 @@ CATEGORIES = {
 }  # fmt: skip
 """COCO's category ids and names; a class id is an index in this order."""
 
-CLASS_IDS = {category: class_id for class_id, category in enumerate(CATEGORIES)}
 FARTHEST = 1e5
 """Upper bound of the absolute value of polygon coordinates."""
 LONGEST = 1e6
@@ -116,6 +116,19 @@ class CocoMasks:
             "left_out": np.array(self.left_out),
         }
 
+    def by_file_name(self, prefix: str) -> CocoMasks:
+        """Use the file names, after a prefix, as image ids in place of the numbers.
+
+        Raises:
+            ValueError: two images have the same file.
+        """
+        self.image_ids = [f"{prefix}{name}" for name in self._file_names]
+        self._rows = {image_id: row for row, image_id in enumerate(self.image_ids)}
+        for row, name in enumerate(self._file_names):
+            if self._rows[f"{prefix}{name}"] != row:
+                raise ValueError(f"two images have the file name {name!r}")
+        return self
+
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._rows
 
@@ -146,7 +159,9 @@ class CocoMasks:
         return slice(int(self._starts[row]), int(self._starts[row + 1]))
 
 
-def read_annotations(path: Path, overlaps: Overlaps = "union") -> CocoMasks:
+def read_annotations(
+    path: Path, overlaps: Overlaps = "union", categories: Mapping[int, str] = CATEGORIES
+) -> CocoMasks:
     """Draw the masks of an annotation file of COCO's object instances.
 
     Polygons of fewer than three points or with invalid coordinates are skipped with a warning.
@@ -154,13 +169,44 @@ def read_annotations(path: Path, overlaps: Overlaps = "union") -> CocoMasks:
     Args:
         path: annotation file.
         overlaps: pixels of several instances, see `fssbench.data.coco.CocoConfig`.
+        categories: names of the categories by id, which the file's must agree with; a class id is
+            an index in this order.
 
     Raises:
         FssbenchError: the file is not valid JSON of this format, or an annotation is invalid.
     """
     content = _load_json(path)
+    with _as_coco(path):
+        return _draw(content, path, overlaps, categories)
+
+
+def read_categories(path: Path) -> dict[int, str]:
+    """Return the names of an annotation file's categories by id, in the order of the file.
+
+    Raises:
+        FssbenchError: the file is not valid JSON of this format, or a category is invalid.
+    """
+    content = _load_json(path)
+    with _as_coco(path):
+        found: dict[int, str] = {}
+        for category in content["categories"]:
+            number, name = category["id"], category["name"]
+            if not (type(number) is int and abs(number) < 1 << 63):
+                raise ValueError(f"category id {ascii(number)[:40]} is no number")
+            if not (type(name) is str and name.strip() and "\0" not in name):
+                raise ValueError(f"category {number} has the name {ascii(name)[:40]}")
+            name.encode()  # raises for text that is no Unicode
+            if number in found:
+                raise ValueError(f"category {number} is there twice")
+            found[number] = name
+        return found
+
+
+@contextlib.contextmanager
+def _as_coco(path: Path) -> Iterator[None]:
+    """Convert errors of an annotation file's content to an `FssbenchError`."""
     try:
-        return _draw(content, path, overlaps)
+        yield
     except KeyError as error:
         raise FssbenchError(
             f"{path}: an entry has no {error.args[0]!r}; it must be a COCO file of object instances"
@@ -190,10 +236,12 @@ def _load_json(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _draw(content: Mapping[str, Any], path: Path, overlaps: Overlaps) -> CocoMasks:
-    _check_categories(content["categories"], path)
+def _draw(
+    content: Mapping[str, Any], path: Path, overlaps: Overlaps, categories: Mapping[int, str]
+) -> CocoMasks:
+    _check_categories(content["categories"], categories, path)
     images = _images(content["images"])
-    annotations = _by_image(content["annotations"], images, path)
+    annotations = _by_image(content["annotations"], images, categories, path)
     of_classes = _unions if overlaps == "union" else _painted
     numbers = sorted(images)
     starts, class_ids, pixels, masks, left_out = [0], [], [], [], 0
@@ -251,30 +299,36 @@ def _is_inside(name: str) -> bool:
     return not (drive or path.is_absolute() or ".." in path.parts or "\0" in name)
 
 
-def _check_categories(categories: Iterable[Mapping[str, Any]], path: Path) -> None:
+def _check_categories(
+    categories: Iterable[Mapping[str, Any]], known: Mapping[int, str], path: Path
+) -> None:
     for category in categories:
-        official = CATEGORIES.get(category["id"])
+        official = known.get(category["id"])
         if official != category["name"]:
             raise FssbenchError(
                 f"{path}: category {category['id']} is {category['name']!r}, in COCO it is "
-                f"{official!r}; give images of other classes to the dataset 'folder'"
+                f"{official!r}; read files of other classes with the dataset 'coco-json'"
             )
 
 
 def _by_image(
-    annotations: Iterable[Mapping[str, Any]], images: Iterable[int], path: Path
+    annotations: Iterable[Mapping[str, Any]],
+    images: Iterable[int],
+    categories: Iterable[int],
+    path: Path,
 ) -> dict[int, list[tuple[int, Mapping[str, Any]]]]:
     """Return (class id, annotation) of each image, in the order of the file."""
+    class_ids = {category: class_id for class_id, category in enumerate(categories)}
     found: dict[int, list[tuple[int, Mapping[str, Any]]]] = {number: [] for number in images}
     for annotation in annotations:
         number, category = annotation["image_id"], annotation["category_id"]
-        if number not in found or category not in CLASS_IDS:
+        if number not in found or category not in class_ids:
             what = f"image {number}" if number not in found else f"category {category}"
             raise FssbenchError(
                 f"{path}: annotation {annotation.get('id')} is of {what}, which the file does not "
-                "have; take the official file, or one cut out of it"
+                "have; correct the annotation, or take the original file"
             )
-        found[number].append((CLASS_IDS[category], annotation))
+        found[number].append((class_ids[category], annotation))
     return found
 
 
@@ -336,8 +390,8 @@ def _union(
                 masks.append(run_lengths(segmentation, size))
             except (TypeError, ValueError) as error:
                 raise FssbenchError(
-                    f"{path}: segmentation of annotation {annotation.get('id')}: {error}; take the "
-                    "official file, or one cut out of it"
+                    f"{path}: segmentation of annotation {annotation.get('id')}: {error}; "
+                    "correct the annotation, or take the original file"
                 ) from error
     if polygons:
         masks += rle.frPyObjects(polygons, *size)

@@ -22,7 +22,7 @@ class Dataset(ABC):
     Objects must be picklable, because loader processes receive copies.
 
     Attributes:
-        name: registered name.
+        name: registered name; an object of people's own data may replace it by the user's name.
         classes: class names; a class id is an index into them.
         folds: number of class splits.
         splits: names of the image splits, e.g. ``("train", "val")``.

@@ -38,6 +38,14 @@ def images_digest(dataset: Dataset, image_ids: Iterable[str]) -> str:
     Raises:
         FssbenchError: a file is missing or cannot be read.
     """
+    total = hashlib.sha256()
+    for image, found in content_hashes(dataset, image_ids).items():
+        total.update(f"{image}\0{found}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def content_hashes(dataset: Dataset, image_ids: Iterable[str]) -> dict[str, str]:
+    """Return the sha256 (hex) of the content of each image, sorted by id; see `images_digest`."""
     ids = sorted(set(image_ids))
     files = {image: path for image in ids if (path := dataset.image_path(image)) is not None}
     pixels = [image for image in ids if image not in files]
@@ -49,10 +57,7 @@ def images_digest(dataset: Dataset, image_ids: Iterable[str]) -> str:
             strict=True,
         )
     )
-    total = hashlib.sha256()
-    for image in ids:
-        total.update(f"{image}\0{hashes[image]}\n".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
+    return {image: hashes[image] for image in ids}
 
 
 def _file_hashes(paths: Sequence[Path], name: str) -> list[str]:

@@ -94,20 +94,24 @@ def read_foreground(
         ) from unclear
 
 
-def read_labels(path: Path, palette: Palette = "auto", *, missing: str = MISSING) -> Tensor:
-    """Return the class numbers of a label map as uint8 (H, W).
+def read_labels(
+    path: Path, palette: Palette = "auto", *, missing: str = MISSING, deep: bool = False
+) -> Tensor:
+    """Return the class numbers of a label map as uint8 (H, W), or as int32 if `deep`.
 
     Args:
         path: grey or palette file, or a file in VOC's colours; shown in errors as given.
         palette: class of a pixel of a palette file, see `Palette`.
         missing: text of the error for a missing file.
+        deep: True to read grey files of 16 bits too.
 
     Raises:
         FssbenchError: the file cannot be read, or the meaning of its values is not known.
     """
-    stored = decode(path, missing, _Stored.of)
+    stored = decode(path, missing, _deep_or_stored if deep else _Stored.of)
     try:
-        return torch.from_numpy(np.array(_labels(stored, palette)))
+        labels = _labels(stored, palette) if isinstance(stored, _Stored) else stored
+        return torch.from_numpy(np.array(labels, np.int32 if deep else np.uint8))
     except _UnclearError as unclear:
         raise UnclearMaskError(
             f"{path}: {unclear}; write class numbers as a grey file or in VOC's colours, or choose "
@@ -183,6 +187,13 @@ class _Stored:
         """Return the RGB colours, or None if there are more than in a drawing."""
         found = self.picture.convert("RGB").getcolors(_COLOURS)
         return None if found is None else {colour for _, colour in found}  # type: ignore[misc]
+
+
+def _deep_or_stored(picture: Image.Image) -> _Stored | np.ndarray[Any, np.dtype[np.int32]]:
+    """Return the samples of a grey file of 16 bits, (H, W), or else the decoded file."""
+    if picture.format == "PNG" and picture.mode.startswith("I"):
+        return np.asarray(turned(picture)).astype(np.int32)
+    return _Stored.of(picture)
 
 
 def _labels(stored: _Stored, palette: Palette) -> Array:

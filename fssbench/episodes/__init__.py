@@ -83,6 +83,8 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         _own("fss1000/v1", None, min_pixels=1),
         _own("fss1000/v1-mini", None, min_pixels=1, **rare),
         _own("folder/v1", None, min_pixels=1),
+        _own("coco-json/v1", None, min_pixels=1, split="val"),
+        _own("labels/v1", None, min_pixels=1, split="val"),
         ProtocolSpec(
             name="davis17/v1",
             summary="DAVIS's semi-supervised rule: the first frame is the support of each object, "
@@ -109,7 +111,7 @@ def fssbench_protocols() -> list[ProtocolSpec]:
 
 
 def _own(name: str, episodes: int | None, *, note: str = "", **more: Any) -> ProtocolSpec:
-    split = "val" if episodes else "test"
+    split = more.get("split") or ("val" if episodes else "test")
     summary = f"{{}}, split {split!r}, scored at original size{note}"
     more = {"sampler": "class-balanced", "min_pixels": _MIN_PIXELS, **more}
     return _protocol(name, episodes, summary, **more)
@@ -143,13 +145,12 @@ def _hdmnet(name: str, episodes: int, **more: Any) -> ProtocolSpec:
 
 
 def _protocol(name: str, episodes: int | None, summary: str, **more: Any) -> ProtocolSpec:
-    """Return a protocol: on 'val' with a number of episodes, or each image of 'test' once."""
+    """Return a protocol on 'val' with a number of episodes, or of each image of 'test' once."""
     count = f"{episodes:,} episodes" if episodes else "every image of every class"
     return ProtocolSpec(
         name=name,
         summary=summary.format(count),
         dataset=name.partition("/")[0],
-        split="val" if episodes else "test",
         episodes=episodes,
-        **more,
+        **{"split": "val" if episodes else "test", **more},
     )

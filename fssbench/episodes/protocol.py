@@ -8,6 +8,7 @@ import attrs
 
 from fssbench import registry
 from fssbench.data.dataset import Dataset
+from fssbench.data.own_data import OwnData
 from fssbench.episodes.draw import Draw
 from fssbench.episodes.literature.lists import read_listed
 from fssbench.episodes.manifest import Manifest
@@ -45,7 +46,7 @@ def build_manifest(
             too few images and the protocol does not drop such classes, the fold has fewer classes
             than the protocol has ways, or list files are missing or wrong.
     """
-    if dataset.name != protocol.dataset:
+    if protocol.dataset not in (dataset.name, type(dataset).name):
         raise FssbenchError(
             f"protocol {protocol.name} is for {protocol.dataset}, the dataset is {dataset.name}"
         )
@@ -147,12 +148,14 @@ def _common_classes(
         raise FssbenchError(
             f"{protocol.name}, fold {fold}, {shots}-shot: every class needs {needed} images in "
             f"split {protocol.split!r} with at least {protocol.min_pixels} of its pixels; too few: "
-            f"{counts}. Complete the dataset, ask for fewer shots{_hint(protocol)}"
+            f"{counts}. Complete the dataset, ask for fewer shots{_hint(protocol, dataset)}"
         )
     return {c: images for c, images in lists.items() if c not in rare}, rare
 
 
-def _hint(protocol: ProtocolSpec) -> str:
+def _hint(protocol: ProtocolSpec, dataset: Dataset) -> str:
+    if isinstance(dataset, OwnData):
+        return ", or name the novel classes with -d novel=NAME,NAME"
     for other in registry.registry().specs(ProtocolSpec).values():
         if other.dataset == protocol.dataset and other.rare == "drop":
             return f", or use {other.name}, which leaves such classes out and names them"

@@ -9,6 +9,7 @@ import attrs
 
 from fssbench import build, registry
 from fssbench.data.dataset import Dataset
+from fssbench.data.own_data import OwnData
 from fssbench.episodes.protocol import check_lists
 from fssbench.errors import FssbenchError
 from fssbench.evaluation.evaluation import Evaluation
@@ -124,6 +125,8 @@ def prepare(settings: Evaluation) -> Evaluator:
             option="--checkpoint",
             remedy=f"; evaluate --fold {{trained}}{'' if protocol.base_classes else other}",
         )
+    if header and isinstance(dataset, OwnData):
+        dataset.check_trained(header, f"--checkpoint {settings.checkpoint}")
     device = choose_device(settings.device)
     pipeline = load_pipeline(
         source, device=device, precision=settings.precision, half=settings.cache_half

@@ -96,7 +96,8 @@ class DatasetSubject(Subject):
 def description(subject: DatasetSubject) -> str:
     """`name`, `classes`, `folds` and `splits` describe the dataset."""
     dataset, registered = subject.dataset, subject.spec.name
-    expect(dataset.name == registered, f"the registered name, {registered!r}", f"{dataset.name!r}")
+    named = registered in (dataset.name, type(dataset).name)  # own data have the user's name
+    expect(named, f"the registered name, {registered!r}", f"{dataset.name!r}")
     _expect_distinct(dataset.classes, "names of classes")
     expect(dataset.folds >= 1, "at least one fold", f"folds = {dataset.folds}")
     expect(bool(dataset.splits), "at least one split", "splits is empty")

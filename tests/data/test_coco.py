@@ -12,12 +12,13 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from fssbench.data.coco import Coco, CocoConfig
-from fssbench.data.coco_masks import CATEGORIES, CLASS_IDS
+from fssbench.data.coco_masks import CATEGORIES
 from fssbench.episodes.literature import lists
 from fssbench.errors import FssbenchError
 
 HEIGHT, WIDTH = 20, 30
 PERSON, DOG, TOOTHBRUSH = 1, 18, 90
+CLASS_IDS = {category: class_id for class_id, category in enumerate(CATEGORIES)}
 
 
 def box(left: int, top: int, right: int, bottom: int) -> list[float]:
@@ -237,7 +238,7 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 def test_annotations_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path)
     Coco(root=tmp_path).prepare("val")
-    monkeypatch.delattr("fssbench.data.coco.read_annotations")
+    monkeypatch.delattr("fssbench.data.coco_instances.read_annotations")
     again = Coco(root=tmp_path)
     assert (again.mask("000000000042", 0) == 1).sum() == again.class_pixels("000000000042")[0]
     copy = pickle.loads(pickle.dumps(again))
