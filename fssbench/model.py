@@ -149,7 +149,7 @@ def model_source(
 
 @contextlib.contextmanager
 def _seeded() -> Iterator[None]:
-    """Draw weights without a checkpoint from one seed, equal in all processes and after resuming."""
+    """Draw untrained weights from one seed: equal in all processes and after resuming."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
@@ -216,9 +216,10 @@ def unaccounted_parameters(
     for encoder in frozen:
         weights: Any = encoder.weights
         count = sum(p.numel() for p in encoder.parameters())
-        if weights.source == "none" and count:
+        if count and not weights.sha256 and weights.source != "random":
             what = "the backbone" if isinstance(encoder, Backbone) else type(encoder).__name__
-            found.append(f"{count:,} parameters of {what}, which declares no weights")
+            which = "no weights" if weights.source == "none" else "weights without their sha256"
+            found.append(f"{count:,} parameters of {what}, which declares {which}")
         seen |= {id(module) for module in encoder.modules()}
         seen |= {id(p) for p in encoder.parameters()}
     for path, module in list(matcher.named_modules()):

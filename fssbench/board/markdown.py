@@ -16,6 +16,7 @@ from fssbench.board.text import NONE, count, milliseconds, one_line, score
 
 _LEFT = {"Method", "Backbone", "Records", "Note", "Printed in"}
 """Left-aligned columns; all others are right-aligned."""
+_GENERALISED = {"Base": "base_miou", "Novel": "novel_miou", "Harmonic mean": "harmonic_mean"}
 _MEASURED = ("FB-IoU", "Learnable", "ms / episode")
 
 
@@ -65,6 +66,7 @@ def _measured(table: Table) -> str:
     noted = any(row.notes for row in table.rows)
     last = ["Note", "Records"] if noted else ["Records"]
     boundaries = ["J&F"] if table.has_j_and_f else []
+    boundaries += [*_GENERALISED] if table.generalised else []
     header = ["Rank", "Method", "Backbone", *scores, "95 % CI", *boundaries, *_MEASURED, *last]
     lines += _grid(header, [_cells(row, table, noted) for row in table.rows])
     notes = [_trained(row) for row in table.rows if row.checkpoints]
@@ -99,6 +101,7 @@ def _cells(row: Row, table: Table, noted: bool) -> list[str]:
         *mean,
         low_high,
         *([score(row.j_and_f)] if table.has_j_and_f else []),
+        *(score(row.score(n)) for n in (_GENERALISED.values() if table.generalised else ())),
         score(row.fb_iou),
         count(row.parameters),
         milliseconds(row.seconds),

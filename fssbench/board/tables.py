@@ -24,6 +24,10 @@ from fssbench.statistics.intervals import score_intervals
 REPLAY = "replay of a published protocol"
 """Reason why a row has no rank: the list files of such a protocol cannot be checked."""
 
+HARMONIC = "harmonic_mean"
+MIXED = "the mean is mostly over base classes; compare harmonic means"
+"""Reason why a row of generalised few-shot segmentation has no rank."""
+
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -63,7 +67,11 @@ class Row:
     @property
     def j_and_f(self) -> float | None:
         """J&F, mean over the folds; None if it was not measured."""
-        return _known(fmean, (r.scores.get("j_and_f") for r in self.records.values()))
+        return self.score("j_and_f")
+
+    def score(self, name: str) -> float | None:
+        """Return a score, mean over the folds; None if it was not measured."""
+        return _known(fmean, (r.scores.get(name) for r in self.records.values()))
 
     @property
     def links(self) -> dict[int, str]:
@@ -133,6 +141,11 @@ class Table:
     def ranked(self) -> int:
         """Number of rows with a rank."""
         return sum(row.rank is not None for row in self.rows)
+
+    @property
+    def generalised(self) -> bool:
+        """True if rows have scores of base and of novel classes."""
+        return any(row.score(HARMONIC) is not None for row in self.rows)
 
     @property
     def has_j_and_f(self) -> bool:
@@ -337,7 +350,9 @@ def _reasons(method: Method) -> list[str]:
     changed = _changed_code([result.record for result in method.values()])
     if changed:
         reasons[f"folds of different code of {', '.join(changed)}"] += sorted(method)
-    return [REPLAY] * is_replay(_any(method).protocol) + [
+    always = [REPLAY] * is_replay(_any(method).protocol)
+    always += [MIXED] * (HARMONIC in _any(method).scores)
+    return always + [
         reason if len(folds) == len(method) else f"fold {', '.join(map(str, folds))}: {reason}"
         for reason, folds in reasons.items()
     ]

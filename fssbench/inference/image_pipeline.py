@@ -109,7 +109,7 @@ class ImagePipeline:
         }
 
     def _check_encoders(self) -> None:
-        """Raise an `FssbenchError` if the matcher wrote to an encoder, whose features are cached."""
+        """Raise an `FssbenchError` if the matcher wrote to an encoder."""
         for role, versions in self._encoder_versions().items():
             if versions != self._versions.get(role):
                 raise FssbenchError(

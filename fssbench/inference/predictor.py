@@ -160,6 +160,9 @@ class Predictor:
     def predict(self, image: Tensor) -> Prediction:
         """Segment an image.
 
+        A method that draws random numbers draws the same ones for every image, since there is no
+        episode to seed them.
+
         Args:
             image: (3, H, W), float in [0, 1] or uint8; any size.
 
@@ -172,7 +175,9 @@ class Predictor:
             raise FssbenchError(f"the image has shape {tuple(image.shape)}; expected (3, H, W)")
         if isinstance(self.pipeline, ImagePipeline):
             query = _as_uint8(image).to(self.pipeline.device)
-            (logits,) = self.pipeline.predict([EpisodeImages(query=query, **self._support)])
+            generator = torch.Generator().manual_seed(0)
+            episode = EpisodeImages(query=query, generator=generator, **self._support)
+            (logits,) = self.pipeline.predict([episode])
             if not bool(torch.isfinite(logits).all()):
                 raise FssbenchError(NOT_FINITE)
             return Prediction(logits=logits.cpu(), mask=(logits > 0).cpu())

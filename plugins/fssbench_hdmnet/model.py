@@ -190,7 +190,9 @@ class HdmNet(Matcher):
         return self.margin(self.outputs(query, support).final, self.size)
 
     def base_logits(self, query: Sequence[Query]) -> Tensor:
-        """Return the base learner's logits: each base class minus background.
+        """Return the base learner's probabilities: each base class minus background.
+
+        The ensemble's logits of novel classes are differences of probabilities too.
 
         Args:
             query: B values of `prepare_query`.
@@ -204,7 +206,8 @@ class HdmNet(Matcher):
         logits = together(query).base
         if logits is None:
             raise FssbenchError("hdmnet classifies base classes only with -o ensemble=true")
-        return logits[:, 1:] - logits[:, :1]
+        probabilities = logits.float().softmax(1)
+        return probabilities[:, 1:] - probabilities[:, :1]
 
     def outputs(
         self, queries: Sequence[Query], support: Support, *, left_out: Tensor | None = None
