@@ -27,8 +27,21 @@ evaluate prototype --protocol shapes/v1-1k-wrong-mask
 evaluate prototype --protocol shapes/v1-1k-shared-class --shots 1,5
 evaluate prototype --protocol shapes/v1-1k-shared-class --shots 1,5 --backbone tiny-vit
 
+evaluate prototype --protocol shapes/v1-1k-2way
+evaluate repri -o head=none
+evaluate insid3 --encoder features=tiny-vit
+# Random weights, which never rank: the pretrained models are no part of this repository.
+evaluate gf-sam --encoder features=tiny-vit --encoder masks=promptable-tiny-sam \
+    --weights masks=random --fold 0
+evaluate seggpt --encoder model=seggpt-tiny --weights random --fold 0
+evaluate clipseg --encoder model=clipseg-tiny --weights random --fold 0
+evaluate clipseg-text --encoder model=clipseg-tiny --weights random --fold 0
+
 # Trained on a CPU, each in about 10 minutes of one core.
 for fold in 0 1 2 3; do
+    train hsnet --dataset shapes --fold $fold --validation-episodes 0
+    evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
+
     train dcama --dataset shapes --fold $fold --precision bf16
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
     evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-wrong-mask
@@ -71,6 +84,13 @@ if [ $# -gt 0 ]; then
         evaluate prototype --backbone filterbank "$@"
     }
     real --protocol pascal5i/v1-1k --data-root "$data/voc_mini" --shots 1,5
+    voc=(--protocol pascal5i/v1-1k --data-root "$data/voc_mini")
+    dino=$data/weights_found/dinov2_s_fp16.safetensors
+    evaluate prototype --backbone dinov2-s --weights "$dino" "${voc[@]}"
+    evaluate repri -o head=none --backbone dinov2-s --weights "$dino" "${voc[@]}"
+    evaluate insid3 --encoder features=dinov2-s --weights "features=$dino" "${voc[@]}"
+    evaluate prototype --backbone mobilenetv2 --weights "$imagenet" \
+        --protocol pascal5i/v1-1k-2way --data-root "$data/voc_mini"
     for fold in 0 1 2 3; do
         train dcama --dataset pascal5i --data-root "$data/voc_mini" --recipe pascal5i-mini \
             --fold $fold --weights "$imagenet" --precision bf16 --validation-episodes 0

@@ -56,6 +56,8 @@ def backbone_label(record: Record, peers: Sequence[Record]) -> str:
         return f"{record.backbone} (random weights)"
     if brings_backbone(record):
         return f"{record.backbone} (trained)"
+    if record.encoders:  # `encoder_labels` names the weights of each
+        return record.backbone
     same = [p for p in peers if p.backbone == record.backbone and not brings_backbone(p)]
     others = [peer.weights for peer in same if peer.weights.source != "random"]
     details = []

@@ -76,8 +76,9 @@ def _measured(table: Table) -> str:
 
 def _encoders(row: Row) -> str:
     """Return the encoders of a row as a list item."""
-    encoders = "; ".join(map(escape, encoder_labels(row.records[min(row.records)])))
-    return f"* {escape(row.method)} has the encoders {encoders}."
+    encoders = "; ".join(encoder_labels(row.records[min(row.records)]))
+    text = " ".join(map(escape, encoders.split()))  # each word has a limited length
+    return f"* {escape(row.method)} has the encoders {text}."
 
 
 def _trained(row: Row) -> str:
