@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -32,6 +33,11 @@ def _check_factory(_: Any, attribute: attrs.Attribute[str], value: str) -> None:
         raise ValueError(f"{attribute.name} {value!r}: write 'package.module:Name'")
 
 
+def _check_cite(_: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    if isinstance(value, str) or not all(re.fullmatch(r"[\w.]+:[^\s,{}]+", each) for each in value):
+        raise ValueError(f"{attribute.name} {value!r}: write ('package:key', …)")
+
+
 @attrs.frozen(kw_only=True)
 class Spec:
     """Base of the specs.
@@ -44,7 +50,10 @@ class Spec:
         arguments: further keyword arguments of the factory, so that several specs can share it.
         aliases: alternative names.
         paper: title, venue or URL of the implemented paper.
-        licence: SPDX name of the licence of the implementation and of included weights.
+        cite: BibTeX entries to cite, each as ``"package:key"``: the key of an entry of
+            ``references.bib``, a file beside the package's ``__init__.py`` (or beside the module).
+        licence: SPDX name of the licence of the implementation and of included weights; for a
+            dataset, licence or terms of the data.
         requires: required modules in addition to fssbench's own dependencies.
         extra: pip requirement that installs them, e.g. ``fssbench[mamba]``.
     """
@@ -56,6 +65,7 @@ class Spec:
     arguments: Mapping[str, Any] = attrs.field(factory=dict)
     aliases: tuple[str, ...] = ()
     paper: str = ""
+    cite: tuple[str, ...] = attrs.field(default=(), validator=_check_cite)
     licence: str = ""
     requires: tuple[str, ...] = ()
     extra: str = ""
@@ -207,3 +217,21 @@ def resolve(path: str, name: str) -> Any:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise FssbenchError(f"{name}: cannot import {path}: {error}") from error
+
+
+def file_beside(path: str, name: str) -> Path:
+    """Return the file ``"package:file"`` of a spec, which need not exist.
+
+    Args:
+        path: file beside the ``__init__.py`` of a package, or beside a module.
+        name: name of the spec, for messages.
+
+    Raises:
+        FssbenchError: the package cannot be imported.
+    """
+    module_name, _, file = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise FssbenchError(f"{name}: cannot import the package of {path}: {error}") from error
+    return Path(str(module.__file__)).parent / file

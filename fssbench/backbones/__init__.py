@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from fssbench.specs import BackboneSpec
 
-_RESNET = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
-_A1H = "Wightman et al., ResNet Strikes Back, NeurIPS 2021 workshops"
-_PSPNET = "Zhao et al., Pyramid Scene Parsing Network, CVPR 2017"
-_VGG = "Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015"
-_SWIN = "Liu et al., Swin Transformer, ICCV 2021"
-_DINOV2 = "Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, TMLR 2024"
-_DINOV2_REG = "Darcet et al., Vision Transformers Need Registers, ICLR 2024"
-_DINOV3 = "Siméoni et al., DINOv3, 2025"
-_SAM2 = "Ravi et al., SAM 2: Segment Anything in Images and Videos, ICLR 2025"
-_CONVNEXT = "Liu et al., A ConvNet for the 2020s, CVPR 2022"
-_SAM = "Kirillov et al., Segment Anything, ICCV 2023"
-_MOBILENET = "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018"
+# Key in ``references.bib``, and paper.
+_RESNET = ("he2016resnet", "He et al., Deep Residual Learning for Image Recognition, CVPR 2016")
+_A1H = ("wightman2021resnet", "Wightman et al., ResNet Strikes Back, NeurIPS 2021 workshops")
+_PSPNET = ("zhao2017pspnet", "Zhao et al., Pyramid Scene Parsing Network, CVPR 2017")
+_VGG = ("simonyan2015vgg", "Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015")
+_SWIN = ("liu2021swin", "Liu et al., Swin Transformer, ICCV 2021")
+_DINOV2 = (
+    "oquab2024dinov2",
+    "Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, TMLR 2024",
+)
+_DINOV2_REG = (
+    "darcet2024registers",
+    "Darcet et al., Vision Transformers Need Registers, ICLR 2024",
+)
+_DINOV3 = ("simeoni2025dinov3", "Siméoni et al., DINOv3, 2025")
+_SAM2 = ("ravi2025sam2", "Ravi et al., SAM 2: Segment Anything in Images and Videos, ICLR 2025")
+_CONVNEXT = ("liu2022convnext", "Liu et al., A ConvNet for the 2020s, CVPR 2022")
+_SAM = ("kirillov2023sam", "Kirillov et al., Segment Anything, ICCV 2023")
+_MOBILENET = (
+    "sandler2018mobilenetv2",
+    "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018",
+)
+_NONE = ("", "")
 
 # timm's hub has other weights (resnet50_a1h2_176) under the tag of this file.
 _URLS = {
@@ -92,11 +103,11 @@ _BACKBONES = (
      "SAM's image encoder at a size for tests; has no trained weights"),
     ("mobilenetv2", "", "mobilenetv2:mobilenetv2", _MOBILENET, "Apache-2.0",
      "MobileNetV2 1.0, ImageNet-1k"),
-    ("filterbank", "", "filterbank:filterbank", "", "MIT",
+    ("filterbank", "", "filterbank:filterbank", _NONE, "MIT",
      "colour and oriented filters at three scales; has no weights"),
-    ("tiny-resnet", "", "timm_models:tiny_resnet", "", "MIT",
+    ("tiny-resnet", "", "timm_models:tiny_resnet", _NONE, "MIT",
      "small ResNet for tests and demos; weights come with fssbench"),
-    ("tiny-vit", "", "timm_models:tiny_vit", "", "MIT",
+    ("tiny-vit", "", "timm_models:tiny_vit", _NONE, "MIT",
      "small vision transformer for tests and demos; weights come with fssbench"),
 )  # fmt: skip
 
@@ -117,7 +128,8 @@ def fssbench_backbones() -> list[BackboneSpec]:
             summary=f"promptable {summary} with prompt encoder and mask decoder",
             factory="fssbench.backbones.sam:PromptableSam",
             arguments={"name": name},
-            paper=_SAM,
+            cite=(f"fssbench:{_SAM[0]}",),
+            paper=_SAM[1],
             licence="Apache-2.0",
             features=False,
         )
@@ -133,8 +145,9 @@ def fssbench_backbones() -> list[BackboneSpec]:
                 **({"url": _URLS[name]} if name in _URLS else {}),
             },
             aliases=(f"timm/{tag}",) if function == "timm_any:encoder" else (),
+            cite=(f"fssbench:{key}",) if key else (),
             paper=paper,
             licence=licence,
         )
-        for name, tag, function, paper, licence, summary in _BACKBONES
+        for name, tag, function, (key, paper), licence, summary in _BACKBONES
     ]

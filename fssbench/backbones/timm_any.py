@@ -60,6 +60,7 @@ def spec(name: str) -> BackboneSpec:
         factory=f"{__name__}:encoder",
         arguments={"name": f"timm/{full}", "tag": full},
         licence=entry.license or "",
+        cite=("fssbench:wightman2019timm",),
     )
 
 

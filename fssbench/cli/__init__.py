@@ -17,7 +17,7 @@ from fssbench.errors import FssbenchError, near, one_line
 
 _VERBS = (
     "evaluate", "checkpoint", "train", "predict", "score", "record", "board", "episodes", "data",
-    "plugin", "list", "show", "doctor",
+    "plugin", "list", "show", "cite", "doctor",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def listing(kind: str | None, as_json: bool) -> None:
     known = registry.registry()
     found: dict[str, list[dict[str, Any]]] = {
         plural: [
-            {key: getattr(spec, key) for key in ("name", "summary", "paper")}
+            {key: getattr(spec, key) for key in ("name", "summary", "paper", "licence", "cite")}
             | {"plugin": known.provider(spec)}
             for spec in known.specs(registry.KINDS[singular]).values()
         ]
@@ -37,10 +37,17 @@ def listing(kind: str | None, as_json: bool) -> None:
     for position, (plural, entries) in enumerate(found.items()):
         if kind is None:
             click.echo(("\n" if position else "") + click.style(plural, bold=True))
-        lines = [(entry["name"], _describe(plural, entry)) for entry in entries]
-        width = max((len(name) for name, _ in lines), default=0)
-        for name, text in lines:
-            click.echo(f"  {name:<{width}}  {text}")
+        width = max((len(entry["name"]) for entry in entries), default=0)
+        for entry in entries:
+            click.echo(f"  {entry['name']:<{width}}  {_describe(plural, entry)}")
+            if kind is not None and (source := _source(entry)):
+                click.echo(f"  {'':<{width}}  {source}")
+
+
+def _source(entry: dict[str, Any]) -> str:
+    """Return paper and licence of an entry in one line."""
+    licence = entry.get("licence") and f"licence: {entry['licence']}"
+    return "; ".join(filter(None, (entry.get("paper"), licence)))
 
 
 def _describe(plural: str, entry: dict[str, Any]) -> str:

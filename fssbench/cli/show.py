@@ -33,11 +33,14 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
 
         click.echo(schema_text(name), nl=False)
         return
+    from fssbench.results import citations
+
     known = registry.registry()
     spec = known.get(registry.KINDS[kind], name)
     config_class = options_class(spec)
     about: dict[str, Any] = {
         **{k: v for k, v in attrs.asdict(spec).items() if v not in ("", (), {}, None)},
+        "bibtex": "\n\n".join(citations.bibtex(spec).values()),
         "plugin": known.provider(spec),
         "options": _options(config_class) if config_class else {},
     }
@@ -53,6 +56,7 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
     if as_json:
         print_json(about, default=str)
         return
+    entries = about.pop("bibtex")
     for key, value in about.items():
         if isinstance(value, dict):
             click.echo(f"{key}:" if value else f"{key}: none")
@@ -65,6 +69,8 @@ def show(kind: str, name: str, backbone: str, options: dict[str, str], as_json: 
     for each in config_class.__mro__ if config_class is not None else ():
         if attrs.has(each) and each.__doc__:
             click.echo(f"\n{inspect.cleandoc(each.__doc__)}")
+    if entries:
+        click.echo(f"\n{entries}")
 
 
 def _options(config_class: type[Any]) -> dict[str, str]:

@@ -15,6 +15,12 @@ def fssbench_datasets() -> list[DatasetSpec]:
             config="fssbench.data.pascal:PascalConfig",
             aliases=("pascal",),
             paper="Shaban et al., One-Shot Learning for Semantic Segmentation, BMVC 2017",
+            licence="Flickr's terms of use (images)",
+            cite=(
+                "fssbench:everingham2010voc",
+                "fssbench:hariharan2011sbd",
+                "fssbench:shaban2017oneshot",
+            ),
             layout="VOC2012/ with JPEGImages/, SegmentationClassAug/ (or SegmentationClass/) and "
             "ImageSets/Segmentation/val.txt, train_aug.txt (or train.txt)",
         ),
@@ -26,6 +32,8 @@ def fssbench_datasets() -> list[DatasetSpec]:
             aliases=("coco",),
             paper="Nguyen and Todorovic, Feature Weighting and Boosting for Few-Shot Segmentation, "
             "ICCV 2019",
+            licence="CC-BY-4.0 (annotations), Flickr's terms of use (images)",
+            cite=("fssbench:lin2014coco", "fssbench:nguyen2019boosting"),
             layout="annotations/instances_{train,val}{2014,2017}.json with train2014/, val2014/, "
             "…; or annotations/instances.json with images/",
         ),
@@ -35,6 +43,7 @@ def fssbench_datasets() -> list[DatasetSpec]:
             factory="fssbench.data.fss1000:Fss1000",
             config="fssbench.data.fss1000:Fss1000Config",
             paper="Li et al., FSS-1000: A 1000-Class Dataset for Few-Shot Segmentation, CVPR 2020",
+            cite=("fssbench:li2020fss1000",),
             layout="<class>/<n>.jpg and <class>/<n>.png; class lists through -d lists=FOLDER",
         ),
         DatasetSpec(
@@ -43,6 +52,7 @@ def fssbench_datasets() -> list[DatasetSpec]:
             factory="fssbench.data.davis:Davis17",
             paper="Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, arXiv "
             "1704.00675",
+            cite=("fssbench:ponttuset2017davis", "fssbench:perazzi2016davis"),
             layout="JPEGImages/480p/<video>/<frame>.jpg, Annotations/480p/<video>/<frame>.png and "
             "ImageSets/2017/val.txt",
         ),
@@ -80,5 +90,6 @@ def fssbench_datasets() -> list[DatasetSpec]:
             summary="pictures that are drawn by fssbench itself; needs no files",
             factory="fssbench.data.shapes.shapes:Shapes",
             config="fssbench.data.shapes.shapes:ShapesConfig",
+            licence="Apache-2.0",
         ),
     ]

@@ -90,7 +90,7 @@ def fssbench_protocols() -> list[ProtocolSpec]:
             summary="DAVIS's semi-supervised rule: the first frame is the support of each object, "
             "all others but the last are queries; scored with J&F at original size",
             dataset="davis17", split="val", sampler="first-frame", episodes=None, min_pixels=1,
-            metrics=("boundary",), paper=_DAVIS,
+            metrics=("boundary",), paper=_DAVIS, cite=("fssbench:ponttuset2017davis",),
         ),
         _own("shapes/v1-1k", 1000, **shapes),
         _own("shapes/v1-1k-wrong-mask", 1000, note=wrong_mask, sampler="wrong-mask", **control),
@@ -119,20 +119,22 @@ def _own(name: str, episodes: int | None, *, note: str = "", **more: Any) -> Pro
 
 def _n_way(dataset: str, ways: int, **more: Any) -> ProtocolSpec:
     note, name = f"; {ways} classes at once", f"{dataset}/v1-1k-{ways}way"
-    return _own(name, 1000, note=note, sampler="n-way", ways=ways, paper=_PANET, **more)
+    more |= {"ways": ways, "paper": _PANET, "cite": ("fssbench:wang2019panet",)}
+    return _own(name, 1000, note=note, sampler="n-way", **more)
 
 
 def _generalised(dataset: str, **more: Any) -> ProtocolSpec:
     note = "; all novel and all base classes at once (generalised few-shot segmentation)"
-    more |= {"sampler": "n-way", "ways": 5, "base_classes": True, "paper": _CAPL}
-    return _own(f"{dataset}/v1-1k-generalised", 1000, note=note, **more)
+    more |= {"ways": 5, "paper": _CAPL, "cite": ("fssbench:tian2022capl",)}
+    name = f"{dataset}/v1-1k-generalised"
+    return _own(name, 1000, note=note, sampler="n-way", base_classes=True, **more)
 
 
 def _hsnet(name: str, episodes: int | None, lists: str, **more: Any) -> ProtocolSpec:
     return _protocol(
         name, episodes, "as HSNet's code: {}, scored at the matcher's input size", min_pixels=0,
         score_size="input", lists=f"fssbench.episodes.literature.hsnet:{lists}", paper=_HSNET,
-        **more,
+        cite=("fssbench:min2021hsnet",), **more,
     )  # fmt: skip
 
 
@@ -140,7 +142,7 @@ def _hdmnet(name: str, episodes: int, **more: Any) -> ProtocolSpec:
     return _protocol(
         name, episodes, "drawn as in HDMNet's code: {}, scored at original size", min_pixels=0,
         sampler="image-sequential", lists="fssbench.episodes.literature.hdmnet:read_lists",
-        paper=_HDMNET, **more,
+        paper=_HDMNET, cite=("fssbench:peng2023hdmnet",), **more,
     )  # fmt: skip
 
 

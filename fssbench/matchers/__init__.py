@@ -15,5 +15,6 @@ def fssbench_matchers() -> list[MatcherSpec]:
             config="fssbench.matchers.prototype:PrototypeConfig",
             paper="Wang et al., PANet, ICCV 2019, section 3.2 (without training)",
             licence="Apache-2.0",
+            cite=("fssbench:wang2019panet",),
         )
     ]

@@ -13,6 +13,7 @@ import attrs
 from fssbench import registry
 from fssbench.errors import FssbenchError, near
 from fssbench.plugins import PluginInfo, Plugins
+from fssbench.results.citations import bibtex
 from fssbench.specs import BackboneSpec, MatcherSpec, Spec
 from fssbench.testing import (
     backbones,
@@ -23,7 +24,7 @@ from fssbench.testing import (
     protocols,
     samplers,
 )
-from fssbench.testing.check import Checks, Outcome, Subject
+from fssbench.testing.check import Check, Checks, Outcome, Subject
 from fssbench.testing.matcher_subject import MatcherSubject
 
 
@@ -96,6 +97,14 @@ KINDS: dict[str, tuple[Checks, _Make]] = {
 }
 
 
+_CITATIONS = Check(
+    name="citations",
+    summary="references.bib has every entry that the spec cites",
+    look=(),
+    function=lambda subject: ", ".join(bibtex(subject.spec)),
+)
+
+
 def find_plugins(name: str) -> list[PluginInfo]:
     """Return the plugins of a name, and load a module or file if needed.
 
@@ -142,7 +151,8 @@ def check_plugin(info: PluginInfo, settings: Settings) -> Iterator[Checked]:
         for spec in known.specs(registry.KINDS[kind.split()[-1]]).values():
             if known.provider(spec) == info.name and _is_of(spec, kind):
                 subject = make(spec.name, settings)
-                outcomes = tuple(check.outcome(subject) for check in checks)
+                applicable = (*checks, *((_CITATIONS,) if spec.cite else ()))
+                outcomes = tuple(check.outcome(subject) for check in applicable)
                 yield Checked(kind=kind, name=spec.name, outcomes=outcomes)
 
 

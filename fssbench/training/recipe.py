@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from attrs.validators import and_, ge, gt, le, optional
 
 from fssbench.errors import FssbenchError, near
 from fssbench.options import structure
-from fssbench.specs import MatcherSpec
+from fssbench.specs import MatcherSpec, file_beside
 
 _positive: Any = optional(gt(0))
 _not_negative: Any = ge(0)
@@ -245,18 +244,12 @@ def first_backbone(spec: MatcherSpec) -> str:
 
 def _read(spec: MatcherSpec, wanted: str) -> tuple[Path, dict[str, dict[str, dict[str, Any]]]]:
     """Return the file of a matcher's recipes, or the user's, and its tables."""
-    if not wanted.endswith(".toml") and not spec.recipes:
+    own = wanted.endswith(".toml")
+    if not own and not spec.recipes:
         raise FssbenchError(
             f"{spec.name} has no recipes: it needs no training, or give --recipe FILE.toml"
         )
-    path = Path(wanted)
-    if not wanted.endswith(".toml"):
-        module_name, _, file = spec.recipes.partition(":")
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise FssbenchError(f"{spec.name}: recipes {spec.recipes}: {error}") from error
-        path = Path(str(module.__file__)).parent / file
+    path = Path(wanted) if own else file_beside(spec.recipes, spec.name)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -9,6 +9,7 @@ from fssbench import BackboneSpec, MatcherSpec
 _COMMON: dict[str, Any] = {
     "paper": "Lüddecke, Ecker, Image Segmentation Using Text and Image Prompts, CVPR 2022",
     "licence": "Apache-2.0",
+    "cite": ("fssbench_clipseg:luddecke2022clipseg",),
     "requires": ("transformers",),
     "extra": "fssbench[transformers]",
 }

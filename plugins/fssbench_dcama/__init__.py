@@ -19,6 +19,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             paper="Shi et al., Dense Cross-Query-and-Support Attention Weighted Mask Aggregation "
             "for Few-Shot Segmentation, ECCV 2022",
             licence="Apache-2.0",
+            cite=("fssbench_dcama:shi2022dcama",),
             parameter_counts={"resnet50": 14_215_394},
         )
     ]

@@ -26,6 +26,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             paper="Zhuo et al., DINOv2-powered Few-Shot Semantic Segmentation: A Unified Framework "
             "via Cross-Model Distillation and 4D Correlation Mining, arXiv 2504.15669v2, 2025",
             licence="Apache-2.0",
+            cite=("fssbench_fsdino:zhuo2025fsdino",),
             parameter_counts={"dinov2-b": 9_080_814},
         )
     ]

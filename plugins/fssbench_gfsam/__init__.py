@@ -18,5 +18,6 @@ def fssbench_matchers() -> list[MatcherSpec]:
             paper="Zhang, Gao, Jiao, Liu, Wei, Bridge the Points: Graph-based Few-shot Segment "
             "Anything Semantically, NeurIPS 2024",
             licence="Apache-2.0",
+            cite=("fssbench_gfsam:zhang2024gfsam",),
         )
     ]

@@ -19,6 +19,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             paper="Peng et al., Hierarchical Dense Correlation Distillation for Few-Shot "
             "Segmentation, CVPR 2023",
             licence="Apache-2.0",
+            cite=("fssbench:peng2023hdmnet",),
             parameter_counts={"resnet50-psp": 4_161_734},
         )
     ]

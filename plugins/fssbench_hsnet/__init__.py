@@ -18,6 +18,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             importer="fssbench_hsnet.checkpoint:import_official",
             paper="Min, Kang, Cho, Hypercorrelation Squeeze for Few-Shot Segmentation, ICCV 2021",
             licence="Apache-2.0",
+            cite=("fssbench:min2021hsnet",),
             parameter_counts={"resnet50": 2_573_794, "resnet101": 2_587_394},
         )
     ]

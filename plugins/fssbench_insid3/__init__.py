@@ -18,5 +18,6 @@ def fssbench_matchers() -> list[MatcherSpec]:
             paper="Cuttano, Trivigno, Reich, Cremers, Masone, Roth, INSID3: Training-Free "
             "In-Context Segmentation with DINOv3, CVPR 2026",
             licence="Apache-2.0",
+            cite=("fssbench_insid3:cuttano2026insid3",),
         )
     ]

@@ -19,6 +19,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             paper="Boudiaf et al., Few-Shot Segmentation Without Meta-Learning: A Good "
             "Transductive Inference Is All You Need?, CVPR 2021",
             licence="Apache-2.0",
+            cite=("fssbench_repri:boudiaf2021repri",),
             parameter_counts={"resnet50-psp": 23_082_000},
             uses=("gradients",),
         )

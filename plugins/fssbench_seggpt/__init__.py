@@ -9,6 +9,7 @@ from fssbench import BackboneSpec, MatcherSpec
 _COMMON: dict[str, Any] = {
     "paper": "Wang et al., SegGPT: Segmenting Everything In Context, ICCV 2023",
     "licence": "Apache-2.0",
+    "cite": ("fssbench_seggpt:wang2023seggpt",),
     "requires": ("transformers",),
     "extra": "fssbench[transformers]",
 }

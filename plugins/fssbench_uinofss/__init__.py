@@ -36,6 +36,7 @@ def fssbench_matchers() -> list[MatcherSpec]:
             "Segmentation via Hierarchical Distillation and Mamba-HyperCorrelation, arXiv "
             "2504.15669v4, 2025",
             licence="Apache-2.0",
+            cite=("fssbench_uinofss:zhuo2025uinofss",),
         )
         for name, (config, summary) in _VARIANTS.items()
     ]
