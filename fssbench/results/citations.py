@@ -73,7 +73,8 @@ def cite(records: Sequence[Record]) -> tuple[dict[str, str], list[str]]:
     for spec_class, names in used.items():
         for name in names:
             found, note = _find(spec_class, name)
-            entries = {**found, **entries}
+            for key, text in found.items():
+                entries.setdefault(key, text)
             notes += [note] if note else []
     return entries | {"fssbench": _own_entry(records)}, notes
 
