@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
 import attrs
@@ -88,6 +89,20 @@ def target_of(
     return target if geometry is None or score_size == "original" else geometry.mask(target)
 
 
+@contextlib.contextmanager
+def naming_lack_of_memory(task: ChunkTask) -> Iterator[None]:
+    """Raise a lack of memory in a block as an `FssbenchError` that names the task's episodes."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise FssbenchError(
+            f"out of memory while loading episode {task.episodes[0].index} and the following "
+            "ones; run the same command again with fewer --workers to resume"
+        ) from error
+
+
 @attrs.define(eq=False)
 class _ChunkLoader:
     """The loading of a chunk, with a cache of support masks in each process."""
@@ -100,7 +115,7 @@ class _ChunkLoader:
 
     def __call__(self, task: ChunkTask) -> ChunkData:
         geometry, dataset = self.geometry, self.dataset
-        try:
+        with naming_lack_of_memory(task):
             images = [geometry.image(dataset.image(image_id)) for image_id, _ in task.images]
             return ChunkData(
                 task=task,
@@ -119,13 +134,6 @@ class _ChunkLoader:
                     for episode in task.episodes
                 ],
             )
-        except (MemoryError, RuntimeError) as error:
-            if not lacks_memory(error):
-                raise
-            raise FssbenchError(
-                f"out of memory while loading episode {task.episodes[0].index} and the following "
-                "ones; run the same command again with fewer --workers to resume"
-            ) from error
 
     def _mask(self, image_id: str, class_id: int) -> Tensor:
         """Return a mask at the encoder's size, cached because supports recur."""

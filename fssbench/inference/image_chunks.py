@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.episode import Episode
-from fssbench.errors import FssbenchError, lacks_memory
-from fssbench.inference.chunk_loader import ChunkTask, target_of
+from fssbench.errors import FssbenchError
+from fssbench.inference.chunk_loader import ChunkTask, naming_lack_of_memory, target_of
 from fssbench.inference.encoder_cache import EncoderCache
 from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.matchers.image_matcher import EpisodeImages
@@ -47,7 +47,7 @@ class _ImageLoader:
     void: str
 
     def __call__(self, task: ChunkTask) -> ImageChunkData:
-        try:
+        with naming_lack_of_memory(task):
             supports = dict.fromkeys(
                 key for e in task.episodes for way in e.ways() for key in way.supports()
             )
@@ -61,13 +61,6 @@ class _ImageLoader:
                     for episode in task.episodes
                 ],
             )
-        except (MemoryError, RuntimeError) as error:
-            if not lacks_memory(error):
-                raise
-            raise FssbenchError(
-                f"out of memory while loading episode {task.episodes[0].index} and the following "
-                "ones; run the same command again with fewer --workers to resume"
-            ) from error
 
 
 class ImageChunks(EncoderCache):
