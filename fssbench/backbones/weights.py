@@ -169,13 +169,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         FssbenchError: the file is missing, of another kind, damaged, or would unpack to too much.
     """
-    if path.suffix not in SUFFIXES:
-        raise FssbenchError(
-            f"weights {path}: unknown kind of file; give pretrained, random or a file that ends in "
-            f"{', '.join(SUFFIXES)}"
-        )
+    kinds = f"give pretrained, random or a file that ends in {', '.join(SUFFIXES)}"
     if not path.is_file():
-        raise FssbenchError(f"weights {path}: there is no such file; check the path")
+        raise FssbenchError(f"weights {path}: there is no such file; {kinds}")
+    if path.suffix not in SUFFIXES:
+        raise FssbenchError(f"weights {path}: unknown kind of file; {kinds}")
     try:
         tensors = _unwrap(parse(path))
         check_size(path, tensors.values())

@@ -104,15 +104,21 @@ def lists(
 
 
 @episodes.command()
-@click.argument("manifest", type=PATH)
+@click.argument("manifest")
+@data_options
+@lists_option
 @click.option("--first", type=click.IntRange(min=0), default=5, show_default=True,
               help="Number of episodes to print.")  # fmt: skip
 @json_option
-def show(manifest: Path, first: int, as_json: bool) -> None:
-    """Show the header, the classes and the first episodes of a manifest; check its digest."""
-    from fssbench.episodes.manifest import Manifest
+def show(manifest: str, first: int, as_json: bool, **dataset: Any) -> None:
+    """Show the header, the classes and the first episodes of a manifest; check its digest.
 
-    read = Manifest.read(manifest)
+    MANIFEST is a manifest file, a run directory, or a setting such as
+    shapes/v1-1k/fold0-1shot-seed0, whose manifest is built.
+    """
+    from fssbench.cli.manifests import read_or_build
+
+    read = read_or_build(manifest, **dataset)
     counts = Counter(way.class_id for way in read.by_way())
     queries = Counter(c for c, _ in {(way.class_id, way.query) for way in read.by_way()})
     if as_json:

@@ -41,12 +41,14 @@ def size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> i
 def pairs(
     ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
-    """Convert ``key=value`` texts to a dictionary."""
-    found = {}
+    """Convert ``key=value`` texts of different keys to a dictionary."""
+    found: dict[str, str] = {}
     for text in values:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise click.UsageError(f"{parameter.opts[0]} {text}: write key=value", ctx)
+        if key in found:
+            raise click.UsageError(f"{parameter.opts[0]} {text}: {key} is given twice", ctx)
         found[key] = value
     return found
 

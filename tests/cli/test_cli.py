@@ -125,6 +125,9 @@ def test_episodes_build_and_show(run, tmp_path):
     assert code == 0
     assert written[1]["digest"] in out
     assert "fold 1, 5-shot" in out
+    built = run("episodes", "show", "shapes/v1-1k/fold1-5shot", "-d", "images_per_split=120",
+                "--first", 2)[1]  # fmt: skip
+    assert out.splitlines()[-2:] == built.splitlines()[-2:]
     about = json.loads(run("episodes", "show", written[0]["path"], "--json")[1])
     assert sum(about["classes"].values()) == 50
 
@@ -220,6 +223,11 @@ def test_plugin_brings_a_verb(run, tmp_path):
         (["evaluate", "--weights", "none"], "--weights none: give pretrained"),
         (["evaluate", "--backbone", "tiny-resnet", "--weights", "nowhere.pth"], "nowhere.pth"),
         (["evaluate", "--checkpoint", "nowhere.safetensors"], "there is no such file"),
+        (["evaluate", "prototype", "-o", "layer=a", "-o", "layer=b"], "layer is given twice"),
+        (
+            ["evaluate", "insid3", "--encoder", "features=tiny-vit", "--encoder", "features=x"],
+            "features is given twice",
+        ),
         (["evaluate", "--protocol", "pascal5i/v1-1k"], "pascal5i needs --data-root"),
         (["evaluate", "--protocol", "coco20i/v1-1k"], "coco20i needs --data-root"),
         (["evaluate", "--protocol", "fss1000/v1"], "fss1000 needs --data-root"),
@@ -230,7 +238,7 @@ def test_plugin_brings_a_verb(run, tmp_path):
         (["show", "matcher", "dcamma"], "no matcher is called 'dcamma'"),
         (["show", "mather", "x"], "'mather' is not one of"),
         (["list", "matcher"], "'matcher' is not one of"),
-        (["episodes", "show", "nowhere.jsonl.gz"], "nowhere.jsonl.gz: cannot read"),
+        (["episodes", "show", "nowhere.jsonl.gz"], "nowhere.jsonl.gz: no such file"),
         (["data", "check", "imagenet"], "no dataset is called 'imagenet'"),
         (["data", "check", "shapes", "--split", "holdout"], "no split 'holdout'"),
         (["data", "check", "folder", "--data-root", "."], "folder"),
