@@ -39,11 +39,13 @@ class Augmentation:
     fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
-    def random(self) -> bool:
-        """Whether the result depends on the draw."""
+    def variants(self) -> int | None:
+        """Number of different results for one image: 1, 2 (flips alone), or None for many."""
         recipe = self.recipe
         cuts = recipe.resize == "none" and recipe.crop == "random"
-        return bool(recipe.scale or recipe.rotate or recipe.blur or recipe.flip or cuts)
+        if recipe.scale or recipe.rotate or recipe.blur or cuts:
+            return None
+        return 2 if recipe.flip else 1
 
     def __call__(
         self, image: Tensor, masks: Sequence[Tensor], draw: Draw

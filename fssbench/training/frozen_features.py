@@ -1,4 +1,4 @@
-"""Cache of the frozen features of images without random augmentation."""
+"""Cache of the frozen features of training images that recur with the same pixels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FrozenFeatures:
 
         Args:
             images: float (U, 3, S, S) in [0, 1].
-            names: unique names of the U images; None to cache nothing.
+            names: names of the U images, the same for the same pixels; None to cache nothing.
 
         Returns:
             Features (U, C, h, w) by layer.
@@ -46,7 +46,8 @@ class FrozenFeatures:
         if names is None:
             parts = [self._backbone(p, self._layers) for p in torch.split(images, ENCODE_AT_ONCE)]
             return {layer: torch.cat([maps[layer] for maps in parts]) for layer in self._layers}
-        new = [index for index, name in enumerate(names) if name not in self._cached]
+        first = {name: index for index, name in reversed([*enumerate(names)])}
+        new = sorted(index for name, index in first.items() if name not in self._cached)
         at_once = 1 if images.device.type == "cpu" else ENCODE_AT_ONCE
         for start in range(0, len(new), at_once):
             batch = new[start : start + at_once]

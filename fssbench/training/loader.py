@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ class LoadedBatch:
         masks: uint8 (B, 1 + K, S, S) class masks, or labels; empty for plain images.
         class_ids: int64 (B,) of episodes; empty otherwise.
         labels: uint8 (B, S, S) of the queries of episodes, if requested; otherwise None.
-        names: ids of `images`, if their features are cached; otherwise None.
+        names: digests of `images`, if their features are cached; otherwise None.
     """
 
     samples: tuple[Sample, ...]
@@ -65,7 +66,7 @@ class BatchLoader:
         classes: base classes, ascending; the n-th is n + 1 in labels.
         key: key of the augmentation's random stream, in addition to epoch and sample.
         marks: True if queries of episodes are loaded with labels of all base classes.
-        caches: True if features are cached, because images are not augmented at random.
+        caches: True if features are cached, because each image has few augmented variants.
     """
 
     dataset: Dataset
@@ -98,7 +99,7 @@ class BatchLoader:
                     labels.append(planes.pop())
                 hidden = self.hide and position > 0
                 key: tuple[object, ...] = (image_id, class_id if hidden else None)
-                if self.augmentation.random:
+                if self.augmentation.variants != 1:
                     key += (index, position)
                 if key not in unique:
                     unique[key] = len(images)
@@ -117,7 +118,7 @@ class BatchLoader:
             masks=torch.stack(masks).view(count, -1, size, size) if masks else torch.empty(0),
             class_ids=torch.tensor(ids, dtype=torch.int64),
             labels=torch.stack(labels) if labels else None,
-            names=tuple(str(key[0]) for key in unique) if self.caches else None,
+            names=tuple(map(_digest, images)) if self.caches else None,
         )
 
     def _augmented(
@@ -137,6 +138,10 @@ class BatchLoader:
                 labels[(mask == IGNORE) & (labels == 0)] = IGNORE
                 labels[mask == 1] = number
         return labels
+
+
+def _digest(image: Tensor) -> str:
+    return hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).hexdigest()
 
 
 def _shown(sample: Sample) -> list[tuple[str, int | None]]:

@@ -193,7 +193,7 @@ def make_plan(settings: Training) -> Plan:
             resize=loader.augmentation.geometry.resize,
             images=samples.images,
             held_out=held_out,
-            augmented=loader.augmentation.random,
+            augmented=loader.augmentation.variants != 1,
             weights=settings.part_weights,
             started=init is not None,
             recipe=recipe,
@@ -272,8 +272,9 @@ def _loader(
         geometry=Geometry(size, request.resize),
         fill=(red, green, blue),
     )
-    still = not (augmentation.random or request.mask_support or stage.trains_backbone)
-    memory = images * feature_bytes(backbone.info, request, settings.precision)
+    variants = augmentation.variants
+    memory = images * (variants or 0) * feature_bytes(backbone.info, request, settings.precision)
+    recurs = variants and not (request.mask_support or stage.trains_backbone)
     return BatchLoader(
         dataset=dataset,
         feed=stage.feeds,
@@ -282,5 +283,5 @@ def _loader(
         classes=classes,
         key=(dataset.name, stage.name, settings.seed),
         marks=stage.wants_labels,
-        caches=still and memory <= CACHE_BYTES,
+        caches=bool(recurs) and memory <= CACHE_BYTES,
     )

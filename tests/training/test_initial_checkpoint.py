@@ -84,7 +84,7 @@ def test_squashed_instead_of_cropped():
     augmentation = Augmentation(
         recipe=Augment(resize="none", scale=(1.5, 1.5), crop="squash"), geometry=Geometry(20)
     )
-    assert augmentation.random
+    assert augmentation.variants is None
     image = torch.zeros(3, 16, 40, dtype=torch.uint8)
     image[:, :, 20:] = 200
     mask = (image[0] > 0).to(torch.uint8)

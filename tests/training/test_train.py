@@ -105,6 +105,28 @@ def test_hooks_are_called_in_order(job):
     ]  # fmt: skip
 
 
+def test_each_image_and_its_mirror_image_is_encoded_once(job, monkeypatch, tmp_path):
+    job = attrs.evolve(job, recipe="flips", validation_episodes=0)
+    encoder = type(build.backbone("pixels"))
+    forward, seen = encoder.forward, []
+
+    def counting(self, images, layers):
+        seen.extend(image.clone() for image in images)
+        return forward(self, images, layers)
+
+    monkeypatch.setattr(encoder, "forward", counting)
+    cached = train(job)
+    different = {image.numpy().tobytes() for image in seen}
+    assert len(seen) == len(different)
+    assert sum(image.flip(-1).numpy().tobytes() in different for image in seen) > 0
+    monkeypatch.setattr("fssbench.training.plan.CACHE_BYTES", 0)
+    count = len(seen)
+    uncached = train(job, out=tmp_path / "uncached")
+    assert len(seen) - count > count
+    for name, tensor in weights(cached.last).items():
+        assert torch.allclose(tensor, weights(uncached.last)[name], atol=1e-5), name
+
+
 @pytest.mark.parametrize("stop", [1, 4, 5, 8, 10])
 def test_interrupted_and_resumed_equals_straight(job, stop, tmp_path):
     """Bit for bit, with dropout, momentum, warm-up and augmentation."""
