@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ import pandas
 import torch
 
 from fssbench import registry
+from fssbench.data.class_names import common_names
 from fssbench.data.dataset import Dataset
+from fssbench.data.folder import ClassFolders
 from fssbench.data.image_digest import images_digest
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.manifest import Manifest
@@ -35,10 +38,13 @@ from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.matchers.matcher import config_of
 from fssbench.metrics.metric import Metric
+from fssbench.model import trained_classes
 from fssbench.results.method import short_digest
-from fssbench.results.record import Record
+from fssbench.results.record import Record, first_few
 from fssbench.runtime.code import Code, identities
 from fssbench.specs import ProtocolSpec
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -89,8 +95,8 @@ class Evaluator:
     workers: int
 
     def manifests(self) -> list[Manifest]:
-        """Build the manifest of each cell."""
-        return [
+        """Build the manifest of each cell; a warning names novel classes of the training."""
+        manifests = [
             build_manifest(
                 self.protocol,
                 self.dataset,
@@ -104,6 +110,21 @@ class Evaluator:
             for shots in self.settings.shots
             for seed in self.settings.seeds
         ]
+        for manifest in {manifest.fold: manifest for manifest in manifests}.values():
+            self._warn_of_overlap(manifest)
+        return manifests
+
+    def overlap(self, manifest: Manifest) -> tuple[str, ...] | None:
+        """Return the names of a manifest's novel classes that the checkpoint was trained on.
+
+        None without a checkpoint, or if the classes of its training are unknown.
+        """
+        if self.checkpoint is None:
+            return None
+        trained = trained_classes(self.checkpoint.header, self.dataset)
+        novel = set(self.dataset.fold_classes(manifest.fold)) & set(manifest.class_ids)
+        tested = [self.dataset.classes[class_id] for class_id in sorted(novel)]
+        return None if trained is None else common_names(tested, trained)
 
     def folder(self, manifest: Manifest) -> Path:
         """Return a cell's run directory.
@@ -227,6 +248,8 @@ class Evaluator:
             images=images,
             code=self.code,
             flops=self.flops(manifest),
+            folds_of=self.dataset.folds_of,
+            overlap=self.overlap(manifest),
         )
 
     def flops(self, manifest: Manifest) -> int | None:
@@ -279,6 +302,25 @@ class Evaluator:
         if isinstance(self.cache, FeatureCache) and isinstance(data, ChunkData):
             self.cache.open(data)  # later chunks must load again what this one was to load
         return False
+
+    def _warn_of_overlap(self, manifest: Manifest) -> None:
+        if self.checkpoint is None:
+            return
+        found = self.overlap(manifest)
+        trained_on = self.checkpoint.header.get("dataset")
+        option = f"--checkpoint {self.checkpoint.name}"
+        if found:
+            leave = f"leave them out with -d leave_out={','.join(found)}"
+            log.warning(
+                "%s: it was trained on classes of fold %d of %s: %s; such a record never ranks%s",
+                option, manifest.fold, self.dataset.name, first_few(found),
+                f": {leave}" if isinstance(self.dataset, ClassFolders) else "",
+            )  # fmt: skip
+        elif found is None and trained_on not in (None, self.dataset.name):
+            log.warning(
+                "%s: the classes of %s that it was trained on are unknown, maybe some of them are "
+                "tested; such a record never ranks", option, trained_on,
+            )  # fmt: skip
 
     def _facts(self) -> dict[str, Any]:
         """Return everything but the manifest that the rows depend on."""
