@@ -113,8 +113,8 @@ def prepare(settings: Evaluation) -> Evaluator:
     header = None if source.checkpoint is None else source.checkpoint.header
     if header and protocol.base_classes and trained_fold(header, dataset.folds_of) is None:
         raise FssbenchError(
-            f"--checkpoint {settings.checkpoint}: its header names no fold of {dataset.folds_of}, so "
-            f"its base classes are unknown; {protocol.name} scores them"
+            f"--checkpoint {settings.checkpoint}: its header names no fold of {dataset.folds_of}, "
+            f"so its base classes are unknown; {protocol.name} scores them"
         )
     if source.checkpoint is not None and (protocol.base_classes or not settings.any_fold):
         other = ", or give --any-fold for a record that never ranks"

@@ -110,8 +110,7 @@ class Evaluator:
             for shots in self.settings.shots
             for seed in self.settings.seeds
         ]
-        for manifest in {manifest.fold: manifest for manifest in manifests}.values():
-            self._warn_of_overlap(manifest)
+        self._warn_of_overlap(manifests)
         return manifests
 
     def overlap(self, manifest: Manifest) -> tuple[str, ...] | None:
@@ -303,24 +302,34 @@ class Evaluator:
             self.cache.open(data)  # later chunks must load again what this one was to load
         return False
 
-    def _warn_of_overlap(self, manifest: Manifest) -> None:
+    def _warn_of_overlap(self, manifests: Sequence[Manifest]) -> None:
+        """Log the novel classes of each fold that the checkpoint was trained on."""
         if self.checkpoint is None:
             return
-        found = self.overlap(manifest)
-        trained_on = self.checkpoint.header.get("dataset")
-        option = f"--checkpoint {self.checkpoint.name}"
-        if found:
-            leave = f"leave them out with -d leave_out={','.join(found)}"
-            log.warning(
-                "%s: it was trained on classes of fold %d of %s: %s; such a record never ranks%s",
-                option, manifest.fold, self.dataset.name, first_few(found),
-                f": {leave}" if isinstance(self.dataset, ClassFolders) else "",
-            )  # fmt: skip
-        elif found is None and trained_on not in (None, self.dataset.name):
-            log.warning(
-                "%s: the classes of %s that it was trained on are unknown, maybe some of them are "
-                "tested; such a record never ranks", option, trained_on,
-            )  # fmt: skip
+        who = f"--checkpoint {self.checkpoint.name}"
+        for fold, manifest in {manifest.fold: manifest for manifest in manifests}.items():
+            found = self.overlap(manifest)
+            if found is None:
+                log.warning(
+                    "%s: the classes that it was trained on are unknown, and maybe tested; import "
+                    "it with --dataset and --fold, or train it with this version",
+                    who,
+                )
+                return
+            if found:
+                option = ""
+                if isinstance(self.dataset, ClassFolders):
+                    names = ",".join(sorted({*found, *self.dataset.leave_out}))
+                    option = f"; leave them out with -d leave_out={names}"
+                log.warning(
+                    "%s: it was trained on classes of fold %d of %s: %s; such a record never "
+                    "ranks%s",
+                    who,
+                    fold,
+                    self.dataset.name,
+                    first_few(found),
+                    option,
+                )
 
     def _facts(self) -> dict[str, Any]:
         """Return everything but the manifest that the rows depend on."""

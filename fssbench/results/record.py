@@ -258,6 +258,8 @@ class Record:
     @property
     def rankable(self) -> str:
         """Reason why the record must not rank on a board, or ""."""
+        if self.overlap:
+            return f"trained on tested classes: {first_few(self.overlap)}"
         if self.weights.source == "random":
             return "random weights"
         if self.manifest.limit is not None:
@@ -267,8 +269,6 @@ class Record:
         old = not self.code and not self.provenance
         if old and not self.checkpoint and self.cost.learnable_parameters:
             return f"{self.cost.learnable_parameters:,} parameters without a checkpoint"
-        if self.overlap:
-            return f"trained on tested classes: {first_few(self.overlap)}"
         if self.trained_on and self.overlap is None:
             return f"trained on unknown classes of {self.trained_on}, maybe on tested ones"
         return ""
