@@ -111,11 +111,13 @@ def prepare(settings: Evaluation) -> Evaluator:
     for fold in folds:
         dataset.check_fold(fold)
     header = None if source.checkpoint is None else source.checkpoint.header
-    if header and protocol.base_classes and trained_fold(header, dataset.folds_of) is None:
-        raise FssbenchError(
-            f"--checkpoint {settings.checkpoint}: its header names no fold of {dataset.folds_of}, "
-            f"so its base classes are unknown; {protocol.name} scores them"
-        )
+    if header and protocol.base_classes:
+        elsewhere = header.get("dataset") not in (None, dataset.name)
+        if elsewhere or trained_fold(header, dataset.folds_of) is None:
+            raise FssbenchError(
+                f"--checkpoint {settings.checkpoint}: its header names no fold of {dataset.name}, "
+                f"so its base classes are unknown; {protocol.name} scores them"
+            )
     if source.checkpoint is not None and (protocol.base_classes or not settings.any_fold):
         other = ", or give --any-fold for a record that never ranks"
         check_trained_fold(

@@ -15,7 +15,6 @@ import torch
 from fssbench import registry
 from fssbench.data.class_names import common_names
 from fssbench.data.dataset import Dataset
-from fssbench.data.folder import ClassFolders
 from fssbench.data.image_digest import images_digest
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.manifest import Manifest
@@ -39,10 +38,11 @@ from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.matchers.matcher import config_of
 from fssbench.metrics.metric import Metric
 from fssbench.model import trained_classes
+from fssbench.options import options_class
 from fssbench.results.method import short_digest
 from fssbench.results.record import Record, first_few
 from fssbench.runtime.code import Code, identities
-from fssbench.specs import ProtocolSpec
+from fssbench.specs import DatasetSpec, ProtocolSpec
 
 log = logging.getLogger(__name__)
 
@@ -306,6 +306,8 @@ class Evaluator:
         """Log the novel classes of each fold that the checkpoint was trained on."""
         if self.checkpoint is None:
             return
+        options = options_class(registry.registry().get(DatasetSpec, self.protocol.dataset))
+        can_leave_out = options is not None and "leave_out" in attrs.fields_dict(options)
         who = f"--checkpoint {self.checkpoint.name}"
         for fold, manifest in {manifest.fold: manifest for manifest in manifests}.items():
             found = self.overlap(manifest)
@@ -317,10 +319,8 @@ class Evaluator:
                 )
                 return
             if found:
-                option = ""
-                if isinstance(self.dataset, ClassFolders):
-                    names = ",".join(sorted({*found, *self.dataset.leave_out}))
-                    option = f"; leave them out with -d leave_out={names}"
+                names = ",".join(sorted({*found, *getattr(self.dataset, "leave_out", ())}))
+                advice = f"; leave them out with -d leave_out={names}" if can_leave_out else ""
                 log.warning(
                     "%s: it was trained on classes of fold %d of %s: %s; such a record never "
                     "ranks%s",
@@ -328,7 +328,7 @@ class Evaluator:
                     fold,
                     self.dataset.name,
                     first_few(found),
-                    option,
+                    advice,
                 )
 
     def _facts(self) -> dict[str, Any]:

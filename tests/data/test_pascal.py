@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fssbench.build import protocol_dataset
 from fssbench.data.class_names import common_names
 from fssbench.data.coco import Coco
 from fssbench.data.dataset import IGNORE
@@ -83,6 +84,12 @@ def test_the_folds_of_coco(voc: Path) -> None:
     assert plain.fold_classes(0) == (0, 1, 2, 3, 4)
     assert pascal.fingerprint() != plain.fingerprint()
     assert pickle.loads(pickle.dumps(pascal)).fold_classes(1) == COCO_FOLDS[1]
+
+
+def test_the_protocol_of_these_folds(voc: Path) -> None:
+    for name, folds in (("pascal5i/v1-1k-coco-folds", COCO_FOLDS), ("pascal5i/v1-1k", ())):
+        pascal = protocol_dataset(name, voc)
+        assert pascal.fold_classes(1) == (folds or Pascal.novel_classes)[1]
 
 
 def test_novel_in_pascal_is_novel_in_the_same_fold_of_coco(voc: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from records_for_tests import change_record
 
-from fssbench import Evaluation, Training, build, dataset, evaluate, train
+from fssbench import Evaluation, FssbenchError, Training, build, dataset, evaluate, train
 from fssbench.board.labels import method_label
 from fssbench.cli import _run
 from fssbench.data.coco import Coco
@@ -95,6 +95,27 @@ def test_a_verification_names_the_classes_too(short, abroad):
     change_record(done.folder, "overlap", value=[])
     (problem,) = verify_record(done.folder, rerun).problems
     assert problem == "overlap is [], the checkpoint's ['Hour_Glass']"
+
+
+def test_other_data_has_other_advice(short, abroad, caplog):
+    """Nothing can be left out of `shapes`, and earlier names are repeated for `folder`."""
+    foreign = with_header(train(short).last, dataset="mine", folds_of="mine")
+    here = attrs.evolve(
+        abroad, protocol="shapes/v1-1k", data_root=None, data_options=short.data_options, limit=5
+    )
+    evaluate(here, checkpoint=foreign, folds=(1,))
+    assert "of shapes: gear, hourglass, fish, cross, mushroom; such a record never ranks\n" in (
+        caplog.text
+    )
+    evaluate(abroad, checkpoint=foreign, data_options={"leave_out": "spoon"})
+    assert "-d leave_out=Hour_Glass,spoon" in caplog.text
+
+
+def test_base_classes_of_other_data_are_never_scored(short, abroad):
+    foreign = with_header(train(short).last, dataset="mine", folds_of="shapes")
+    changes = {"data_root": None, "data_options": short.data_options, "folds": (0,)}
+    with pytest.raises(FssbenchError, match="names no fold of shapes, so its base classes are"):
+        evaluate(abroad, checkpoint=foreign, protocol="shapes/v1-1k-generalised", **changes)
 
 
 def test_every_fold_of_a_training_is_a_method_of_its_own(short, abroad):
@@ -196,7 +217,9 @@ def test_from_coco_to_the_other_mini_sets(shared_data, tmp_path):
         "aeroplane", "boat", "chair", "diningtable", "dog", "person",
     }  # fmt: skip
     assert "trained on coco20i, " in method_label([record], [record])
-    with pytest.raises(Exception, match="trained for fold 0, so it has seen the classes of fold 1"):
+    with pytest.raises(
+        FssbenchError, match="trained for fold 0, so it has seen the classes of fold 1"
+    ):
         evaluate(voc, folds=(1,))
     own = attrs.evolve(voc, protocol="pascal5i/v1-1k")
     assert [each.record.overlap for each in evaluate(own)] == [
