@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from fssbench import build, registry
 from fssbench.backbones.backbone import Backbone
+from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.image_matcher import ImageMatcher
 from fssbench.matchers.matcher import Matcher
 from fssbench.options import configure, from_record
 from fssbench.results.record import trained_fold
-from fssbench.specs import BackboneSpec, MatcherSpec
+from fssbench.specs import BackboneSpec, DatasetSpec, MatcherSpec
 
 DEFAULT_MATCHER = "prototype"
 DEFAULT_BACKBONE = "tiny-resnet"
@@ -174,24 +175,52 @@ def _check_backbone(spec: MatcherSpec, backbone: str) -> None:
 
 
 def check_trained_fold(
-    checkpoint: Checkpoint, dataset: str, folds: Sequence[int], *, option: str, remedy: str = ""
+    checkpoint: Checkpoint, folds_of: str, folds: Sequence[int], *, option: str, remedy: str = ""
 ) -> None:
     """Raise an `FssbenchError` if a checkpoint was trained on the novel classes of a fold.
 
     Args:
         checkpoint: trained weights.
-        dataset: name of the dataset of the folds.
+        folds_of: name of the dataset whose folds are meant, see `Dataset.folds_of`.
         folds: numbers of the folds that the checkpoint is used for.
         option: option of the command line that named the checkpoint.
         remedy: further advice of the message; ``{trained}`` is the fold that fits.
     """
-    trained = trained_fold(checkpoint.header, dataset)
+    trained = trained_fold(checkpoint.header, folds_of)
     for fold in folds:
         if trained not in (None, fold):
             raise FssbenchError(
                 f"{option} {checkpoint.name}: it was trained for fold {trained}, so it has seen "
                 f"the classes of fold {fold}{remedy.format(trained=trained)}"
             )
+
+
+def trained_classes(header: Mapping[str, Any], dataset: Dataset) -> tuple[str, ...] | None:
+    """Return the names of the base classes that a checkpoint was trained on; None if unknown.
+
+    A header without them, of an older version or of an import, has them through its dataset and
+    fold, if that is the tested dataset or one whose folds are always the same.
+
+    Args:
+        header: header of the checkpoint.
+        dataset: tested dataset.
+    """
+    if "base_classes" in header:
+        known = header["base_classes"]
+        return None if known is None else tuple(map(str, known))
+    name, fold = header.get("dataset") or dataset.folds_of, header.get("fold")
+    if fold is None:
+        return None
+    classes: Sequence[str] = dataset.classes
+    try:
+        if name == dataset.name == dataset.folds_of:
+            novel = dataset.fold_classes(fold)
+        else:
+            source = registry.load(registry.registry().get(DatasetSpec, name))
+            classes, novel = source.classes, dict(enumerate(source.novel_classes))[fold]
+    except (FssbenchError, AttributeError, KeyError):  # not registered, or no such fold
+        return None
+    return tuple(each for class_id, each in enumerate(classes) if class_id not in novel)
 
 
 def unaccounted_parameters(

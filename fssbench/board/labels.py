@@ -24,6 +24,7 @@ def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:
         f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
         for key, value in _options(record).items()
         if (key, value) != ("selected_on", "novel")  # always added below
+        and not (record.trained_on and key in ("dataset", "fold"))  # likewise
         and value not in ("", None)  # the method's own choice, as without the option
         and any(other.get(key) != value for other in others)
     ]
@@ -32,6 +33,8 @@ def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:
         for fold in folds
         if fold.checkpoint
     }
+    if record.trained_on:
+        details.append(trained_on_label(record))
     if training_facts(record).get("selected_on") == "novel":
         details.append("selected on novel classes")
     details += [f"uses {use.replace('_', ' ')}" for use in record.uses]
@@ -40,6 +43,12 @@ def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:
     if checkpoints:
         details.append(checkpoints.pop() if len(checkpoints) == 1 else "one checkpoint per fold")
     return _with_details(record.matcher, details)
+
+
+def trained_on_label(record: Record) -> str:
+    """Return the other dataset that a method was trained on, and the fold if a row has only one."""
+    fold = training_facts(record).get("fold")
+    return f"trained on {record.trained_on}{'' if fold is None else f' fold {fold}'}"
 
 
 def backbone_label(record: Record, peers: Sequence[Record]) -> str:

@@ -15,7 +15,7 @@ from fssbench.board.labels import backbone_label, method_label
 from fssbench.board.published import PublishedRow, published_rows
 from fssbench.errors import FssbenchError
 from fssbench.results.method import method_id
-from fssbench.results.record import RECORD_FILE, Record, trained_fold
+from fssbench.results.record import RECORD_FILE, Record
 from fssbench.results.result import Result
 from fssbench.specs import ProtocolSpec
 from fssbench.statistics.compare import compare
@@ -368,8 +368,7 @@ def _changed_code(records: Sequence[Record]) -> list[str]:
 
 
 def _trained_on_novel(record: Record) -> str:
-    header = record.checkpoint.header if record.checkpoint else {}
-    fold = trained_fold(header, record.dataset.name)
+    fold = record.trained_fold
     if fold in (None, record.fold):
         return ""
     return f"checkpoint trained for fold {fold}, which has these classes in training"

@@ -87,6 +87,10 @@ def _print_method(groups: Sequence[Sequence[CellOutcome]]) -> None:
     for name in sorted({name for record in records for name in record.scores} - {*_SCORES}):
         folds = (f"fold {r.fold} {r.scores[name]:.2f}" for r in records if name in r.scores)
         click.echo(f"{name}: {', '.join(folds)}")
+    if first.trained_on:
+        header = first.checkpoint.header if first.checkpoint else {}
+        facts = (f"{name} {header[name]}" for name in ("fold", "stage", "recipe") if name in header)
+        click.echo(f"Trained on another dataset: {', '.join([first.trained_on, *facts])}.")
     for note in sorted({record.rankable for record in records} - {""}):
         click.echo(f"These rows never rank on a board: {note}.")
     dropped = sorted({name for record in records for name in record.manifest.dropped})

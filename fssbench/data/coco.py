@@ -56,6 +56,7 @@ class Coco(CocoInstances):
     categories = CATEGORIES
     classes = tuple(CATEGORIES.values())
     folds = 4
+    novel_classes = tuple(tuple(range(fold, 80, 4)) for fold in range(4))
 
     def __init__(self, *, root: Path | None, config: CocoConfig | None = None) -> None:
         needs = "the folder that holds annotations/ and the images"
@@ -70,7 +71,7 @@ class Coco(CocoInstances):
     def fold_classes(self, fold: int) -> tuple[int, ...]:
         """Return the twenty novel class ids of a fold."""
         self.check_fold(fold)
-        return tuple(range(fold, len(self.classes), self.folds))
+        return self.novel_classes[fold]
 
     def annotations(self, split: str) -> Path:
         """Return the annotation file of a split."""

@@ -26,12 +26,21 @@ class Dataset(ABC):
         classes: class names; a class id is an index into them.
         folds: number of class splits.
         splits: names of the image splits, e.g. ``("train", "val")``.
+        novel_classes: novel class ids of each fold, where classes and folds are the same for all
+            files and options; otherwise empty. Training classes of checkpoints that do not name
+            them follow from it.
     """
 
     name: ClassVar[str]
     classes: tuple[str, ...]
     folds: int = 1
     splits: tuple[str, ...] = ("train", "val")
+    novel_classes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def folds_of(self) -> str:
+        """The name of the dataset whose folds divide the classes, mostly its own name."""
+        return self.name
 
     @abstractmethod
     def fold_classes(self, fold: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import IndexedDataset
 from fssbench.data.masks import Foreground, UnclearMaskError, read_foreground
-from fssbench.errors import FssbenchError
+from fssbench.errors import FssbenchError, near
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 OTHER_SUFFIXES = (".tif", ".tiff", ".gif", ".jfif", ".heic", ".avif", ".jp2", ".pgm", ".ppm")
@@ -42,21 +42,31 @@ class ClassFolders(IndexedDataset):
         root: folder of the class folders.
         foreground: foreground of the mask files, see `Foreground`.
         mask_suffix: suffix of a mask whose image has the same name.
+        leave_out: names of classes that are not novel.
 
     Raises:
-        FssbenchError: the root is missing or contains no folders.
+        FssbenchError: the root is missing or contains no folders, or there is no class of a name.
     """
 
     splits = ("train", "val", "test")
     folds = 1
 
     def __init__(
-        self, *, root: Path | None, foreground: Foreground = "auto", mask_suffix: str = ".png"
+        self,
+        *,
+        root: Path | None,
+        foreground: Foreground = "auto",
+        mask_suffix: str = ".png",
+        leave_out: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.foreground, self.mask_suffix = foreground, mask_suffix
         if foreground != "auto":
             self.mask_options = {"foreground": foreground}
+        self.leave_out = frozenset(leave_out)
+        if leave_out:
+            names = ",".join(sorted(self.leave_out))
+            self.mask_options = {**self.mask_options, "leave_out": names}
         needs = "the folder that holds one folder for each class"
         if root is None:
             raise FssbenchError(f"{self.name} needs --data-root, {needs}")
@@ -68,6 +78,11 @@ class ClassFolders(IndexedDataset):
             raise FssbenchError(
                 f"{self.name}: no class folders in {root}; --data-root must name {needs}"
             )
+        for name in sorted(self.leave_out - set(self.classes)):
+            raise FssbenchError(
+                f"{self.name}: -d leave_out={name}: there is no such class; "
+                f"{near(name, self.classes)}the classes are the folders in {root}"
+            )
         self._pairs: dict[str, dict[str, Pair]] = {}
 
     def split_classes(self, split: str) -> Sequence[str]:
@@ -76,9 +91,11 @@ class ClassFolders(IndexedDataset):
         return self.classes
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """Return the class ids of the test split."""
+        """Return the class ids of the test split, except for the classes that are left out."""
         self.check_fold(fold)
-        novel = set(self.split_classes("test"))
+        novel = set(self.split_classes("test")) - self.leave_out
+        if not novel:
+            raise FssbenchError(f"{self.name}: -d leave_out names every class; leave fewer out")
         return tuple(c for c, name in enumerate(self.classes) if name in novel)
 
     def image_ids(self, split: str) -> Sequence[str]:
@@ -168,10 +185,12 @@ class FolderConfig:
             and more (``alpha``).
         mask_suffix: suffix of a mask whose image has the same name, e.g. ``.jpg`` for the image
             ``1.png`` with the mask ``1.jpg``.
+        leave_out: names of classes that are not novel, e.g. those that a method was trained on.
     """
 
     foreground: Foreground = "auto"
     mask_suffix: Literal[".png", ".jpg", ".jpeg", ".bmp", ".webp"] = ".png"
+    leave_out: tuple[str, ...] = ()
 
 
 class Folder(ClassFolders):
@@ -196,7 +215,12 @@ class Folder(ClassFolders):
 
     def __init__(self, *, root: Path | None, config: FolderConfig | None = None) -> None:
         config = config or FolderConfig()
-        super().__init__(root=root, foreground=config.foreground, mask_suffix=config.mask_suffix)
+        super().__init__(
+            root=root,
+            foreground=config.foreground,
+            mask_suffix=config.mask_suffix,
+            leave_out=config.leave_out,
+        )
 
     def _own_mask(self, image_id: str) -> Tensor:
         try:

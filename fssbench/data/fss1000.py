@@ -30,10 +30,12 @@ class Fss1000Config:
         lists: folder of the class lists, ``train.txt`` (or ``trn.txt``), ``val.txt`` and
             ``test.txt``, one class name a line. By default, every class is in every split.
         foreground: foreground of the mask files, as `FolderConfig.foreground`.
+        leave_out: names of classes that are not novel, as `FolderConfig.leave_out`.
     """
 
     lists: str | None = None
     foreground: Foreground = "auto"
+    leave_out: tuple[str, ...] = ()
 
 
 class Fss1000(ClassFolders):
@@ -54,7 +56,7 @@ class Fss1000(ClassFolders):
 
     def __init__(self, *, root: Path | None, config: Fss1000Config | None = None) -> None:
         config = config or Fss1000Config()
-        super().__init__(root=root, foreground=config.foreground)
+        super().__init__(root=root, foreground=config.foreground, leave_out=config.leave_out)
         self.lists = Path(os.path.expanduser(config.lists)) if config.lists else None
         self._listed: dict[str, tuple[str, ...]] = {}
         if self.lists is None:

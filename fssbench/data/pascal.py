@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fssbench.data.class_names import same_name
+from fssbench.data.coco import Coco
 from fssbench.data.dataset import IGNORE
 from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import IndexedDataset, list_lines
@@ -45,15 +47,22 @@ class PascalConfig:
         palette: class of a pixel of a palette file: its ``index``, the class of its ``colour`` in
             VOC's colour map, or ``auto``: the index, or the colour if all colours are VOC's in
             another order.
+        folds: novel classes of fold i: the classes 5i to 5i + 4 (``pascal``), or those whose COCO
+            class is novel in fold i of COCO-20i (``coco``), for methods that were trained there.
     """
 
     labels: Literal["auto", "SegmentationClassAug", "SegmentationClass"] = "auto"
     train_list: str = ""
     palette: Palette = "auto"
+    folds: Literal["pascal", "coco"] = "pascal"
 
 
 class Pascal(IndexedDataset):
     """PASCAL VOC 2012 segmentation; fold i has the classes 5i to 5i + 4 (Shaban et al., 2017).
+
+    The folds of the option ``folds=coco`` have 6, 4, 6 and 4 classes, those of RePRI (Boudiaf et
+    al., CVPR 2021): figures/coco2pascal.png and src/dataset/classes.py of
+    mboudiaf/RePRI-for-Few-Shot-Segmentation.
 
     Args:
         root: the folder ``VOC2012``, or a folder with ``VOC2012`` or ``VOCdevkit/VOC2012``.
@@ -66,6 +75,7 @@ class Pascal(IndexedDataset):
     name: ClassVar[str] = "pascal5i"
     classes = CLASSES
     folds = 4
+    novel_classes = tuple(tuple(range(5 * fold, 5 * fold + 5)) for fold in range(4))
     splits = ("train", "val")
 
     def __init__(self, *, root: Path | None, config: PascalConfig | None = None) -> None:
@@ -76,6 +86,10 @@ class Pascal(IndexedDataset):
         self.train_list = Path(config.train_list).expanduser() if config.train_list else None
         if self.palette != "auto":
             self.mask_options = {"palette": self.palette}
+        self._coco_folds = config.folds == "coco"
+        if self._coco_folds:
+            self.mask_options = {**self.mask_options, "folds": config.folds}
+            self.novel_classes = _coco_folds()
         choices = (AUGMENTED, PLAIN) if wanted == "auto" else (wanted,)
         there = [labels for labels in choices if (self.folder / labels).is_dir()]
         if not there:
@@ -86,10 +100,15 @@ class Pascal(IndexedDataset):
         self.labels = there[0]
         self._ids: dict[str, tuple[str, ...]] = {}
 
+    @property
+    def folds_of(self) -> str:
+        """The name of the dataset whose folds divide the classes."""
+        return Coco.name if self._coco_folds else self.name
+
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """Return the five novel class ids of a fold."""
+        """Return the novel class ids of a fold."""
         self.check_fold(fold)
-        return tuple(range(5 * fold, 5 * fold + 5))
+        return self.novel_classes[fold]
 
     def image_ids(self, split: str) -> Sequence[str]:
         """Return the sorted image ids of the split's list.
@@ -170,6 +189,14 @@ class Pascal(IndexedDataset):
                 f"a VOC mask has 0 to {len(CLASSES)} and {IGNORE}"
             )
         return labels
+
+
+def _coco_folds() -> tuple[tuple[int, ...], ...]:
+    """Return the class ids whose COCO class is novel in each fold of COCO-20i."""
+    novel = [{same_name(Coco.classes[c]) for c in ids} for ids in Coco.novel_classes]
+    return tuple(
+        tuple(c for c, name in enumerate(CLASSES) if same_name(name) in names) for names in novel
+    )
 
 
 def _missing(what: str) -> str:

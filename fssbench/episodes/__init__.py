@@ -13,6 +13,7 @@ _MIN_PIXELS = 2 * 32 * 32
 _HSNET = "Hypercorrelation Squeeze for Few-Shot Segmentation, ICCV 2021"
 _PANET = "PANet: Few-Shot Image Semantic Segmentation with Prototype Alignment, ICCV 2019"
 _CAPL = "Tian et al., Generalized Few-shot Semantic Segmentation, CVPR 2022"
+_REPRI = "Boudiaf et al., Few-Shot Segmentation Without Meta-Learning, CVPR 2021"
 _HDMNET = "Hierarchical Dense Correlation Distillation for Few-Shot Segmentation, CVPR 2023"
 _DAVIS = "The 2017 DAVIS Challenge on Video Object Segmentation, arXiv 1704.00675"
 
@@ -77,6 +78,9 @@ def fssbench_protocols() -> list[ProtocolSpec]:
     shared_class = "; a control: supports hold a second class of the query"
     return [
         _own("pascal5i/v1-1k", 1000),
+        _own("pascal5i/v1-1k-coco-folds", 1000, note="; the folds of COCO-20i, for methods trained "
+             "there", paper=_REPRI, cite=("fssbench:boudiaf2021repri",),
+             data_options={"folds": "coco"}),
         _own("coco20i/v1-1k", 1000),
         _own("coco20i/v1-10k", 10000),
         _own("coco20i/v1-mini", 1000, **rare),

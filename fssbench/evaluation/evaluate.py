@@ -111,16 +111,18 @@ def prepare(settings: Evaluation) -> Evaluator:
     for fold in folds:
         dataset.check_fold(fold)
     header = None if source.checkpoint is None else source.checkpoint.header
-    if header and protocol.base_classes and trained_fold(header, dataset.name) is None:
-        raise FssbenchError(
-            f"--checkpoint {settings.checkpoint}: its header names no fold of {dataset.name}, so "
-            f"its base classes are unknown; {protocol.name} scores them"
-        )
+    if header and protocol.base_classes:
+        elsewhere = header.get("dataset") not in (None, dataset.name)
+        if elsewhere or trained_fold(header, dataset.folds_of) is None:
+            raise FssbenchError(
+                f"--checkpoint {settings.checkpoint}: its header names no fold of {dataset.name}, "
+                f"so its base classes are unknown; {protocol.name} scores them"
+            )
     if source.checkpoint is not None and (protocol.base_classes or not settings.any_fold):
         other = ", or give --any-fold for a record that never ranks"
         check_trained_fold(
             source.checkpoint,
-            dataset.name,
+            dataset.folds_of,
             folds,
             option="--checkpoint",
             remedy=f"; evaluate --fold {{trained}}{'' if protocol.base_classes else other}",
@@ -164,7 +166,7 @@ def prepare(settings: Evaluation) -> Evaluator:
 
 def _folds(dataset: Dataset, checkpoint: Checkpoint | None) -> tuple[int, ...]:
     """Return the fold that a checkpoint was trained for, or all folds."""
-    trained = None if checkpoint is None else trained_fold(checkpoint.header, dataset.name)
+    trained = None if checkpoint is None else trained_fold(checkpoint.header, dataset.folds_of)
     return tuple(range(dataset.folds)) if trained is None else (trained,)
 
 

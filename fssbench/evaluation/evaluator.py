@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas
 import torch
 
 from fssbench import registry
+from fssbench.data.class_names import common_names
 from fssbench.data.dataset import Dataset
 from fssbench.data.image_digest import images_digest
 from fssbench.episodes.chunks import chunks_of
@@ -35,10 +37,14 @@ from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.matchers.matcher import config_of
 from fssbench.metrics.metric import Metric
+from fssbench.model import trained_classes
+from fssbench.options import options_class
 from fssbench.results.method import short_digest
-from fssbench.results.record import Record
+from fssbench.results.record import Record, first_few
 from fssbench.runtime.code import Code, identities
-from fssbench.specs import ProtocolSpec
+from fssbench.specs import DatasetSpec, ProtocolSpec
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -89,8 +95,8 @@ class Evaluator:
     workers: int
 
     def manifests(self) -> list[Manifest]:
-        """Build the manifest of each cell."""
-        return [
+        """Build the manifest of each cell; a warning names novel classes of the training."""
+        manifests = [
             build_manifest(
                 self.protocol,
                 self.dataset,
@@ -104,6 +110,20 @@ class Evaluator:
             for shots in self.settings.shots
             for seed in self.settings.seeds
         ]
+        self._warn_of_overlap(manifests)
+        return manifests
+
+    def overlap(self, manifest: Manifest) -> tuple[str, ...] | None:
+        """Return the names of a manifest's novel classes that the checkpoint was trained on.
+
+        None without a checkpoint, or if the classes of its training are unknown.
+        """
+        if self.checkpoint is None:
+            return None
+        trained = trained_classes(self.checkpoint.header, self.dataset)
+        novel = set(self.dataset.fold_classes(manifest.fold)) & set(manifest.class_ids)
+        tested = [self.dataset.classes[class_id] for class_id in sorted(novel)]
+        return None if trained is None else common_names(tested, trained)
 
     def folder(self, manifest: Manifest) -> Path:
         """Return a cell's run directory.
@@ -227,6 +247,8 @@ class Evaluator:
             images=images,
             code=self.code,
             flops=self.flops(manifest),
+            folds_of=self.dataset.folds_of,
+            overlap=self.overlap(manifest),
         )
 
     def flops(self, manifest: Manifest) -> int | None:
@@ -279,6 +301,35 @@ class Evaluator:
         if isinstance(self.cache, FeatureCache) and isinstance(data, ChunkData):
             self.cache.open(data)  # later chunks must load again what this one was to load
         return False
+
+    def _warn_of_overlap(self, manifests: Sequence[Manifest]) -> None:
+        """Log the novel classes of each fold that the checkpoint was trained on."""
+        if self.checkpoint is None:
+            return
+        options = options_class(registry.registry().get(DatasetSpec, self.protocol.dataset))
+        can_leave_out = options is not None and "leave_out" in attrs.fields_dict(options)
+        who = f"--checkpoint {self.checkpoint.name}"
+        for fold, manifest in {manifest.fold: manifest for manifest in manifests}.items():
+            found = self.overlap(manifest)
+            if found is None:
+                log.warning(
+                    "%s: the classes that it was trained on are unknown, and maybe tested; import "
+                    "it with --dataset and --fold, or train it with this version",
+                    who,
+                )
+                return
+            if found:
+                names = ",".join(sorted({*found, *getattr(self.dataset, "leave_out", ())}))
+                advice = f"; leave them out with -d leave_out={names}" if can_leave_out else ""
+                log.warning(
+                    "%s: it was trained on classes of fold %d of %s: %s; such a record never "
+                    "ranks%s",
+                    who,
+                    fold,
+                    self.dataset.name,
+                    first_few(found),
+                    advice,
+                )
 
     def _facts(self) -> dict[str, Any]:
         """Return everything but the manifest that the rows depend on."""

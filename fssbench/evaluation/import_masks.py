@@ -131,6 +131,7 @@ def import_masks(
             score_size=protocol.score_size,
             rows=rows,
             images=images_digest(dataset, manifest.image_ids()),
+            folds_of=dataset.folds_of,
         ),
         matcher=method.matcher,
         config=method.config,

@@ -50,6 +50,8 @@ def make_record(
     images: str = "",
     code: Mapping[str, Code],
     flops: int | None,
+    folds_of: str,
+    overlap: tuple[str, ...] | None,
 ) -> Record:
     """Return the record: scores of the rows, and a description of the evaluation.
 
@@ -66,10 +68,14 @@ def make_record(
         images: digest of the content of the images.
         code: code that computed the rows, by package.
         flops: floating-point operations of an episode; None if unknown.
+        folds_of: name of the dataset whose folds divide the classes.
+        overlap: names of the novel classes that the checkpoint was trained on; None if unknown.
     """
     encoders = pipeline.encoders if isinstance(pipeline, ImagePipeline) else {}
     return Record(
-        **result_fields(manifest, metrics, score_size=score_size, rows=rows, images=images),
+        **result_fields(
+            manifest, metrics, score_size=score_size, rows=rows, images=images, folds_of=folds_of
+        ),
         matcher=settings.matcher,
         config=config_of(pipeline.matcher),
         checkpoint=None
@@ -107,6 +113,7 @@ def make_record(
             for role, encoder in encoders.items()
         },
         uses=pipeline.matcher.uses,
+        overlap=overlap,
     )
 
 
@@ -117,6 +124,7 @@ def result_fields(
     score_size: str,
     rows: pandas.DataFrame,
     images: str,
+    folds_of: str,
 ) -> dict[str, Any]:
     """Return the fields of a `Record` that follow from episodes, images and rows.
 
@@ -126,6 +134,7 @@ def result_fields(
         score_size: score size of the protocol.
         rows: one row for each episode.
         images: digest of the content of the images.
+        folds_of: name of the dataset whose folds divide the classes.
     """
     scores: dict[str, float] = {}
     for metric in metrics:
@@ -143,6 +152,7 @@ def result_fields(
             split=manifest.split,
             fingerprint=manifest.fingerprint,
             images=images,
+            folds_of=folds_of,
         ),
         "manifest": ManifestInfo(
             digest=manifest.digest,

@@ -275,6 +275,9 @@ def _differing_protocol(evaluator: Evaluator, record: Record, manifest: Manifest
         )
     if record.score_size != evaluator.protocol.score_size:
         yield f"score_size is {record.score_size}, the protocol's {evaluator.protocol.score_size}"
+    overlap = evaluator.overlap(manifest)
+    if record.overlap is not None and record.overlap != overlap:
+        yield f"overlap is {list(record.overlap)}, the checkpoint's {list(overlap or ())}"
 
 
 def _measure_again(

@@ -201,7 +201,7 @@ def _with_checkpoints(
         files.setdefault(path, []).append(cell)
     for path, cells in files.items():
         if evaluation.folds is None and "fold" not in named:
-            trained = trained_fold(read_checkpoint(path).header, dataset.name)
+            trained = trained_fold(read_checkpoint(path).header, dataset.folds_of)
             cells = [cell for cell in cells if trained in (None, cell[0])]
         folds, shots, seeds = (tuple(dict.fromkeys(c[axis] for c in cells)) for axis in range(3))
         yield attrs.evolve(evaluation, checkpoint=path, folds=folds, shots=shots, seeds=seeds)

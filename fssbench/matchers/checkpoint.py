@@ -144,7 +144,7 @@ def write_checkpoint(
         path: file to write, usually ``….safetensors``.
         matcher: matcher with the weights.
         header: JSON values that describe the weights: ``matcher`` (registered name), ``config``,
-            ``backbone``, ``fold``, ``dataset``, ….
+            ``backbone``, ``fold``, ``dataset``, ``base_classes`` (names), ….
         backbone: weights of the backbone, by the names in its own weight files, to include.
     """
     state = matcher.state_dict()
@@ -196,6 +196,7 @@ def _is_header(header: Any) -> bool:
     """Return True if a header has all required entries with values of the right types."""
     kinds = {
         "matcher": str, "backbone": str, "config": dict, "dataset": str | None, "fold": int | None,
+        "folds_of": str | None, "base_classes": list | None,
     }  # fmt: skip
     return (
         isinstance(header, dict)

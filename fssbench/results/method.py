@@ -61,9 +61,15 @@ def brings_backbone(record: Record) -> bool:
 
 
 def training_facts(record: Record) -> dict[str, Any]:
-    """Return the `TRAINING` entries of the checkpoint's header; empty without a checkpoint."""
+    """Return the `TRAINING` entries of the checkpoint's header; empty without a checkpoint.
+
+    The fold of the training is one of them if it is none of the record's folds: each fold of the
+    record could then be tested with a checkpoint of any fold.
+    """
     header = record.checkpoint.header if record.checkpoint else {}
-    return {key: header[key] for key in TRAINING if key in header}
+    elsewhere = record.trained_fold is None and header.get("fold") is not None
+    keys = (*TRAINING, "fold") if elsewhere else TRAINING
+    return {key: header[key] for key in keys if key in header}
 
 
 def method_id(record: Record) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,24 @@ MOST_BYTES = 16 * MIB
 """Maximum size of a record; one of a thousand classes takes a quarter of a MiB."""
 
 
-def trained_fold(header: Mapping[str, Any], dataset: str) -> int | None:
-    """Return the fold of a dataset that a checkpoint was trained for.
+def trained_fold(header: Mapping[str, Any], folds_of: str) -> int | None:
+    """Return the fold that a checkpoint was trained for.
 
-    None if the header has no fold or names another dataset. A header without a dataset is assumed
-    to be of this one.
+    None if the header has no fold, or one of other folds. A header without a dataset is assumed to
+    be of these folds.
+
+    Args:
+        header: header of the checkpoint.
+        folds_of: name of the dataset whose folds are meant, see `Dataset.folds_of`.
     """
-    return header.get("fold") if header.get("dataset") in (None, dataset) else None
+    known = header.get("folds_of") or header.get("dataset")
+    return header.get("fold") if known in (None, folds_of) else None
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Return the first names, separated by commas, and the number of the others."""
+    more = f" and {len(names) - 10} more" if names[10:] else ""
+    return f"{', '.join(names[:10])}{more}"
 
 
 def folder_of(path: Path) -> Path:
@@ -80,12 +91,15 @@ class DatasetInfo:
         split: split of the images.
         fingerprint: hash of the split's annotations.
         images: hash of the content of the manifest's images; "" in older records.
+        folds_of: name of the dataset whose folds divide the classes; "" in older records, for its
+            own folds.
     """
 
     name: str
     split: str
     fingerprint: str
     images: str = ""
+    folds_of: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -195,6 +209,9 @@ class Record:
         provenance: ``imported`` if another program predicted the masks; see
             `fssbench.evaluation.import_masks`. Otherwise "".
         ways: number of classes that each episode asks for, with base classes if it has some.
+        overlap: names of the novel classes that the checkpoint was trained on; such a record never
+            ranks. None without a checkpoint, if its training classes are unknown, and in older
+            records.
     """
 
     schema: int = SCHEMA
@@ -224,10 +241,25 @@ class Record:
     encoders: Mapping[str, EncoderInfo] = attrs.field(factory=dict)
     uses: tuple[str, ...] = ()
     ways: int = 1
+    overlap: tuple[str, ...] | None = None
+
+    @property
+    def trained_on(self) -> str:
+        """The name of the dataset that the checkpoint was trained on, if it is another one."""
+        name = self.checkpoint.header.get("dataset") if self.checkpoint else None
+        return name if isinstance(name, str) and name != self.dataset.name else ""
+
+    @property
+    def trained_fold(self) -> int | None:
+        """The fold that the checkpoint was trained for, if it is one of the record's folds."""
+        header = self.checkpoint.header if self.checkpoint else {}
+        return trained_fold(header, self.dataset.folds_of or self.dataset.name)
 
     @property
     def rankable(self) -> str:
         """Reason why the record must not rank on a board, or ""."""
+        if self.overlap:
+            return f"trained on tested classes: {first_few(self.overlap)}"
         if self.weights.source == "random":
             return "random weights"
         if self.manifest.limit is not None:
@@ -237,6 +269,8 @@ class Record:
         old = not self.code and not self.provenance
         if old and not self.checkpoint and self.cost.learnable_parameters:
             return f"{self.cost.learnable_parameters:,} parameters without a checkpoint"
+        if self.trained_on and self.overlap is None:
+            return f"trained on unknown classes of {self.trained_on}, maybe on tested ones"
         return ""
 
     def to_json(self) -> str:

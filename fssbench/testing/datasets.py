@@ -118,6 +118,10 @@ def folds(subject: DatasetSubject) -> str:
         twice = sorted(seen & set(found))
         expect(not twice, "each class novel in one fold at most", f"{twice} again in fold {fold}")
         seen |= set(found)
+    fixed = type(dataset).novel_classes
+    if fixed and dataset.folds_of == dataset.name:
+        known = tuple(dataset.fold_classes(fold) for fold in range(dataset.folds))
+        expect(fixed == known, "novel_classes as in fold_classes", f"{fixed} and {known}")
     for fold in (-1, dataset.folds):
         expect_error(partial(dataset.fold_classes, fold), f"fold_classes({fold})")
     return f"{len(seen)} of {total} classes are novel in some fold"

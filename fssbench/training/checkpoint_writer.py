@@ -109,6 +109,8 @@ class CheckpointWriter:
             }
         header = {
             **plan.facts(),
+            "folds_of": plan.dataset.folds_of,
+            "base_classes": plan.base_classes(),
             "images": plan.images,
             "recipe": plan.recipe.name,
             "settings": cattrs.unstructure(plan.recipe),

@@ -19,7 +19,7 @@ from fssbench.errors import FssbenchError, near
 from fssbench.inference.feature_cache import feature_bytes
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
 from fssbench.matchers.matcher import Matcher, config_of
-from fssbench.model import check_trained_fold
+from fssbench.model import check_trained_fold, trained_classes
 from fssbench.options import configure
 from fssbench.results.method import short_digest
 from fssbench.runtime.code import Code, code_of, identities
@@ -95,6 +95,16 @@ class Plan:
             "stage": self.stage.name,
         }
 
+    def base_classes(self) -> list[str] | None:
+        """Return the names of all classes that the weights were trained on; None if unknown.
+
+        These are the base classes of the fold, and those of the initial checkpoint's training.
+        """
+        classes = self.dataset.classes
+        own = [classes[class_id] for class_id in base_classes(self.dataset, self.settings.fold)]
+        earlier = trained_classes(self.init.header, self.dataset) if self.init else ()
+        return None if earlier is None else list(dict.fromkeys([*earlier, *own]))
+
     def identity(self) -> dict[str, Any]:
         """Return all inputs that the weights depend on, except for devices and processes."""
         settings = self.settings
@@ -159,7 +169,7 @@ def make_plan(settings: Training) -> Plan:
     init = None if settings.init is None else read_checkpoint(settings.init)
     if init is not None:
         init.check_is("backbone", settings.backbone, "--init")
-        check_trained_fold(init, settings.dataset, [settings.fold], option="--init")
+        check_trained_fold(init, dataset.folds_of, [settings.fold], option="--init")
     weights = settings.weights if init is None else init.backbone_weights(settings.weights)
     backbone = build.backbone(settings.backbone, weights)
     with torch.random.fork_rng(devices=[]):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from records_for_tests import change_record
 
 from fssbench import registry
 from fssbench.board.markdown import render
@@ -129,6 +130,38 @@ def test_a_checkpoint_of_another_fold_never_ranks(runs, trained):
     assert row.notes == (
         "fold 1, 2, 3: checkpoint trained for fold 0, which has these classes in training",
     )
+
+
+def test_tested_classes_of_the_training_never_rank(runs, trained):
+    """The classes of each fold are named; without any the row ranks."""
+    for fold in range(4):
+        checkpoint = trained(2, dataset="coco20i")
+        runs.add("clean", fold=fold, checkpoint=checkpoint, overlap=())
+        runs.add("seen", fold=fold, checkpoint=checkpoint, overlap=(f"class {3 * fold}",))
+        runs.add("unknown", fold=fold, checkpoint=checkpoint)
+    (table,) = tables(runs.root)
+    rows = {row.method.partition(" ")[0]: row for row in table.rows}
+    assert {name: row.rank for name, row in rows.items()} == {
+        "clean": 1, "seen": None, "unknown": None,
+    }  # fmt: skip
+    assert rows["clean"].method == "clean (trained on coco20i fold 2, one checkpoint per fold)"
+    assert rows["seen"].notes[0] == "fold 0: trained on tested classes: class 0"
+    assert rows["unknown"].notes == ("trained on unknown classes of coco20i, maybe on tested ones",)
+
+
+def test_folds_of_another_dataset_are_folds_of_one_training(runs, trained):
+    """Fold i is tested with the checkpoint of fold i: one row, as on the training's own data."""
+    for fold in range(4):
+        folder = runs.add(
+            "dcama", fold=fold, protocol="pascal5i/v1-1k-coco-folds", overlap=(),
+            checkpoint=trained(fold, dataset="coco20i", folds_of="coco20i"),
+        )  # fmt: skip
+        change_record(folder, "dataset", "folds_of", value="coco20i")
+    (table,) = tables(runs.root)
+    (row,) = table.rows
+    assert row.rank == 1
+    assert sorted(row.folds) == [0, 1, 2, 3]
+    assert row.method == "dcama (trained on coco20i, dcama-fold*.safetensors)"
 
 
 def test_folds_of_one_training_are_one_row_of_two_trainings_two(runs, trained):

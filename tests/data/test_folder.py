@@ -235,6 +235,20 @@ def test_pickled_copies_work(tmp_path: Path) -> None:
     assert copy.mask("cat/a", 0).sum() == 16
 
 
+def test_classes_that_are_left_out_are_not_novel(tmp_path: Path) -> None:
+    for name in ("cat", "dog", "ox"):
+        save(tmp_path / name / "a.jpg")
+        save(tmp_path / name / "a.png")
+    folder = Folder(root=tmp_path, config=FolderConfig(leave_out=("dog",)))
+    assert folder.classes == ("cat", "dog", "ox")
+    assert folder.fold_classes(0) == (0, 2)
+    assert folder.fingerprint("test") != Folder(root=tmp_path).fingerprint("test")
+    message = error_of(Folder, root=tmp_path, config=FolderConfig(leave_out=("dogs",)))
+    assert message.startswith("folder: -d leave_out=dogs: there is no such class; did you mean 'do")
+    everything = Folder(root=tmp_path, config=FolderConfig(leave_out=("cat", "dog", "ox")))
+    assert "-d leave_out names every class" in error_of(everything.fold_classes, 0)
+
+
 @pytest.mark.realdata
 def test_real_images(shared_data: Path) -> None:
     folder = Folder(root=shared_data / "davis_mini")

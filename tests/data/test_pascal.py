@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fssbench.build import protocol_dataset
+from fssbench.data.class_names import common_names
+from fssbench.data.coco import Coco
 from fssbench.data.dataset import IGNORE
 from fssbench.data.pascal import CLASSES, Pascal, PascalConfig
 from fssbench.errors import FssbenchError
@@ -61,6 +64,44 @@ def test_classes_and_folds(voc: Path) -> None:
         tuple(range(start, start + 5)) for start in (0, 5, 10, 15)
     ]
     assert error_of(pascal.fold_classes, 4) == "pascal5i has no fold 4; it has folds 0 to 3"
+
+
+# RePRI's figures/coco2pascal.png; the same numbers are in the data/pascal.py of FS-SAM2, its folds
+# 10 to 13.
+COCO_FOLDS = (
+    (0, 3, 8, 10, 11, 14), (1, 5, 12, 17), (2, 6, 15, 16, 18, 19), (4, 7, 9, 13),
+)  # fmt: skip
+
+
+def test_the_folds_of_coco(voc: Path) -> None:
+    pascal = Pascal(root=voc, config=PascalConfig(folds="coco"))
+    assert tuple(pascal.fold_classes(fold) for fold in range(4)) == COCO_FOLDS
+    assert sorted(c for fold in COCO_FOLDS for c in fold) == list(range(20))
+    assert (pascal.name, pascal.folds_of) == ("pascal5i", "coco20i")
+    assert "no fold 4" in error_of(pascal.fold_classes, 4)
+    plain = Pascal(root=voc)
+    assert plain.folds_of == "pascal5i"
+    assert plain.fold_classes(0) == (0, 1, 2, 3, 4)
+    assert pascal.fingerprint() != plain.fingerprint()
+    assert pickle.loads(pickle.dumps(pascal)).fold_classes(1) == COCO_FOLDS[1]
+
+
+def test_the_protocol_of_these_folds(voc: Path) -> None:
+    for name, folds in (("pascal5i/v1-1k-coco-folds", COCO_FOLDS), ("pascal5i/v1-1k", ())):
+        pascal = protocol_dataset(name, voc)
+        assert pascal.fold_classes(1) == (folds or Pascal.novel_classes)[1]
+
+
+def test_novel_in_pascal_is_novel_in_the_same_fold_of_coco(voc: Path) -> None:
+    """Each class is trained on in all folds of COCO-20i but its own."""
+    pascal = Pascal(root=voc, config=PascalConfig(folds="coco"))
+    for fold in range(4):
+        base = [c for other in range(4) if other != fold for c in Coco.novel_classes[other]]
+        trained = [Coco.classes[c] for c in base]
+        tested = [CLASSES[c] for c in pascal.fold_classes(fold)]
+        assert common_names(tested, trained) == ()
+        others = [name for name in CLASSES if name not in tested]
+        assert common_names(others, trained) == tuple(others)
 
 
 def test_masks_keep_void_borders_whatever_the_class(voc: Path) -> None:

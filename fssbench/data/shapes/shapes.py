@@ -63,6 +63,7 @@ class Shapes(Dataset):
     name = "shapes"
     classes = tuple(SILHOUETTES)
     folds = 4
+    novel_classes = tuple(tuple(range(5 * fold, 5 * fold + 5)) for fold in range(4))
     splits = _SPLITS
 
     def __init__(self, config: ShapesConfig | None = None, root: Path | None = None) -> None:
@@ -72,7 +73,7 @@ class Shapes(Dataset):
     def fold_classes(self, fold: int) -> tuple[int, ...]:
         """Return the five novel class ids of a fold: 0-4, 5-9, 10-14 or 15-19."""
         self.check_fold(fold)
-        return tuple(range(5 * fold, 5 * fold + 5))
+        return self.novel_classes[fold]
 
     def image_ids(self, split: str) -> Sequence[str]:
         """Return ``train-000000``, ``train-000001``, … or ``val-000000``, …"""
