@@ -38,6 +38,9 @@ class ClassFolders(IndexedDataset):
     The images of a split are ordered by class and then by name, in natural order (2 before 10).
     There is one fold.
 
+    Attributes:
+        novel_split: split whose classes are novel.
+
     Args:
         root: folder of the class folders.
         foreground: foreground of the mask files, see `Foreground`.
@@ -49,6 +52,7 @@ class ClassFolders(IndexedDataset):
 
     splits = ("train", "val", "test")
     folds = 1
+    novel_split: str = "test"
 
     def __init__(
         self, *, root: Path | None, foreground: Foreground = "auto", mask_suffix: str = ".png"
@@ -76,9 +80,9 @@ class ClassFolders(IndexedDataset):
         return self.classes
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """Return the class ids of the test split."""
+        """Return the class ids of the split of novel classes."""
         self.check_fold(fold)
-        novel = set(self.split_classes("test"))
+        novel = set(self.split_classes(self.novel_split))
         return tuple(c for c, name in enumerate(self.classes) if name in novel)
 
     def image_ids(self, split: str) -> Sequence[str]:
