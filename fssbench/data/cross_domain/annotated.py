@@ -123,8 +123,8 @@ class AnnotatedImages(IndexedDataset):
 
 def colour_codes(path: Path) -> Tensor:
     """Return 4 R + 2 G + B of the channels of a picture, 1 from a value of 128, uint8 (H, W)."""
-    red, green, blue = (read_image(path) >= HALF).to(torch.uint8)
-    return 4 * red + 2 * green + blue
+    bits: Tensor = (read_image(path) >= HALF).to(torch.uint8)
+    return 4 * bits[0] + 2 * bits[1] + bits[2]
 
 
 def by_stem(folder: Path, suffix: str, end: str = "") -> dict[str, Path]:
