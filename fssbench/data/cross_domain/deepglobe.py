@@ -17,7 +17,10 @@ SIDE = 6
 SMALLEST = 0.048
 """Share of a tile that each of its colours must exceed (PATNet's data/preprocess.py)."""
 
-_NEEDS = f"the folder that holds {IMAGES}/ and {MASKS}/, or 1/test/origin/ to 6/test/groundtruth/"
+_NEEDS = (
+    f"the folder that holds {IMAGES}/ and {MASKS}/ (of data prepare), or 1/test/origin/ to "
+    "6/test/groundtruth/"
+)
 
 
 class DeepGlobe(AnnotatedImages):
