@@ -272,6 +272,13 @@ def test_a_damaged_satellite_image_is_named(tmp_path):
         prepare(RECIPES["deepglobe"], tmp_path / "to", given=[archive])
 
 
+def test_an_image_without_a_mask_is_named(tmp_path):
+    files = deepglobe_files()
+    del files["train/17_mask.png"]
+    with pytest.raises(FssbenchError, match=r"17_sat.jpg: the archive has only this one of image"):
+        prepare(RECIPES["deepglobe"], tmp_path / "to", given=[packed(tmp_path / "a.zip", files)])
+
+
 def test_patnets_draw(tmp_path):
     """The draws of PATNet's data/deepglobe.py with NumPy's global generator and seed 0."""
     data = fssbench.dataset("deepglobe", write(tmp_path, deepglobe_folders()))

@@ -58,20 +58,21 @@ def unpack_tiles(found: Iterator[Member], folder: Path) -> Iterator[str]:
         Names of written tiles.
 
     Raises:
-        FssbenchError: a picture cannot be decoded, or an image and its mask differ in size.
+        FssbenchError: a picture cannot be decoded, an image and its mask differ in size, or one of
+            them is missing.
     """
     root = folder / "DeepGlobe"
-    waiting: dict[str, tuple[str, bytes]] = {}  # images or masks whose other half is not read yet
+    waiting: dict[str, dict[str, bytes]] = {}  # images or masks whose other half is not read yet
     for member in found:
         wanted = _LAND.fullmatch(member.name)
         if wanted is None:
             continue
         name = wanted[1]
-        half = wanted[2], member.read()
-        if name not in waiting:
-            waiting[name] = half
+        halves = waiting.setdefault(name, {})
+        halves[wanted[2]] = member.read()
+        if len(halves) < 2:
             continue
-        halves = dict([waiting.pop(name), half])
+        del waiting[name]
         image, mask = (_pixels(halves[kind], name) for kind in ("sat.jpg", "mask.png"))
         if image.shape != mask.shape:
             raise FssbenchError(
@@ -83,6 +84,12 @@ def unpack_tiles(found: Iterator[Member], folder: Path) -> Iterator[str]:
                 Image.fromarray(picture[rows, columns]).save(data, "PNG", compress_level=1)
                 put(root / kind / f"{name}_{tile}.png", data.getvalue())
             yield f"{name}_{tile}"
+    if waiting:
+        name, halves = next(iter(waiting.items()))
+        raise FssbenchError(
+            f"{name}_{next(iter(halves))}: the archive has only this one of image and mask; "
+            "download it again"
+        )
 
 
 def finish(root: str, **patterns: str) -> Callable[[Path], Mapping[str, int]]:
