@@ -150,7 +150,7 @@ def index(
 def prepare(
     dataset: str, to: Path, given: tuple[Path, ...], download: bool, year: str, as_json: bool
 ) -> None:
-    """Write pascal5i, coco20i, fss1000 or davis17 in fssbench's layout, from its official archives.
+    """Write a dataset in fssbench's layout, from its official archives.
 
     After an interruption, the same command resumes.
     """
@@ -175,5 +175,5 @@ def prepare(
     for path in made.downloads:
         click.echo(f"{path} is no longer needed and may be removed")
     done = "was there already" if made.already else "is ready"
-    known = recipe.name.partition("-")[0]
-    click.echo(f"{recipe.name} {done}: fssbench data check {known} --data-root {made.data_root}")
+    check = f"fssbench data check {recipe.dataset} --data-root {made.data_root}"
+    click.echo(f"{recipe.name} {done}: {check}")

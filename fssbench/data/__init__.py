@@ -57,6 +57,59 @@ def fssbench_datasets() -> list[DatasetSpec]:
             "ImageSets/2017/val.txt",
         ),
         DatasetSpec(
+            name="deepglobe",
+            summary="DeepGlobe Land Cover: tiles of satellite images, 6 classes of land",
+            factory="fssbench.data.cross_domain.deepglobe:DeepGlobe",
+            paper="Demir et al., DeepGlobe 2018: A Challenge to Parse the Earth through Satellite "
+            "Images, CVPR Workshops 2018",
+            licence="terms of the DeepGlobe challenge",
+            cite=("fssbench:demir2018deepglobe", "fssbench:lei2022cdfss"),
+            layout="images/<tile>.png and masks/<tile>.png; or PATNet's <n>/test/origin/<tile>.jpg "
+            "and <n>/test/groundtruth/<tile>.png",
+        ),
+        DatasetSpec(
+            name="isic2018",
+            summary="ISIC 2018: skin lesions of 3 diagnoses, 2,594 images",
+            factory="fssbench.data.cross_domain.isic:Isic2018",
+            config="fssbench.data.cross_domain.isic:Isic2018Config",
+            paper="Codella et al., Skin Lesion Analysis Toward Melanoma Detection 2018, arXiv "
+            "1902.03368",
+            licence="CC-BY-NC-4.0",
+            cite=(
+                "fssbench:codella2019isic",
+                "fssbench:tschandl2018ham10000",
+                "fssbench:lei2022cdfss",
+            ),
+            layout="ISIC2018_Task1-2_Training_Input/<image>.jpg, ISIC2018_Task1_Training_"
+            "GroundTruth/<image>_segmentation.png and class_id.csv",
+        ),
+        DatasetSpec(
+            name="chest-xray",
+            summary="chest X-rays of Shenzhen and Montgomery County: the lungs, 704 images",
+            factory="fssbench.data.cross_domain.chest_xray:ChestXray",
+            config="fssbench.data.cross_domain.chest_xray:ChestXrayConfig",
+            paper="Candemir et al., Lung Segmentation in Chest Radiographs Using Anatomical "
+            "Atlases with Nonrigid Registration, IEEE TMI 2014",
+            licence="terms of the U.S. National Library of Medicine",
+            cite=(
+                "fssbench:candemir2014lung",
+                "fssbench:jaeger2014tuberculosis",
+                "fssbench:lei2022cdfss",
+            ),
+            layout="CXR_png/<image>.png and masks/<image>_mask.png (or masks/<image>.png)",
+        ),
+        DatasetSpec(
+            name="suim",
+            summary="SUIM: underwater images, 7 classes, 1,635 images",
+            factory="fssbench.data.cross_domain.suim:Suim",
+            paper="Islam et al., Semantic Segmentation of Underwater Imagery: Dataset and "
+            "Benchmark, IROS 2020",
+            licence="terms of the authors",
+            cite=("fssbench:islam2020suim", "fssbench:herzog2024abcdfss"),
+            layout="train_val/ and TEST/ with images/<image>.jpg and masks/<image>.bmp; or "
+            "ABCDFSS's images/<image>.jpg and masks/<class>/<image>.bmp",
+        ),
+        DatasetSpec(
             name="folder",
             summary="your own images: one folder a class, a mask for each image",
             factory="fssbench.data.folder:Folder",

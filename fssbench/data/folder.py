@@ -38,6 +38,9 @@ class ClassFolders(IndexedDataset):
     The images of a split are ordered by class and then by name, in natural order (2 before 10).
     There is one fold.
 
+    Attributes:
+        novel_split: split whose classes are novel.
+
     Args:
         root: folder of the class folders.
         foreground: foreground of the mask files, see `Foreground`.
@@ -50,6 +53,7 @@ class ClassFolders(IndexedDataset):
 
     splits = ("train", "val", "test")
     folds = 1
+    novel_split: str = "test"
 
     def __init__(
         self,
@@ -91,9 +95,9 @@ class ClassFolders(IndexedDataset):
         return self.classes
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
-        """Return the class ids of the test split, except for the classes that are left out."""
+        """Return the class ids of the split of novel classes, without those that are left out."""
         self.check_fold(fold)
-        novel = set(self.split_classes("test")) - self.leave_out
+        novel = set(self.split_classes(self.novel_split)) - self.leave_out
         if not novel:
             raise FssbenchError(f"{self.name}: -d leave_out names every class; leave fewer out")
         return tuple(c for c, name in enumerate(self.classes) if name in novel)

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import attrs
 
@@ -31,18 +31,21 @@ class Fss1000Config:
             ``test.txt``, one class name a line. By default, every class is in every split.
         foreground: foreground of the mask files, as `FolderConfig.foreground`.
         leave_out: names of classes that are not novel, as `FolderConfig.leave_out`.
+        novel: split whose classes are novel.
     """
 
     lists: str | None = None
     foreground: Foreground = "auto"
     leave_out: tuple[str, ...] = ()
+    novel: Literal["test", "val"] = "test"
 
 
 class Fss1000(ClassFolders):
     """FSS-1000 (Li et al., 2020): ``<class>/<n>.jpg`` with the mask ``<class>/<n>.png``.
 
     Masks are read by the rule of `fssbench.data.masks`. The novel classes of the one fold are those
-    of the test list. Class ids are indices of the sorted folders, independent of the lists.
+    of the test list, or with ``novel=val`` of the val list. Class ids are indices of the sorted
+    folders, independent of the lists.
 
     Args:
         root: folder of the class folders.
@@ -57,6 +60,7 @@ class Fss1000(ClassFolders):
     def __init__(self, *, root: Path | None, config: Fss1000Config | None = None) -> None:
         config = config or Fss1000Config()
         super().__init__(root=root, foreground=config.foreground, leave_out=config.leave_out)
+        self.novel_split = config.novel
         self.lists = Path(os.path.expanduser(config.lists)) if config.lists else None
         self._listed: dict[str, tuple[str, ...]] = {}
         if self.lists is None:

@@ -3,7 +3,9 @@
 The sources are independent of fssbench: PASCAL on a public copy of SegmentationClassAug
 (its images of at least 2 * 32 * 32 pixels of a class are the 365, 467, 734 and 357 of the lists of
 BAM and HDMNet), COCO 2014 on HSNet's lists (by the same rule of 2 * 32 * 32 pixels), DAVIS 2017 on
-the results that its evaluation code publishes, one mask for each frame.
+the results that its evaluation code publishes, one mask for each frame. ISIC 2018 on PATNet's list
+class_id.csv; chest X-rays on the files of the Kaggle set, of which the Shenzhen masks are named
+``_mask``; SUIM on its authors' README (1,525 and 110 images).
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ _COCO_VAL_2014 = (
     521, 397, 331, 916, 423, 790, 3648, 1375, 1198, 1272, 3722, 1116, 1416, 1070, 200, 302,
     619, 446, 389, 925, 38, 1097, 773, 1159, 803, 676, 170, 644, 37, 94,
 )  # fmt: skip
+# Tiles by PATNet's script: classes by IFA (issue 14), images by readers of PATNet (issue 17).
+_DEEPGLOBE = (6891, 4189, 4333, 1564, 1370, 2195)
 
 
 @attrs.frozen(kw_only=True)
@@ -61,6 +65,13 @@ _KNOWN = {
     "fss1000 all val": Known(images=10_000, each=10),
     "fss1000 all test": Known(images=10_000, each=10),
     "davis17  val": Known(images=1999),
+    "deepglobe tiles test": Known(images=9174, classes=_DEEPGLOBE),
+    "deepglobe folders test": Known(images=sum(_DEEPGLOBE), classes=_DEEPGLOBE),
+    "isic2018  test": Known(images=2594, classes=(1867, 208, 519)),
+    "chest-xray shenzhen test": Known(images=566, each=566),
+    "chest-xray montgomery test": Known(images=138, each=138),
+    "chest-xray all test": Known(images=704, each=704),
+    "suim parts test": Known(images=1635),
 }
 
 
@@ -70,5 +81,8 @@ def known(dataset: Dataset, split: str) -> Known | None:
         "pascal5i": getattr(dataset, "labels", ""),
         "coco20i": getattr(dataset, "year", ""),
         "fss1000": "all" if getattr(dataset, "lists", None) is None else "lists",
+        "deepglobe": getattr(dataset, "layout", ""),
+        "chest-xray": getattr(dataset, "source", ""),
+        "suim": getattr(dataset, "layout", ""),
     }
     return _KNOWN.get(f"{dataset.name} {kinds.get(dataset.name, '')} {split}")

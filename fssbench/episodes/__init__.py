@@ -15,6 +15,7 @@ _PANET = "PANet: Few-Shot Image Semantic Segmentation with Prototype Alignment, 
 _CAPL = "Tian et al., Generalized Few-shot Semantic Segmentation, CVPR 2022"
 _REPRI = "Boudiaf et al., Few-Shot Segmentation Without Meta-Learning, CVPR 2021"
 _HDMNET = "Hierarchical Dense Correlation Distillation for Few-Shot Segmentation, CVPR 2023"
+_PATNET = "Lei et al., Cross-Domain Few-Shot Semantic Segmentation, ECCV 2022"
 _DAVIS = "The 2017 DAVIS Challenge on Video Object Segmentation, arXiv 1704.00675"
 
 _SAMPLERS = (
@@ -42,6 +43,9 @@ _SAMPLERS = (
     ), (
         "hsnet-class-uniform", "literature.hsnet:class_uniform", _HSNET,
         "HSNet's on COCO-20i: class uniform, then image; supports may repeat",
+    ), (
+        "patnet-class-in-turn", "literature.hsnet:class_in_turn", _PATNET,
+        "PATNet's on cross-domain sets: classes in turn, query uniform; supports may repeat",
     ), (
         "image-sequential", "literature.hdmnet:image_sequential", _HDMNET,
         "as HDMNet, BAM and PFENet: images in list order, a class drawn for each",
@@ -71,6 +75,9 @@ def fssbench_protocols() -> list[ProtocolSpec]:
     rare: dict[str, Any] = {"note": "; for subsets: drops rare classes", "rare": "drop"}
     # The images of `shapes` have 160 pixels a side, so its objects are small.
     shapes: dict[str, Any] = {"min_pixels": 400}
+    # All images of the cross-domain sets are tested, and listed for any pixel of a class, as by
+    # their authors.
+    tested: dict[str, Any] = {"split": "test", "min_pixels": 1}
     control = {**shapes, "draw_key": "shapes/v1-1k"}
     # The authors' label maps of COCO have one class for each pixel, and no ignored pixels.
     label_maps: dict[str, Any] = {"void": "background", "data_options": {"overlaps": "painted"}}
@@ -86,6 +93,8 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         _own("coco20i/v1-mini", 1000, **rare),
         _own("fss1000/v1", None, min_pixels=1),
         _own("fss1000/v1-mini", None, min_pixels=1, **rare),
+        _own("fss1000/v1-val", None, min_pixels=1, split="val", data_options={"novel": "val"},
+             note="; the split of IFA's FSS-1000 column"),
         _own("folder/v1", None, min_pixels=1),
         _own("coco-json/v1", None, min_pixels=1, split="val"),
         _own("labels/v1", None, min_pixels=1, split="val"),
@@ -96,6 +105,12 @@ def fssbench_protocols() -> list[ProtocolSpec]:
             dataset="davis17", split="val", sampler="first-frame", episodes=None, min_pixels=1,
             metrics=("boundary",), paper=_DAVIS, cite=("fssbench:ponttuset2017davis",),
         ),
+        _own("deepglobe/v1-1k", 1000, **tested),
+        _own("isic2018/v1-1k", 1000, **tested),
+        _own("chest-xray/v1", None, **tested),
+        _own("suim/v1-1k", 1000, **tested),
+        _patnet("deepglobe/patnet-600"),
+        _patnet("chest-xray/patnet-600"),
         _own("shapes/v1-1k", 1000, **shapes),
         _own("shapes/v1-1k-wrong-mask", 1000, note=wrong_mask, sampler="wrong-mask", **control),
         _own("shapes/v1-1k-shared-class", 1000, note=shared_class, sampler="shared-class",
@@ -147,6 +162,14 @@ def _hdmnet(name: str, episodes: int, **more: Any) -> ProtocolSpec:
         name, episodes, "drawn as in HDMNet's code: {}, scored at original size", min_pixels=0,
         sampler="image-sequential", lists="fssbench.episodes.literature.hdmnet:read_lists",
         paper=_HDMNET, cite=("fssbench:peng2023hdmnet",), **more,
+    )  # fmt: skip
+
+
+def _patnet(name: str) -> ProtocolSpec:
+    return _protocol(
+        name, 600, "as PATNet's code: {}, scored at the matcher's input size", min_pixels=1,
+        split="test", score_size="input", sampler="patnet-class-in-turn", paper=_PATNET,
+        cite=("fssbench:lei2022cdfss",),
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 The official sites publish no digests. Those below are checked by public tools and mirrors: VOC and
 SBD (MD5) torchvision, SBD (SHA-256) torchvision's prototypes, VOC and COCO (SHA-256 and size)
-TensorFlow Datasets. FSS-1000 and DAVIS have none.
+TensorFlow Datasets, ISIC (SHA-256) torch-em. FSS-1000, DAVIS, DeepGlobe, the chest X-rays and SUIM
+have none.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ class Archive:
         key: short name, e.g. ``sbd``.
         file: official file name.
         url: address of the download.
-        holds: prefix of member names that identifies the archive; "" if it is identified by folders
-            of numbered images.
+        holds: prefix of member names that identifies the archive; "" if it is identified by
+            `matches`, or by folders of numbered images.
+        matches: regular expression of a member's name that identifies the archive, or "".
         size: size of the official file in bytes, or None if it is not published.
         sha256, md5: published digests (hex), or "" if there is none.
         most_bytes: maximum total size of the unpacked members, about twice the real size.
@@ -32,6 +34,7 @@ class Archive:
     file: str
     url: str
     holds: str
+    matches: str = ""
     size: int | None = None
     sha256: str = ""
     md5: str = ""
@@ -122,6 +125,64 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             holds="DAVIS/",
             most_bytes=4 * GB,
             most_members=40_000,
+        ),
+    ),
+    "deepglobe": (
+        Archive(
+            key="land",
+            file="deepglobe-land-cover-classification-dataset.zip",
+            url="https://www.kaggle.com/datasets/balraj98/"
+            "deepglobe-land-cover-classification-dataset",
+            holds="",
+            matches=r"(?:.*/)?\d+_(?:sat\.jpg|mask\.png)",
+            most_bytes=8 * GB,
+            most_members=8000,
+        ),
+    ),
+    "isic2018": (
+        Archive(
+            key="images",
+            file="ISIC2018_Task1-2_Training_Input.zip",
+            url="https://isic-archive.s3.amazonaws.com/challenges/2018/"
+            "ISIC2018_Task1-2_Training_Input.zip",
+            holds="ISIC2018_Task1-2_Training_Input/",
+            sha256="80f98572347a2d7a376227fa9eb2e4f7459d317cb619865b8b9910c81446675f",
+            most_bytes=24 * GB,
+            most_members=6000,
+        ),
+        Archive(
+            key="masks",
+            file="ISIC2018_Task1_Training_GroundTruth.zip",
+            url="https://isic-archive.s3.amazonaws.com/challenges/2018/"
+            "ISIC2018_Task1_Training_GroundTruth.zip",
+            holds="ISIC2018_Task1_Training_GroundTruth/",
+            sha256="99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c",
+            most_bytes=GB,
+            most_members=6000,
+        ),
+    ),
+    "chest-xray": (
+        Archive(
+            key="xrays",
+            file="chest-xray-masks-and-labels.zip",
+            # The address of INSID3's docs/data.md.
+            url="https://www.kaggle.com/api/v1/datasets/download/nikhilpandey360/"
+            "chest-xray-masks-and-labels",
+            holds="",
+            matches=r"(?:.*/)?Lung Segmentation/.*",
+            most_bytes=24 * GB,
+            most_members=12_000,
+        ),
+    ),
+    "suim": (
+        Archive(
+            key="suim",
+            file="SUIM.zip",
+            url="https://irvlab.cs.umn.edu/resources/suim-dataset",
+            holds="",
+            matches=r"(?:.*/)?(?:train_val|TEST)/(?:images|masks)/.*",
+            most_bytes=12 * GB,
+            most_members=20_000,
         ),
     ),
 }  # fmt: skip

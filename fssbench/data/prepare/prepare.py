@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
-from fssbench.data.prepare import coco, davis, fss1000, pascal
+from fssbench.data.cross_domain import isic
+from fssbench.data.prepare import coco, cross_domain, davis, fss1000, pascal
 from fssbench.data.prepare.archives import ARCHIVES, Archive
 from fssbench.data.prepare.disk import check_space, check_writable, settle
 from fssbench.data.prepare.download import download
@@ -56,6 +58,11 @@ class Recipe:
     made: tuple[str, ...]
     root: str = "."
     official: Mapping[str, int] = attrs.field(factory=dict)
+
+    @property
+    def dataset(self) -> str:
+        """Registered name of the dataset."""
+        return re.sub(r"-\d{4}$", "", self.name)
 
     @property
     def archives(self) -> tuple[Archive, ...]:
@@ -127,6 +134,40 @@ RECIPES = {
             root=davis.ROOT,
             official={"val.txt": 30},
         ),
+        Recipe(
+            name="deepglobe",
+            unpack={"land": cross_domain.unpack_tiles},
+            finish=cross_domain.finish("DeepGlobe", images="images/*.png", masks="masks/*.png"),
+            made=("DeepGlobe",),
+            root="DeepGlobe",
+            official={"images": 9174, "masks": 9174},
+        ),
+        Recipe(
+            name="isic2018",
+            unpack={"images": cross_domain.unpack("ISIC2018"),
+                    "masks": cross_domain.unpack("ISIC2018")},
+            finish=cross_domain.finish("ISIC2018", images=f"{isic.IMAGES}/*.jpg",
+                                       masks=f"{isic.MASKS}/*.png"),
+            made=("ISIC2018",),
+            root="ISIC2018",
+            official={"images": 2594, "masks": 2594},
+        ),
+        Recipe(
+            name="chest-xray",
+            unpack={"xrays": cross_domain.unpack("ChestXray")},
+            finish=cross_domain.finish("ChestXray", images="CXR_png/*.png", masks="masks/*.png"),
+            made=("ChestXray",),
+            root="ChestXray",
+            official={"images": 800, "masks": 704},
+        ),
+        Recipe(
+            name="suim",
+            unpack={"suim": cross_domain.unpack("SUIM")},
+            finish=cross_domain.finish("SUIM", images="*/images/*.jpg", masks="*/masks/*.bmp"),
+            made=("SUIM",),
+            root="SUIM",
+            official={"images": 1635, "masks": 1635},
+        ),
     )
 }  # fmt: skip
 
@@ -141,7 +182,7 @@ def find_recipe(dataset: str, year: str = "2014") -> Recipe:
     if name == "coco20i":
         name = f"{name}-{year}"
     if name not in RECIPES:
-        known = ("pascal5i", "coco20i", "fss1000", "davis17")
+        known = list(dict.fromkeys(recipe.dataset for recipe in RECIPES.values()))
         raise FssbenchError(
             f"{dataset!r} cannot be prepared; {near(dataset, known)}known: {', '.join(known)}"
         )
@@ -285,7 +326,8 @@ def _recognised(recipe: Recipe, given: Sequence[Path]) -> dict[str, Path]:
 def _holds(archive: Archive, names: Sequence[str]) -> bool:
     if archive.holds:
         return any(name.removeprefix("./").startswith(archive.holds) for name in names)
-    return any(fss1000.PICTURE.fullmatch(name) for name in names)
+    pattern = re.compile(archive.matches) if archive.matches else fss1000.PICTURE
+    return any(pattern.fullmatch(name) for name in names)
 
 
 def _source(path: Path, archive: Archive) -> Source:

@@ -1,8 +1,9 @@
 """HSNet's lists and episodes (Min, Kang, Cho, ICCV 2021), as its code draws them.
 
-DCAMA, VAT, GF-SAM and Matcher use the same lists and draws. HSNet draws from NumPy's global legacy
-generator, whose stream NumPy has frozen. Here a private generator has the same seed and the same
-calls, so that a method that draws random numbers cannot change the episodes.
+DCAMA, VAT, GF-SAM and Matcher use the same lists and draws; PATNet has HSNet's draws. HSNet draws
+from NumPy's global legacy generator, whose stream NumPy has frozen. Here a private generator has
+the same seed and the same calls, so that a method that draws random numbers cannot change the
+episodes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from itertools import count, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -174,6 +175,30 @@ def class_uniform(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -
     classes = sorted(pool.lists)
     drawn = (_choice(generator, classes) for _ in range(episodes))
     queries = ((class_id, _choice(generator, pool.lists[class_id])) for class_id in drawn)
+    return _episodes(pool, generator, queries, shots)
+
+
+def class_in_turn(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
+    """Take the classes in turn, and draw the query uniformly: PATNet on its cross-domain sets.
+
+    It is the order of data/deepglobe.py, isic.py and lung.py of PATNet's repository, with the seed
+    of its test.py. The lists of the classes are sorted, as the files of PATNet's class folders.
+
+    Args:
+        pool: class lists.
+        episodes: number of episodes.
+        shots: number of supports K, which are drawn as in `in_list_order`.
+        draw: unused; the generator is HSNet's, with the manifest's seed.
+
+    Raises:
+        FssbenchError: a class lists a single image, NumPy does not accept the seed, or `episodes`
+            is None.
+    """
+    if episodes is None:
+        raise FssbenchError("sampler patnet-class-in-turn needs a protocol's number of episodes")
+    generator = _generator(pool)
+    turns = islice(cycle(sorted(pool.lists)), episodes)
+    queries = ((class_id, _choice(generator, pool.lists[class_id])) for class_id in turns)
     return _episodes(pool, generator, queries, shots)
 
 
