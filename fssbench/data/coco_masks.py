@@ -137,6 +137,10 @@ class CocoMasks:
         counts = zip(self._class_ids[entries].tolist(), self._pixels[entries].tolist(), strict=True)
         return {class_id: pixels for class_id, pixels in counts if pixels}
 
+    def annotated_images(self, classes: int) -> Array:
+        """Return the number of images with instances or crowds of each of `classes` classes."""
+        return np.bincount(self._class_ids, minlength=classes)
+
     def decode(self, image_id: str, class_id: int) -> Array:
         """Return the mask of a class, uint8 (H, W): 1 in instances, 255 in crowds, else 0."""
         size = self._sizes[self._rows[image_id]].tolist()
@@ -372,9 +376,12 @@ def _check_categories(
     for category in categories:
         official = known.get(category["id"])
         if official != category["name"]:
+            where, remedy = "COCO", "read files of other classes with the dataset 'coco-json'"
+            if known is not CATEGORIES:
+                where, remedy = "the file of the other split", "take the files of one release"
             raise FssbenchError(
-                f"{path}: category {category['id']} is {category['name']!r}, in COCO it is "
-                f"{official!r}; read files of other classes with the dataset 'coco-json'"
+                f"{path}: category {category['id']} is {category['name']!r}, in {where} it is "
+                f"{official!r}; {remedy}"
             )
 
 

@@ -3,7 +3,8 @@
 The sources are independent of fssbench: PASCAL on a public copy of SegmentationClassAug
 (its images of at least 2 * 32 * 32 pixels of a class are the 365, 467, 734 and 357 of the lists of
 BAM and HDMNet), COCO 2014 on HSNet's lists (by the same rule of 2 * 32 * 32 pixels), DAVIS 2017 on
-the results that its evaluation code publishes, one mask for each frame.
+the results that its evaluation code publishes, one mask for each frame; LVIS v1 on the converter of
+DatasetNinja (dataset-ninja/lvis, SUMMARY.md and src/settings.py).
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ _KNOWN = {
     "fss1000 all val": Known(images=10_000, each=10),
     "fss1000 all test": Known(images=10_000, each=10),
     "davis17  val": Known(images=1999),
+    "lvis92i  val": Known(images=19_809),
+    "lvis92i  train": Known(images=100_170),
 }
 
 

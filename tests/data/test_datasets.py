@@ -17,7 +17,7 @@ from fssbench.options import configure, options_class
 from fssbench.registry import load
 
 SPECS = {spec.name: spec for spec in fssbench_datasets()}
-LAYOUTS = ["coco-json", "coco20i", "davis17", "folder", "fss1000", "labels", "pascal5i"]
+LAYOUTS = ["coco-json", "coco20i", "davis17", "folder", "fss1000", "labels", "lvis92i", "pascal5i"]
 
 
 def test_the_datasets() -> None:

@@ -127,6 +127,18 @@ RECIPES = {
             root=davis.ROOT,
             official={"val.txt": 30},
         ),
+        Recipe(
+            name="lvis92i",
+            unpack={
+                "lvis_v1_val": coco.unpack_lvis,
+                "lvis_v1_train": coco.unpack_lvis,
+                "val2017": coco.unpack_images("val2017"),
+                "train2017": coco.unpack_images("train2017"),
+            },
+            finish=coco.finish("2017", "lvis_v1_*.json"),
+            made=("train2017", "val2017"),
+            official={"annotations": 2, "train2017": 118_287, "val2017": 5000},
+        ),
     )
 }  # fmt: skip
 
@@ -141,7 +153,7 @@ def find_recipe(dataset: str, year: str = "2014") -> Recipe:
     if name == "coco20i":
         name = f"{name}-{year}"
     if name not in RECIPES:
-        known = ("pascal5i", "coco20i", "fss1000", "davis17")
+        known = ("pascal5i", "coco20i", "fss1000", "davis17", "lvis92i")
         raise FssbenchError(
             f"{dataset!r} cannot be prepared; {near(dataset, known)}known: {', '.join(known)}"
         )
@@ -240,7 +252,8 @@ def prepare(
 
 
 def _check_nothing_there(recipe: Recipe, to: Path) -> None:
-    for name in recipe.made:
+    others = (other for other in RECIPES.values() if Marker.read(to, other.name))
+    for name in set(recipe.made).difference(*(other.made for other in others)):
         if (to / name).is_dir() and any((to / name).iterdir()):
             raise FssbenchError(
                 f"{to / name}: already exists and was not made by data prepare; choose another "
@@ -336,7 +349,7 @@ def _unpack(
 
 def _estimate(path: Path) -> int:
     """Estimate the unpacked bytes of an archive: images as packed, JSON four times."""
-    return path.stat().st_size * (4 if "annotations" in path.name else 1)
+    return path.stat().st_size * _times(path.name)
 
 
 def _estimate_of_download(archive: Archive, to: Path) -> int:
@@ -344,7 +357,11 @@ def _estimate_of_download(archive: Archive, to: Path) -> int:
     size = archive.size or 0  # if unknown, checked when the download starts
     part = to / DOWNLOADS / f"{archive.file}.part"
     there = part.stat().st_size if part.exists() else 0
-    return max(size - there, 0) + size * (4 if "annotations" in archive.file else 1)
+    return max(size - there, 0) + size * _times(archive.file)
+
+
+def _times(name: str) -> int:
+    return 4 if "annotations" in name or ".json" in name else 1
 
 
 def _used(recipe: Recipe, to: Path) -> int:
