@@ -343,11 +343,8 @@ def _images(listed: Iterable[Mapping[str, Any]], describe: Describe) -> dict[int
     """
     found: dict[int, _Image] = {}
     for image in listed:
-        number, (name, partial), size = (
-            image["id"],
-            describe(image),
-            [image["height"], image["width"]],
-        )
+        number, size = image["id"], [image["height"], image["width"]]
+        name, partial = describe(image)
         if not (type(number) is int and 0 <= number < 1 << 63):
             raise ValueError(f"image id {ascii(number)[:40]} is no number")
         if number in found:

@@ -15,11 +15,13 @@ from fssbench.files import MIB
 
 BLOCK = MIB
 """Number of characters that are read at once."""
-LONGEST = 64 * MIB
-"""Maximum number of characters of an entry; a file with an error is read no further than this."""
+LONGEST = 512 * MIB
+"""Maximum number of characters of an entry of an array, or of another value."""
+_TOKEN = 16
+"""Number of characters before the end of a block in which it may divide a number or a word."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_scan = json.JSONDecoder().scan_once
+_DECODER = json.JSONDecoder()
 
 
 def top_level(path: Path, title: str) -> Iterator[tuple[str, Any]]:
@@ -90,21 +92,17 @@ class _Text:
         self._next()
         while True:
             try:
-                value, end = _scan(self._text, self._at)
-                problem = None
-            except StopIteration as error:
-                problem = "Expecting value", error.value
+                value, end = _DECODER.raw_decode(self._text, self._at)
+                problem, divided = "", end
             except json.JSONDecodeError as error:
-                problem = error.msg, error.pos
+                problem, end = error.msg, error.pos
+                divided = len(self._text) if problem.startswith("Unterminated string") else end
             except (ValueError, RecursionError) as error:
                 raise _incomplete(self._path, error) from error
-            # The next block may continue a number, of which ".", "e" or "e-" may be in memory.
-            if not problem and end + 2 < len(self._text):
-                break
-            if len(self._text) - self._at > LONGEST or not self._more():
+            if divided + _TOKEN < len(self._text) or not self._more():
                 break
         if problem:
-            raise self._error(*problem)
+            raise self._error(problem, end)
         self._at = end
         return value
 
@@ -125,16 +123,20 @@ class _Text:
 
     def _more(self) -> bool:
         """Read at least as many characters as remain, so that a long entry is parsed few times."""
-        rest, added = len(self._text) - self._at, []
+        rest, added = len(self._text) - self._at, ""
+        if rest > LONGEST:
+            raise FssbenchError(
+                f"{self._path}: has an entry of more than {LONGEST / MIB:g} MiB; divide the file"
+            )
         try:
-            while sum(map(len, added)) <= rest and (block := next(self._blocks, "")):
-                added.append(block)
+            while len(added) <= rest and (block := next(self._blocks, "")):
+                added += block
         except UnicodeDecodeError as error:
             raise _incomplete(self._path, error) from error
         if added:
             self._lines, self._column = self._position(self._at)
             self._before += self._at
-            self._text, self._at = self._text[self._at :] + "".join(added), 0
+            self._text, self._at = self._text[self._at :] + added, 0
         return bool(added)
 
     def _position(self, at: int) -> tuple[int, int]:

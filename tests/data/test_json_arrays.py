@@ -95,10 +95,21 @@ def test_an_error_in_a_large_file_is_found_without_reading_all_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.json"
-    path.write_text('{"a": [1, oops' + " " * 5000 + "\xff" * 10)
+    path.write_bytes(b'{"a": [1, oops' + b" " * 50_000 + b"\xff")  # the end is no text
+    monkeypatch.setattr(json_arrays, "BLOCK", 10)
+    with pytest.raises(FssbenchError, match=r"Expecting value: line 1 column 11 \(char 10\)"):
+        whole(path)
+
+
+def test_an_entry_that_does_not_fit_in_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"a": ["' + "x" * 5000 + '"]}')
+    assert len(whole(path)["a"][0]) == 5000
     monkeypatch.setattr(json_arrays, "BLOCK", 10)
     monkeypatch.setattr(json_arrays, "LONGEST", 1000)
-    with pytest.raises(FssbenchError, match=r"Expecting value: line 1 column 11 \(char 10\)"):
+    with pytest.raises(FssbenchError, match="has an entry of more than .* MiB; divide the file"):
         whole(path)
 
 
