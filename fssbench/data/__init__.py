@@ -110,6 +110,18 @@ def fssbench_datasets() -> list[DatasetSpec]:
             "ABCDFSS's images/<image>.jpg and masks/<class>/<image>.bmp",
         ),
         DatasetSpec(
+            name="lvis92i",
+            summary="LVIS v1 as class masks: 920 of 1,203 classes in 10 interleaved folds of 92",
+            factory="fssbench.data.lvis:Lvis92i",
+            config="fssbench.data.lvis:LvisConfig",
+            paper="Liu et al., Matcher: Segment Anything with One Shot Using All-Purpose Feature "
+            "Matching, ICLR 2024",
+            licence="lvisdataset.org/dataset#license (annotations), Flickr's terms of use (images)",
+            cite=("fssbench:gupta2019lvis", "fssbench:lin2014coco", "fssbench:liu2024matcher"),
+            layout="annotations/lvis_v1_val.json (and lvis_v1_train.json) with train2017/ and "
+            "val2017/ of COCO",
+        ),
+        DatasetSpec(
             name="folder",
             summary="your own images: one folder a class, a mask for each image",
             factory="fssbench.data.folder:Folder",

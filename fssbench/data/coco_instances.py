@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fssbench.data.cache import saved_or_built
-from fssbench.data.coco_masks import CocoMasks, Overlaps, read_annotations
+from fssbench.data.coco_masks import CocoMasks, Overlaps, file_name, read_annotations
 from fssbench.data.dataset import Dataset
 from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import fingerprint, likely_first
@@ -108,7 +108,9 @@ class CocoInstances(Dataset):
             return
         masks, saved = saved_or_built(
             f"{type(self).name}-{self.fingerprint(split)}",
-            lambda: read_annotations(self.annotations(split), self.overlaps, self.categories),
+            lambda: read_annotations(
+                self.annotations(split), self.overlaps, self.categories, self._describe
+            ),
             CocoMasks.from_arrays,
         )
         self._masks[split] = self._with_ids(masks, split)
@@ -131,6 +133,10 @@ class CocoInstances(Dataset):
     def _options(self) -> Mapping[str, str]:
         """Return options that change masks or folds, if they differ from their defaults."""
         return {} if self.overlaps == "union" else {"overlaps": self.overlaps}
+
+    def _describe(self, image: Mapping[str, Any]) -> tuple[str, Iterable[int]]:
+        """Describe an image of the annotation file; see `fssbench.data.coco_masks.Describe`."""
+        return file_name(image)
 
     def _with_ids(self, masks: CocoMasks, split: str) -> CocoMasks:
         """Return the masks of a split with the dataset's image ids: the official numbers."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import attrs
 import numpy as np
 from pycocotools import mask as pycocotools_mask
 
@@ -18,10 +17,8 @@ from fssbench.data.cache import Array, Arrays, pack_names, unpack_names
 from fssbench.data.dataset import IGNORE
 from fssbench.data.images import MOST_PIXELS
 from fssbench.data.index import with_progress
+from fssbench.data.json_arrays import top_level
 from fssbench.errors import FssbenchError
-from fssbench.files import MIB, read_within
-
-log = logging.getLogger(__name__)
 
 rle: Any = pycocotools_mask  # without type annotations
 
@@ -47,8 +44,6 @@ FARTHEST = 1e5
 """Upper bound of the absolute value of polygon coordinates."""
 LONGEST = 1e6
 """Upper bound of the outline of a polygon; the memory for drawing grows with its length."""
-MOST_BYTES = 2048 * MIB
-"""Maximum size of an annotation file; the largest official one has 450 MiB."""
 _LAST_DIGIT = 60
 """Maximum bit offset of a digit in a compressed run length."""
 
@@ -142,6 +137,10 @@ class CocoMasks:
         counts = zip(self._class_ids[entries].tolist(), self._pixels[entries].tolist(), strict=True)
         return {class_id: pixels for class_id, pixels in counts if pixels}
 
+    def annotated_images(self, classes: int) -> Array:
+        """Return the number of images with instances or crowds of each of `classes` classes."""
+        return np.bincount(self._class_ids, minlength=classes)
+
     def decode(self, image_id: str, class_id: int) -> Array:
         """Return the mask of a class, uint8 (H, W): 1 in instances, 255 in crowds, else 0."""
         size = self._sizes[self._rows[image_id]].tolist()
@@ -159,25 +158,66 @@ class CocoMasks:
         return slice(int(self._starts[row]), int(self._starts[row + 1]))
 
 
+@attrs.frozen
+class _Image:
+    """An image of the file.
+
+    Attributes:
+        file_name: relative path.
+        size: height and width.
+        partial: ids of the categories of which only some instances are annotated.
+    """
+
+    file_name: str
+    size: list[int]
+    partial: frozenset[int]
+
+
+_Part = tuple[int, bool, bytes]
+"""Class id, True for a crowd, and compressed mask of an annotation."""
+
+Describe = Callable[[Mapping[str, Any]], tuple[str, Iterable[int]]]
+"""A function of an entry of ``images`` that returns the file name, and the ids of the categories of
+which only some instances are annotated: these are read as crowds."""
+
+
+def file_name(image: Mapping[str, Any]) -> tuple[str, Iterable[int]]:
+    """Return the field ``file_name``, and no categories; the `Describe` of COCO."""
+    return image["file_name"], ()
+
+
 def read_annotations(
-    path: Path, overlaps: Overlaps = "union", categories: Mapping[int, str] = CATEGORIES
+    path: Path,
+    overlaps: Overlaps = "union",
+    categories: Mapping[int, str] = CATEGORIES,
+    describe: Describe = file_name,
 ) -> CocoMasks:
     """Draw the masks of an annotation file of COCO's object instances.
 
-    Polygons of fewer than three points or with invalid coordinates are skipped with a warning.
+    The file is parsed twice, since its annotations may precede its images, and only one entry is in
+    memory at a time. Polygons of fewer than three points or with invalid coordinates are skipped
+    with a warning.
 
     Args:
         path: annotation file.
         overlaps: pixels of several instances, see `fssbench.data.coco.CocoConfig`.
         categories: names of the categories by id, which the file's must agree with; a class id is
             an index in this order.
+        describe: file names and incompletely annotated categories of the images.
 
     Raises:
         FssbenchError: the file is not valid JSON of this format, or an annotation is invalid.
     """
-    content = _load_json(path)
     with _as_coco(path):
-        return _draw(content, path, overlaps, categories)
+        for key, values in _entries(path, f"Reading {path.name}"):
+            if key == "images":
+                images = _images(values, describe)
+            elif key == "categories":
+                _check_categories(values, categories, path)
+        for key, values in _entries(path, f"Drawing the masks of {path.name}"):
+            if key == "annotations":
+                parts, left_out = _draw(values, images, categories, path)
+        return _merge(images, parts, overlaps, left_out, path)
 
 
 def read_categories(path: Path) -> dict[int, str]:
@@ -186,20 +226,26 @@ def read_categories(path: Path) -> dict[int, str]:
     Raises:
         FssbenchError: the file is not valid JSON of this format, or a category is invalid.
     """
-    content = _load_json(path)
     with _as_coco(path):
-        found: dict[int, str] = {}
-        for category in content["categories"]:
-            number, name = category["id"], category["name"]
-            if not (type(number) is int and abs(number) < 1 << 63):
-                raise ValueError(f"category id {ascii(number)[:40]} is no number")
-            if not (type(name) is str and name.strip() and "\0" not in name):
-                raise ValueError(f"category {number} has the name {ascii(name)[:40]}")
-            name.encode()  # raises for text that is no Unicode
-            if number in found:
-                raise ValueError(f"category {number} is there twice")
-            found[number] = name
+        for key, values in _entries(path, f"Reading the categories of {path.name}"):
+            if key == "categories":
+                found = _categories(values)
         return found
+
+
+def _categories(listed: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for category in listed:
+        number, name = category["id"], category["name"]
+        if not (type(number) is int and abs(number) < 1 << 63):
+            raise ValueError(f"category id {ascii(number)[:40]} is no number")
+        if not (type(name) is str and name.strip() and "\0" not in name):
+            raise ValueError(f"category {number} has the name {ascii(name)[:40]}")
+        name.encode()  # raises for text that is no Unicode
+        if number in found:
+            raise ValueError(f"category {number} is there twice")
+        found[number] = name
+    return found
 
 
 @contextlib.contextmanager
@@ -217,48 +263,69 @@ def _as_coco(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _load_json(path: Path) -> dict[str, Any]:
-    log.info("reading %s", path)
-    try:
-        content = json.loads(read_within(path, MOST_BYTES))
-    except OSError as error:
-        raise FssbenchError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # includes UnicodeDecodeError
-        raise FssbenchError(
-            f"{path}: is not a complete JSON file ({error}); download or unpack it again"
-        ) from error
-    wanted = ("images", "annotations", "categories")
-    missing = [key for key in wanted if key not in content] if isinstance(content, dict) else wanted
+def _entries(path: Path, title: str) -> Iterator[tuple[str, Any]]:
+    """Yield as `top_level`; raise an `FssbenchError` if the file has not all keys of the format."""
+    missing = dict.fromkeys(("images", "annotations", "categories"))
+    for key, values in top_level(path, title):
+        missing.pop(key, None)
+        yield key, values
     if missing:
         raise FssbenchError(
             f"{path}: has no {', '.join(missing)}; it must be a COCO file of object instances"
         )
-    return dict(content)
 
 
 def _draw(
-    content: Mapping[str, Any], path: Path, overlaps: Overlaps, categories: Mapping[int, str]
+    annotations: Iterable[Mapping[str, Any]],
+    images: Mapping[int, _Image],
+    categories: Iterable[int],
+    path: Path,
+) -> tuple[dict[int, list[_Part]], int]:
+    """Return the masks of each image in the order of the file, and the number of skipped polygons.
+
+    The annotations of an image need not follow each other.
+    """
+    class_ids = {category: class_id for class_id, category in enumerate(categories)}
+    parts: dict[int, list[_Part]] = {number: [] for number in images}
+    left_out = 0
+    for annotation in annotations:
+        number, category = annotation["image_id"], annotation["category_id"]
+        if number not in images or category not in class_ids:
+            what = f"image {number}" if number not in images else f"category {category}"
+            raise FssbenchError(
+                f"{path}: annotation {annotation.get('id')} is of {what}, which the file does not "
+                "have; correct the annotation, or take the original file"
+            )
+        crowd = _is_crowd(annotation) or category in images[number].partial
+        mask, wrong = _mask(annotation, images[number].size, path)
+        left_out += wrong
+        if mask:
+            parts[number].append((class_ids[category], crowd, mask))
+    return parts, left_out
+
+
+def _merge(
+    images: Mapping[int, _Image],
+    parts: dict[int, list[_Part]],
+    overlaps: Overlaps,
+    left_out: int,
+    path: Path,
 ) -> CocoMasks:
-    _check_categories(content["categories"], categories, path)
-    images = _images(content["images"])
-    annotations = _by_image(content["annotations"], images, categories, path)
+    """Return the masks of each image and class; `parts` is emptied."""
     of_classes = _unions if overlaps == "union" else _painted
     numbers = sorted(images)
-    starts, class_ids, pixels, masks, left_out = [0], [], [], [], 0
-    for number in with_progress(numbers, f"Drawing the masks of {path.name}", len(numbers)):
-        size = [images[number]["height"], images[number]["width"]]
-        drawn, wrong = of_classes(annotations[number], size, path)
-        left_out += wrong
-        for class_id, parts in sorted(drawn.items()):
-            if any(rle.area(parts)):
+    starts, class_ids, pixels, masks = [0], [], [], []
+    for number in with_progress(numbers, f"Joining the masks of {path.name}", len(numbers)):
+        for class_id, both in sorted(of_classes(parts.pop(number), images[number].size).items()):
+            if any(rle.area(both)):
                 class_ids.append(class_id)
-                pixels.append(int(rle.area(parts[0])))
-                masks += [part["counts"] for part in parts]
+                pixels.append(int(rle.area(both[0])))
+                masks += [mask["counts"] for mask in both]
         starts.append(len(class_ids))
     return CocoMasks(
         numbers=np.array(numbers, np.int64),
-        file_names=[images[number]["file_name"] for number in numbers],
-        sizes=np.array([[images[n]["height"], images[n]["width"]] for n in numbers], np.int32),
+        file_names=[images[number].file_name for number in numbers],
+        sizes=np.array([images[number].size for number in numbers], np.int32),
         starts=np.array(starts, np.int64),
         class_ids=np.array(class_ids, np.int16),
         pixels=np.array(pixels, np.int32),
@@ -268,15 +335,16 @@ def _draw(
     )
 
 
-def _images(listed: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+def _images(listed: Iterable[Mapping[str, Any]], describe: Describe) -> dict[int, _Image]:
     """Return the images by number.
 
     Raises:
         TypeError, ValueError: an entry is invalid, or its file name leads out of the image folder.
     """
-    found: dict[int, Mapping[str, Any]] = {}
+    found: dict[int, _Image] = {}
     for image in listed:
-        number, name, size = image["id"], image["file_name"], (image["height"], image["width"])
+        number, size = image["id"], [image["height"], image["width"]]
+        name, partial = describe(image)
         if not (type(number) is int and 0 <= number < 1 << 63):
             raise ValueError(f"image id {ascii(number)[:40]} is no number")
         if number in found:
@@ -287,7 +355,7 @@ def _images(listed: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]
             size[0] * size[1] > MOST_PIXELS
         ):
             raise ValueError(f"image {number}: {ascii(size)[:80]} is no size of an image")
-        found[number] = image
+        found[number] = _Image(name, size, frozenset(partial))
     return found
 
 
@@ -305,97 +373,56 @@ def _check_categories(
     for category in categories:
         official = known.get(category["id"])
         if official != category["name"]:
+            where, remedy = "COCO", "read files of other classes with the dataset 'coco-json'"
+            if known is not CATEGORIES:
+                where, remedy = "the file of the other split", "take the files of one release"
             raise FssbenchError(
-                f"{path}: category {category['id']} is {category['name']!r}, in COCO it is "
-                f"{official!r}; read files of other classes with the dataset 'coco-json'"
+                f"{path}: category {category['id']} is {category['name']!r}, in {where} it is "
+                f"{official!r}; {remedy}"
             )
 
 
-def _by_image(
-    annotations: Iterable[Mapping[str, Any]],
-    images: Iterable[int],
-    categories: Iterable[int],
-    path: Path,
-) -> dict[int, list[tuple[int, Mapping[str, Any]]]]:
-    """Return (class id, annotation) of each image, in the order of the file."""
-    class_ids = {category: class_id for class_id, category in enumerate(categories)}
-    found: dict[int, list[tuple[int, Mapping[str, Any]]]] = {number: [] for number in images}
-    for annotation in annotations:
-        number, category = annotation["image_id"], annotation["category_id"]
-        if number not in found or category not in class_ids:
-            what = f"image {number}" if number not in found else f"category {category}"
-            raise FssbenchError(
-                f"{path}: annotation {annotation.get('id')} is of {what}, which the file does not "
-                "have; correct the annotation, or take the original file"
-            )
-        found[number].append((class_ids[category], annotation))
-    return found
+def _unions(parts: Iterable[_Part], size: list[int]) -> dict[int, list[Rle]]:
+    """Return the masks of instances and crowds by class."""
+    by_class: dict[int, tuple[list[Rle], list[Rle]]] = defaultdict(lambda: ([], []))
+    for class_id, crowd, counts in parts:
+        by_class[class_id][crowd].append({"size": size, "counts": counts})
+    return {c: [_union(masks, size) for masks in both] for c, both in by_class.items()}
 
 
-def _unions(
-    annotations: Iterable[tuple[int, Mapping[str, Any]]], size: list[int], path: Path
-) -> tuple[dict[int, list[Rle]], int]:
-    """Return the masks of instances and crowds by class, and the number of skipped polygons."""
-    by_class: dict[int, tuple[list[Any], list[Any]]] = defaultdict(lambda: ([], []))
-    for class_id, annotation in annotations:
-        by_class[class_id][_is_crowd(annotation)].append(annotation)
-    drawn: dict[int, list[Rle]] = {}
-    left_out = 0
-    for class_id, of_class in by_class.items():
-        drawn[class_id] = []
-        for chosen in of_class:
-            mask, wrong = _union(chosen, size, path)
-            drawn[class_id].append(mask)
-            left_out += wrong
-    return drawn, left_out
-
-
-def _painted(
-    annotations: Iterable[tuple[int, Mapping[str, Any]]], size: list[int], path: Path
-) -> tuple[dict[int, list[Rle]], int]:
+def _painted(parts: Iterable[_Part], size: list[int]) -> dict[int, list[Rle]]:
     """Return as `_unions` the pixels of each class in one label map, painted without crowds."""
     labels = np.full(size, -1, np.int16, order="F")
-    left_out = 0
-    for class_id, annotation in annotations:
-        if not _is_crowd(annotation):
-            mask, wrong = _union([annotation], size, path)
-            left_out += wrong
-            if mask["counts"]:
-                labels[rle.decode(mask).view(bool)] = class_id
-    empty: Rle = {"size": size, "counts": b""}
+    for class_id, crowd, counts in parts:
+        if not crowd:
+            labels[rle.decode({"size": size, "counts": counts}).view(bool)] = class_id
     seen = [class_id for class_id in np.unique(labels).tolist() if class_id >= 0]
     masks = {c: rle.encode(np.asfortranarray(labels == c, np.uint8)) for c in seen}
-    return {class_id: [mask, empty] for class_id, mask in masks.items()}, left_out
+    return {class_id: [mask, _union([], size)] for class_id, mask in masks.items()}
 
 
-def _union(
-    annotations: Iterable[Mapping[str, Any]], size: list[int], path: Path
-) -> tuple[Rle, int]:
-    """Return the union of the annotations' masks and the number of skipped polygons."""
-    polygons: list[Array] = []
-    masks: list[Rle] = []
-    left_out = 0
-    for annotation in annotations:
-        segmentation = annotation["segmentation"]
-        if isinstance(segmentation, list):
-            if not segmentation:  # an object with a box only
-                left_out += 1
-            elif all(isinstance(number, int | float) for number in segmentation):
-                segmentation = [segmentation]  # one polygon without the list around it
-            good = [points for part in segmentation if (points := _polygon(part)) is not None]
-            left_out += len(segmentation) - len(good)
-            polygons += good
-        else:
-            try:
-                masks.append(run_lengths(segmentation, size))
-            except (TypeError, ValueError) as error:
-                raise FssbenchError(
-                    f"{path}: segmentation of annotation {annotation.get('id')}: {error}; "
-                    "correct the annotation, or take the original file"
-                ) from error
-    if polygons:
-        masks += rle.frPyObjects(polygons, *size)
-    return (rle.merge(masks) if masks else {"size": size, "counts": b""}), left_out
+def _union(masks: list[Rle], size: list[int]) -> Rle:
+    return rle.merge(masks) if masks else {"size": size, "counts": b""}
+
+
+def _mask(annotation: Mapping[str, Any], size: list[int], path: Path) -> tuple[bytes, int]:
+    """Return the compressed mask, empty without a polygon, and the number of skipped polygons."""
+    segmentation = annotation["segmentation"]
+    if not isinstance(segmentation, list):
+        try:
+            return run_lengths(segmentation, size)["counts"], 0
+        except (TypeError, ValueError) as error:
+            raise FssbenchError(
+                f"{path}: segmentation of annotation {annotation.get('id')}: {error}; "
+                "correct the annotation, or take the original file"
+            ) from error
+    if not segmentation:  # an object with a box only
+        return b"", 1
+    if all(isinstance(number, int | float) for number in segmentation):
+        segmentation = [segmentation]  # one polygon without the list around it
+    good = [points for part in segmentation if (points := _polygon(part)) is not None]
+    masks = rle.frPyObjects(good, *size) if good else []
+    return _union(masks, size)["counts"], len(segmentation) - len(good)
 
 
 def _is_crowd(annotation: Mapping[str, Any]) -> bool:
@@ -422,6 +449,8 @@ def _polygon(points: Any) -> Array | None:
     whole = corners.ndim == 1 and len(corners) >= 6 and len(corners) % 2 == 0
     if not whole or not (np.abs(corners) < FARTHEST).all():  # False for NaN
         return None
+    if len(corners) * np.abs(corners).max() < LONGEST:  # the outline cannot be longer
+        return corners
     x, y = corners[::2], corners[1::2]
     steps = np.maximum(np.abs(x - np.roll(x, 1)), np.abs(y - np.roll(y, 1)))
     return corners if steps.sum() < LONGEST else None

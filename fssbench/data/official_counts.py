@@ -5,7 +5,8 @@ The sources are independent of fssbench: PASCAL on a public copy of Segmentation
 BAM and HDMNet), COCO 2014 on HSNet's lists (by the same rule of 2 * 32 * 32 pixels), DAVIS 2017 on
 the results that its evaluation code publishes, one mask for each frame. ISIC 2018 on PATNet's list
 class_id.csv; chest X-rays on the files of the Kaggle set, of which the Shenzhen masks are named
-``_mask``; SUIM on its authors' README (1,525 and 110 images).
+``_mask``; SUIM on its authors' README (1,525 and 110 images); LVIS v1 on the converter of
+DatasetNinja (dataset-ninja/lvis, SUMMARY.md and src/settings.py).
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ _KNOWN = {
     "chest-xray montgomery test": Known(images=138, each=138),
     "chest-xray all test": Known(images=704, each=704),
     "suim parts test": Known(images=1635),
+    "lvis92i  val": Known(images=19_809),
+    "lvis92i  train": Known(images=100_170),
 }
 
 

@@ -81,6 +81,11 @@ def fssbench_protocols() -> list[ProtocolSpec]:
     control = {**shapes, "draw_key": "shapes/v1-1k"}
     # The authors' label maps of COCO have one class for each pixel, and no ignored pixels.
     label_maps: dict[str, Any] = {"void": "background", "data_options": {"overlaps": "painted"}}
+    # LVIS-92i has 92 classes a fold for one shot only: many have fewer than six images.
+    enough: dict[str, Any] = {"note": "; classes with at least 6 images", "rare": "drop"}
+    all_classes: dict[str, Any] = {
+        "note": "; all 92 classes of a fold, 1-shot only", "data_options": {"partial": "use"},
+    }  # fmt: skip
     wrong_mask = "; a control: supports show another class's mask"
     shared_class = "; a control: supports hold a second class of the query"
     return [
@@ -111,6 +116,8 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         _own("suim/v1-1k", 1000, **tested),
         _patnet("deepglobe/patnet-600"),
         _patnet("chest-xray/patnet-600"),
+        _own("lvis92i/v1-1k", 1000, min_pixels=1, **enough),
+        _own("lvis92i/v1-1k-all", 1000, min_pixels=1, **all_classes),
         _own("shapes/v1-1k", 1000, **shapes),
         _own("shapes/v1-1k-wrong-mask", 1000, note=wrong_mask, sampler="wrong-mask", **control),
         _own("shapes/v1-1k-shared-class", 1000, note=shared_class, sampler="shared-class",

@@ -18,7 +18,7 @@ from fssbench.registry import load
 
 SPECS = {spec.name: spec for spec in fssbench_datasets()}
 LAYOUTS = ["coco-json", "coco20i", "davis17", "folder", "fss1000", "labels", "pascal5i",
-           "deepglobe", "isic2018", "chest-xray", "suim"]  # fmt: skip
+           "deepglobe", "isic2018", "chest-xray", "suim", "lvis92i"]  # fmt: skip
 
 
 def test_the_datasets() -> None:

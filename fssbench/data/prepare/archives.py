@@ -1,8 +1,8 @@
 """URLs, sizes and published digests of the official archives.
 
 The official sites publish no digests. Those below are checked by public tools and mirrors: VOC and
-SBD (MD5) torchvision, SBD (SHA-256) torchvision's prototypes, VOC and COCO (SHA-256 and size)
-TensorFlow Datasets, ISIC (SHA-256) torch-em. FSS-1000, DAVIS, DeepGlobe, the chest X-rays and SUIM
+SBD (MD5) torchvision, SBD (SHA-256) torchvision's prototypes, VOC, COCO and LVIS (SHA-256 and
+size) TensorFlow Datasets, ISIC (SHA-256) torch-em. FSS-1000, DAVIS, DeepGlobe, the chest X-rays and SUIM
 have none.
 """
 
@@ -64,6 +64,27 @@ def _coco(name: str, size: int, most: int, sha256: str) -> Archive:
     )
 
 
+def _lvis(split: str, size: int, most: int, sha256: str) -> Archive:
+    return Archive(
+        key=f"lvis_v1_{split}",
+        file=f"lvis_v1_{split}.json.zip",
+        url=f"https://dl.fbaipublicfiles.com/LVIS/lvis_v1_{split}.json.zip",
+        holds=f"lvis_v1_{split}.json",
+        size=size,
+        sha256=sha256,
+        most_bytes=most * GB,
+        most_members=10,
+    )
+
+
+_VAL_2017 = _coco(
+    "val2017", 815_585_330, 2, "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"
+)
+_TRAIN_2017 = _coco(
+    "train2017", 19_336_861_798, 40,
+    "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+)  # fmt: skip
+
 ARCHIVES: dict[str, tuple[Archive, ...]] = {
     "pascal5i": (
         Archive(
@@ -100,10 +121,8 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
     "coco20i-2017": (
         _coco("annotations_trainval2017", 252_907_541, 4,
             "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268"),
-        _coco("val2017", 815_585_330, 2,
-            "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"),
-        _coco("train2017", 19_336_861_798, 40,
-            "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929"),
+        _VAL_2017,
+        _TRAIN_2017,
     ),
     "fss1000": (
         Archive(
@@ -116,6 +135,14 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             most_bytes=4 * GB,
             most_members=80_000,
         ),
+    ),
+    "lvis92i": (
+        _lvis("val", 64_026_968, 1,
+            "5cae9a3c79aadb667550c2b5dcf7f4d86e059a41ec91ef690225b667e28e9ba5"),
+        _lvis("train", 350_264_821, 2,
+            "334a4caa374030a7817cf050364525e910f7960f9b6968cef47cffbf3893f8ba"),
+        _VAL_2017,
+        _TRAIN_2017,
     ),
     "davis17": (
         Archive(

@@ -17,8 +17,8 @@ import attrs
 from fssbench.data.prepare.archives import Archive
 from fssbench.errors import FssbenchError
 
-MOST_MEMBER = 1 << 30
-"""Maximum size of a member in bytes; COCO's annotations have half of it."""
+MOST_MEMBER = 2 << 30
+"""Maximum size of a member in bytes; LVIS's training annotations have half of it."""
 
 GZIP = b"\x1f\x8b"
 END = 1024

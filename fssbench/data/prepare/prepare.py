@@ -168,6 +168,18 @@ RECIPES = {
             root="SUIM",
             official={"images": 1635, "masks": 1635},
         ),
+        Recipe(
+            name="lvis92i",
+            unpack={
+                "lvis_v1_val": coco.unpack_lvis,
+                "lvis_v1_train": coco.unpack_lvis,
+                "val2017": coco.unpack_images("val2017"),
+                "train2017": coco.unpack_images("train2017"),
+            },
+            finish=coco.finish("2017", "lvis_v1_*.json"),
+            made=("train2017", "val2017"),
+            official={"annotations": 2, "train2017": 118_287, "val2017": 5000},
+        ),
     )
 }  # fmt: skip
 
@@ -281,7 +293,8 @@ def prepare(
 
 
 def _check_nothing_there(recipe: Recipe, to: Path) -> None:
-    for name in recipe.made:
+    others = (other for other in RECIPES.values() if Marker.read(to, other.name))
+    for name in set(recipe.made).difference(*(other.made for other in others)):
         if (to / name).is_dir() and any((to / name).iterdir()):
             raise FssbenchError(
                 f"{to / name}: already exists and was not made by data prepare; choose another "
@@ -378,7 +391,7 @@ def _unpack(
 
 def _estimate(path: Path) -> int:
     """Estimate the unpacked bytes of an archive: images as packed, JSON four times."""
-    return path.stat().st_size * (4 if "annotations" in path.name else 1)
+    return path.stat().st_size * _times(path.name)
 
 
 def _estimate_of_download(archive: Archive, to: Path) -> int:
@@ -386,7 +399,11 @@ def _estimate_of_download(archive: Archive, to: Path) -> int:
     size = archive.size or 0  # if unknown, checked when the download starts
     part = to / DOWNLOADS / f"{archive.file}.part"
     there = part.stat().st_size if part.exists() else 0
-    return max(size - there, 0) + size * (4 if "annotations" in archive.file else 1)
+    return max(size - there, 0) + size * _times(archive.file)
+
+
+def _times(name: str) -> int:
+    return 4 if "annotations" in name or ".json" in name else 1
 
 
 def _used(recipe: Recipe, to: Path) -> int:
