@@ -150,7 +150,7 @@ def index(
 def prepare(
     dataset: str, to: Path, given: tuple[Path, ...], download: bool, year: str, as_json: bool
 ) -> None:
-    """Write pascal5i, coco20i, fss1000 or davis17 in fssbench's layout, from its official archives.
+    """Write a public dataset in fssbench's layout, from its official archives.
 
     After an interruption, the same command resumes.
     """

@@ -65,7 +65,7 @@ class CocoJson(OwnData, CocoInstances):
         train = root / config.train if config.train else None
         val = root / config.val if config.val else _only_json(root, {train, _path(config)})
         self._files = {"train": train or val, "val": val}
-        self.categories = _merged(dict.fromkeys(self._files.values()))
+        self.categories = merged_categories(dict.fromkeys(self._files.values()))
         super().__init__(root, config.overlaps)
         self.set_classes(list(self.categories.values()), config)
         self._pattern = config.images
@@ -154,7 +154,7 @@ class _Categories:
         return cls(arrays["ids"], unpack_names(arrays["names"]))
 
 
-def _merged(paths: Iterable[Path]) -> dict[int, str]:
+def merged_categories(paths: Iterable[Path]) -> dict[int, str]:
     """Return the names of the categories of annotation files by ascending id."""
     names: dict[int, str] = {}
     of: dict[int, Path] = {}

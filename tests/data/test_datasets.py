@@ -18,6 +18,7 @@ from fssbench.registry import load
 
 SPECS = {spec.name: spec for spec in fssbench_datasets()}
 LAYOUTS = ["coco-json", "coco20i", "davis17", "folder", "fss1000", "labels", "pascal5i"]
+LAYOUTS += ["isaid5i", "paco-part", "pascal-part"]
 
 
 def test_the_datasets() -> None:

@@ -2,7 +2,7 @@
 
 The official sites publish no digests. Those below are checked by public tools and mirrors: VOC and
 SBD (MD5) torchvision, SBD (SHA-256) torchvision's prototypes, VOC and COCO (SHA-256 and size)
-TensorFlow Datasets. FSS-1000 and DAVIS have none.
+TensorFlow Datasets. PACO publishes a SHA-256. FSS-1000 and DAVIS have none.
 """
 
 from __future__ import annotations
@@ -61,6 +61,13 @@ def _coco(name: str, size: int, most: int, sha256: str) -> Archive:
     )
 
 
+_COCO_2017_IMAGES = (
+    _coco("val2017", 815_585_330, 2,
+        "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"),
+    _coco("train2017", 19_336_861_798, 40,
+        "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929"),
+)  # fmt: skip
+
 ARCHIVES: dict[str, tuple[Archive, ...]] = {
     "pascal5i": (
         Archive(
@@ -97,10 +104,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
     "coco20i-2017": (
         _coco("annotations_trainval2017", 252_907_541, 4,
             "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268"),
-        _coco("val2017", 815_585_330, 2,
-            "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"),
-        _coco("train2017", 19_336_861_798, 40,
-            "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929"),
+        *_COCO_2017_IMAGES,
     ),
     "fss1000": (
         Archive(
@@ -113,6 +117,19 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             most_bytes=4 * GB,
             most_members=80_000,
         ),
+    ),
+    # The digest is that of facebookresearch/paco, README.md.
+    "paco-part": (
+        Archive(
+            key="paco_lvis_v1",
+            file="paco_lvis_v1.zip",
+            url="https://dl.fbaipublicfiles.com/paco/annotations/paco_lvis_v1.zip",
+            holds="paco_lvis_v1",
+            sha256="02ac4edb22c251e07853e6231d69aec3fad0a180f03de2f8c880650322debc80",
+            most_bytes=8 * GB,
+            most_members=1000,
+        ),
+        *_COCO_2017_IMAGES,
     ),
     "davis17": (
         Archive(

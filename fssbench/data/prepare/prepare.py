@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 
-from fssbench.data.prepare import coco, davis, fss1000, pascal
+from fssbench.data.prepare import coco, davis, fss1000, paco, pascal
 from fssbench.data.prepare.archives import ARCHIVES, Archive
 from fssbench.data.prepare.disk import check_space, check_writable, settle
 from fssbench.data.prepare.download import download
@@ -120,6 +120,18 @@ RECIPES = {
             official={"classes": 1000, "pictures": 10_000, "masks": 10_000},
         ),
         Recipe(
+            name="paco-part",
+            unpack={
+                "paco_lvis_v1": paco.unpack_annotations,
+                "val2017": paco.unpack_images("val2017"),
+                "train2017": paco.unpack_images("train2017"),
+            },
+            finish=paco.finish,
+            made=(paco.ROOT,),
+            root=paco.ROOT,
+            official={"annotations": 3, "train2017": 118_287, "val2017": 5000},
+        ),
+        Recipe(
             name="davis17",
             unpack={"trainval": davis.unpack},
             finish=davis.finish,
@@ -141,7 +153,7 @@ def find_recipe(dataset: str, year: str = "2014") -> Recipe:
     if name == "coco20i":
         name = f"{name}-{year}"
     if name not in RECIPES:
-        known = ("pascal5i", "coco20i", "fss1000", "davis17")
+        known = ("pascal5i", "coco20i", "fss1000", "paco-part", "davis17")
         raise FssbenchError(
             f"{dataset!r} cannot be prepared; {near(dataset, known)}known: {', '.join(known)}"
         )
