@@ -55,14 +55,13 @@ class PascalPart(IndexedDataset):
         super().__init__()
         needs = f"the folder that holds {LIST}, {PARTS} and JPEGImages"
         root = own_root(self.name, root, needs)
-        self.folder = next(
-            (f for f in (root, root / "VOC2010", root / "VOCdevkit" / "VOC2010")
-             if (f / LIST).is_file()), None
-        )  # fmt: skip
-        if self.folder is None:
+        folders = (root, root / "VOC2010", root / "VOCdevkit" / "VOC2010")
+        found = [folder for folder in folders if (folder / LIST).is_file()]
+        if not found:
             raise FssbenchError(
                 f"{self.name}: no {LIST} in {root} or its VOC2010; --data-root must name {needs}"
             )
+        self.folder = found[0]
         lists = _lists(self.folder / LIST)
         self.classes = tuple(name for of_fold in lists for name in of_fold)
         self._ids = {name: class_id for class_id, name in enumerate(self.classes)}
