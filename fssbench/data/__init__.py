@@ -122,6 +122,47 @@ def fssbench_datasets() -> list[DatasetSpec]:
             "val2017/ of COCO",
         ),
         DatasetSpec(
+            name="pascal-part",
+            summary="PASCAL-Part: parts of a cut-out object, 4 folds by superclass",
+            factory="fssbench.data.pascal_part:PascalPart",
+            paper="Chen et al., Detect What You Can: Detecting and Representing Objects using "
+            "Holistic Models and Body Parts, CVPR 2014",
+            licence="Flickr's terms of use (images)",
+            cite=(
+                "fssbench:chen2014pascalpart",
+                "fssbench:everingham2010voc",
+                "fssbench:liu2024matcher",
+            ),
+            layout="VOC2010/ with JPEGImages/, Annotations_Part_json_merged_part_classes/ and "
+            "all_obj_part_to_image.json",
+        ),
+        DatasetSpec(
+            name="paco-part",
+            summary="PACO-LVIS v1: parts of 75 objects in COCO's images, 4 interleaved folds",
+            factory="fssbench.data.paco_part:PacoPart",
+            config="fssbench.data.paco_part:PacoPartConfig",
+            paper="Ramanathan et al., PACO: Parts and Attributes of Common Objects, CVPR 2023",
+            licence="Flickr's terms of use (images)",
+            cite=(
+                "fssbench:ramanathan2023paco",
+                "fssbench:lin2014coco",
+                "fssbench:liu2024matcher",
+            ),
+            layout="annotations/paco_lvis_v1_{train,val,test}.json with train2017/ and val2017/, "
+            "which may be below coco/ or images/",
+        ),
+        DatasetSpec(
+            name="isaid5i",
+            summary="iSAID-5i: tiles of aerial images, 15 classes, 3 folds of 5",
+            factory="fssbench.data.isaid:Isaid5i",
+            paper="Yao et al., Scale-Aware Detailed Matching for Few-Shot Aerial Image Semantic "
+            "Segmentation, TGRS 2021",
+            licence="academic use only (iSAID, DOTA)",
+            cite=("fssbench:yao2021sdm", "fssbench:waqaszamir2019isaid"),
+            layout="{train,val}/images/<name>.png and "
+            "{train,val}/semantic_png/<name>_instance_color_RGB.png",
+        ),
+        DatasetSpec(
             name="folder",
             summary="your own images: one folder a class, a mask for each image",
             factory="fssbench.data.folder:Folder",

@@ -39,7 +39,7 @@ class CocoInstances(Dataset):
         categories: names of the categories by id; a class id is an index in this order.
     """
 
-    splits = ("train", "val")
+    splits: tuple[str, ...] = ("train", "val")
     categories: Mapping[int, str]
 
     def __init__(self, root: Path, overlaps: Overlaps) -> None:

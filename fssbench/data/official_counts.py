@@ -65,6 +65,10 @@ _KNOWN = {
     "fss1000 all train": Known(images=10_000, each=10),
     "fss1000 all val": Known(images=10_000, each=10),
     "fss1000 all test": Known(images=10_000, each=10),
+    # facebookresearch/paco, docs/PACO_DATASET.md
+    "paco-part  train": Known(images=45_790),
+    "paco-part  val": Known(images=2410),
+    "paco-part  test": Known(images=9443),
     "davis17  val": Known(images=1999),
     "deepglobe tiles test": Known(images=9174, classes=_DEEPGLOBE),
     "deepglobe folders test": Known(images=sum(_DEEPGLOBE), classes=_DEEPGLOBE),

@@ -46,7 +46,7 @@ class OwnDataConfig:
 class OwnData(Dataset):
     """Base class of datasets whose name, classes and folds are the user's."""
 
-    splits = ("train", "val")
+    splits: tuple[str, ...] = ("train", "val")
 
     @abstractmethod
     def shares_images(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
@@ -57,7 +58,59 @@ class PascalConfig:
     folds: Literal["pascal", "coco"] = "pascal"
 
 
-class Pascal(IndexedDataset):
+class ClassLabels(IndexedDataset):
+    """Base class of datasets whose label maps have the value class id + 1, and 255 for void pixels.
+
+    Folds are runs of consecutive classes of equal length. A subclass implements `image_ids`,
+    `image_path`, `mask_path` and `listed_in`.
+
+    Attributes:
+        palette: meaning of palette files, as in `PascalConfig`.
+        missing: text of the error for a missing image or mask, with ``{what}``.
+    """
+
+    palette: Palette = "auto"
+    missing: ClassVar[str]
+
+    def fold_classes(self, fold: int) -> tuple[int, ...]:
+        """Return the novel class ids of a fold."""
+        self.check_fold(fold)
+        count = len(self.classes) // self.folds
+        return tuple(range(count * fold, count * (fold + 1)))
+
+    @abstractmethod
+    def image_path(self, image_id: str) -> Path:
+        """Return the file of an image."""
+
+    def image(self, image_id: str) -> Tensor:
+        """Return the image as uint8 (3, H, W)."""
+        return read_image(self.image_path(image_id), missing=self.missing.format(what="image"))
+
+    def mask(self, image_id: str, class_id: int) -> Tensor:
+        """Return the mask of a class, uint8 (H, W): 1, 255 on void pixels, else 0."""
+        labels = self._labels(image_id).numpy()
+        void = (labels == IGNORE).astype(np.uint8) * np.uint8(IGNORE)
+        return torch.from_numpy((labels == class_id + 1) | void)
+
+    def count_pixels(self, image_id: str) -> Mapping[int, int]:
+        """Count the pixels of each class in an image's label map."""
+        counts = torch.bincount(self._labels(image_id).flatten(), minlength=IGNORE + 1).tolist()
+        return {c: counts[c + 1] for c in range(len(self.classes)) if counts[c + 1]}
+
+    def _labels(self, image_id: str) -> Tensor:
+        path, image = self.mask_path(image_id), self.image_path(image_id)
+        labels = read_labels(path, self.palette, missing=self.missing.format(what="mask"))
+        check_same_size(labels, path, image, missing=self.missing.format(what="image"))
+        highest = int((labels + 1).max()) - 1  # uint8: 255 becomes 0
+        if highest > len(self.classes):
+            raise FssbenchError(
+                f"{path}: contains the value {highest}; "
+                f"a mask of {self.name} has 0 to {len(self.classes)} and {IGNORE}"
+            )
+        return labels
+
+
+class Pascal(ClassLabels):
     """PASCAL VOC 2012 segmentation; fold i has the classes 5i to 5i + 4 (Shaban et al., 2017).
 
     The folds of the option ``folds=coco`` have 6, 4, 6 and 4 classes, those of RePRI (Boudiaf et
@@ -77,6 +130,7 @@ class Pascal(IndexedDataset):
     folds = 4
     novel_classes = tuple(tuple(range(5 * fold, 5 * fold + 5)) for fold in range(4))
     splits = ("train", "val")
+    missing = "no such {what}; it belongs to an image that ImageSets/Segmentation lists"
 
     def __init__(self, *, root: Path | None, config: PascalConfig | None = None) -> None:
         super().__init__()
@@ -128,16 +182,6 @@ class Pascal(IndexedDataset):
             self._ids[split] = tuple(sorted(ids))
         return self._ids[split]
 
-    def image(self, image_id: str) -> Tensor:
-        """Return the image as uint8 (3, H, W)."""
-        return read_image(self.image_path(image_id), missing=_missing("image"))
-
-    def mask(self, image_id: str, class_id: int) -> Tensor:
-        """Return the mask of a class, uint8 (H, W): 1, 255 on VOC's void borders, else 0."""
-        labels = self._labels(image_id).numpy()
-        void = (labels == IGNORE).astype(np.uint8) * np.uint8(IGNORE)
-        return torch.from_numpy((labels == class_id + 1) | void)
-
     def image_path(self, image_id: str) -> Path:
         """Return the file of an image."""
         return self.folder / "JPEGImages" / f"{image_id}.jpg"
@@ -145,11 +189,6 @@ class Pascal(IndexedDataset):
     def mask_path(self, image_id: str) -> Path:
         """Return the label map of an image."""
         return self.folder / self.labels / f"{image_id}.png"
-
-    def count_pixels(self, image_id: str) -> Mapping[int, int]:
-        """Count the pixels of each class in an image's label map."""
-        counts = torch.bincount(self._labels(image_id).flatten(), minlength=IGNORE + 1).tolist()
-        return {c: counts[c + 1] for c in range(len(CLASSES)) if counts[c + 1]}
 
     def listed_in(self, split: str) -> str:
         """Return the name of a split's list file."""
@@ -178,18 +217,6 @@ class Pascal(IndexedDataset):
             f"{self.labels}; put it there"
         )
 
-    def _labels(self, image_id: str) -> Tensor:
-        path = self.mask_path(image_id)
-        labels = read_labels(path, self.palette, missing=_missing("mask"))
-        check_same_size(labels, path, self.image_path(image_id), missing=_missing("image"))
-        highest = int((labels + 1).max()) - 1  # uint8: 255 becomes 0
-        if highest > len(CLASSES):
-            raise FssbenchError(
-                f"{path}: contains the value {highest}; "
-                f"a VOC mask has 0 to {len(CLASSES)} and {IGNORE}"
-            )
-        return labels
-
 
 def _coco_folds() -> tuple[tuple[int, ...], ...]:
     """Return the class ids whose COCO class is novel in each fold of COCO-20i."""
@@ -197,10 +224,6 @@ def _coco_folds() -> tuple[tuple[int, ...], ...]:
     return tuple(
         tuple(c for c, name in enumerate(CLASSES) if same_name(name) in names) for names in novel
     )
-
-
-def _missing(what: str) -> str:
-    return f"no such {what}; it belongs to an image that ImageSets/Segmentation lists"
 
 
 def _voc_folder(root: Path | None) -> Path:

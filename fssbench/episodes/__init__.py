@@ -103,6 +103,10 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         _own("folder/v1", None, min_pixels=1),
         _own("coco-json/v1", None, min_pixels=1, split="val"),
         _own("labels/v1", None, min_pixels=1, split="val"),
+        # As in the authors' loaders, an image is listed for a part or class of any size.
+        _own("pascal-part/v1-1k", 1000, min_pixels=1),
+        _own("paco-part/v1-1k", 1000, min_pixels=1, note="; drops rare classes", rare="drop"),
+        _own("isaid5i/v1-1k", 1000, min_pixels=1),
         ProtocolSpec(
             name="davis17/v1",
             summary="DAVIS's semi-supervised rule: the first frame is the support of each object, "

@@ -18,7 +18,8 @@ from fssbench.registry import load
 
 SPECS = {spec.name: spec for spec in fssbench_datasets()}
 LAYOUTS = ["coco-json", "coco20i", "davis17", "folder", "fss1000", "labels", "pascal5i",
-           "deepglobe", "isic2018", "chest-xray", "suim", "lvis92i"]  # fmt: skip
+           "deepglobe", "isic2018", "chest-xray", "suim", "lvis92i", "isaid5i",
+           "paco-part", "pascal-part"]  # fmt: skip
 
 
 def test_the_datasets() -> None:

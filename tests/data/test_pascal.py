@@ -221,7 +221,7 @@ def test_a_mask_with_an_unknown_number(voc: Path) -> None:
     add_image(voc, "2007_000033", np.full((6, 8), 21, np.uint8))
     message = error_of(Pascal(root=voc).mask, "2007_000033", 0)
     assert message.endswith(
-        "2007_000033.png: contains the value 21; a VOC mask has 0 to 20 and 255"
+        "2007_000033.png: contains the value 21; a mask of pascal5i has 0 to 20 and 255"
     )
 
 

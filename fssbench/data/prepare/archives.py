@@ -2,8 +2,8 @@
 
 The official sites publish no digests. Those below are checked by public tools and mirrors: VOC and
 SBD (MD5) torchvision, SBD (SHA-256) torchvision's prototypes, VOC, COCO and LVIS (SHA-256 and
-size) TensorFlow Datasets, ISIC (SHA-256) torch-em. FSS-1000, DAVIS, DeepGlobe, the chest X-rays and SUIM
-have none.
+size) TensorFlow Datasets, ISIC (SHA-256) torch-em. PACO publishes a SHA-256.
+FSS-1000, DAVIS, DeepGlobe, the chest X-rays and SUIM have none.
 """
 
 from __future__ import annotations
@@ -141,6 +141,20 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             "5cae9a3c79aadb667550c2b5dcf7f4d86e059a41ec91ef690225b667e28e9ba5"),
         _lvis("train", 350_264_821, 2,
             "334a4caa374030a7817cf050364525e910f7960f9b6968cef47cffbf3893f8ba"),
+        _VAL_2017,
+        _TRAIN_2017,
+    ),
+    # The digest is that of facebookresearch/paco, README.md.
+    "paco-part": (
+        Archive(
+            key="paco_lvis_v1",
+            file="paco_lvis_v1.zip",
+            url="https://dl.fbaipublicfiles.com/paco/annotations/paco_lvis_v1.zip",
+            holds="paco_lvis_v1",
+            sha256="02ac4edb22c251e07853e6231d69aec3fad0a180f03de2f8c880650322debc80",
+            most_bytes=8 * GB,
+            most_members=1000,
+        ),
         _VAL_2017,
         _TRAIN_2017,
     ),

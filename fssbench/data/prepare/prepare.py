@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 
 from fssbench.data.cross_domain import isic
-from fssbench.data.prepare import coco, cross_domain, davis, fss1000, pascal
+from fssbench.data.prepare import coco, cross_domain, davis, fss1000, paco, pascal
 from fssbench.data.prepare.archives import ARCHIVES, Archive
 from fssbench.data.prepare.disk import check_space, check_writable, settle
 from fssbench.data.prepare.download import download
@@ -125,6 +125,18 @@ RECIPES = {
             made=(fss1000.ROOT,),
             root=fss1000.ROOT,
             official={"classes": 1000, "pictures": 10_000, "masks": 10_000},
+        ),
+        Recipe(
+            name="paco-part",
+            unpack={
+                "paco_lvis_v1": paco.unpack_annotations,
+                "val2017": paco.unpack_images("val2017"),
+                "train2017": paco.unpack_images("train2017"),
+            },
+            finish=paco.finish,
+            made=(paco.ROOT,),
+            root=paco.ROOT,
+            official={"annotations": 3, "train2017": 118_287, "val2017": 5000},
         ),
         Recipe(
             name="davis17",
