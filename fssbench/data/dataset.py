@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from fssbench.errors import FssbenchError
+from fssbench.specs import SupportKind
 
 IGNORE = 255
 """Mask value of pixels that are excluded from all counts."""
@@ -26,12 +27,15 @@ class Dataset(ABC):
         classes: class names; a class id is an index into them.
         folds: number of class splits.
         splits: names of the image splits, e.g. ``("train", "val")``.
+        support_kind: annotation that supports show. The masks of `mask` are always whole; a protocol
+            sets the kind, and `fssbench.episodes.annotations.support_mask` applies it.
     """
 
     name: ClassVar[str]
     classes: tuple[str, ...]
     folds: int = 1
     splits: tuple[str, ...] = ("train", "val")
+    support_kind: SupportKind = "mask"
 
     @abstractmethod
     def fold_classes(self, fold: int) -> tuple[int, ...]:
