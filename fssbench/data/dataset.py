@@ -27,8 +27,8 @@ class Dataset(ABC):
         classes: class names; a class id is an index into them.
         folds: number of class splits.
         splits: names of the image splits, e.g. ``("train", "val")``.
-        support_kind: annotation that supports show. The masks of `mask` are always whole; a protocol
-            sets the kind, and `fssbench.episodes.annotations.support_mask` applies it.
+        support_kind: annotation that supports show, set by the protocol. `mask` returns the whole
+            mask for each kind; `fssbench.episodes.annotations.support_mask` applies the kind.
     """
 
     name: ClassVar[str]
