@@ -75,13 +75,11 @@ def draw_episode(
     weaker = "" if dataset.support_kind == "mask" else f" ({dataset.support_kind})"
     tiles = [
         (
-            _tile(
-                painted(dataset.image(image_id), support_mask(dataset, image_id, class_id), colour)
-            ),
-            f"support: {dataset.classes[class_id]}{weaker}",
+            _tile(painted(dataset.image(key[0]), support_mask(dataset, *key), colour)),
+            f"support: {dataset.classes[key[1]]}{weaker}",
         )
         for way, colour in zip(ways, shown, strict=True)
-        for image_id, class_id in way.supports()
+        for key in way.supports()
     ]
     query = dataset.image(episode.query)
     truth = target_of(episode, dataset, None, "original", "ignore")
