@@ -75,7 +75,7 @@ def weaker(mask: Tensor, kind: SupportKind, image_id: str, class_id: int) -> Ten
 def _box(inside: Plane, draw: Draw) -> Plane:
     """Fill the tight box around all pixels of a class; nothing is drawn."""
     del draw
-    rows, columns = (inside.any(axis).nonzero()[0] for axis in (1, 0))
+    rows, columns = (numpy.flatnonzero(inside.any(axis)) for axis in (1, 0))
     box = numpy.zeros_like(inside)
     box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
     return box

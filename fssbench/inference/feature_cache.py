@@ -269,7 +269,9 @@ class OpenChunk:
         # The image was cached when the loading task was created, and has been evicted since.
         image_id, class_id = key
         geometry, dataset = self._pipeline.geometry, self._cache._dataset
-        keep = None if class_id is None else geometry.mask(support_mask(dataset, *key))
+        keep = None
+        if class_id is not None:
+            keep = geometry.mask(support_mask(dataset, image_id, class_id))
         return geometry.image(dataset.image(image_id)), keep
 
 
