@@ -43,7 +43,7 @@ def dataset(name: str, /, root: str | Path | None = None, **options: Any) -> Dat
 
 
 def protocol_dataset(protocol: str, root: str | Path | None = None, **options: Any) -> Dataset:
-    """Return the dataset of a protocol, with the protocol's options of it.
+    """Return the dataset of a protocol, with the protocol's options of it and kind of supports.
 
     Args:
         protocol: registered name of the protocol.
@@ -54,7 +54,9 @@ def protocol_dataset(protocol: str, root: str | Path | None = None, **options: A
         FssbenchError: as `dataset`, or the protocol is unknown.
     """
     spec = registry.registry().get(ProtocolSpec, protocol)
-    return dataset(spec.dataset, root, **{**spec.data_options, **options})
+    made = dataset(spec.dataset, root, **{**spec.data_options, **options})
+    made.support_kind = spec.support_kind
+    return made
 
 
 def backbone(name: str, weights: str | Path = "pretrained") -> Backbone:

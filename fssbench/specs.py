@@ -10,7 +10,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import attrs
 
@@ -18,6 +18,9 @@ from fssbench.errors import FssbenchError
 
 Use = Literal["class_names", "gradients"]
 """Input of a method beyond the images and masks of an episode."""
+
+SupportKind = Literal["mask", "box", "point", "scribble"]
+"""Kind of the annotation that supports show, see `fssbench.episodes.annotations`."""
 
 
 def _check_name(_: Any, attribute: attrs.Attribute[str], value: str) -> None:
@@ -107,6 +110,8 @@ class ProtocolSpec(Spec):
         void: treatment of pixels of 255 in the query's mask: excluded from all counts
             (``ignore``), or counted as ``background``.
         ways: number of novel classes that an episode asks for, see `fssbench.Episode`.
+        support_kind: annotation that supports show: the ``mask`` of the class, or a ``box``,
+            ``point`` or ``scribble`` annotation that is made from it.
         base_classes: True if all base classes of the fold are segmented too, without supports.
         lists: ``"package.module:function"`` that reads authors' list files (``--lists``), see
             `fssbench.episodes.literature.lists`; "" creates the lists from the dataset. With list
@@ -126,6 +131,9 @@ class ProtocolSpec(Spec):
     score_size: Literal["original", "input"] = "original"
     void: Literal["ignore", "background"] = "ignore"
     ways: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    support_kind: SupportKind = attrs.field(
+        default="mask", validator=attrs.validators.in_(get_args(SupportKind))
+    )
     base_classes: bool = False
     lists: str = attrs.field(default="", validator=_check_factory)
     metrics: tuple[str, ...] = ()

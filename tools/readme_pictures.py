@@ -1,7 +1,8 @@
-"""Create the pictures of the README: ``python tools/readme_pictures.py RUNS BOARD.md``.
+"""Create pictures of README and docs: ``python tools/readme_pictures.py RUNS BOARD.md``.
 
 RUNS is a folder of evaluations made with ``--panels``; BOARD.md is a page that ``fssbench board
-build`` wrote. Writes ``docs/images/panels.png`` and, if Chromium is installed, ``board.png``.
+build`` wrote. Writes ``docs/images/panels.png``, ``supports.png`` (the kinds of supports) and, if
+Chromium is installed, ``board.png``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,15 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 from markdown_it import MarkdownIt
 from PIL import Image
+
+from fssbench import build
+from fssbench.episodes.annotations import support_mask
+from fssbench.inference.overlay import SUPPORT, painted
+from fssbench.specs import SupportKind
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 STYLE = """
@@ -36,6 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     IMAGES.mkdir(parents=True, exist_ok=True)
     _panels(sorted(arguments.runs.rglob("panels/*.png"))[: arguments.rows])
+    _supports("val-000006", 1)
     _board(arguments.board.read_text())
 
 
@@ -47,6 +55,21 @@ def _panels(files: list[Path]) -> None:
         sheet.paste(row, (0, top))
         top += row.height
     sheet.quantize(200).save(IMAGES / "panels.png", optimize=True)
+
+
+def _supports(image_id: str, number: int) -> None:
+    """Draw the kinds of supports of one image: mask, box, points, scribbles."""
+    dataset, gap, side = build.dataset("shapes"), 8, 240
+    class_id = sorted(dataset.class_pixels(image_id))[number]
+    kinds = get_args(SupportKind)
+    sheet = Image.new("RGB", (len(kinds) * (side + gap) - gap, side), "white")
+    for position, kind in enumerate(kinds):
+        dataset.support_kind = kind
+        mask = support_mask(dataset, image_id, class_id)
+        pixels = painted(dataset.image(image_id), mask, SUPPORT).round().astype("uint8")
+        tile = Image.fromarray(pixels).resize((side, side))
+        sheet.paste(tile, (position * (side + gap), 0))
+    sheet.quantize(200).save(IMAGES / "supports.png", optimize=True)
 
 
 def _board(markdown: str) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from fssbench.errors import FssbenchError
+from fssbench.specs import SupportKind
 
 IGNORE = 255
 """Mask value of pixels that are excluded from all counts."""
@@ -29,12 +30,15 @@ class Dataset(ABC):
         novel_classes: novel class ids of each fold, where classes and folds are the same for all
             files and options; otherwise empty. Training classes of checkpoints that do not name
             them follow from it.
+        support_kind: annotation that supports show, set by the protocol. `mask` returns the whole
+            mask for each kind; `fssbench.episodes.annotations.support_mask` applies the kind.
     """
 
     name: ClassVar[str]
     classes: tuple[str, ...]
     folds: int = 1
     splits: tuple[str, ...] = ("train", "val")
+    support_kind: SupportKind = "mask"
     novel_classes: tuple[tuple[int, ...], ...] = ()
 
     @property

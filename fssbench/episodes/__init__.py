@@ -18,6 +18,14 @@ _HDMNET = "Hierarchical Dense Correlation Distillation for Few-Shot Segmentation
 _PATNET = "Lei et al., Cross-Domain Few-Shot Semantic Segmentation, ECCV 2022"
 _DAVIS = "The 2017 DAVIS Challenge on Video Object Segmentation, arXiv 1704.00675"
 
+_VRP_SAM = "VRP-SAM: SAM with Visual Reference Prompt, CVPR 2024"
+
+_WEAKER = {
+    "box": "supports show the box around the class",
+    "point": "supports show 20 points of the class",
+    "scribble": "supports show 9 strokes inside the class",
+}
+
 _SAMPLERS = (
     (
         "class-balanced", "sampler:class_balanced", "",
@@ -129,6 +137,9 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         *(_n_way(dataset, ways, **more) for dataset, more in (
             ("pascal5i", {}), ("coco20i", {}), ("shapes", shapes),
         ) for ways in (2, 5)),
+        *(_weaker(dataset, kind, **more) for dataset, more in (
+            ("pascal5i", {}), ("coco20i", {}), ("shapes", shapes),
+        ) for kind in ("box", "point", "scribble")),
         _generalised("pascal5i"),
         _generalised("shapes", **shapes),
         _hsnet("pascal5i/hsnet-1k", 1000, "pascal_lists", sampler="hsnet-list-order"),
@@ -151,6 +162,14 @@ def _n_way(dataset: str, ways: int, **more: Any) -> ProtocolSpec:
     note, name = f"; {ways} classes at once", f"{dataset}/v1-1k-{ways}way"
     more |= {"ways": ways, "paper": _PANET, "cite": ("fssbench:wang2019panet",)}
     return _own(name, 1000, note=note, sampler="n-way", **more)
+
+
+def _weaker(dataset: str, kind: str, **more: Any) -> ProtocolSpec:
+    """Return the protocol with the episodes of `v1-1k`, whose supports show weaker annotations."""
+    note, name = _WEAKER[kind], f"{dataset}/v1-1k-{kind}"
+    more |= {"draw_key": f"{dataset}/v1-1k", "support_kind": kind}
+    more |= {"paper": _VRP_SAM, "cite": ("fssbench:sun2024vrpsam",)}
+    return _own(name, 1000, note=f"; {note}", **more)
 
 
 def _generalised(dataset: str, **more: Any) -> ProtocolSpec:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from fssbench.data.dataset import Dataset
+from fssbench.episodes.annotations import support_mask
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
@@ -26,11 +27,12 @@ def export_episodes(manifest: Manifest, dataset: Dataset, folder: Path) -> Path:
     class and supports are in ``targets``, way 1 first. Paths are absolute, or relative to
     the folder; an image without a file is written to ``images/`` as PNG. Masks are grey images
     with 0 for background, 255 for the class and 128 for ignored pixels. Masks of queries are not
-    written.
+    written. Weaker supports (`ProtocolSpec.support_kind`) are drawn into the masks, and
+    ``support_kind`` names them.
 
     Args:
         manifest: episodes to export.
-        dataset: dataset of their images.
+        dataset: dataset of their images, from `fssbench.build.protocol_dataset`.
         folder: folder to write, created if it is missing.
 
     Returns:
@@ -46,7 +48,7 @@ def export_episodes(manifest: Manifest, dataset: Dataset, folder: Path) -> Path:
     masks = {}
     for number, (image, class_id) in enumerate(sorted(shown)):
         masks[image, class_id] = f"masks/{number:06d}.png"
-        _save(_grey(dataset.mask(image, class_id)), folder / masks[image, class_id])
+        _save(_grey(support_mask(dataset, image, class_id)), folder / masks[image, class_id])
 
     def target(episode: Episode) -> dict[str, Any]:
         return {
@@ -59,6 +61,7 @@ def export_episodes(manifest: Manifest, dataset: Dataset, folder: Path) -> Path:
 
     content: dict[str, Any] = {
         "protocol": manifest.protocol,
+        **({} if dataset.support_kind == "mask" else {"support_kind": dataset.support_kind}),
         "digest": manifest.digest,
         "dataset": manifest.dataset,
         "fold": manifest.fold,

@@ -295,6 +295,7 @@ class _CountingPipeline:
         return torch.empty(0)
 
     mask = image
+    support_kind = "mask"
 
     def _made(self, step: str, source: Any = None, *_: Any) -> Any:
         self.calls[step] += 1

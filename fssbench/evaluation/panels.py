@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from fssbench.episodes.annotations import support_mask
 from fssbench.episodes.episode import Episode
 from fssbench.evaluation.run import Run
 from fssbench.inference.chunk_loader import target_of
@@ -71,13 +72,14 @@ def draw_episode(
     dataset, ways = run.dataset, episode.ways()
     colours = [WAYS[n % len(WAYS)] for n in range(len(ways))]
     shown, found = ([SUPPORT], [PREDICTION]) if len(ways) == 1 else (colours, colours)
+    weaker = "" if dataset.support_kind == "mask" else f" ({dataset.support_kind})"
     tiles = [
         (
-            _tile(painted(dataset.image(image_id), dataset.mask(image_id, class_id), colour)),
-            f"support: {dataset.classes[class_id]}",
+            _tile(painted(dataset.image(key[0]), support_mask(dataset, *key), colour)),
+            f"support: {dataset.classes[key[1]]}{weaker}",
         )
         for way, colour in zip(ways, shown, strict=True)
-        for image_id, class_id in way.supports()
+        for key in way.supports()
     ]
     query = dataset.image(episode.query)
     truth = target_of(episode, dataset, None, "original", "ignore")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fssbench.data.dataset import IGNORE, Dataset
 from fssbench.data.geometry import Geometry
+from fssbench.episodes.annotations import support_mask
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError, lacks_memory
 from fssbench.inference.label_maps import merged
@@ -139,7 +140,7 @@ class _ChunkLoader:
         """Return a mask at the encoder's size, cached because supports recur."""
         key = image_id, class_id
         if key not in self._masks:
-            mask = self.geometry.mask(self.dataset.mask(image_id, class_id))
+            mask = self.geometry.mask(support_mask(self.dataset, image_id, class_id))
             while len(self._masks) * mask.numel() >= MASK_BYTES:
                 del self._masks[next(iter(self._masks))]
             self._masks[key] = mask

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fssbench.data.dataset import Dataset
+from fssbench.episodes.annotations import support_mask
 from fssbench.episodes.episode import Episode
 from fssbench.inference.image_chunks import episode_images
 from fssbench.inference.image_pipeline import ImagePipeline
@@ -42,7 +43,7 @@ class EpisodeMaps:
             }
         geometry = pipeline.geometry
         shown = episode.supports()
-        masks = torch.stack([geometry.mask(dataset.mask(*key)) for key in shown])
+        masks = torch.stack([geometry.mask(support_mask(dataset, *key)) for key in shown])
         squares = torch.stack([geometry.image(dataset.image(image)) for image, _ in shown])
         keep = list(masks) if pipeline.request.mask_support else None
         support = pipeline.support_of(pipeline.encode(squares, keep), masks)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fssbench.backbones.backbone import BackboneInfo
 from fssbench.data.dataset import Dataset
+from fssbench.episodes.annotations import support_mask
 from fssbench.episodes.episode import Episode
 from fssbench.inference.chunk_loader import ChunkData, ChunkTask, load_chunks
 from fssbench.inference.feature_files import FeatureFiles, pixels_key
@@ -268,7 +269,9 @@ class OpenChunk:
         # The image was cached when the loading task was created, and has been evicted since.
         image_id, class_id = key
         geometry, dataset = self._pipeline.geometry, self._cache._dataset
-        keep = None if class_id is None else geometry.mask(dataset.mask(image_id, class_id))
+        keep = None
+        if class_id is not None:
+            keep = geometry.mask(support_mask(dataset, image_id, class_id))
         return geometry.image(dataset.image(image_id)), keep
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fssbench.data.dataset import Dataset
+from fssbench.episodes.annotations import support_mask
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError
 from fssbench.inference.chunk_loader import ChunkTask, naming_lack_of_memory, target_of
@@ -55,7 +56,7 @@ class _ImageLoader:
             return ImageChunkData(
                 task=task,
                 images={name: self.dataset.image(name) for name in names},
-                masks={key: self.dataset.mask(*key) for key in supports},
+                masks={key: support_mask(self.dataset, *key) for key in supports},
                 targets=[
                     target_of(episode, self.dataset, None, "original", self.void)
                     for episode in task.episodes
@@ -180,7 +181,7 @@ def episode_images(pipeline: ImagePipeline, dataset: Dataset, episode: Episode) 
     """
     shown, device = episode.supports(), pipeline.device
     images = {name: dataset.image(name).to(device) for name in {episode.query, *dict(shown)}}
-    masks = {key: dataset.mask(*key).to(device) for key in shown}
+    masks = {key: support_mask(dataset, *key).to(device) for key in shown}
     return _episode_images(pipeline, dataset, episode, images, masks)
 
 
@@ -197,6 +198,7 @@ def _episode_images(
         query=images[episode.query],
         images=tuple(images[image] for image, _ in shown),
         masks=tuple(masks[key] for key in shown),
+        support_kind=dataset.support_kind,
         class_name=dataset.classes[episode.class_id] if named else None,
         generator=generator_of(episode),
     )

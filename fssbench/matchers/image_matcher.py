@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fssbench.backbones.encoder import Encoder
-from fssbench.specs import Use
+from fssbench.specs import SupportKind, Use
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -22,6 +22,8 @@ class EpisodeImages:
         query: image to segment, uint8 (3, H, W).
         images: K support images, uint8 (3, H_k, W_k).
         masks: their masks, uint8 (H_k, W_k) of 0, 1 and 255 (ignore).
+        support_kind: annotation that the masks show: the whole ``mask``, or a ``box``, ``point`` or
+            ``scribble`` annotation, which promptable methods may use as such.
         class_name: name of the class, for methods whose spec declares ``class_names`` in ``uses``;
             otherwise None.
         generator: generator on the CPU, seeded by the episode, for methods that draw numbers.
@@ -30,6 +32,7 @@ class EpisodeImages:
     query: Tensor
     images: tuple[Tensor, ...]
     masks: tuple[Tensor, ...]
+    support_kind: SupportKind = "mask"
     class_name: str | None = None
     generator: torch.Generator = attrs.field(factory=torch.Generator)
 
