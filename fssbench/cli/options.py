@@ -13,6 +13,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
+def file_or_address(value: str) -> str | Path:
+    """Convert a value to a path, unless it is the address of a file on the Hugging Face hub."""
+    from fssbench.hub import is_address
+
+    return value if is_address(value) else Path(value)
+
+
 def numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
     """Convert ``0,1`` to (0, 1), and no value or ``all`` of ``--fold`` to None."""
     name = parameter.opts[-1]
@@ -129,7 +136,7 @@ method_options = grouped(
     click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[ROLE=]W",
                  help="Weights of the backbone, of all encoders or of one: pretrained, random, or "
                  "a file  [default: pretrained]."),
-    click.option("--checkpoint", type=PATH,
+    click.option("--checkpoint", type=file_or_address, metavar="FILE|hf://…",
                  help="Trained matcher, with its name, options, backbone and fold."),
     matcher_option,
 )  # fmt: skip

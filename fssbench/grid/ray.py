@@ -259,9 +259,10 @@ def _wants_gpus(ray: Any, jobs: Sequence[Job]) -> bool:
 
 def _absolute(asked: Evaluation) -> Evaluation:
     """Make all paths absolute, because each worker has its own current directory."""
-    paths = ("data_root", "lists", "checkpoint", "cache_dir", "out")
+    paths = ("data_root", "lists", "cache_dir", "out")
     given = {name: getattr(asked, name) for name in paths}
     found: dict[str, Any] = {name: path.resolve() for name, path in given.items() if path}
-    if Path(asked.weights).is_file():
-        found["weights"] = str(Path(asked.weights).resolve())
+    for name in ("weights", "checkpoint"):  # a name or an address is no file
+        if (value := getattr(asked, name)) and Path(value).is_file():
+            found[name] = str(Path(value).resolve())
     return attrs.evolve(asked, **found)
