@@ -88,12 +88,13 @@ class _Handler(BaseHTTPRequestHandler):
             fields = json.loads(body)
             owner = fields.get("organization") or "user"
             repository = f"{fields.get('type', 'model')}s/{owner}/{fields['name']}"
+            kind = "datasets/" if repository.startswith("datasets/") else ""
+            there = {"url": f"{self.hub.address}/{kind}{owner}/{fields['name']}"}
             if repository in self.hub.order:
-                self._answer(409, {"error": "exists", "url": f"{self.hub.address}/{owner}"})
+                self._answer(409, {"error": "exists", **there})
                 return
             self.hub.commit(repository, {".gitattributes": b""})
-            kind = "datasets/" if repository.startswith("datasets/") else ""
-            self._answer(200, {"url": f"{self.hub.address}/{kind}{owner}/{fields['name']}"})
+            self._answer(200, there)
         elif path.endswith(".git/info/lfs/objects/batch"):
             self._answer(200, {"transfer": "basic", "objects": [
                 {**each, "actions": {"upload": {"href": f"{self.hub.address}/lfs/{each['oid']}"}}}
@@ -214,7 +215,7 @@ def hub_server() -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield hub
     server.shutdown()

@@ -69,7 +69,8 @@ def private_problems(folder: Path, names: Sequence[str] = ()) -> list[str]:
         names: names of this user and this machine.
     """
     path, manifest = folder / RECORD_FILE, folder / MANIFEST_FILE
-    found = [f"{path}: {fact}; {_ADVICE}" for fact in private_facts(json.loads(path.read_bytes()), names)]
+    facts = private_facts(json.loads(path.read_bytes()), names)
+    found = [f"{path}: {fact}; {_ADVICE}" for fact in facts]
     if any(map(_PATH.search, Manifest.read(manifest).image_ids())):
         found.append(f"{manifest}: image ids are paths of a machine; {_ADVICE}")
     return found
