@@ -104,8 +104,8 @@ def _record_of(checkpoint: Checkpoint, path: Path) -> Record:
     record = read_result(folder).record
     if record.checkpoint is None or record.checkpoint.sha256 != checkpoint.sha256:
         raise FssbenchError(
-            f"--record {path}: it is of another checkpoint than {checkpoint.name}; give the records "
-            "that were evaluated with this file"
+            f"--record {path}: it is of another checkpoint than {checkpoint.name}; give the "
+            "records that were evaluated with this file"
         )
     return record
 
@@ -158,8 +158,8 @@ def _section(
     protocol = records[0].protocol if records else "PROTOCOL"
     lines += [
         "",
-        "Evaluate it, or verify a record of it (if the method is not bundled with fssbench, install "
-        "its plugin too):",
+        "Evaluate it, or verify a record of it (if the method is not bundled with fssbench, "
+        "install its plugin too):",
         "",
         "```console",
         "$ pip install fssbench",

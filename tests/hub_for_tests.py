@@ -183,7 +183,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Error-Code": code, "X-Error-Message": text}
         self._answer(status, {"error": text}, {**headers, "X-Repo-Commit": commit})
 
-    def _answer(self, status: int, value: Any = None, headers: dict[str, str] | None = None) -> None:
+    def _answer(
+        self, status: int, value: Any = None, headers: dict[str, str] | None = None
+    ) -> None:
         text = b"" if value is None else json.dumps(value).encode()
         self.send_response(status)
         for name, content in {**(headers or {}), "Content-Length": str(len(text))}.items():
@@ -235,8 +237,9 @@ def hub_here(
 
 def use_hub(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the constants that huggingface_hub read from the environment when it was imported."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, utils
 
+    utils.disable_progress_bars()
     template = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     for name, value in {
         "ENDPOINT": hub.address,
@@ -244,7 +247,6 @@ def use_hub(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "HF_HUB_CACHE": str(cache),
         "HF_HUB_OFFLINE": False,
         "HF_HUB_DISABLE_XET": True,
-        "HF_HUB_DISABLE_PROGRESS_BARS": True,
     }.items():
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)

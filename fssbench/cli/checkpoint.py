@@ -60,7 +60,7 @@ def import_(
 @click.option("--to", required=True, metavar="hf://USER/NAME",
               help="Repository on the Hugging Face hub, created if there is none.")  # fmt: skip
 @click.option("--record", "records", multiple=True, type=PATH,
-              help="Record of this checkpoint, whose scores the card prints; repeatable.")  # fmt: skip
+              help="Record of this checkpoint, whose scores the card prints.")  # fmt: skip
 @click.option("--licence", default="", metavar="ID",
               help="Licence of the weights, e.g. apache-2.0  [default: not stated].")  # fmt: skip
 def push(file: Path, to: str, records: tuple[Path, ...], licence: str) -> None:
