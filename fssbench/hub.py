@@ -169,10 +169,10 @@ def upload(address: Address, files: Mapping[str, bytes | Path], *, mirror: Any =
         )
     if not _answers(constants.ENDPOINT):
         raise FssbenchError(f"{address}: {_silent()}; try again later")
-    api = client.HfApi()
+    api: Any = client.HfApi()
     place = {"repo_id": address.repository, "repo_type": address.kind}
     try:
-        api.create_repo(**place, exist_ok=True)  # type: ignore[arg-type]
+        api.create_repo(**place, exist_ok=True)
         operations: list[Any] = [
             client.CommitOperationAdd(
                 path_in_repo=name,
@@ -181,14 +181,14 @@ def upload(address: Address, files: Mapping[str, bytes | Path], *, mirror: Any =
             for name, content in sorted(files.items())
         ]
         if mirror is not None:
-            there = api.list_repo_files(**place)  # type: ignore[arg-type]
+            there = api.list_repo_files(**place)
             operations += [
                 client.CommitOperationDelete(path_in_repo=name)
                 for name in sorted(set(there) - set(files))
                 if mirror.fullmatch(name)
             ]
         done = api.create_commit(
-            **place,  # type: ignore[arg-type]
+            **place,
             operations=operations,
             commit_message=f"Upload {len(files)} files with fssbench",
         )
@@ -235,8 +235,9 @@ def _silent() -> str:
 
 def _problem(error: Exception, address: Address) -> FssbenchError:
     """Return the user error for an error of the hub's client, with the reason as its message."""
-    from huggingface_hub import utils
+    import huggingface_hub
 
+    utils: Any = huggingface_hub.utils  # the errors' module of the oldest version
     status = getattr(getattr(error, "response", None), "status_code", None)
     repository = address.repository
     # The first class is a subclass of `EntryNotFoundError`.
