@@ -27,6 +27,7 @@ _ADDRESS = re.compile(
     rf"hf://(?P<data>datasets/)?(?P<repository>{_NAME}/{_NAME})"
     rf"(?:/(?P<file>{_NAME}(?:/{_NAME})*))?(?:@(?P<revision>{_NAME}(?:/{_NAME})*))?"
 )
+_LONGEST = 300  # characters of an address; names of users and repositories have up to 96
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def parse_address(text: str, example: str) -> Address:
     Raises:
         FssbenchError: the address is of another form.
     """
-    address, right = _parse(text), _parse(example)
+    address, right = read_address(text), read_address(example)
     if (
         address is None
         or right is None
@@ -90,9 +91,10 @@ def parse_address(text: str, example: str) -> Address:
     return address
 
 
-def _parse(text: str) -> Address | None:
+def read_address(text: str) -> Address | None:
+    """Return the parts of an address of any form; None for other texts."""
     found = _ADDRESS.fullmatch(text)
-    if found is None or ".." in text:
+    if found is None or ".." in text or len(text) > _LONGEST:
         return None
     parts = {name: found[name] or "" for name in ("repository", "file", "revision")}
     return Address(**parts, kind="dataset" if found["data"] else "model")
@@ -207,7 +209,7 @@ def _cached_or_new(
     def cached() -> str | None:
         try:
             return str(download(**arguments, local_files_only=True))
-        except OSError:
+        except Exception:  # classes without a common base, which differ between versions
             return None
 
     fixed = prefer_cache or _COMMIT.fullmatch(address.revision) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from records_for_tests import change_record
 
@@ -101,6 +102,31 @@ def test_private_and_broken_results_are_not_pushed(hub_here, run, boards, monkey
     assert code == 2
     assert len(err.splitlines()) == 1
     assert not hub_here.order
+
+
+def test_an_offline_pull_reads_the_cache(hub_here, run, boards, tmp_path, monkeypatch):
+    run("board", "push", boards, "--to", TO)
+    offline = "huggingface_hub.constants.HF_HUB_OFFLINE"
+    monkeypatch.setattr(offline, True)
+    code, _, err = run("board", "pull", TO, "--to", tmp_path / "pulled")
+    assert code == 2
+    assert "HF_HUB_OFFLINE is set, and the cache does not have it" in err
+    monkeypatch.setattr(offline, False)
+    assert run("board", "pull", TO, "--to", tmp_path / "first")[0] == 0
+    monkeypatch.setattr(offline, True)
+    assert run("board", "pull", TO, "--to", tmp_path / "second")[0] == 0
+    assert files_below(tmp_path / "second") == files_below(tmp_path / "first")
+
+
+def test_boards_name_the_address_of_a_checkpoint(runs, trained, tmp_path):
+    """An address that is none, of a record that somebody edited, is not printed."""
+    right = f"hf://ann/nets/a.safetensors@{'0' * 40}"
+    for fold, address in enumerate([right, "hf://`<b>", "", ""]):
+        runs.add("dcama", fold=fold, checkpoint=attrs.evolve(trained(fold), address=address))
+    (page,) = build_boards([runs.root], tmp_path / "boards")
+    text = page.read_text()
+    assert f"fold 0 `aaaaaaaa` `{right}`, fold 1 `bbbbbbbb`, fold 2" in text
+    assert "<b>" not in text
 
 
 def test_refused_pulls(hub_here, run, boards, tmp_path):

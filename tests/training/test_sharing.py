@@ -71,6 +71,11 @@ def pushed(run, path, *more: object) -> str:
     return out.strip()
 
 
+def test_a_training_repeats_to_the_same_file(job, trained):
+    again = attrs.evolve(job, steps=2, fold=1, validation_episodes=0, out=job.out.parent / "again")
+    assert sha256(train(again).last) == sha256(trained)
+
+
 def test_push_writes_the_file_and_a_card(hub_here, run, trained, measured):
     address = pushed(run, trained, "--record", measured, "--licence", "apache-2.0")
     newest = hub_here.newest(REPOSITORY)
