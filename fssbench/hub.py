@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +64,11 @@ class NotOnHubError(FssbenchError):
 def is_address(value: str | Path) -> bool:
     """Return True for an address on the hub."""
     return isinstance(value, str) and value.startswith(SCHEME)
+
+
+def file_or_address(value: str) -> str | Path:
+    """Return an address on the hub as it is, and any other text as a path."""
+    return value if is_address(value) else Path(value)
 
 
 def parse_address(text: str, example: str) -> Address:
@@ -261,6 +264,9 @@ def _problem(error: Exception, address: Address) -> FssbenchError:
 
 def _answers(url: str) -> bool:
     """Return True if a server responds within a few seconds."""
+    import urllib.error
+    import urllib.request
+
     answers: list[bool] = []
 
     def ask() -> None:

@@ -11,13 +11,13 @@ from fssbench.cli.options import (
     PATH,
     data_options,
     device_option,
-    file_or_address,
     json_option,
     lists_option,
     weights_of_parts,
     workers_option,
 )
 from fssbench.cli.output import make_table, plain_console, print_json
+from fssbench.hub import file_or_address
 
 if TYPE_CHECKING:
     from fssbench.evaluation.reproduction import Reproduction

@@ -8,16 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
+from fssbench.hub import file_or_address
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
-
-
-def file_or_address(value: str) -> str | Path:
-    """Convert a value to a path, unless it is the address of a file on the Hugging Face hub."""
-    from fssbench.hub import is_address
-
-    return value if is_address(value) else Path(value)
 
 
 def numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:

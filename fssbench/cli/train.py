@@ -10,13 +10,13 @@ import click
 from fssbench.cli.options import (
     PATH,
     data_options,
-    file_or_address,
     json_option,
     matcher_option,
     process_options,
     weights_of_parts,
 )
 from fssbench.cli.output import make_table, print_json, print_table
+from fssbench.hub import file_or_address
 
 if TYPE_CHECKING:
     from fssbench.training.dry_run import DryRun

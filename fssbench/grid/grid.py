@@ -18,6 +18,7 @@ from fssbench.data.dataset import Dataset
 from fssbench.episodes.protocol import check_lists
 from fssbench.errors import FssbenchError, near
 from fssbench.evaluation.evaluation import Evaluation
+from fssbench.hub import file_or_address
 from fssbench.matchers.checkpoint import locate_checkpoint, read_checkpoint
 from fssbench.model import joined
 from fssbench.options import configure
@@ -192,10 +193,10 @@ def _with_checkpoints(
         yield attrs.evolve(evaluation, folds=folds)
         return
     named = _pattern_fields(pattern)
-    files: dict[str, list[Cell]] = {}
+    files: dict[str | Path, list[Cell]] = {}
     for cell in product(folds, evaluation.shots, evaluation.seeds):
         values = (evaluation.matcher, evaluation.backbone, *cell)
-        given = pattern.format(**dict(zip(_FIELDS, values, strict=True)))
+        given = file_or_address(pattern.format(**dict(zip(_FIELDS, values, strict=True))))
         if not locate_checkpoint(given, "checkpoint")[0].is_file():
             raise FssbenchError(f"checkpoint {given}: there is no such file")
         files.setdefault(given, []).append(cell)
