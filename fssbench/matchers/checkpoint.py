@@ -163,7 +163,8 @@ def write_checkpoint(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     text = json.dumps(dict(header))
     digest = _digest(text, tensors.items())
-    write_atomically(path, safetensors.torch.save(tensors, {_KEY: text, _DIGEST: digest}))
+    content = safetensors.torch.save(tensors, {_KEY: text, _DIGEST: digest})
+    write_atomically(path, _with_sorted_metadata(content))
 
 
 def locate_checkpoint(given: str | Path, option: str = "--checkpoint") -> tuple[Path, str]:
@@ -239,6 +240,16 @@ def read_checkpoint(given: str | Path, option: str = "--checkpoint") -> Checkpoi
             f"{option} {given}: this is no checkpoint of fssbench; authors' own files must be "
             "imported first"
         ) from error
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata in order: safetensors writes a random one."""
+    size = int.from_bytes(content[:8], "little")
+    fields = json.loads(content[8 : 8 + size])
+    fields["__metadata__"] = dict(sorted(fields["__metadata__"].items()))
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the tensors
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def _is_header(header: Any) -> bool:
