@@ -158,11 +158,10 @@ def _section(
     protocol = records[0].protocol if records else "PROTOCOL"
     lines += [
         "",
-        "Evaluate it, or verify a record of it (if the method is not bundled with fssbench, "
-        "install its plugin too):",
+        "Evaluate it, or verify a record of it, with fssbench installed, and the method's plugin if "
+        "fssbench does not bundle it:",
         "",
         "```console",
-        "$ pip install fssbench",
         f"$ fssbench evaluate {option} --protocol {protocol}",
         f"$ fssbench board verify RECORD {option}",
         "```",
