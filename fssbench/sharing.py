@@ -158,8 +158,8 @@ def _section(
     protocol = records[0].protocol if records else "PROTOCOL"
     lines += [
         "",
-        "Evaluate it, or verify a record of it, with fssbench installed, and the method's plugin if "
-        "fssbench does not bundle it:",
+        "Evaluate it, or verify a record of it, with fssbench installed, and the method's plugin "
+        "if fssbench does not bundle it:",
         "",
         "```console",
         f"$ fssbench evaluate {option} --protocol {protocol}",
