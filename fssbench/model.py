@@ -87,7 +87,7 @@ def model_source(
     backbone: str = "",
     weights: str | Path = "pretrained",
     *,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     encoders: Mapping[str, str] | None = None,
     encoder_weights: Mapping[str, str] | None = None,
@@ -98,7 +98,7 @@ def model_source(
         matcher: name of the matcher; "" for the checkpoint's, or ``prototype``.
         backbone: name of the encoder; "" for the checkpoint's, or the matcher's default.
         weights: weights of the encoder: ``pretrained``, ``random`` or a file.
-        checkpoint: file of trained weights, or None.
+        checkpoint: file of trained weights, or its address ``hf://…`` on the hub, or None.
         options: options of the matcher, instead of those that it was trained with.
         encoders: names of encoders of an image matcher by role, instead of its defaults.
         encoder_weights: their weights by role, instead of `weights`.

@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hub_for_tests import hub_here, hub_server  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

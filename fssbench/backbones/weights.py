@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import torch
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
+from fssbench import hub
 from fssbench.backbones.backbone import WeightsInfo
 from fssbench.backbones.weight_files import SUFFIXES, check_size, parse
 from fssbench.errors import FssbenchError
@@ -30,7 +28,6 @@ BACKBONE_PREFIX = "backbone."
 HUB_FILE = "model.safetensors"
 _HEADS = re.compile(r"(fc|head|classifier|pre_logits)\.")
 _RESTORE = "init_non_persistent_buffers"
-_PATIENCE = 8.0  # seconds until the hub counts as unreachable
 
 Rename = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -387,45 +384,12 @@ def _repository(tag: str) -> str:
 
 
 def _from_hub(repository: str, backbone: str) -> Path:
-    import huggingface_hub
-    from huggingface_hub import constants
-
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE, local_files_only=True))
-    except OSError:
-        pass  # not in the cache
-    reason = "HF_HUB_OFFLINE is set"
-    if not constants.HF_HUB_OFFLINE:
-        reason = "the hub does not answer"
-        # The hub's client would retry for half a minute before it reports that.
-        if _answers(constants.ENDPOINT):
-            try:
-                return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE))
-            except Exception as error:
-                reason = _first_line(error)
-    raise FssbenchError(
-        f"pretrained weights of {backbone} cannot be downloaded ({reason}): fetch {HUB_FILE} of "
-        f"{repository} from the Hugging Face hub on a machine with a network and give --weights "
-        "FILE, or copy that machine's Hugging Face cache, or use --weights random for a trial"
-    )
-
-
-def _answers(url: str) -> bool:
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(
-                urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE
-            ).close()
-        except urllib.error.HTTPError:
-            pass  # an error response still shows that the hub is reachable
-        except OSError:
-            return
-        answers.append(True)
-
-    # In a thread, since neither name resolution nor a list of addresses obeys the timeout.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_PATIENCE)
-    return bool(answers)
+        return hub.fetch(hub.Address(repository=repository, file=HUB_FILE), prefer_cache=True)
+    except FssbenchError as error:
+        raise FssbenchError(
+            f"pretrained weights of {backbone} cannot be downloaded ({error}): fetch {HUB_FILE} of "
+            f"{repository} from the Hugging Face hub on a machine with a network and give "
+            "--weights FILE, or copy that machine's Hugging Face cache, or use --weights random "
+            "for a trial"
+        ) from error

@@ -13,6 +13,8 @@ from fssbench.board.labels import code_label, encoder_labels, training_label
 from fssbench.board.published import PublishedRow, paper_titles
 from fssbench.board.tables import Board, Row, Table
 from fssbench.board.text import NONE, count, milliseconds, one_line, score
+from fssbench.hub import read_address
+from fssbench.results.record import Record
 
 _LEFT = {"Method", "Backbone", "Records", "Note", "Printed in"}
 """Left-aligned columns; all others are right-aligned."""
@@ -85,8 +87,17 @@ def _trained(row: Row) -> str:
     """Return the checkpoints of a row as a list item."""
     facts = ", ".join(map(escape, training_label(row.records[min(row.records)])))
     how = f" was trained with {facts};" if facts else ":"
-    hashes = ", ".join(f"fold {fold} {_code(sha)}" for fold, sha in row.checkpoints.items())
+    hashes = ", ".join(
+        f"fold {fold} {_code(sha)}{_address(row.records[fold])}"
+        for fold, sha in row.checkpoints.items()
+    )
     return f"* {escape(row.method)} on {escape(row.backbone)}{how} checkpoints {hashes}."
+
+
+def _address(record: Record) -> str:
+    """Return the address of a record's checkpoint on the hub as code, or ""."""
+    address = record.checkpoint.address if record.checkpoint else ""
+    return f" `{address}`" if read_address(address) else ""
 
 
 def _cells(row: Row, table: Table, noted: bool) -> list[str]:

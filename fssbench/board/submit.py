@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import getpass
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from fssbench.board.archive import cell
 from fssbench.board.board import build_boards
 from fssbench.board.tables import REPLAY, is_replay
 from fssbench.errors import FssbenchError
-from fssbench.results.privacy import private_problems
+from fssbench.results.privacy import own_names, private_problems
 from fssbench.results.record import MANIFEST_FILE, RECORD_FILE
 from fssbench.results.result import FILES, Result, find_results, read_result
 from fssbench.results.verify import known_folds, problems
@@ -75,7 +72,7 @@ def submit(runs: Sequence[Path], board: Path) -> Submission:
 
 def _checked(folder: Path) -> Result:
     # Intervals take long, and are verified before anything is copied.
-    for problem in problems(folder, intervals=False) or private_problems(folder, _own_names()):
+    for problem in problems(folder, intervals=False) or private_problems(folder, own_names()):
         raise FssbenchError(problem)
     result = read_result(folder)
     info = result.record.manifest
@@ -83,14 +80,6 @@ def _checked(folder: Path) -> Result:
         problem = f"only the first {info.episodes} episodes were measured"
         raise FssbenchError(f"{folder / RECORD_FILE}: {problem}; evaluate without --limit")
     return result
-
-
-def _own_names() -> list[str]:
-    """Return the names of this user and this machine."""
-    names = [socket.gethostname(), socket.gethostname().partition(".")[0]]
-    with contextlib.suppress(KeyError, OSError):  # an account without a name, as in containers
-        names.append(getpass.getuser())
-    return names
 
 
 def _is_there(result: Result, target: Path) -> bool:

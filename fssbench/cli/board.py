@@ -79,6 +79,34 @@ def submit(runs: tuple[Path, ...], board: Path) -> None:
 
 
 @board.command()
+@click.argument("folder", type=PATH)
+@click.option("--to", required=True, metavar="hf://datasets/USER/NAME",
+              help="Data set on the Hugging Face hub, created if there is none.")  # fmt: skip
+def push(folder: Path, to: str) -> None:
+    """Check the boards in FOLDER and upload them as a data set of the Hugging Face hub.
+
+    The access token is that of `hf auth login`, or HF_TOKEN.
+    """
+    from fssbench.board.share import push_boards
+
+    click.echo(push_boards(folder, to))
+
+
+@board.command()
+@click.argument("address", metavar="hf://datasets/USER/NAME[@REVISION]")
+@click.option("--to", "folder", type=PATH, required=True, metavar="FOLDER",
+              help="New folder of the boards.")  # fmt: skip
+def pull(address: str, folder: Path) -> int:
+    """Download boards from the Hugging Face hub and check them.
+
+    Exit code 1 if they do not pass the check.
+    """
+    from fssbench.board.share import pull_boards
+
+    return report_problems(pull_boards(address, folder))
+
+
+@board.command()
 @click.argument("a", metavar="RECORD_A", type=PATH)
 @click.argument("b", metavar="RECORD_B", type=PATH)
 @click.option("--fold", "folds", callback=numbers, help="Folds, e.g. 0,1  [default: all].")

@@ -17,6 +17,7 @@ from fssbench.cli.options import (
     workers_option,
 )
 from fssbench.cli.output import make_table, plain_console, print_json
+from fssbench.hub import file_or_address
 
 if TYPE_CHECKING:
     from fssbench.evaluation.reproduction import Reproduction
@@ -30,7 +31,8 @@ MOST = 20
 @click.option("--episodes", type=int, default=50, show_default=True,
               help="Number of episodes to measure again, drawn at random.")  # fmt: skip
 @click.option("--seed", type=int, help="Seed of the draw  [default: another one each time].")
-@click.option("--checkpoint", type=PATH, help="The trained matcher, if the record has one.")
+@click.option("--checkpoint", type=file_or_address, metavar="FILE|hf://…",
+              help="The trained matcher, if the record has one.")  # fmt: skip
 @click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[ROLE=]W",
               help="Weights of the backbone, or of an encoder, if they are a file.")  # fmt: skip
 @data_options

@@ -11,7 +11,7 @@ from fssbench.cli.options import PATH, matcher_option, pairs
 
 @click.group()
 def checkpoint() -> None:
-    """Import trained weights of matchers."""
+    """Import and share trained weights of matchers."""
 
 
 @checkpoint.command("import")
@@ -53,3 +53,34 @@ def import_(
     encoder = f" on {backbone}" if backbone else ""
     weights = "with" if complete else "without"
     click.echo(f"{out}: {matcher}{encoder}, {weights} the backbone's weights")
+
+
+@checkpoint.command()
+@click.argument("file", type=PATH)
+@click.option("--to", required=True, metavar="hf://USER/NAME",
+              help="Repository on the Hugging Face hub, created if there is none.")  # fmt: skip
+@click.option("--record", "records", multiple=True, type=PATH,
+              help="Record of this checkpoint, whose scores the card prints.")  # fmt: skip
+@click.option("--licence", default="", metavar="ID",
+              help="Licence of the weights, e.g. apache-2.0  [default: not stated].")  # fmt: skip
+def push(file: Path, to: str, records: tuple[Path, ...], licence: str) -> None:
+    """Upload FILE, a checkpoint, with a model card made from its header.
+
+    The access token is that of `hf auth login`, or HF_TOKEN. The card of a repository has one
+    section for each of its checkpoints.
+    """
+    from fssbench.sharing import push_checkpoint
+
+    click.echo(push_checkpoint(file, to, records=records, licence=licence))
+
+
+@checkpoint.command()
+@click.argument("address", metavar="hf://USER/NAME/FILE[@REVISION]")
+@click.option("--out", type=PATH, help="File to write  [default: FILE's name].")
+def pull(address: str, out: Path | None) -> None:
+    """Download a checkpoint from the Hugging Face hub and check it."""
+    from fssbench.sharing import pull_checkpoint
+
+    path, found = pull_checkpoint(address, out)
+    header = found.header
+    click.echo(f"{path}: {header['matcher']} on {header['backbone']}, {found.address}")

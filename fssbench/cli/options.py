@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from fssbench.hub import file_or_address
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
@@ -131,7 +133,7 @@ method_options = grouped(
     click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[ROLE=]W",
                  help="Weights of the backbone, of all encoders or of one: pretrained, random, or "
                  "a file  [default: pretrained]."),
-    click.option("--checkpoint", type=PATH,
+    click.option("--checkpoint", type=file_or_address, metavar="FILE|hf://…",
                  help="Trained matcher, with its name, options, backbone and fold."),
     matcher_option,
 )  # fmt: skip

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @json_option
 def predict(
     matcher: str, supports: tuple[str, ...], query: Path, out: Path, foreground: Foreground,
-    backbone: str, encoders: dict[str, str], weights: dict[str, str], checkpoint: Path | None,
+    backbone: str, encoders: dict[str, str], weights: dict[str, str], checkpoint: str | Path | None,
     options: dict[str, Any], class_name: str | None, device: str, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Segment images with MATCHER, given a few images with masks.

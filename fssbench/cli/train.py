@@ -16,6 +16,7 @@ from fssbench.cli.options import (
     weights_of_parts,
 )
 from fssbench.cli.output import make_table, print_json, print_table
+from fssbench.hub import file_or_address
 
 if TYPE_CHECKING:
     from fssbench.training.dry_run import DryRun
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 @click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[PART=]W",
               help="Weights of the backbone: pretrained, random, or a file; or weights of a part "
               "of the stage, e.g. sam=FILE  [default: pretrained].")  # fmt: skip
-@click.option("--init", type=PATH, help="Checkpoint to start from, e.g. of the previous stage.")
+@click.option("--init", type=file_or_address, metavar="FILE|hf://…",
+              help="Checkpoint to start from, e.g. of the previous stage.")  # fmt: skip
 @matcher_option
 @click.option("--epochs", type=int, help="Number of epochs  [default: the recipe's].")
 @click.option("--steps", type=int, help="Number of steps  [default: the recipe's].")

@@ -48,7 +48,8 @@ class Evaluation:
         weights: weights of the encoder: ``pretrained``, ``random`` or a file.
         encoders: names of the encoders of an image matcher by role, instead of its defaults.
         encoder_weights: their weights by role, instead of `weights`.
-        checkpoint: file of trained weights of the matcher.
+        checkpoint: file of trained weights of the matcher, or its address
+            ``hf://USER/NAME/FILE@REVISION`` on the Hugging Face hub.
         any_fold: True to evaluate a checkpoint on classes that it was trained on; such a record
             never ranks.
         limit: number of first episodes of each manifest to evaluate; None for all.
@@ -84,7 +85,7 @@ class Evaluation:
     weights: str = "pretrained"
     encoders: Mapping[str, str] = attrs.field(factory=dict)
     encoder_weights: Mapping[str, str] = attrs.field(factory=dict)
-    checkpoint: Path | None = None
+    checkpoint: str | Path | None = None
     any_fold: bool = False
     limit: int | None = attrs.field(default=None, validator=at_least(1))
     out: Path = Path("runs")

@@ -80,11 +80,7 @@ def make_record(
         config=config_of(pipeline.matcher),
         checkpoint=None
         if checkpoint is None
-        else CheckpointInfo(
-            name=checkpoint.name,
-            sha256=checkpoint.sha256,
-            header=checkpoint.header,
-        ),
+        else CheckpointInfo(**checkpoint.reference(), header=checkpoint.header),
         backbone=settings.backbone,
         weights=Weights(**attrs.asdict(pipeline.weights)),
         features=cattrs.unstructure(pipeline.request) if isinstance(pipeline, Pipeline) else {},

@@ -29,6 +29,7 @@ from fssbench.evaluation.reproduction import (
 )
 from fssbench.files import sha256
 from fssbench.inference.image_pipeline import ImagePipeline
+from fssbench.matchers.checkpoint import locate_checkpoint
 from fssbench.matchers.matcher import config_of
 from fssbench.options import from_record
 from fssbench.registry import registry
@@ -48,7 +49,8 @@ class Rerun:
     Attributes:
         episodes: size of the sample; all episodes if the manifest has fewer.
         seed: seed of the sample; None for an unpredictable one.
-        checkpoint: checkpoint file of the trained matcher, if the record has one.
+        checkpoint: checkpoint of the trained matcher, if the record has one: a file, or its
+            address ``hf://…`` on the hub.
         weights: backbone weights: ``pretrained``, ``random`` or a file; "" for those of the
             record, unless they are a file.
         encoder_weights: weights of an image matcher's encoders by role, likewise.
@@ -63,7 +65,7 @@ class Rerun:
 
     episodes: int = 50
     seed: int | None = None
-    checkpoint: Path | None = None
+    checkpoint: str | Path | None = None
     weights: str = ""
     encoder_weights: Mapping[str, str] = attrs.field(factory=dict)
     data_root: Path | None = None
@@ -146,16 +148,17 @@ def draw_sample(total: int, count: int, seed: int) -> tuple[int, ...]:
 
 def _job(record: Record, rows: pandas.DataFrame, rerun: Rerun) -> Evaluation:
     """Return the evaluation that produced the record."""
-    _check_checkpoint_file(record, rerun.checkpoint)
+    checkpoint = _checked_file(record, rerun.checkpoint)
     precision, batch_size = (record.environment.get(name) for name in ("precision", "batch_size"))
     if precision not in ("fp32", "bf16") or type(batch_size) is not int or batch_size < 1:
         raise FssbenchError(
             "the record's environment lacks the precision and batch size of the evaluation"
         )
-    same = ("data_root", "data_options", "lists", "checkpoint", "device", "workers")
+    same = ("data_root", "data_options", "lists", "device", "workers")
     given: dict[str, Any] = {name: getattr(rerun, name) for name in same}
     return Evaluation(
         **given,
+        checkpoint=checkpoint,
         matcher=record.matcher,
         backbone="" if record.encoders else record.backbone,
         encoders={role: encoder.name for role, encoder in record.encoders.items()},
@@ -193,26 +196,32 @@ def _metrics(rows: pandas.DataFrame, ways: int) -> tuple[str, ...]:
     return tuple(metrics)
 
 
-def _check_checkpoint_file(record: Record, path: Path | None) -> None:
+def _checked_file(record: Record, given: str | Path | None) -> Path | None:
+    """Return the checkpoint's local file, and check that it is the record's."""
     checkpoint = record.checkpoint
     if checkpoint is None:
-        if path is not None:
-            raise FssbenchError(f"--checkpoint {path}: the record is of a method without one")
-        return
+        if given is not None:
+            raise FssbenchError(f"--checkpoint {given}: the record is of a method without one")
+        return None
     which = f"{checkpoint.name!a} (sha256 {checkpoint.sha256[:12]}…)"
-    if path is None:
-        raise FssbenchError(f"the record is of the checkpoint {which}; give it with --checkpoint")
+    if given is None:
+        address = f" {checkpoint.address!a}" if checkpoint.address else ""
+        raise FssbenchError(
+            f"the record is of the checkpoint {which}; give it with --checkpoint{address}"
+        )
+    path, _ = locate_checkpoint(given)
     try:
         own = sha256(path)
     except OSError as error:
         raise FssbenchError(
-            f"--checkpoint {path}: cannot be read: {error.strerror or error}"
+            f"--checkpoint {given}: cannot be read: {error.strerror or error}"
         ) from error
     if own != checkpoint.sha256:
         raise FssbenchError(
-            f"--checkpoint {path}: its sha256 is {own[:12]}…, the record is of {which}; give the "
+            f"--checkpoint {given}: its sha256 is {own[:12]}…, the record is of {which}; give the "
             "file that was evaluated"
         )
+    return path
 
 
 def _weights(record: Record, asked: str) -> str:

@@ -18,7 +18,8 @@ from fssbench.data.dataset import Dataset
 from fssbench.episodes.protocol import check_lists
 from fssbench.errors import FssbenchError, near
 from fssbench.evaluation.evaluation import Evaluation
-from fssbench.matchers.checkpoint import read_checkpoint
+from fssbench.hub import file_or_address
+from fssbench.matchers.checkpoint import locate_checkpoint, read_checkpoint
 from fssbench.model import joined
 from fssbench.options import configure
 from fssbench.results.record import trained_fold
@@ -166,7 +167,7 @@ def _value(key: str, value: Any) -> Any:
         raise FssbenchError(f"{key}: the list is empty")
     if origin is tuple:
         return tuple(dict.fromkeys(value))
-    return Path(value) if kind is Path and key != "checkpoint" else value
+    return Path(value) if kind is Path else value
 
 
 def _dataset(evaluation: Evaluation, made: dict[str, Dataset]) -> Dataset:
@@ -192,19 +193,19 @@ def _with_checkpoints(
         yield attrs.evolve(evaluation, folds=folds)
         return
     named = _pattern_fields(pattern)
-    files: dict[Path, list[Cell]] = {}
+    files: dict[str | Path, list[Cell]] = {}
     for cell in product(folds, evaluation.shots, evaluation.seeds):
         values = (evaluation.matcher, evaluation.backbone, *cell)
-        path = Path(pattern.format(**dict(zip(_FIELDS, values, strict=True))))
-        if not path.is_file():
-            raise FssbenchError(f"checkpoint {path}: there is no such file")
-        files.setdefault(path, []).append(cell)
-    for path, cells in files.items():
+        given = file_or_address(pattern.format(**dict(zip(_FIELDS, values, strict=True))))
+        if not locate_checkpoint(given, "checkpoint")[0].is_file():
+            raise FssbenchError(f"checkpoint {given}: there is no such file")
+        files.setdefault(given, []).append(cell)
+    for given, cells in files.items():
         if evaluation.folds is None and "fold" not in named:
-            trained = trained_fold(read_checkpoint(path).header, dataset.folds_of)
+            trained = trained_fold(read_checkpoint(given).header, dataset.folds_of)
             cells = [cell for cell in cells if trained in (None, cell[0])]
         folds, shots, seeds = (tuple(dict.fromkeys(c[axis] for c in cells)) for axis in range(3))
-        yield attrs.evolve(evaluation, checkpoint=path, folds=folds, shots=shots, seeds=seeds)
+        yield attrs.evolve(evaluation, checkpoint=given, folds=folds, shots=shots, seeds=seeds)
 
 
 def _pattern_fields(pattern: str) -> set[str]:

@@ -35,6 +35,7 @@ from fssbench.grid.grid import Cell, Job
 from fssbench.grid.local import raise_failures
 from fssbench.grid.ray_worker import CellInfo, Failure, Model
 from fssbench.grid.table import GridTable, cell_of
+from fssbench.hub import is_address
 from fssbench.results.record import Record
 
 RETRIES = 10
@@ -259,9 +260,11 @@ def _wants_gpus(ray: Any, jobs: Sequence[Job]) -> bool:
 
 def _absolute(asked: Evaluation) -> Evaluation:
     """Make all paths absolute, because each worker has its own current directory."""
-    paths = ("data_root", "lists", "checkpoint", "cache_dir", "out")
+    paths = ("data_root", "lists", "cache_dir", "out")
     given = {name: getattr(asked, name) for name in paths}
     found: dict[str, Any] = {name: path.resolve() for name, path in given.items() if path}
     if Path(asked.weights).is_file():
         found["weights"] = str(Path(asked.weights).resolve())
+    if asked.checkpoint and not is_address(asked.checkpoint):
+        found["checkpoint"] = Path(asked.checkpoint).resolve()
     return attrs.evolve(asked, **found)

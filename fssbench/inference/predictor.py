@@ -43,7 +43,8 @@ class Predictor:
         matcher: name of the matcher; "" for the checkpoint's, or ``prototype``.
         backbone: name of the encoder; "" for the checkpoint's, or the matcher's default.
         weights: weights of the encoder: ``pretrained``, ``random`` or a file.
-        checkpoint: file of trained weights of the matcher, or None.
+        checkpoint: file of trained weights of the matcher, or its address ``hf://…`` on the hub,
+            or None.
         encoders: names of encoders of an image matcher by role, instead of its defaults.
         encoder_weights: their weights by role, instead of `weights`.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -72,12 +73,11 @@ class Predictor:
         precision: Precision = "fp32",
         **options: Any,
     ) -> None:
-        path = None if checkpoint is None else Path(checkpoint)
         source = model_source(
             matcher,
             backbone,
             weights,
-            checkpoint=path,
+            checkpoint=checkpoint,
             options=options,
             encoders=encoders,
             encoder_weights=encoder_weights,

@@ -14,11 +14,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from fssbench import hub
 from fssbench.backbones.backbone import Backbone
 from fssbench.backbones.weights import BACKBONE_PREFIX
 from fssbench.errors import FssbenchError
 from fssbench.files import sha256, write_atomically
 
+SUFFIX = ".safetensors"
 _KEY = "fssbench"
 _DIGEST = "fssbench_sha256"
 _HOLDS_BACKBONE = "holds_backbone"
@@ -31,6 +33,7 @@ class Checkpoint:
     Attributes:
         path: checkpoint file.
         sha256: hash of the file.
+        address: address with its commit, if the file is from the Hugging Face hub; otherwise "".
         header: JSON values that describe the weights: at least ``matcher``, ``config``,
             ``backbone``.
         weights: state of the matcher.
@@ -40,11 +43,17 @@ class Checkpoint:
     sha256: str
     header: Mapping[str, Any]
     weights: Mapping[str, Tensor]
+    address: str = ""
 
     @property
     def name(self) -> str:
         """The file name without its folder."""
         return self.path.name
+
+    def reference(self) -> dict[str, str]:
+        """Return name, hash and, if the file is from the hub, address."""
+        address = {"address": self.address} if self.address else {}
+        return {"name": self.name, "sha256": self.sha256, **address}
 
     @property
     def holds_backbone(self) -> bool:
@@ -154,16 +163,55 @@ def write_checkpoint(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     text = json.dumps(dict(header))
     digest = _digest(text, tensors.items())
-    write_atomically(path, safetensors.torch.save(tensors, {_KEY: text, _DIGEST: digest}))
+    content = safetensors.torch.save(tensors, {_KEY: text, _DIGEST: digest})
+    write_atomically(path, _with_sorted_metadata(content))
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in it is executed.
+def locate_checkpoint(given: str | Path, option: str = "--checkpoint") -> tuple[Path, str]:
+    """Return the local file of a checkpoint, and its address on the Hugging Face hub or "".
+
+    Args:
+        given: file, or address ``hf://USER/NAME/FILE@REVISION``, which is downloaded to the cache
+            of the hub's client. The returned address has the commit as its revision.
+        option: option of the command line that named the checkpoint.
 
     Raises:
-        FssbenchError: the file cannot be read, is no checkpoint of fssbench, or has changed since
-            it was written.
+        FssbenchError: the address is malformed, or the download failed.
     """
+    if not hub.is_address(given):
+        return Path(given), ""
+    address = parse_checkpoint_address(str(given))
+    try:
+        path = hub.fetch(address)
+    except FssbenchError as error:
+        raise FssbenchError(f"{option} {given}: {error}") from error
+    return path, str(hub.pinned(address, path))
+
+
+def parse_checkpoint_address(given: str) -> hub.Address:
+    """Return the parts of a checkpoint's address.
+
+    Raises:
+        FssbenchError: the address is malformed, or names a file of another format.
+    """
+    address = hub.parse_address(given, "hf://USER/NAME/FILE.safetensors@REVISION")
+    if not address.file.endswith(SUFFIX):
+        raise FssbenchError(f"{given}: checkpoints on the hub are {SUFFIX} files; name one")
+    return address
+
+
+def read_checkpoint(given: str | Path, option: str = "--checkpoint") -> Checkpoint:
+    """Read a checkpoint; nothing in it is executed.
+
+    Args:
+        given: file, or address on the Hugging Face hub; see `locate_checkpoint`.
+        option: option of the command line that named the checkpoint.
+
+    Raises:
+        FssbenchError: the file cannot be read or downloaded, is no checkpoint of fssbench, or has
+            changed since it was written.
+    """
+    path, address = locate_checkpoint(given, option)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -175,21 +223,33 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 tensors = ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
                 if _digest(metadata[_KEY], tensors) != metadata[_DIGEST]:
                     raise FssbenchError(
-                        f"--checkpoint {path}: the content does not fit its digest, so it was "
+                        f"{option} {given}: the content does not fit its digest, so it was "
                         "changed or is damaged; copy the file again"
                     )
         if not _is_header(header):
             raise ValueError("incomplete header")
-        return Checkpoint(path=path, sha256=sha256(path), header=header, weights=weights)
+        return Checkpoint(
+            path=path, sha256=sha256(path), header=header, weights=weights, address=address
+        )
     except FileNotFoundError as error:
-        raise FssbenchError(f"--checkpoint {path}: there is no such file") from error
+        raise FssbenchError(f"{option} {given}: there is no such file") from error
     except (
         OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError,
     ) as error:  # fmt: skip
         raise FssbenchError(
-            f"--checkpoint {path}: this is no checkpoint of fssbench; authors' own files must be "
+            f"{option} {given}: this is no checkpoint of fssbench; authors' own files must be "
             "imported first"
         ) from error
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata in order: safetensors writes a random one."""
+    size = int.from_bytes(content[:8], "little")
+    fields = json.loads(content[8 : 8 + size])
+    fields["__metadata__"] = dict(sorted(fields["__metadata__"].items()))
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the tensors
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def _is_header(header: Any) -> bool:

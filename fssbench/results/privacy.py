@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import json
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,14 @@ _COMMON = {
 _ADVICE = "results are public: evaluate again without it"
 
 
+def own_names() -> list[str]:
+    """Return the names of this user and this machine."""
+    names = [socket.gethostname(), socket.gethostname().partition(".")[0]]
+    with contextlib.suppress(KeyError, OSError):  # an account without a name, as in containers
+        names.append(getpass.getuser())
+    return names
+
+
 def private_problems(folder: Path, names: Sequence[str] = ()) -> list[str]:
     """Return the private data of a verified result, one line each; see `private_facts`.
 
@@ -58,20 +69,23 @@ def private_problems(folder: Path, names: Sequence[str] = ()) -> list[str]:
         names: names of this user and this machine.
     """
     path, manifest = folder / RECORD_FILE, folder / MANIFEST_FILE
-    found = [f"{path}: {fact}" for fact in private_facts(json.loads(path.read_bytes()), names)]
+    facts = private_facts(json.loads(path.read_bytes()), names)
+    found = [f"{path}: {fact}; {_ADVICE}" for fact in facts]
     if any(map(_PATH.search, Manifest.read(manifest).image_ids())):
         found.append(f"{manifest}: image ids are paths of a machine; {_ADVICE}")
     return found
 
 
 def private_facts(record: Mapping[str, Any], names: Sequence[str] = ()) -> Iterator[str]:
-    """Yield a line for each private item in a record's JSON; lines do not contain the values.
+    """Yield a line for each private item in the JSON of a record or of a checkpoint's header.
+
+    Lines do not contain the values.
 
     Tokens, addresses with a password, and paths of a machine are searched everywhere; keys of
     secrets, names of users and hosts, mail and network addresses in blocks ``environment``.
 
     Args:
-        record: fields of ``record.json``.
+        record: fields of ``record.json``, or of a checkpoint's header.
         names: names of this user and this machine, which no environment may contain; common ones
             (``root``, ``localhost``, …) are ignored.
     """
@@ -84,7 +98,7 @@ def private_facts(record: Mapping[str, Any], names: Sequence[str] = ()) -> Itera
         elif ".environment." in f".{key}.":
             found += [(key, what) for what in _in_environment(key, value, own)]
         for where, what in found:
-            yield f"{ascii(where)[1:-1][:80]} holds {what}; {_ADVICE}"
+            yield f"{ascii(where)[1:-1][:80]} holds {what}"
 
 
 def walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

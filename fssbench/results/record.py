@@ -133,11 +133,20 @@ class EncoderInfo:
 
 @attrs.frozen(kw_only=True)
 class CheckpointInfo:
-    """The trained matcher: file name, hash of the file, and header written by the training."""
+    """The trained matcher.
+
+    Attributes:
+        name: file name, without its folder.
+        sha256: hash of the file.
+        header: header written by the training.
+        address: address ``hf://USER/NAME/FILE@COMMIT`` if the file is from the Hugging Face hub;
+            otherwise "".
+    """
 
     name: str
     sha256: str
     header: Mapping[str, Any] = attrs.field(factory=dict)
+    address: str = ""
 
 
 @attrs.frozen(kw_only=True)

@@ -119,7 +119,7 @@ class CheckpointWriter:
             "train_filter": plan.recipe.train_filter,
             "dropped_images": plan.samples.dropped,
             **({"parts": plan.parts} if plan.parts else {}),
-            "init": plan.init and {"name": plan.init.name, "sha256": plan.init.sha256},
+            "init": plan.init and plan.init.reference(),
             "step": trainer.step,
             "epoch": trainer.step / plan.epoch_steps,
             "selected_on": selected_on,

@@ -166,7 +166,7 @@ def make_plan(settings: Training) -> Plan:
     classes = base_classes(dataset, settings.fold)
     options = {**recipe.options, **settings.options}
     configure(spec, options)
-    init = None if settings.init is None else read_checkpoint(settings.init)
+    init = None if settings.init is None else read_checkpoint(settings.init, "--init")
     if init is not None:
         init.check_is("backbone", settings.backbone, "--init")
         check_trained_fold(init, dataset.folds_of, [settings.fold], option="--init")

@@ -31,7 +31,8 @@ class Training:
         backbone: name of the encoder; "" for the recipe's.
         weights: weights of the encoder: ``pretrained``, ``random`` or a file.
         part_weights: weights of the stage's parts by name: ``{"sam": "sam_vit_h.pth"}``.
-        init: checkpoint to start from, e.g. of the previous stage.
+        init: checkpoint to start from, e.g. of the previous stage; a file, or its address
+            ``hf://…`` on the hub.
         options: options of the matcher, which override the recipe's.
         epochs: number of epochs, overrides the recipe's epochs or steps.
         steps: number of steps, overrides the recipe's epochs or steps.
@@ -68,7 +69,7 @@ class Training:
     backbone: str = ""
     weights: str = "pretrained"
     part_weights: Mapping[str, str] = attrs.field(factory=dict)
-    init: Path | None = None
+    init: str | Path | None = None
     options: Mapping[str, Any] = attrs.field(factory=dict)
     epochs: int | None = attrs.field(default=None, validator=at_least(1))
     steps: int | None = attrs.field(default=None, validator=at_least(1))

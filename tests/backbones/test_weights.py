@@ -18,6 +18,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
+from fssbench import hub
 from fssbench.backbones import fssbench_backbones, timm_any, timm_models, weights
 from fssbench.backbones.backbone import Backbone, WeightsInfo
 from fssbench.backbones.tiny import tiny_resnet
@@ -265,7 +266,7 @@ def cached_file(cache: Path, repository: str, state: dict[str, Tensor]) -> Path:
 def test_cached_hub_weights_need_no_network(
     empty_hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "_answers", lambda url: pytest.fail("asked the network"))
+    monkeypatch.setattr(hub, "_answers", lambda url: pytest.fail("asked the network"))
     random = timm_models.resnet(weights="random", **RESNET18)
     path = cached_file(empty_hub_cache, "timm/resnet18.tv_in1k", random.model.state_dict())
     backbone = timm_models.resnet(weights="pretrained", **RESNET18)
@@ -296,7 +297,7 @@ def test_no_network_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         silent.listen()  # accepts and never answers, as some firewalls do
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        monkeypatch.setattr(weights, "_PATIENCE", 0.3)
+        monkeypatch.setattr(hub, "_PATIENCE", 0.3)
         start = time.perf_counter()
         assert "the hub does not answer" in refused_download()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)  # now closed
@@ -307,20 +308,20 @@ def test_no_network_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.usefixtures("empty_hub_cache")
 def test_offline_mode_does_not_touch_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(weights, "_answers", lambda url: pytest.fail("asked the network"))
+    monkeypatch.setattr(hub, "_answers", lambda url: pytest.fail("asked the network"))
     assert "HF_HUB_OFFLINE is set" in refused_download()
 
 
 @pytest.mark.usefixtures("empty_hub_cache")
 def test_a_download_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(*_: object, local_files_only: bool = False) -> str:
+    def download(*, local_files_only: bool = False, **_: object) -> str:
         if local_files_only:
             raise FileNotFoundError
         raise ConnectionError("reset by peer\nand more")
 
-    monkeypatch.setattr(weights, "_answers", lambda url: True)
+    monkeypatch.setattr(hub, "_answers", lambda url: True)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    assert "ConnectionError: reset by peer)" in refused_download()
+    assert "ConnectionError: reset by peer and more)" in refused_download()
 
 
 def test_weights_of_an_address_are_downloaded_once(
@@ -423,7 +424,7 @@ def linear(given: str | Path, **arguments: Any) -> Any:
 def test_a_module_with_weights_of_a_repository(
     empty_hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "_answers", lambda url: pytest.fail("asked the network"))
+    monkeypatch.setattr(hub, "_answers", lambda url: pytest.fail("asked the network"))
     state = {"old.weight": torch.ones(2, 3), "old.bias": torch.ones(2)}
     path = cached_file(empty_hub_cache, "someone/line", state)
     module = linear(

@@ -58,7 +58,11 @@ def _facts(row: Row) -> dict[str, str]:
     weights, flops = record.weights, record.cost.flops_per_episode
     environments = [r.environment for r in records]
     selected_on = training_facts(record).get("selected_on")
-    checkpoints = (f"fold {fold} {sha[:12]}" for fold, sha in row.checkpoints.items())
+    checkpoints = (
+        f"fold {fold} {r.checkpoint.sha256[:12]} {r.checkpoint.address}".strip()
+        for fold, r in row.records.items()
+        if r.checkpoint
+    )
     return {
         "Backbone": f"{row.backbone}, {count(record.cost.backbone_parameters)} parameters",
         "Weights": " ".join(filter(None, (weights.source, weights.name, weights.sha256[:8]))),
