@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import multiprocessing
@@ -90,21 +91,21 @@ class Calculation:
             self._pool.shutdown(cancel_futures=kind is not None)
 
     def problems(self, folders: Sequence[Path]) -> dict[Path, list[str]]:
-        """Return the problems and private data of results by folder."""
+        """Return the problems and private data of results by folder; copies have the same."""
         if len(folders) > CHUNK and _processes() > 1:
             self._started()
-        unknown = []
+        found: dict[Path, list[str]] = {folder: [] for folder in folders}
+        unknown: dict[tuple[str, ...] | Path, list[_Files]] = {}  # copies together
         for number, folder in enumerate(folders, start=1):
             files = self._of(folder)
             if not files.hashes or _load(_key("result", files), "sums") is None:
-                unknown.append(files)
+                unknown.setdefault(files.hashes or folder, []).append(files)
             self._progress("reading", number, len(folders))
         # Equal manifests together: they are parsed once, and their query images drawn once.
-        unknown.sort(key=lambda f: (f.manifest, f.folder))
-        found = dict[Path, list[str]]((folder, []) for folder in folders)
-        chunks = _chunks(unknown)
-        for chunk, wrong in zip(chunks, self._map("verifying", _verify, chunks), strict=True):
-            found |= zip((f.folder for f in chunk), wrong, strict=True)
+        ordered = sorted(unknown.values(), key=lambda same: (same[0].manifest, same[0].folder))
+        values = self._map("verifying", _verify, _chunks([same[0] for same in ordered]))
+        for same, wrong in zip(ordered, itertools.chain.from_iterable(values), strict=True):
+            found |= dict.fromkeys([files.folder for files in same], wrong)
         return found
 
     def intervals(self, methods: Sequence[Sequence[Result]]) -> list[tuple[float, float]]:
