@@ -41,6 +41,8 @@ from fssbench.statistics.sums import ClassSums, Sums
 CHUNK = 16
 """Number of results, or of methods, that a process computes at once with the same draws."""
 
+_PROCESSES = "FSSBENCH_BOARD_PROCESSES"
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -91,7 +93,10 @@ class Calculation:
             self._pool.shutdown(cancel_futures=kind is not None)
 
     def problems(self, folders: Sequence[Path]) -> dict[Path, list[str]]:
-        """Return the problems and private data of results by folder; copies have the same."""
+        """Return the problems and private data of results by folder.
+
+        Equal results are verified once, and their problems name the first of them.
+        """
         if len(folders) > CHUNK and _processes() > 1:
             self._started()
         found: dict[Path, list[str]] = {folder: [] for folder in folders}
@@ -189,7 +194,7 @@ class Calculation:
                     self._progress(task, done, total)
         except BrokenProcessPool as error:
             raise FssbenchError(
-                "a process of the board died; if memory is short, set FSSBENCH_BOARD_PROCESSES=1"
+                f"a process of the board died; if memory is short, set {_PROCESSES}=1"
             ) from error
 
     def _started(self) -> ProcessPoolExecutor:
@@ -210,8 +215,12 @@ def _processes() -> int:
     """
     if sys.platform != "linux":
         return 1
-    chosen = os.environ.get("FSSBENCH_BOARD_PROCESSES", "")
-    return int(chosen) if chosen.isdecimal() and int(chosen) else len(os.sched_getaffinity(0))
+    chosen = os.environ.get(_PROCESSES)
+    if not chosen:
+        return len(os.sched_getaffinity(0))
+    if not chosen.isdecimal() or not int(chosen):
+        raise FssbenchError(f"{_PROCESSES} is {chosen!r}; set it to a number of processes from 1")
+    return int(chosen)
 
 
 def _chunks(items: Sequence[A]) -> list[list[A]]:
@@ -261,6 +270,9 @@ def _unpacked(arrays: Arrays) -> ClassSums:
 
 def _key(kind: str, *files: _Files) -> str:
     """Return the hash of everything that a value follows from."""
+    for each in files:
+        if not each.hashes:
+            raise FssbenchError(f"{each.folder}: cannot read the files of this result")
     facts = [kind, _code(), [each.hashes for each in files]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

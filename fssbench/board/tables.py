@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
@@ -12,7 +13,7 @@ import attrs
 from fssbench import registry
 from fssbench.board.archive import cell
 from fssbench.board.calculation import Calculation
-from fssbench.board.labels import backbone_label, method_label
+from fssbench.board.labels import Labels
 from fssbench.board.published import PublishedRow, published_rows
 from fssbench.errors import FssbenchError
 from fssbench.results.method import method_id
@@ -141,12 +142,12 @@ class Table:
         """Number of rows with a rank."""
         return sum(row.rank is not None for row in self.rows)
 
-    @property
+    @functools.cached_property  # each row asks
     def generalised(self) -> bool:
         """True if rows have scores of base and of novel classes."""
         return any(row.score(HARMONIC) is not None for row in self.rows)
 
-    @property
+    @functools.cached_property  # each row asks
     def has_j_and_f(self) -> bool:
         """True if J&F was measured for a row."""
         return any(row.j_and_f is not None for row in self.rows)
@@ -345,14 +346,14 @@ def _table(
     draft: _Draft, intervals: Sequence[tuple[float, float] | None], calculation: Calculation
 ) -> Table:
     methods = draft.methods
-    peers = [_any(method) for method in methods]
+    first, labels = _any(methods[0]), Labels(map(_any, methods))
     rows = [
-        (_row(draft, index, peers, interval), complete)
+        (_row(draft, index, labels, interval), complete)
         for index, (interval, complete) in enumerate(zip(intervals, draft.complete, strict=True))
     ]
     return Table(
-        record=peers[0],
-        replay=is_replay(peers[0].protocol),
+        record=first,
+        replay=is_replay(first.protocol),
         qualifier=draft.qualifier,
         episodes=_episodes(methods),
         folds=tuple(sorted({fold for method in methods for fold in method})),
@@ -361,9 +362,7 @@ def _table(
     )
 
 
-def _row(
-    draft: _Draft, index: int, peers: Sequence[Record], interval: tuple[float, float] | None
-) -> Row:
+def _row(draft: _Draft, index: int, labels: Labels, interval: tuple[float, float] | None) -> Row:
     method = draft.methods[index]
     folds = {fold: method[fold].record for fold in sorted(method)}
     records = list(folds.values())
@@ -371,8 +370,8 @@ def _row(
     complete = [] if missing else [folds[fold] for fold in draft.averaged]
     return Row(
         rank=None,
-        method=method_label(records, peers),
-        backbone=backbone_label(records[0], peers),
+        method=labels.method(records),
+        backbone=labels.backbone(records[0]),
         records=folds,
         mean=fmean(record.scores["miou"] for record in complete) if complete else None,
         interval=interval,

@@ -8,6 +8,8 @@ import pytest
 import fssbench.board.calculation as calculation
 from fssbench.board.board import build_boards
 from fssbench.board.check import check_boards
+from fssbench.errors import FssbenchError
+from fssbench.results.result import read_result
 from fssbench.results.rows import read_rows, write_rows
 
 
@@ -127,3 +129,16 @@ def test_sums_of_the_cache_are_those_of_the_rows(runs):
     restored = calculation._unpacked(calculation._packed(sums))
     for name in ("inter", "union", "asked"):
         numpy.testing.assert_array_equal(getattr(restored, name), getattr(sums, name))
+
+
+def test_a_wrong_number_of_processes_is_an_error(board, runs, monkeypatch):
+    monkeypatch.setenv("FSSBENCH_BOARD_PROCESSES", "two")
+    with pytest.raises(FssbenchError, match="is 'two'; set it to a number of proc"):
+        build_boards([runs.root], board)
+
+
+def test_a_result_that_was_removed_has_no_value(runs):
+    result = read_result(runs.add())
+    (result.folder / "rows.csv.gz").unlink()
+    with pytest.raises(FssbenchError, match="cannot read the files of this result"):
+        calculation.Calculation().intervals([[result]])
