@@ -130,9 +130,10 @@ class Calculation:
         work = [[unknown[key] for key in chunk] for chunk in chunks]
         for chunk, values in zip(chunks, self._map("intervals", _intervals, work), strict=True):
             for key, value in zip(chunk, values, strict=True):
-                found[key] = numpy.array(value)
-                _save(key, {"interval": found[key]})
-        return [(float(low), float(high)) for low, high in map(found.__getitem__, keys)]
+                found[key] = interval = numpy.array(value)
+                _save(key, {"interval": interval})
+        known = [value for key in keys if (value := found[key]) is not None]  # all are
+        return [(float(low), float(high)) for low, high in known]
 
     def comparison(self, methods: Sequence[Sequence[Result]]) -> Callable[[int, int], bool]:
         """Return a function that returns True if the mean class mIoU of two methods differs.
