@@ -132,7 +132,7 @@ class Calculation:
             for key, value in zip(chunk, values, strict=True):
                 found[key] = interval = numpy.array(value)
                 _save(key, {"interval": interval})
-        known = [value for key in keys if (value := found[key]) is not None]  # all are
+        known = [ends for key in keys if (ends := found[key]) is not None]  # all are
         return [(float(low), float(high)) for low, high in known]
 
     def comparison(self, methods: Sequence[Sequence[Result]]) -> Callable[[int, int], bool]:
