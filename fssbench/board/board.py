@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fssbench.board.archive import RESULTS, flat, store, stored_results
+from fssbench.board.calculation import Calculation, Progress
 from fssbench.board.markdown import render
 from fssbench.board.tables import make_boards
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
-from fssbench.results.privacy import private_problems
 from fssbench.results.result import find_results, read_result
-from fssbench.results.verify import problems
 
 NOTE_FILE = "NOTE.txt"
 """File in ``results/DATASET/``: plain text for the head of the dataset's page."""
 
 
-def build_boards(runs: Sequence[Path], out: Path) -> list[Path]:
+def build_boards(runs: Sequence[Path], out: Path, progress: Progress | None = None) -> list[Path]:
     """Add runs to the results below `out`, and write a markdown page for each dataset.
 
     The pages are made from all results there, old and new; without runs they are written again.
@@ -26,6 +25,7 @@ def build_boards(runs: Sequence[Path], out: Path) -> list[Path]:
     Args:
         runs: run directories, or folders of some.
         out: folder of the pages and of ``results/``.
+        progress: function that is called with the finished and all items of a task.
 
     Returns:
         The pages, sorted by name.
@@ -35,23 +35,30 @@ def build_boards(runs: Sequence[Path], out: Path) -> list[Path]:
             added; or two results of the same cell have other episodes or weights.
     """
     folders = find_results(runs)
-    for folder in sorted({*folders, *stored_results(out)}):
-        if found := problems(folder) or private_problems(folder):
-            more = f" (and {len(found) - 1} more problems)" if found[1:] else ""
-            raise FssbenchError(f"{found[0]}{more}")
+    with Calculation(progress) as calculation:
+        check_results(sorted({*folders, *stored_results(out)}), calculation)
     for folder in folders:
         store(read_result(folder), out)
-    pages = render_boards(out)
+    with Calculation(progress) as calculation:  # stored files have changed
+        pages = render_boards(out, calculation)
     for name, text in pages.items():
         write_atomically(out / name, text.encode())
     return [out / name for name in pages]
 
 
-def render_boards(out: Path) -> dict[str, str]:
+def check_results(folders: Sequence[Path], calculation: Calculation) -> None:
+    """Raise an `FssbenchError` if a result does not verify or has private data."""
+    for found in filter(None, calculation.problems(folders).values()):
+        more = f" (and {len(found) - 1} more problems)" if found[1:] else ""
+        raise FssbenchError(f"{found[0]}{more}")
+
+
+def render_boards(out: Path, calculation: Calculation) -> dict[str, str]:
     """Return the texts of the pages of all results below `out`, by file name."""
-    boards = make_boards([read_result(folder) for folder in stored_results(out)])
+    results = [read_result(folder) for folder in stored_results(out)]
     return {
-        f"{flat(board.dataset)}.md": render(board, note_of(out, board.dataset)) for board in boards
+        f"{flat(board.dataset)}.md": render(board, note_of(out, board.dataset))
+        for board in make_boards(results, calculation)
     }
 
 

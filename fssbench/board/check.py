@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
 
 from fssbench.board.archive import RESULTS, cell
 from fssbench.board.board import render_boards
+from fssbench.board.calculation import Calculation, Progress
 from fssbench.errors import FssbenchError
-from fssbench.results.privacy import private_problems
 from fssbench.results.result import FILES, read_result
-from fssbench.results.verify import problems
 
 _REBUILD = "build the board again"
 
 
-def check_boards(out: Path) -> list[str]:
+def check_boards(out: Path, progress: Progress | None = None) -> list[str]:
     """Return all problems of the boards in a folder, one line each.
 
     Each result must verify, have no private data, and be in the folder that
@@ -24,6 +24,7 @@ def check_boards(out: Path) -> list[str]:
 
     Args:
         out: folder of the pages and of ``results/``.
+        progress: function that is called with the finished and all items of a task.
 
     Raises:
         FssbenchError: there is no such folder, or no result in it.
@@ -33,18 +34,17 @@ def check_boards(out: Path) -> list[str]:
     if not folders:
         problem = "no results below it" if out.is_dir() else "no such folder"
         raise FssbenchError(f"{out}: {problem}; name the folder of `fssbench board build`")
-    found = []
-    for folder in folders:
-        wrong = problems(folder) or private_problems(folder)
-        if not wrong and folder != out / (right := cell(read_result(folder).record)):
-            wrong = [f"{folder}: this result belongs in {right}; move it there"]
-        found += wrong
-    # Pages of broken results have the same problems again.
-    return found or _pages(out)
+    with Calculation(progress) as calculation:
+        found = []
+        for folder, wrong in calculation.problems(folders).items():
+            if not wrong and folder != out / (right := cell(read_result(folder).record)):
+                wrong = [f"{folder}: this result belongs in {right}; move it there"]
+            found += wrong
+        # Pages of broken results have the same problems again.
+        return found or _pages(out, render_boards(out, calculation))
 
 
-def _pages(out: Path) -> list[str]:
-    pages = render_boards(out)
+def _pages(out: Path, pages: Mapping[str, str]) -> list[str]:
     there = {path.name for path in out.glob("*.md")} - {"README.md"}
     found = [f"{out / name}: missing; {_REBUILD}" for name in sorted(pages.keys() - there)]
     found += [

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from fssbench.board.labels import backbone_label, method_label
+from fssbench.board.labels import Labels
 from fssbench.errors import FssbenchError
 from fssbench.results.method import method_id
 from fssbench.results.record import RECORD_FILE, Record
@@ -65,8 +65,8 @@ class Paired:
     def labels(self) -> tuple[str, str]:
         """Labels of a and b: matcher, differing options, encoder."""
         sides = [[result.record for result in side.values()] for side in (self.a, self.b)]
-        peers = [records[0] for records in sides]
-        a, b = (f"{method_label(s, peers)} on {backbone_label(s[0], peers)}" for s in sides)
+        labels = Labels(records[0] for records in sides)
+        a, b = (f"{labels.method(side)} on {labels.backbone(side[0])}" for side in sides)
         return a, b
 
     def class_name(self, fold: int, class_id: int) -> str:

@@ -3,78 +3,92 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fssbench.results.method import brings_backbone, training_facts
 from fssbench.results.record import Record
 
 
-def method_label(folds: Sequence[Record], peers: Sequence[Record]) -> str:
-    """Return the matcher, the options that differ from other rows of it, and its checkpoint.
+class Labels:
+    """Labels of the methods of one table.
 
     Args:
-        folds: records of the method.
-        peers: one record of each method in the table.
+        peers: the first record of each method.
     """
-    record = folds[0]
-    same = [p for p in peers if (p.matcher, p.backbone) == (record.matcher, record.backbone)]
-    others = [_options(peer) for peer in same]
-    details = [
-        f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
-        for key, value in _options(record).items()
-        if (key, value) != ("selected_on", "novel")  # always added below
-        and not (record.trained_on and key in ("dataset", "fold"))  # likewise
-        and value not in ("", None)  # the method's own choice, as without the option
-        and any(other.get(key) != value for other in others)
-    ]
-    checkpoints = {
-        fold.checkpoint.name.replace(f"fold{fold.fold}", "fold*")
-        for fold in folds
-        if fold.checkpoint
-    }
-    if record.trained_on:
-        details.append(trained_on_label(record))
-    if training_facts(record).get("selected_on") == "novel":
-        details.append("selected on novel classes")
-    details += [f"uses {use.replace('_', ' ')}" for use in record.uses]
-    if record.provenance:
-        details.append(record.provenance)
-    if checkpoints:
-        details.append(checkpoints.pop() if len(checkpoints) == 1 else "one checkpoint per fold")
-    return _with_details(record.matcher, details)
+
+    def __init__(self, peers: Iterable[Record]) -> None:
+        firsts: dict[tuple[str, str], dict[str, Any]] = {}
+        self._differing: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._weights: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        for peer in peers:
+            options, kind = _options(peer), (peer.matcher, peer.backbone)
+            first = firsts.setdefault(kind, options)
+            self._differing[kind] |= {
+                key for key in first.keys() | options if first.get(key) != options.get(key)
+            }
+            if not brings_backbone(peer) and peer.weights.source != "random":
+                self._weights[peer.backbone].add((peer.weights.name, peer.weights.sha256))
+
+    def method(self, folds: Sequence[Record]) -> str:
+        """Return the matcher, the options that differ from other rows of it, and its checkpoint.
+
+        Args:
+            folds: records of the method, the peer first.
+        """
+        record = folds[0]
+        differing = self._differing[record.matcher, record.backbone]
+        details = [
+            f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+            for key, value in _options(record).items()
+            if (key, value) != ("selected_on", "novel")  # always added below
+            and not (record.trained_on and key in ("dataset", "fold"))  # likewise
+            and value not in ("", None)  # the method's own choice, as without the option
+            and key in differing
+        ]
+        checkpoints = {
+            fold.checkpoint.name.replace(f"fold{fold.fold}", "fold*")
+            for fold in folds
+            if fold.checkpoint
+        }
+        if record.trained_on:
+            details.append(trained_on_label(record))
+        if training_facts(record).get("selected_on") == "novel":
+            details.append("selected on novel classes")
+        details += [f"uses {use.replace('_', ' ')}" for use in record.uses]
+        if record.provenance:
+            details.append(record.provenance)
+        if checkpoints:
+            one = len(checkpoints) == 1
+            details.append(checkpoints.pop() if one else "one checkpoint per fold")
+        return _with_details(record.matcher, details)
+
+    def backbone(self, record: Record) -> str:
+        """Return the encoder, and its weights unless all rows have the same pretrained ones.
+
+        A backbone that the method's own training changed is ``trained``.
+        """
+        weights = record.weights
+        if weights.source == "random":
+            return f"{record.backbone} (random weights)"
+        if brings_backbone(record):
+            return f"{record.backbone} (trained)"
+        if record.encoders:  # `encoder_labels` names the weights of each
+            return record.backbone
+        others = self._weights[record.backbone]
+        details = []
+        if weights.source == "file" or any(name != weights.name for name, _ in others):
+            details.append(weights.name or weights.source)
+        if any(name == weights.name and sha != weights.sha256 for name, sha in others):
+            details.append(weights.sha256[:8] or weights.source)
+        return _with_details(record.backbone, details)
 
 
 def trained_on_label(record: Record) -> str:
     """Return the other dataset that a method was trained on, and the fold if a row has only one."""
     fold = training_facts(record).get("fold")
     return f"trained on {record.trained_on}{'' if fold is None else f' fold {fold}'}"
-
-
-def backbone_label(record: Record, peers: Sequence[Record]) -> str:
-    """Return the encoder, and its weights unless all rows have the same pretrained ones.
-
-    A backbone that the method's own training changed is ``trained``.
-
-    Args:
-        record: a record of the method.
-        peers: one record of each method in the table.
-    """
-    weights = record.weights
-    if weights.source == "random":
-        return f"{record.backbone} (random weights)"
-    if brings_backbone(record):
-        return f"{record.backbone} (trained)"
-    if record.encoders:  # `encoder_labels` names the weights of each
-        return record.backbone
-    same = [p for p in peers if p.backbone == record.backbone and not brings_backbone(p)]
-    others = [peer.weights for peer in same if peer.weights.source != "random"]
-    details = []
-    if weights.source == "file" or any(other.name != weights.name for other in others):
-        details.append(weights.name or weights.source)
-    if any(o.name == weights.name and o.sha256 != weights.sha256 for o in others):
-        details.append(weights.sha256[:8] or weights.source)
-    return _with_details(record.backbone, details)
 
 
 def encoder_labels(record: Record) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import attrs
 
 from fssbench.board.archive import cell
 from fssbench.board.board import build_boards
+from fssbench.board.calculation import Progress
 from fssbench.board.tables import REPLAY, is_replay
 from fssbench.errors import FssbenchError
 from fssbench.results.privacy import own_names, private_problems
@@ -34,7 +35,7 @@ class Submission:
     notes: tuple[str, ...]
 
 
-def submit(runs: Sequence[Path], board: Path) -> Submission:
+def submit(runs: Sequence[Path], board: Path, progress: Progress | None = None) -> Submission:
     """Verify finished runs, copy record, rows and manifest of each, and build the boards again.
 
     Submitting the same result again changes nothing.
@@ -42,6 +43,7 @@ def submit(runs: Sequence[Path], board: Path) -> Submission:
     Args:
         runs: run directories, or folders of some.
         board: folder of the boards.
+        progress: function that is called with the finished and all items of a task.
 
     Raises:
         FssbenchError: a run is not finished or was cut; a result does not verify or has private
@@ -61,7 +63,7 @@ def submit(runs: Sequence[Path], board: Path) -> Submission:
             raise FssbenchError(f"{result.folder}: {other}; submit one")
         targets[target] = result
     there = [target for target, result in targets.items() if _is_there(result, target)]
-    pages = build_boards([result.folder for result in results], board)
+    pages = build_boards([result.folder for result in results], board, progress)
     return Submission(
         added=tuple(target for target in targets if target not in there),
         there=tuple(there),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
@@ -11,15 +12,14 @@ import attrs
 
 from fssbench import registry
 from fssbench.board.archive import cell
-from fssbench.board.labels import backbone_label, method_label
+from fssbench.board.calculation import Calculation
+from fssbench.board.labels import Labels
 from fssbench.board.published import PublishedRow, published_rows
 from fssbench.errors import FssbenchError
 from fssbench.results.method import method_id
 from fssbench.results.record import RECORD_FILE, Record
 from fssbench.results.result import Result
 from fssbench.specs import ProtocolSpec
-from fssbench.statistics.compare import compare
-from fssbench.statistics.intervals import score_intervals
 
 REPLAY = "replay of a published protocol"
 """Reason why a row has no rank: the list files of such a protocol cannot be checked."""
@@ -142,12 +142,12 @@ class Table:
         """Number of rows with a rank."""
         return sum(row.rank is not None for row in self.rows)
 
-    @property
+    @functools.cached_property  # each row asks
     def generalised(self) -> bool:
         """True if rows have scores of base and of novel classes."""
         return any(row.score(HARMONIC) is not None for row in self.rows)
 
-    @property
+    @functools.cached_property  # each row asks
     def has_j_and_f(self) -> bool:
         """True if J&F was measured for a row."""
         return any(row.j_and_f is not None for row in self.rows)
@@ -177,15 +177,34 @@ def _known(function: Callable[[list[K]], T], values: Iterable[K | None]) -> T | 
     return function(known) if len(known) == len(found) else None
 
 
-def make_boards(results: Sequence[Result]) -> list[Board]:
+def make_boards(results: Sequence[Result], using: Calculation | None = None) -> list[Board]:
     """Return a board for each dataset, sorted by name.
 
     Boards depend on the results only, not on their order or folders.
+
+    Args:
+        results: verified results.
+        using: calculation that verified the results; None for a new one.
     """
+    if using is None:
+        with Calculation() as using:
+            return make_boards(results, using)
     datasets = _grouped((r.record.dataset.name, r) for r in results)
+    drafts = {name: _drafts(members) for name, members in sorted(datasets.items())}
+    every = [draft for each in drafts.values() for draft in each]
+    complete = [folds for draft in every for folds in draft.complete if folds]
+    intervals = iter(using.intervals(complete))
+    tables = {
+        id(draft): _table(draft, [next(intervals) if c else None for c in draft.complete], using)
+        for draft in every
+    }
     return [
-        Board(dataset=name, tables=tuple(_tables(members)), published=published_rows(name))
-        for name, members in sorted(datasets.items())
+        Board(
+            dataset=name,
+            tables=tuple(tables[id(draft)] for draft in each),
+            published=published_rows(name),
+        )
+        for name, each in drafts.items()
     ]
 
 
@@ -221,13 +240,46 @@ def group_ranks(ordered: Sequence[T], differ: Callable[[T, T], bool]) -> list[in
     return ranks
 
 
-def _tables(results: Sequence[Result]) -> list[Table]:
+@attrs.frozen(kw_only=True)
+class _Draft:
+    """A table without its intervals and ranks.
+
+    Attributes:
+        qualifier: as of `Table`.
+        methods: results by fold of each row.
+        notes: reasons why each row has no rank, except missing folds.
+        averaged: as of `Table`.
+    """
+
+    qualifier: str
+    methods: Sequence[Method]
+    notes: Sequence[Sequence[str]]
+    averaged: Sequence[int]
+
+    @property
+    def complete(self) -> list[list[Result]]:
+        """Results of the averaged folds of each row; none for a row that lacks one."""
+        return [
+            [method[fold] for fold in self.averaged] if method.keys() >= {*self.averaged} else []
+            for method in self.methods
+        ]
+
+    @property
+    def ranked(self) -> int:
+        """Number of rows that will have a rank."""
+        return sum(
+            bool(folds and not notes)
+            for folds, notes in zip(self.complete, self.notes, strict=True)
+        )
+
+
+def _drafts(results: Sequence[Result]) -> list[_Draft]:
     """Return tables by protocol, shots and seed; in each setting, the most ranked rows first.
 
     Replays of published protocols are last.
     """
     settings = _grouped(((r.record.protocol, r.record.shots, r.record.seed), r) for r in results)
-    tables: list[Table] = []
+    drafts: list[_Draft] = []
     for _, members in sorted(settings.items(), key=lambda item: (is_replay(item[0][0]), item[0])):
         by_data = _grouped((r.record.dataset.fingerprint, r) for r in members)
         alike = []
@@ -236,9 +288,16 @@ def _tables(results: Sequence[Result]) -> list[Table]:
             parts = _same_episodes(same_data)
             for number, methods in enumerate(parts, start=1):
                 part = [f"episode set {number} of {len(parts)}"] if len(parts) > 1 else []
-                alike.append(_table(methods, ", ".join(data + part)))
-        tables += sorted(alike, key=lambda t: (-t.ranked, -len(t.rows), t.qualifier))
-    return tables
+                alike.append(_draft(methods, ", ".join(data + part)))
+        drafts += sorted(alike, key=lambda t: (-t.ranked, -len(t.methods), t.qualifier))
+    return drafts
+
+
+def _draft(methods: Sequence[Method], qualifier: str) -> _Draft:
+    notes = [_reasons(method) for method in methods]
+    may_rank = [method for method, why in zip(methods, notes, strict=True) if not why]
+    averaged = sorted({fold for method in may_rank or methods for fold in method})
+    return _Draft(qualifier=qualifier, methods=methods, notes=notes, averaged=averaged)
 
 
 def _same_episodes(results: Sequence[Result]) -> list[list[Method]]:
@@ -283,59 +342,57 @@ def _many_folds_first(method: Method) -> tuple[Any, ...]:
     return not images, -len(method), sorted(method), not all(images), names
 
 
-def _table(methods: Sequence[Method], qualifier: str) -> Table:
-    peers = [_any(method) for method in methods]
-    reasons = [_reasons(method) for method in methods]
-    may_rank = [method for method, why in zip(methods, reasons, strict=True) if not why]
-    averaged = sorted({fold for method in may_rank or methods for fold in method})
+def _table(
+    draft: _Draft, intervals: Sequence[tuple[float, float] | None], calculation: Calculation
+) -> Table:
+    methods = draft.methods
+    first, labels = _any(methods[0]), Labels(map(_any, methods))
     rows = [
-        (_row(method, peers, why, averaged), method)
-        for method, why in zip(methods, reasons, strict=True)
+        (_row(draft, index, labels, interval), complete)
+        for index, (interval, complete) in enumerate(zip(intervals, draft.complete, strict=True))
     ]
     return Table(
-        record=peers[0],
-        replay=is_replay(peers[0].protocol),
-        qualifier=qualifier,
+        record=first,
+        replay=is_replay(first.protocol),
+        qualifier=draft.qualifier,
         episodes=_episodes(methods),
         folds=tuple(sorted({fold for method in methods for fold in method})),
-        averaged=tuple(averaged),
-        rows=tuple(_ranked(rows, averaged)),
+        averaged=tuple(draft.averaged),
+        rows=tuple(_ranked(rows, calculation)),
     )
 
 
-def _row(
-    method: Method, peers: Sequence[Record], why: Sequence[str], averaged: Sequence[int]
-) -> Row:
+def _row(draft: _Draft, index: int, labels: Labels, interval: tuple[float, float] | None) -> Row:
+    method = draft.methods[index]
     folds = {fold: method[fold].record for fold in sorted(method)}
     records = list(folds.values())
-    missing = [str(fold) for fold in averaged if fold not in folds]
-    complete = [] if missing else [method[fold] for fold in averaged]
+    missing = [str(fold) for fold in draft.averaged if fold not in folds]
+    complete = [] if missing else [folds[fold] for fold in draft.averaged]
     return Row(
         rank=None,
-        method=method_label(records, peers),
-        backbone=backbone_label(records[0], peers),
+        method=labels.method(records),
+        backbone=labels.backbone(records[0]),
         records=folds,
-        mean=fmean(r.record.scores["miou"] for r in complete) if complete else None,
-        interval=score_intervals([r.rows() for r in complete])["miou"] if complete else None,
-        fb_iou=fmean(r.record.scores["fb_iou"] for r in complete) if complete else None,
-        notes=(*why, *([f"fold {', '.join(missing)} missing"] if missing else [])),
+        mean=fmean(record.scores["miou"] for record in complete) if complete else None,
+        interval=interval,
+        fb_iou=fmean(record.scores["fb_iou"] for record in complete) if complete else None,
+        notes=(
+            *draft.notes[index],
+            *([f"fold {', '.join(missing)} missing"] if missing else []),
+        ),
     )
 
 
-def _ranked(rows: Iterable[tuple[Row, Method]], folds: Sequence[int]) -> list[Row]:
+def _ranked(rows: Iterable[tuple[Row, Sequence[Result]]], calculation: Calculation) -> list[Row]:
     """Return rows with their ranks, best first.
 
-    Rows that may rank have complete manifests of equal digests on all `folds`, so that any two of
-    them can be compared episode by episode.
+    Rows that may rank have complete manifests of equal digests on all averaged folds, so that any
+    two of them can be compared episode by episode.
     """
     rows = sorted(rows, key=lambda p: (-(p[0].mean or 0.0), p[0].method, p[0].backbone))
-    may_rank = [(row, method) for row, method in rows if not row.notes]
-
-    def differ(first: tuple[Row, Method], other: tuple[Row, Method]) -> bool:
-        pairs = [(first[1][fold].rows(), other[1][fold].rows()) for fold in folds]
-        return compare(pairs).scores["miou"].significant
-
-    ranks = group_ranks(may_rank, differ)
+    may_rank = [(row, folds) for row, folds in rows if not row.notes]
+    differ = calculation.comparison([folds for _, folds in may_rank])
+    ranks = group_ranks(range(len(may_rank)), differ)
     ranked = [attrs.evolve(row, rank=rank) for (row, _), rank in zip(may_rank, ranks, strict=True)]
     return ranked + [row for row, _ in rows if row.notes]
 

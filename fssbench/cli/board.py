@@ -13,7 +13,36 @@ from fssbench.cli.output import make_table, plain_console, print_json, report_pr
 
 if TYPE_CHECKING:
     from fssbench.board.compare import Paired
+    from fssbench.evaluation.progress import ProgressLine
     from fssbench.statistics.compare import Difference
+
+
+class _Tasks:
+    """Progress of a board on stderr, one bar for each task."""
+
+    def __init__(self) -> None:
+        self._task = ("", 0)
+        self._bar: ProgressLine | None = None
+
+    def __enter__(self) -> _Tasks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, task: str, done: int, total: int) -> None:
+        """Show the finished and all items of a task."""
+        from rich.console import Console
+
+        from fssbench.evaluation.progress import ProgressLine
+
+        if self._bar is None or (task, total) != self._task:
+            self.__exit__()
+            self._task = (task, total)
+            self._bar = ProgressLine(Console(stderr=True), "items", ("rate", "eta"))
+            self._bar.start(task, task, total, 0)
+        self._bar.advance(done, 0)
 
 
 @click.group()
@@ -31,7 +60,9 @@ def build(runs: tuple[Path, ...], out: Path) -> None:
     """Copy the records below RUNS to OUT/results and write one markdown file for each dataset."""
     from fssbench.board.board import build_boards
 
-    for path in build_boards(runs, out):
+    with _Tasks() as progress:
+        pages = build_boards(runs, out, progress)
+    for path in pages:
         click.echo(path)
 
 
@@ -44,7 +75,9 @@ def check(folder: Path) -> int:
     """
     from fssbench.board.check import check_boards
 
-    return report_problems(check_boards(folder))
+    with _Tasks() as progress:
+        found = check_boards(folder, progress)
+    return report_problems(found)
 
 
 @board.command()
@@ -55,7 +88,9 @@ def page(folder: Path, out: Path | None) -> None:
     """Write the boards in FOLDER as one self-contained HTML page."""
     from fssbench.board.site.page import write_page
 
-    click.echo(write_page(folder, out))
+    with _Tasks() as progress:
+        file = write_page(folder, out, progress)
+    click.echo(file)
 
 
 @board.command()
@@ -69,7 +104,8 @@ def submit(runs: tuple[Path, ...], board: Path) -> None:
     """
     from fssbench.board.submit import submit as submit_runs
 
-    done = submit_runs(runs, board)
+    with _Tasks() as progress:
+        done = submit_runs(runs, board, progress)
     for label, paths in (("added", done.added), ("is there", done.there), ("built", done.pages)):
         for path in paths:
             click.echo(f"{label:8} {path}")

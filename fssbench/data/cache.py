@@ -38,6 +38,7 @@ class Saved(Protocol):
 
 
 S = TypeVar("S", bound=Saved)
+T = TypeVar("T")
 
 
 def cache_folder() -> Path:
@@ -82,20 +83,17 @@ def saved_or_built(
         The object, and True if it is saved in the cache folder.
     """
     file = cache_folder() / f"indexes-{VERSION}" / f"{name}.npz"
-    found = _load(file, load)
+    found = load_arrays(file, load)
     if found is not None:
         return found, True
     try:
         with _building(file):
-            found = _load(file, load)  # another process may have saved it meanwhile
+            found = load_arrays(file, load)  # another process may have saved it meanwhile
             if found is not None:
                 return found, True
             built = build()
-            content = io.BytesIO()
-            arrays: dict[str, Any] = built.arrays()
-            np.savez(content, **arrays)
             try:
-                write_atomically(file, content.getvalue())
+                save_arrays(file, built.arrays())
             except FssbenchError as error:
                 log.warning("%s; it is kept in memory", error)
                 return built, False
@@ -141,7 +139,13 @@ def unpack_names(packed: Array) -> list[str]:
     return text.split("\0") if text else []
 
 
-def _load(file: Path, load: Callable[[Arrays], S]) -> S | None:
+def load_arrays(file: Path, load: Callable[[Arrays], T]) -> T | None:
+    """Return an object from a file of arrays, or None if the file is missing or damaged.
+
+    Args:
+        file: file of `save_arrays`.
+        load: function that restores the object from its arrays, or raises for invalid arrays.
+    """
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return load(dict(arrays))
@@ -150,3 +154,19 @@ def _load(file: Path, load: Callable[[Arrays], S]) -> S | None:
     except Exception as error:  # a damaged file: BadZipFile, zlib.error, KeyError, EOFError, …
         log.warning("%s is damaged (%s) and is rebuilt", file, error)
         return None
+
+
+def save_arrays(file: Path, arrays: Arrays, *, flush: bool = True) -> None:
+    """Write arrays atomically.
+
+    Args:
+        file: file with the suffix ``.npz``.
+        arrays: arrays of numbers by name.
+        flush: see `fssbench.files.write_atomically`; `load_arrays` detects a truncated file.
+
+    Raises:
+        FssbenchError: the folder is not writable.
+    """
+    content, named = io.BytesIO(), dict[str, Any](arrays)
+    np.savez(content, **named)
+    write_atomically(file, content.getvalue(), flush=flush)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import json
@@ -56,7 +57,7 @@ class Manifest:
     dropped: tuple[tuple[int, str], ...]
     episodes: tuple[Episode, ...]
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical content, which is all but the fingerprint."""
         header = self._header()

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fssbench.episodes.manifest import Manifest
 from fssbench.results.record import MANIFEST_FILE, RECORD_FILE
+from fssbench.results.result import read_manifest
 
 # Prefixes that issuers give their tokens so that leaked ones can be found.
 _TOKEN = re.compile(
@@ -71,7 +71,7 @@ def private_problems(folder: Path, names: Sequence[str] = ()) -> list[str]:
     path, manifest = folder / RECORD_FILE, folder / MANIFEST_FILE
     facts = private_facts(json.loads(path.read_bytes()), names)
     found = [f"{path}: {fact}; {_ADVICE}" for fact in facts]
-    if any(map(_PATH.search, Manifest.read(manifest).image_ids())):
+    if any(map(_PATH.search, read_manifest(manifest).image_ids())):
         found.append(f"{manifest}: image ids are paths of a machine; {_ADVICE}")
     return found
 

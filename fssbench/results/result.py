@@ -12,12 +12,15 @@ import pandas
 
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
+from fssbench.files import sha256
 from fssbench.results.record import MANIFEST_FILE, RECORD_FILE, ROWS_FILE, Record
 from fssbench.results.rows import read_rows
 
 FILES = (RECORD_FILE, ROWS_FILE, MANIFEST_FILE)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]{0,99}")
+_LAST: dict[str, Manifest] = {}
+"""The last manifest that was read, by the SHA-256 of its file."""
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +42,26 @@ class Result:
 
     def manifest(self) -> Manifest:
         """Return the manifest."""
-        return Manifest.read(self.folder / MANIFEST_FILE)
+        return read_manifest(self.folder / MANIFEST_FILE)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return a manifest; a file equal to the last one read is not parsed again.
+
+    The methods of a table have equal manifests.
+
+    Raises:
+        FssbenchError: see `Manifest.read`.
+    """
+    try:
+        digest = sha256(path)
+    except OSError:
+        return Manifest.read(path)  # raises the user's error
+    if digest not in _LAST:
+        manifest = Manifest.read(path)
+        _LAST.clear()
+        _LAST[digest] = manifest
+    return _LAST[digest]
 
 
 def find_results(paths: Sequence[Path]) -> list[Path]:

@@ -57,15 +57,27 @@ def problems(folder: Path, *, intervals: bool = True) -> list[str]:
         folder: folder of the result's files.
         intervals: False skips the intervals, which take most of the time.
     """
+    return verified_rows(folder, intervals=intervals)[0]
+
+
+def verified_rows(
+    folder: Path, *, intervals: bool = True
+) -> tuple[list[str], pandas.DataFrame | None]:
+    """Return the problems of the result in a folder, and its rows if they can be read.
+
+    Args:
+        folder: folder of the result's files.
+        intervals: False skips the intervals, which take most of the time.
+    """
     for name in FILES:
         if not (folder / name).is_file():
-            return [f"{folder / name}: missing; a result is {', '.join(FILES)}"]
+            return [f"{folder / name}: missing; a result is {', '.join(FILES)}"], None
     try:
         result = read_result(folder)
         manifest, rows = result.manifest(), result.rows()
     except FssbenchError as error:
-        return [str(error)]
-    return examine(result, manifest, rows, intervals=intervals)[0]
+        return [str(error)], None
+    return examine(result, manifest, rows, intervals=intervals)[0], rows
 
 
 def examine(

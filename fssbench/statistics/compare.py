@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fssbench.errors import FssbenchError
 from fssbench.metrics.iou import IoU
 from fssbench.statistics.bca import bca_interval, bca_p_value, mean_over_folds
-from fssbench.statistics.intervals import BLOCK, joined
+from fssbench.statistics.intervals import BLOCK, MiouSamples, joined
 from fssbench.statistics.sums import SCORES, Floats, Sums
 
 _KEYS = ("index", "class_id", "query")
@@ -131,6 +131,35 @@ def compare(
         losses=int((outcome < 0).sum()),
         images=tuple(fold.images for fold in folds),
     )
+
+
+def miou_draws(resamples: int = 10_000, seed: int = 0) -> Callable[[int], Iterator[Floats]]:
+    """Return a function that draws the replicates of `compare`, fold after fold."""
+    generator = numpy.random.default_rng(seed)
+    return lambda images: _draw(images, resamples, generator)
+
+
+def compare_miou(a: MiouSamples, b: MiouSamples, *, level: float = 0.95) -> Difference:
+    """Return the difference of the class mIoU, equal to that of `compare`.
+
+    Args:
+        a: samples of the first method, drawn by `miou_draws` as those of `b`.
+        b: samples of the other method.
+        level: coverage.
+    """
+    folds = [
+        _Fold(
+            images=len(without_a),
+            a={"miou": point_a},
+            b={"miou": point_b},
+            replicates={"miou": drawn_b - drawn_a},
+            left_out={"miou": without_b - without_a},
+        )
+        for point_a, drawn_a, without_a, point_b, drawn_b, without_b in zip(
+            a.points, a.replicates, a.left_out, b.points, b.replicates, b.left_out, strict=True
+        )
+    ]
+    return _mean(folds, "miou", level, lone=any(fold.images == 1 for fold in folds))
 
 
 @attrs.frozen(kw_only=True)

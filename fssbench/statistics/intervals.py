@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import attrs
 import numpy
 import pandas
+from numpy.typing import NDArray
 
 from fssbench.statistics.bca import bca_interval, mean_over_folds
-from fssbench.statistics.sums import Floats, Sums, score_names
+from fssbench.statistics.sums import ClassSums, Floats, Sums, score_names
 
 BLOCK = 200
 """Replicates computed at once, which bounds the memory for manifests of many queries."""
@@ -38,20 +41,104 @@ def score_intervals(
     Returns:
         (low, high) in percent by score. Both are the score itself if nothing varies.
     """
-    generator = numpy.random.default_rng(seed)
     folds = [Sums.by_query(table) for table in tables]
     points = [sums.total().scores() for sums in folds]
     left_out = [sums.without_each().scores() for sums in folds]
-    replicates = []
-    for sums in folds:
-        weights = multiplicities(len(sums.inter), generator, resamples)
-        replicates.append(joined([sums.weighted(block).scores() for block in weights]))
+    drawn = _drawn(tuple(len(sums.inter) for sums in folds), resamples, seed)
+    replicates = [
+        joined([sums.weighted(block.astype(float)).scores() for block in blocks])
+        for sums, blocks in zip(folds, drawn, strict=True)
+    ]
     intervals = {}
     for name in score_names(tables[0]):
         point = sum(float(scores[name]) for scores in points) / len(points)
         mean, influence = mean_over_folds(name, replicates, left_out)
         intervals[name] = bca_interval(mean, point, influence, level)
     return intervals
+
+
+def miou_intervals(
+    methods: Sequence[Sequence[ClassSums]],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[tuple[float, float]]:
+    """Return the interval of the class mIoU of each method, equal to that of `score_intervals`.
+
+    Args:
+        methods: sums of each method by fold, with equal numbers of query images in a fold.
+        level: coverage.
+        resamples: number of bootstrap replicates.
+        seed: seed of the replicates.
+    """
+    generator = numpy.random.default_rng(seed)
+    samples = miou_samples(methods, lambda images: multiplicities(images, generator, resamples))
+    return [_miou_interval(sample, level) for sample in samples]
+
+
+@attrs.frozen(kw_only=True)
+class MiouSamples:
+    """The class mIoU of a method by fold, in percent.
+
+    Attributes:
+        points: value of each fold.
+        replicates: (R,) values of the bootstrap samples of each fold.
+        left_out: (images,) values with each query image left out, of each fold.
+    """
+
+    points: tuple[Floats, ...]
+    replicates: tuple[Floats, ...]
+    left_out: tuple[Floats, ...]
+
+
+def miou_samples(
+    methods: Sequence[Sequence[ClassSums]], draw: Callable[[int], Iterator[Floats]]
+) -> list[MiouSamples]:
+    """Return the samples of methods that are drawn together: equal images in each replicate.
+
+    Args:
+        methods: as for `miou_intervals`.
+        draw: function from the number of query images of a fold to blocks of multiplicities.
+    """
+    replicates: list[tuple[Floats, ...]] = []
+    for folds in zip(*methods, strict=True):
+        blocks = [
+            [sums.weighted(block).miou() for sums in folds] for block in draw(len(folds[0].inter))
+        ]
+        replicates.append(tuple(map(numpy.concatenate, zip(*blocks, strict=True))))
+    return [
+        MiouSamples(
+            points=tuple(sums.total().miou() for sums in folds),
+            replicates=drawn,
+            left_out=tuple(sums.without_each().miou() for sums in folds),
+        )
+        for folds, drawn in zip(methods, zip(*replicates, strict=True), strict=True)
+    ]
+
+
+def _miou_interval(samples: MiouSamples, level: float) -> tuple[float, float]:
+    replicates, left_out = (
+        [{"miou": values} for values in folds] for folds in (samples.replicates, samples.left_out)
+    )
+    mean, influence = mean_over_folds("miou", replicates, left_out)
+    point = sum(map(float, samples.points)) / len(samples.points)
+    return bca_interval(mean, point, influence, level)
+
+
+@functools.lru_cache(maxsize=1)
+def _drawn(
+    images: tuple[int, ...], resamples: int, seed: int
+) -> tuple[tuple[NDArray[numpy.unsignedinteger[Any]], ...], ...]:
+    """Return the blocks of `multiplicities` of each fold, drawn once for equal query images."""
+    generator = numpy.random.default_rng(seed)
+    return tuple(
+        tuple(
+            block.astype(numpy.min_scalar_type(int(block.max())))
+            for block in multiplicities(count, generator, resamples)
+        )
+        for count in images
+    )
 
 
 def multiplicities(

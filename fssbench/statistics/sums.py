@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import attrs
 import numpy
@@ -24,20 +24,58 @@ def score_names(rows: pandas.DataFrame) -> tuple[str, ...]:
 
 
 @attrs.frozen(kw_only=True)
-class Sums:
-    """Sums over rows; the first axes of each array are replicates or query images.
+class ClassSums:
+    """Sums over rows by class; the first axes of each array are replicates or query images.
 
     Attributes:
         inter, union: (…, C) foreground pixels by class, classes by ascending id.
         asked: (…, C) number of episodes by class.
-        back: (…, 2) background pixels, intersection and union.
-        ious: (…, 2) sum of the IoU of each episode, and number of episodes.
-        novel: bool (C,), False for base classes, which only some tables have.
     """
 
     inter: Floats
     union: Floats
     asked: Floats
+
+    def total(self) -> Self:
+        """Return the sums over all query images."""
+        return self._each(lambda part: part.sum(0))
+
+    def without_each(self) -> Self:
+        """Return the sums with each query image left out."""
+        return self._each(lambda part: part.sum(0) - part)
+
+    def weighted(self, weights: Floats) -> Self:
+        """Return the sums weighted by the multiplicity of each query image; weights are (R, Q)."""
+        return self._each(lambda part: weights @ part)
+
+    def _each(self, change: Callable[[Floats], Floats]) -> Self:
+        parts = attrs.asdict(self, recurse=False)
+        parts.pop("novel", None)
+        return attrs.evolve(self, **{name: change(part) for name, part in parts.items()})
+
+    def class_ious(self) -> Floats:
+        """Return the class IoU, (…, C) in percent; NaN for a class without episodes."""
+        ious = 100.0 * _ratio(self.inter, self.union)
+        return numpy.where(self.asked > 0, ious, numpy.nan)
+
+    def miou(self, some: Any = slice(None)) -> Floats:
+        """Return the mean IoU of some classes in percent, by default of all."""
+        ious, asked = _ratio(self.inter, self.union)[..., some], self.asked[..., some]
+        # A class without episodes in a replicate is left out of the mean.
+        found: Floats = ious.sum(-1) / (asked > 0).sum(-1).clip(1)
+        return 100.0 * found
+
+
+@attrs.frozen(kw_only=True)
+class Sums(ClassSums):
+    """All sums that the IoU scores follow from.
+
+    Attributes:
+        back: (…, 2) background pixels, intersection and union.
+        ious: (…, 2) sum of the IoU of each episode, and number of episodes.
+        novel: bool (C,), False for base classes, which only some tables have.
+    """
+
     back: Floats
     ious: Floats
     novel: NDArray[numpy.bool_]
@@ -45,59 +83,36 @@ class Sums:
     @classmethod
     def by_query(cls, table: pandas.DataFrame) -> Sums:
         """Return the sums of each query image's rows; query images by ascending id."""
-        ious = (table["intersection_fg"] / table["union_fg"]).fillna(1.0)
-        novel = table["novel"] if "novel" in table.columns else 1
-        rows = table.assign(asked=1, iou=ious, novel=novel)
-        by_class = rows.groupby(["query", "class_id"])[["intersection_fg", "union_fg", "asked"]]
-        wide = by_class.sum().unstack(fill_value=0).astype(numpy.float64)
-        rest = rows.groupby("query")[["intersection_bg", "union_bg", "iou", "asked"]].sum()
+        query, queries = pandas.factorize(table["query"], sort=True)
+        column, classes = pandas.factorize(table["class_id"], sort=True)
+        iou = (table["intersection_fg"] / table["union_fg"]).fillna(1.0)
+        rest = iou.groupby(query).agg(["sum", "size"])
+        known = table["novel"] if "novel" in table.columns else pandas.Series(1, table.index)
+
+        def add(name: str, index: Any, *shape: int) -> Floats:
+            found = numpy.zeros(shape, numpy.int64)  # exact, unlike sums of floats
+            numpy.add.at(found, index, table[name].to_numpy() if name else 1)
+            return found.astype(numpy.float64)
+
+        both = (query, column), len(queries), len(classes)
+        back = [add(f"{part}_bg", query, len(queries)) for part in ("intersection", "union")]
         return cls(
-            inter=wide["intersection_fg"].to_numpy(),
-            union=wide["union_fg"].to_numpy(),
-            asked=wide["asked"].to_numpy(),
-            back=rest[["intersection_bg", "union_bg"]].to_numpy(dtype=numpy.float64),
-            ious=rest[["iou", "asked"]].to_numpy(),
-            novel=rows.groupby("class_id")["novel"].max().to_numpy() == 1,
+            inter=add("intersection_fg", *both),
+            union=add("union_fg", *both),
+            asked=add("", *both),
+            back=numpy.stack(back, axis=-1),
+            ious=rest.to_numpy(dtype=numpy.float64),
+            novel=known.groupby(column).max().to_numpy() == 1,
         )
-
-    def total(self) -> Sums:
-        """Return the sums over all query images."""
-        return self._each(lambda part: part.sum(0))
-
-    def without_each(self) -> Sums:
-        """Return the sums with each query image left out."""
-        return self._each(lambda part: part.sum(0) - part)
-
-    def weighted(self, weights: Floats) -> Sums:
-        """Return the sums weighted by the multiplicity of each query image; weights are (R, Q)."""
-        return self._each(lambda part: weights @ part)
-
-    def _each(self, change: Callable[[Floats], Floats]) -> Sums:
-        changed = {
-            name: change(part) for name, part in attrs.asdict(self).items() if name != "novel"
-        }
-        return Sums(**changed, novel=self.novel)
-
-    def class_ious(self) -> Floats:
-        """Return the class IoU, (…, C) in percent; NaN for a class without episodes."""
-        ious = 100.0 * _ratio(self.inter, self.union)
-        return numpy.where(self.asked > 0, ious, numpy.nan)
 
     def scores(self) -> dict[str, Floats]:
         """Return the scores of `fssbench.metrics.iou.IoU`, in percent."""
-        ious = _ratio(self.inter, self.union)
-
-        def mean(some: Any = slice(None)) -> Floats:
-            # A class without episodes in a replicate is left out of the mean.
-            found: Floats = ious[..., some].sum(-1) / (self.asked[..., some] > 0).sum(-1).clip(1)
-            return 100.0 * found
-
-        base, novel = mean(~self.novel), mean(self.novel)
+        base, novel = self.miou(~self.novel), self.miou(self.novel)
         foreground = _ratio(self.inter.sum(-1), self.union.sum(-1))
         background = _ratio(self.back[..., 0], self.back[..., 1])
         episodes = _ratio(self.ious[..., 0], self.ious[..., 1])
         return {
-            "miou": mean(),
+            "miou": self.miou(),
             "fb_iou": 50.0 * (foreground + background),
             "episode_miou": 100.0 * episodes,
             "background_iou": 100.0 * background,

@@ -357,3 +357,42 @@ def brightness(png: bytes) -> float:
     with Image.open(io.BytesIO(png)) as image:
         corner = image.convert("L").crop((0, 0, 8, 8))
         return sum(corner.tobytes()) / 64
+
+
+@pytest.fixture(scope="module")
+def long_site(site, tmp_path_factory) -> Path:
+    """The page of `site`, with 1,000 further rows in its first table."""
+    text = site.read_text()
+    body = text.index("<tbody>") + len("<tbody>")
+    row = text[body : text.index("</tr>", body) + len("</tr>")]
+    more = [
+        row.replace(">best<", f">copy {n}<").replace('data-text="best', f'data-text="copy{n} best')
+        for n in range(1000)
+    ]
+    file = tmp_path_factory.mktemp("long") / "index.html"
+    file.write_text(text[:body] + "".join(more) + text[body:])
+    return file
+
+
+def test_a_long_table_has_pages_for_sorting_and_filters_too(page, long_site):
+    page.browser.get(long_site.as_uri())
+    assert page.one("#status").text == "1007 rows in 2 tables"
+    assert page.methods() == [f"copy {n}" for n in range(100)]
+    assert page.seen(".pages")[0].text.split("\n") == [
+        "Previous", "Rows 1 to 100 of 1005", "Next",
+    ]  # fmt: skip
+    previous, following = page.all(".pages button")
+    assert not previous.is_enabled()
+    following.click()
+    assert page.methods() == [f"copy {n}" for n in range(100, 200)]
+    assert page.run("document.activeElement.textContent") == "Next"
+    for _ in range(9):
+        page.all(".pages button")[1].click()
+    assert page.methods() == ["best", "middle", "last", "last", "lucky"]
+    assert not page.all(".pages button")[1].is_enabled()
+    button(page.head("Fold 1")).click()  # lucky is best there
+    assert page.methods()[0] == "lucky"
+    assert "Rows 1 to 100 of 1005" in page.one(".pages").text
+    page.one("#search").send_keys("copy99")  # 99, and 990 to 999
+    assert len(page.methods()) == 11
+    assert page.all(".pages") == []

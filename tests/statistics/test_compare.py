@@ -9,8 +9,9 @@ from scipy.stats import ttest_rel
 
 from fssbench.errors import FssbenchError
 from fssbench.metrics.iou import IoU
-from fssbench.statistics.compare import compare
-from fssbench.statistics.intervals import score_intervals
+from fssbench.statistics.compare import compare, compare_miou, miou_draws
+from fssbench.statistics.intervals import miou_samples, score_intervals
+from fssbench.statistics.sums import Sums
 
 
 def simulated(
@@ -224,3 +225,15 @@ def test_nothing_is_refused():
         compare([])
     with pytest.raises(FssbenchError, match="no row"):
         compare([(a.iloc[:0], b.iloc[:0])])
+
+
+@pytest.mark.parametrize("queries", [(1,), (40,), (150, 40, 90)])
+def test_samples_drawn_together_give_the_differences_of_each_pair(queries):
+    pairs = [simulated(np.random.default_rng(k), count) for k, count in enumerate(queries)]
+    better = [b.assign(intersection_fg=b["intersection_fg"] + 10) for _, b in pairs]
+    methods = [[a for a, _ in pairs], [b for _, b in pairs], better]
+    sums = [[Sums.by_query(fold) for fold in folds] for folds in methods]
+    a, *others = miou_samples(sums, miou_draws())
+    for folds, other in zip(methods[1:], others, strict=True):
+        expected = compare(list(zip(methods[0], folds, strict=True))).scores["miou"]
+        assert compare_miou(a, other) == expected

@@ -7,7 +7,8 @@ import pandas
 import pytest
 
 from fssbench.metrics.iou import IoU
-from fssbench.statistics.intervals import score_intervals
+from fssbench.statistics.intervals import miou_intervals, score_intervals
+from fssbench.statistics.sums import Sums
 
 
 def miou_interval(tables, **more):
@@ -97,3 +98,13 @@ def test_the_mean_of_episodes_agrees_with_the_normal_approximation():
     own = rows["intersection_fg"] / rows["union_fg"]
     low, high = score_intervals([rows])["episode_miou"]
     assert high - low == pytest.approx(2 * 1.96 * 100 * own.std() / np.sqrt(len(own)), rel=0.1)
+
+
+@pytest.mark.parametrize("queries", [(1,), (40,), (150, 40, 1, 90)])
+def test_methods_drawn_together_have_the_interval_of_each_alone(queries):
+    methods = [
+        [simulated(np.random.default_rng([seed, k]), q, truth=0.5) for k, q in enumerate(queries)]
+        for seed in range(3)
+    ]
+    together = miou_intervals([[Sums.by_query(fold) for fold in folds] for folds in methods])
+    assert together == [miou_interval(folds) for folds in methods]

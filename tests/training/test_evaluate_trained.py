@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from fssbench import Evaluation, FssbenchError, evaluate, train
-from fssbench.board.labels import method_label
+from fssbench.board.labels import Labels
 from fssbench.results.method import method_identity
 
 
@@ -50,7 +50,7 @@ def test_folds_of_one_training_are_one_method(short, evaluation):
         evaluate(evaluation, checkpoint=train(short, fold=fold).best)[0].record for fold in (0, 1)
     ]
     assert method_identity(records[0]) == method_identity(records[1])
-    assert method_label(records, records[:1]) == "trainable (best.safetensors)"
+    assert Labels(records[:1]).method(records) == "trainable (best.safetensors)"
 
 
 def test_selection_on_novel_classes_is_marked(short, evaluation):
@@ -60,7 +60,7 @@ def test_selection_on_novel_classes_is_marked(short, evaluation):
     assert habit.checkpoint.header["selected_on"] == "novel"
     assert habit.checkpoint.header["validation"]["on"] == "novel"
     assert method_identity(house) != method_identity(habit)
-    assert "selected on novel classes" in method_label([habit], [habit])
-    assert "novel" not in method_label([house], [house])
+    assert "selected on novel classes" in Labels([habit]).method([habit])
+    assert "novel" not in Labels([house]).method([house])
     last = evaluate(evaluation, checkpoint=habit_training.last)[0].record
-    assert "novel" not in method_label([last], [last])
+    assert "novel" not in Labels([last]).method([last])

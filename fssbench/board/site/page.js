@@ -33,7 +33,46 @@
       const detail = opened(row);
       body.append(row, ...(detail ? [detail] : []));
     }
-    say(`${table.closest("article").querySelector("h3").textContent}: sorted by ${head.textContent}, ${order}.`);
+    const article = table.closest("article");
+    pages.delete(article);
+    page(article, all("tbody tr[data-text]", article).filter((row) => fitting.has(row)));
+    say(`${article.querySelector("h3").textContent}: sorted by ${head.textContent}, ${order}.`);
+  }
+
+  // --- pages of long tables --------------------------------------------------------------------
+
+  const SIZE = 100; // rows
+  const fitting = new Set(); // rows that the filters leave
+  const pages = new Map(); // number of an article's page, from 0
+
+  // Show one page of an article's fitting rows, which are given in their order.
+  function page(article, rows) {
+    const number = pages.get(article) || 0;
+    const shown = new Set(rows.slice(number * SIZE, (number + 1) * SIZE));
+    for (const row of all("tbody tr[data-text]", article)) {
+      row.hidden = !shown.has(row);
+      const detail = opened(row);
+      if (detail) detail.hidden = row.hidden;
+    }
+    one(".pages", article)?.remove();
+    if (rows.length <= SIZE) return;
+    const turn = (label, by) => {
+      const button = make("button", { type: "button" }, label);
+      button.disabled = !(rows.length > (number + by) * SIZE && number + by >= 0);
+      button.addEventListener("click", () => {
+        pages.set(article, number + by);
+        page(article, rows);
+        const same = all(".pages button", article)[by < 0 ? 0 : 1];
+        (same.disabled ? all(".pages button:enabled", article)[0] : same).focus();
+        one(".scroll", article).scrollIntoView();
+      });
+      return button;
+    };
+    const last = Math.min((number + 1) * SIZE, rows.length);
+    const where = make("span", {}, `Rows ${number * SIZE + 1} to ${last} of ${rows.length}`);
+    const nav = make("nav", { className: "pages" }, turn("Previous", -1), where, turn("Next", 1));
+    nav.setAttribute("aria-label", "Pages of this table");
+    one(".scroll", article).after(nav);
   }
 
   // --- filters ---------------------------------------------------------------------------------
@@ -56,7 +95,9 @@
   function filter() {
     const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
     const ranked = state.ranked && state.kind !== "published";
-    const [shown, tables] = [[], []];
+    const tables = [];
+    fitting.clear();
+    pages.clear();
     for (const article of all("article")) {
       const rows = all("tbody tr[data-text]", article);
       const stay = rows.filter(
@@ -65,14 +106,12 @@
           words.every((word) => row.dataset.text.includes(word)) &&
           (!ranked || "ranked" in row.dataset),
       );
+      stay.forEach((row) => fitting.add(row));
       for (const row of rows) {
-        row.hidden = !stay.includes(row);
-        const detail = opened(row);
-        if (detail) detail.hidden = row.hidden;
-        marks(article, row).forEach((mark) => mark.classList.toggle("gone", row.hidden));
+        marks(row).forEach((mark) => mark.classList.toggle("gone", !fitting.has(row)));
       }
       article.hidden = !stay.length;
-      shown.push(...stay);
+      page(article, stay);
       if (stay.length) tables.push(article);
     }
     for (const section of all(".dataset")) {
@@ -83,10 +122,10 @@
       const note = one(".note:not(.caution)", section);
       if (note) note.hidden = visible.every((article) => article.dataset.kind === "published");
     }
-    one("#empty").hidden = shown.length > 0;
+    one("#empty").hidden = fitting.size > 0;
     one("#clear").hidden = Object.keys(EMPTY).every((key) => state[key] === EMPTY[key]);
     const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
-    say(`${count(shown.length, "row")} in ${count(tables.length, "table")}`);
+    say(`${count(fitting.size, "row")} in ${count(tables.length, "table")}`);
   }
 
   function show() {
@@ -207,7 +246,11 @@
 
   // --- a row and its points in the charts ------------------------------------------------------
 
-  const marks = (article, row) => (row.dataset.row ? all(`svg [data-row="${row.dataset.row}"]`, article) : []);
+  const points = new Map();
+  for (const mark of all("svg [data-row]")) {
+    points.set(mark.dataset.row, [...(points.get(mark.dataset.row) || []), mark]);
+  }
+  const marks = (row) => points.get(row.dataset.row) || [];
 
   function point(event) {
     const target = event.target.closest?.("[data-row]");

@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from fssbench import registry
 from fssbench.board.archive import stored_results
-from fssbench.board.board import note_of
+from fssbench.board.board import check_results, note_of
+from fssbench.board.calculation import Calculation, Progress
 from fssbench.board.site.details import details
 from fssbench.board.site.html import Html, join, script_json, tag
 from fssbench.board.site.tables import Entry, measured, papers, published
@@ -23,25 +24,25 @@ from fssbench.board.text import NONE, one_line, paragraphs, score
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
 from fssbench.results.result import read_result
-from fssbench.results.verify import problems
 from fssbench.specs import ProtocolSpec
 
 PAGE_FILE = "index.html"
 
 
-def write_page(out: Path, file: Path | None = None) -> Path:
+def write_page(out: Path, file: Path | None = None, progress: Progress | None = None) -> Path:
     """Write the page of the boards in a folder.
 
     Args:
         out: folder of ``results/``.
         file: the page, ``index.html`` in `out` if None. Links to records are relative to it.
+        progress: function that is called with the finished and all items of a task.
 
     Returns:
         The page.
 
     Raises:
-        FssbenchError: there are no results, or one does not follow from its rows; or the page
-            cannot be written.
+        FssbenchError: there are no results, or one does not verify or has private data; or the
+            page cannot be written.
     """
     file = file or out / PAGE_FILE
     if file.is_dir():
@@ -50,10 +51,9 @@ def write_page(out: Path, file: Path | None = None) -> Path:
     if not folders:
         problem = "no results below it" if out.is_dir() else "no such folder"
         raise FssbenchError(f"{out}: {problem}; name the folder of `fssbench board build`")
-    for folder in folders:
-        for problem in problems(folder, intervals=False):
-            raise FssbenchError(problem)
-    boards = make_boards([read_result(folder) for folder in folders])
+    with Calculation(progress) as calculation:
+        check_results(folders, calculation)
+        boards = make_boards([read_result(folder) for folder in folders], calculation)
     write_atomically(file, _Page(out, file).render(boards).encode())
     return file
 
