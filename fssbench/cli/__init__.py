@@ -16,8 +16,8 @@ import fssbench
 from fssbench.errors import FssbenchError, near, one_line
 
 _VERBS = (
-    "evaluate", "checkpoint", "train", "predict", "score", "record", "board", "episodes", "data",
-    "plugin", "list", "show", "cite", "doctor",
+    "evaluate", "checkpoint", "train", "predict", "score", "record", "reproduce", "board",
+    "episodes", "data", "plugin", "list", "show", "cite", "doctor",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from fssbench.cli.output import make_table, print_json, print_table
 if TYPE_CHECKING:
     from fssbench.evaluation.evaluation import Evaluation
 
+_Source = click.core.ParameterSource
 _WITH_GRID = ("grid", "on", "estimate", "devices", "out", "as_json", "plugin")
 """Parameters that can be combined with a grid file."""
 
@@ -58,7 +59,7 @@ def _changes(ctx: click.Context) -> dict[str, Any]:
     given = {
         name
         for name in ctx.params
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if ctx.get_parameter_source(name) in (_Source.COMMANDLINE, _Source.DEFAULT_MAP)
     }
     options = {p.name: p.opts[-1] for p in ctx.command.params if isinstance(p, click.Option)}
     wrong = sorted(options.get(name, name.upper()) for name in given - set(_WITH_GRID))
