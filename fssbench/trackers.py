@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,7 +94,11 @@ class _Trackio:
         self._run.finish()
 
 
-_TRACKERS = {"wandb": _Wandb, "mlflow": _Mlflow, "trackio": _Trackio}
+_TRACKERS: dict[str, Callable[[str, str, dict[str, Any], str], Tracked]] = {
+    "wandb": _Wandb,
+    "mlflow": _Mlflow,
+    "trackio": _Trackio,
+}
 _open: dict[Path, list[Tracked]] = {}
 
 
@@ -120,7 +124,7 @@ def _start(run: Run | TrainingRun, config: dict[str, Any]) -> None:
     for name in names:
         file = run.folder / f"{name}.txt"
         known = file.read_text().strip() if run.done and file.exists() else ""
-        tracked: Tracked = _TRACKERS[name](project, title, config, known)
+        tracked = _TRACKERS[name](project, title, config, known)
         file.write_text(f"{tracked.id}\n")
         _open.setdefault(run.folder, []).append(tracked)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ def evaluate_grid(
     from fssbench.grid.grid import read_grid
     from fssbench.grid.local import run_local
     from fssbench.grid.table import GridTable
+    from fssbench.runtime.launcher import launched
 
     changes = _changes(ctx)
     if on == "ray" and "devices" in changes:
@@ -37,7 +37,8 @@ def evaluate_grid(
     if estimate:
         print_estimate([job.evaluation for job in jobs], as_json)
         return
-    others = os.environ.get("RANK", "0") != "0"  # with torchrun, only the first process prints
+    tasks = launched()
+    others = tasks is not None and tasks.rank != 0  # of a launcher's tasks, the first one prints
     table = GridTable(
         Console(stderr=True, quiet=others, force_terminal=False if others else None), jobs
     )
