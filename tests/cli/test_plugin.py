@@ -51,8 +51,9 @@ def test_the_package_says_what_it_is():
     written = new_package("mean-of-mine")
     root = Path("fssbench-mean-of-mine")
     assert sorted(path.relative_to(root).as_posix() for path in written) == [
-        ".gitignore", "README.md", "fssbench_mean_of_mine/__init__.py",
-        "fssbench_mean_of_mine/model.py", "fssbench_mean_of_mine/recipes.toml",
+        ".github/workflows/check.yml", ".gitignore", "README.md",
+        "fssbench_mean_of_mine/__init__.py", "fssbench_mean_of_mine/model.py",
+        "fssbench_mean_of_mine/recipes.toml",
         "fssbench_mean_of_mine/stages.py", "pyproject.toml", "tests/test_mean_of_mine.py",
     ]  # fmt: skip
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
