@@ -135,7 +135,7 @@ def test_nothing_is_overwritten(run, fails, folder):
     assert run("plugin", "new", "mine", "--to", "there")[0] == 0
     model = folder / "there" / "fssbench_mine" / "model.py"
     model.write_text("# changed")
-    assert "there: the folder holds .gitignore and more" in fails(
+    assert "there: the folder holds .github and more" in fails(
         "plugin", "new", "mine", "--to", "there"
     )
     assert model.read_text() == "# changed"
