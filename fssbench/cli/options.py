@@ -150,7 +150,7 @@ method_options = grouped(
 process_options = grouped(
     device_option,
     click.option("--devices", type=int, default=1, show_default=True,
-                 help="Number of processes, each on its own device; not with torchrun."),
+                 help="Number of processes, each on its own device; not with torchrun or srun."),
     click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32",
                  show_default=True, help="Floating-point precision."),
     workers_option,
