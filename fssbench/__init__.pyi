@@ -9,6 +9,7 @@ from .backbones.sam import PromptableSam as PromptableSam
 from .backbones.sam import SamMasks as SamMasks
 from .backbones.weights import pretrained_module as pretrained_module
 from .backbones.weights import read_tensors as read_tensors
+from .board.html import load_boards as load_boards
 from .build import backbone as backbone
 from .build import dataset as dataset
 from .build import image_matcher as image_matcher
@@ -41,6 +42,7 @@ from .matchers.matcher import SupportSet as SupportSet
 from .matchers.matcher import embed_episodes as embed_episodes
 from .metrics.metric import Metric as Metric
 from .results.record import Record as Record
+from .results.result import load_records as load_records
 from .runtime.device import choose_device as choose_device
 from .specs import BackboneSpec as BackboneSpec
 from .specs import DatasetSpec as DatasetSpec

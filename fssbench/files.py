@@ -8,7 +8,9 @@ import gzip
 import hashlib
 import os
 import tempfile
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from fssbench.errors import FssbenchError
 
@@ -54,6 +56,24 @@ def cannot_write(path: Path, error: OSError) -> FssbenchError:
         f"{path}: cannot write: {reason}; nothing finished is lost: make room or choose another "
         "folder, and run the same command again"
     )
+
+
+def read_toml(path: Path, where: str) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Args:
+        path: file to read.
+        where: option and file, for messages.
+
+    Raises:
+        FssbenchError: the file cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FssbenchError(f"{where}: {error.strerror or error}") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise FssbenchError(f"{where}: invalid TOML: {error}") from error
 
 
 def read_within(path: Path, most: int, *, packed: bool = False) -> bytes:

@@ -36,6 +36,7 @@ BUILT_IN = (
     "fssbench.backbones",
     "fssbench.matchers",
     "fssbench.metrics",
+    "fssbench.trackers",
 )
 
 

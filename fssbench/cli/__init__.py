@@ -14,10 +14,11 @@ import click
 
 import fssbench
 from fssbench.errors import FssbenchError, near, one_line
+from fssbench.runtime import termination
 
 _VERBS = (
-    "evaluate", "checkpoint", "train", "predict", "score", "record", "board", "episodes", "data",
-    "plugin", "list", "show", "cite", "doctor",
+    "evaluate", "checkpoint", "train", "predict", "score", "record", "reproduce", "board",
+    "episodes", "data", "plugin", "list", "show", "cite", "doctor",
 )  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def cli(verbose: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed check, 2 user error, 130 interrupted."""
+    """Run the command line and exit with the code of docs/cli.md."""
     # Waiting threads of torch must sleep: on shared cores, spinning makes small models ten times
     # slower. torch reads the variable when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -98,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="fssbench: %(levelname)s: %(message)s", stream=sys.stderr
     )
+    termination.install()
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -120,9 +122,12 @@ def _run(arguments: list[str]) -> int:
         return _fail(f"{error.format_message()} (see {path} --help)")
     except click.ClickException as error:
         return _fail(error.format_message())
-    except (KeyboardInterrupt, click.Abort):
-        print("\nfssbench: stopped; run the same command again to resume", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, click.Abort) as error:  # click raises Abort from the former
+        how, code = "stopped", 130
+        if isinstance(error.__cause__ or error, termination.Terminated):
+            how, code = "stopped by SIGTERM", termination.EXIT_CODE
+        print(f"\nfssbench: {how}; run the same command again to resume", file=sys.stderr)
+        return code
     except BrokenPipeError:
         # The pipe was closed (`fssbench list | head`); avoid an error at interpreter exit as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
+from fssbench.cli.completion import names_of
 from fssbench.cli.options import PATH, data_options, json_option
 from fssbench.cli.output import print_json, report_problems
 
@@ -26,7 +27,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=names_of("dataset"))
 @data_options
 @split_option
 @json_option
@@ -120,7 +121,7 @@ def _print_split(name: str, found: SplitCount) -> None:
 
 
 @data.command()
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=names_of("dataset"))
 @data_options
 @split_option
 def index(
@@ -138,7 +139,7 @@ def index(
 
 
 @data.command()
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=names_of("dataset"))
 @click.option("--to", type=PATH, required=True, metavar="FOLDER",
               help="Folder to write the dataset to.")  # fmt: skip
 @click.option("--from", "given", type=PATH, multiple=True, metavar="ARCHIVE",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fssbench.cli.completion import names_of
 from fssbench.cli.episodes_stats import stats
 from fssbench.cli.options import PATH, cell_options, data_options, json_option, lists_option
 from fssbench.cli.output import print_json
@@ -32,7 +33,8 @@ episodes.add_command(stats)
 
 
 @episodes.command()
-@click.option("--protocol", default="shapes/v1-1k", show_default=True, help="Protocol id.")
+@click.option("--protocol", default="shapes/v1-1k", show_default=True, help="Protocol id.",
+              shell_complete=names_of("protocol"))  # fmt: skip
 @data_options
 @cell_options
 @click.option("--out", type=PATH, default=Path("manifests"), show_default=True,
@@ -68,7 +70,7 @@ def build(
 
 
 @episodes.command()
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=names_of("dataset"))
 @data_options
 @click.option("--fold", type=int, required=True, help="Fold of novel classes.")
 @click.option("--split", type=click.Choice(["train", "val"]), default="val", show_default=True,

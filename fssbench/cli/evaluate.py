@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fssbench.cli.completion import names_of
+from fssbench.cli.config_file import config_option
 from fssbench.cli.grid import evaluate_grid, print_estimate
 from fssbench.cli.options import (
     PATH,
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("matcher", default="")
-@click.option("--protocol", default="shapes/v1-1k", show_default=True, help="Protocol id.")
+@click.argument("matcher", default="", shell_complete=names_of("matcher"))
+@click.option("--protocol", default="shapes/v1-1k", show_default=True, help="Protocol id.",
+              shell_complete=names_of("protocol"))  # fmt: skip
 @data_options
 @cell_options
 @method_options
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=int, default=1, show_default=True,
               help="Number of episodes in a batch.")  # fmt: skip
 @click.option("--metrics", default="iou", show_default=True, callback=names, metavar="NAMES",
+              shell_complete=names_of("metric"),
               help="Metrics, e.g. iou,regions; iou is required.")  # fmt: skip
 @click.option("--cache-memory", callback=size, metavar="SIZE",
               help="Memory for features, e.g. 4G  [default: a quarter of the memory].")  # fmt: skip
@@ -60,6 +64,7 @@ if TYPE_CHECKING:
               help="Check all settings and print the manifests; write nothing.")  # fmt: skip
 @click.option("--panels", type=click.IntRange(min=0), default=0, show_default=True,
               help="Number of episodes of each fold to draw as PNG.")  # fmt: skip
+@config_option
 @json_option
 @click.pass_context
 def evaluate(

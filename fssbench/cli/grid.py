@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from fssbench.cli.output import make_table, print_json, print_table
 if TYPE_CHECKING:
     from fssbench.evaluation.evaluation import Evaluation
 
+_Source = click.core.ParameterSource
 _WITH_GRID = ("grid", "on", "estimate", "devices", "out", "as_json", "plugin")
 """Parameters that can be combined with a grid file."""
 
@@ -28,6 +28,7 @@ def evaluate_grid(
     from fssbench.grid.grid import read_grid
     from fssbench.grid.local import run_local
     from fssbench.grid.table import GridTable
+    from fssbench.runtime.launcher import launched
 
     changes = _changes(ctx)
     if on == "ray" and "devices" in changes:
@@ -36,7 +37,8 @@ def evaluate_grid(
     if estimate:
         print_estimate([job.evaluation for job in jobs], as_json)
         return
-    others = os.environ.get("RANK", "0") != "0"  # with torchrun, only the first process prints
+    tasks = launched()
+    others = tasks is not None and tasks.rank != 0  # of a launcher's tasks, the first one prints
     table = GridTable(
         Console(stderr=True, quiet=others, force_terminal=False if others else None), jobs
     )
@@ -58,7 +60,7 @@ def _changes(ctx: click.Context) -> dict[str, Any]:
     given = {
         name
         for name in ctx.params
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if ctx.get_parameter_source(name) in (_Source.COMMANDLINE, _Source.DEFAULT_MAP)
     }
     options = {p.name: p.opts[-1] for p in ctx.command.params if isinstance(p, click.Option)}
     wrong = sorted(options.get(name, name.upper()) for name in given - set(_WITH_GRID))

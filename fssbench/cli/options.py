@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from fssbench.cli.completion import names_of
 from fssbench.hub import file_or_address
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,9 +36,11 @@ def names(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[s
 
 def size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     """Convert ``4G`` to bytes."""
+    if value is None or ctx.resilient_parsing:  # completion must not import torch
+        return None
     from fssbench.runtime.memory import parse_size
 
-    return None if value is None else parse_size(value, parameter.opts[-1])
+    return parse_size(value, parameter.opts[-1])
 
 
 def pairs(
@@ -45,13 +48,16 @@ def pairs(
 ) -> dict[str, str]:
     """Convert ``key=value`` texts of different keys to a dictionary."""
     found: dict[str, str] = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise click.UsageError(f"{parameter.opts[0]} {text}: write key=value", ctx)
-        if key in found:
-            raise click.UsageError(f"{parameter.opts[0]} {text}: {key} is given twice", ctx)
-        found[key] = value
+    for group in (_of_config(ctx, parameter), values):
+        given: dict[str, str] = {}
+        for text in group:
+            key, equals, value = text.partition("=")
+            if not equals or not key:
+                raise click.UsageError(f"{parameter.opts[0]} {text}: write key=value", ctx)
+            if key in given:
+                raise click.UsageError(f"{parameter.opts[0]} {text}: {key} is given twice", ctx)
+            given[key] = value
+        found |= given
     return found
 
 
@@ -60,14 +66,22 @@ def weights_of_parts(
 ) -> dict[str, str]:
     """Convert ``W`` and ``part=W`` texts to a dictionary, with "" for the backbone."""
     found: dict[str, str] = {}
-    for text in values:
-        part, equals, value = text.partition("=")
-        if not equals or not part.isidentifier() or Path(text).exists():
-            part, value = "", text
-        if part in found:
-            raise click.UsageError(f"{parameter.opts[0]} {text}: given twice", ctx)
-        found[part] = value
+    for group in (_of_config(ctx, parameter), values):
+        parts: dict[str, str] = {}
+        for text in group:
+            part, equals, value = text.partition("=")
+            if not equals or not part.isidentifier() or Path(text).exists():
+                part, value = "", text
+            if part in parts:
+                raise click.UsageError(f"{parameter.opts[0]} {text}: given twice", ctx)
+            parts[part] = value
+        found |= parts
     return found
+
+
+def _of_config(ctx: click.Context, parameter: click.Parameter) -> Sequence[str]:
+    """Return the values of ``--config``, which those of the command line complement by key."""
+    return ctx.lookup_default(str(parameter.name)) or ()
 
 
 def grouped(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -126,9 +140,10 @@ cell_options = grouped(
 )  # fmt: skip
 
 method_options = grouped(
-    click.option("--backbone", default="",
+    click.option("--backbone", default="", shell_complete=names_of("backbone"),
                  help="Frozen encoder  [default: the checkpoint's, or the matcher's]."),
     click.option("--encoder", "encoders", multiple=True, callback=pairs, metavar="ROLE=NAME",
+                 shell_complete=names_of("backbone"),
                  help="Encoder of a matcher on whole images  [default: the matcher's]."),
     click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[ROLE=]W",
                  help="Weights of the backbone, of all encoders or of one: pretrained, random, or "
@@ -141,7 +156,7 @@ method_options = grouped(
 process_options = grouped(
     device_option,
     click.option("--devices", type=int, default=1, show_default=True,
-                 help="Number of processes, each on its own device; not with torchrun."),
+                 help="Number of processes, each on its own device; not with torchrun or srun."),
     click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32",
                  show_default=True, help="Floating-point precision."),
     workers_option,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fssbench.cli.completion import names_of
 from fssbench.cli.options import PATH, device_option, json_option, method_options
 from fssbench.cli.output import print_json
 from fssbench.errors import FssbenchError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("matcher", default="")
+@click.argument("matcher", default="", shell_complete=names_of("matcher"))
 @click.option("--support", "supports", multiple=True, required=True, metavar="IMAGE:MASK",
               help="Image and mask of the object to find; repeatable.")  # fmt: skip
 @click.option("--query", type=PATH, required=True, metavar="IMAGE|FOLDER",

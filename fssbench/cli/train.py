@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fssbench.cli.completion import names_of, recipes
+from fssbench.cli.config_file import config_option
 from fssbench.cli.options import (
     PATH,
     data_options,
@@ -23,14 +25,16 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("matcher")
+@click.argument("matcher", shell_complete=names_of("matcher"))
 @click.option("--stage", default="", help="Stage to train; required if there are several.")
-@click.option("--dataset", default="shapes", show_default=True, help="Name of the dataset.")
+@click.option("--dataset", default="shapes", show_default=True, help="Name of the dataset.",
+              shell_complete=names_of("dataset"))  # fmt: skip
 @data_options
 @click.option("--fold", type=int, default=0, show_default=True, help="Fold of novel classes.")
-@click.option("--recipe", default="",
+@click.option("--recipe", default="", shell_complete=recipes,
               help="Recipe of the matcher, or FILE.toml  [default: the dataset's].")  # fmt: skip
-@click.option("--backbone", default="", help="Frozen encoder  [default: the recipe's].")
+@click.option("--backbone", default="", help="Frozen encoder  [default: the recipe's].",
+              shell_complete=names_of("backbone"))  # fmt: skip
 @click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[PART=]W",
               help="Weights of the backbone: pretrained, random, or a file; or weights of a part "
               "of the stage, e.g. sam=FILE  [default: pretrained].")  # fmt: skip
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="One step, one validation chunk, a table; no files.")
 @click.option("--out", type=PATH, default=Path("trainings"), show_default=True,
               help="Folder for training directories.")  # fmt: skip
+@config_option
 @json_option
 def train(
     matcher: str, as_json: bool, dry_run: bool, weights: dict[str, str], **settings: Any

@@ -48,7 +48,7 @@ def evaluate(
     Args:
         evaluation: settings; None for the embedded default.
         observers: function that returns further observers of a cell, e.g. a progress bar.
-        group: processes that share the work; None for those of the settings or of ``torchrun``.
+        group: processes that share the work; None for those of the settings or of a launcher.
         changes: attributes of `Evaluation` to change, e.g. ``evaluate(matcher="prototype")``.
 
     Returns:

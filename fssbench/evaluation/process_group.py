@@ -1,4 +1,4 @@
-"""Evaluation with several processes: ``--devices N``, or those that ``torchrun`` started.
+"""Evaluation with several processes: ``--devices N``, or the tasks that a launcher started.
 
 Only the first process (rank 0) opens run directories, calls hooks, and writes rows and records; it
 measures chunks as well. The others lock chunks, measure them and write their results to files, see
@@ -30,6 +30,7 @@ from fssbench.errors import FssbenchError
 from fssbench.evaluation.chunk_queue import ChunkQueue, shared_order
 from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.evaluation.evaluation import Evaluation
+from fssbench.runtime.launcher import check_devices, gpu_index, launched
 
 START_TIMEOUT = 1800.0
 """Seconds that a process waits for the first one to open a run."""
@@ -55,6 +56,7 @@ class ProcessGroup:
         group: unique identifier of the group.
         starts: True if the first process starts the others itself.
         parent: process id of the parent of this process.
+        binds_gpus: True if the launcher may show each process a single GPU, its own.
     """
 
     rank: int = 0
@@ -64,29 +66,29 @@ class ProcessGroup:
     group: str = ""
     starts: bool = False
     parent: int = attrs.field(factory=os.getppid)
+    binds_gpus: bool = False
     _processes: dict[int, subprocess.Popen[bytes]] = attrs.field(factory=dict, init=False)
 
     @classmethod
     def of(cls, settings: Evaluation) -> ProcessGroup:
-        """Return the group that ``torchrun`` started, or else the one of the evaluation's devices.
+        """Return the group that a launcher started, or else the one of the evaluation's devices.
 
         Raises:
-            FssbenchError: both ``torchrun`` and ``--devices`` are used.
+            FssbenchError: both a launcher and ``--devices`` are used.
         """
-        environment = os.environ
-        if "TORCHELASTIC_RUN_ID" not in environment:
+        tasks = launched()
+        if tasks is None:
             count = settings.devices
             group = uuid.uuid4().hex
             return cls(count=count, local_count=count, group=group, starts=count > 1)
-        if settings.devices > 1:
-            raise FssbenchError("remove --devices: torchrun sets the number of processes")
-        names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
+        check_devices(tasks, settings.devices)
         return cls(
-            rank=int(environment["RANK"]),
-            count=int(environment["WORLD_SIZE"]),
-            local_rank=int(environment["LOCAL_RANK"]),
-            local_count=int(environment["LOCAL_WORLD_SIZE"]),
-            group=" ".join(environment.get(name, "") for name in names),
+            rank=tasks.rank,
+            count=tasks.count,
+            local_rank=tasks.local_rank,
+            local_count=tasks.local_count,
+            group=tasks.group,
+            binds_gpus=tasks.binds_gpus,
         )
 
     def with_device(self, settings: Evaluation) -> Evaluation:
@@ -106,11 +108,8 @@ class ProcessGroup:
         found = torch.cuda.device_count()
         if not found and settings.device == "auto":
             return settings
-        if self.local_count > found:
-            raise FssbenchError(
-                f"--devices {self.local_count}: this machine has {found} GPUs that torch can use"
-            )
-        return attrs.evolve(settings, device=f"cuda:{self.local_rank}")
+        index = gpu_index(self.local_rank, self.local_count, found, binds=self.binds_gpus)
+        return attrs.evolve(settings, device=f"cuda:{index}")
 
     @contextlib.contextmanager
     def threads(self) -> Iterator[None]:

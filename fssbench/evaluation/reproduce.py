@@ -35,7 +35,7 @@ from fssbench.options import from_record
 from fssbench.registry import registry
 from fssbench.results.method import brings_backbone
 from fssbench.results.record import Record, Weights, folder_of
-from fssbench.results.result import FILES, read_result
+from fssbench.results.result import FILES, Result, read_result
 from fssbench.results.rows import KEYS, NOVEL, WAY, confusion_columns
 from fssbench.results.verify import examine, measured_metrics
 from fssbench.runtime.environment import environment
@@ -93,17 +93,8 @@ def verify_record(path: Path, rerun: Rerun | None = None) -> Reproduction:
     rerun = rerun or Rerun()
     if rerun.episodes < 1:
         raise FssbenchError(f"--episodes must be at least 1, not {rerun.episodes}")
-    folder = folder_of(path)
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise FssbenchError(f"{folder / name}: missing; verification needs {', '.join(FILES)}")
-    result = read_result(folder)
-    record, manifest, rows = result.record, result.manifest(), result.rows()
-    if record.provenance:
-        raise FssbenchError(
-            f"{folder}: masks of another program, which cannot be computed again; fssbench board "
-            "check compares the scores with the rows, fssbench score the rows with the masks"
-        )
+    result = _computed_result(path)
+    folder, record, manifest, rows = result.folder, result.record, result.manifest(), result.rows()
     found, sound = examine(result, manifest, rows, intervals=False)
     seed = secrets.randbelow(2**32) if rerun.seed is None else rerun.seed
     outcome = Reproduction(
@@ -113,7 +104,8 @@ def verify_record(path: Path, rerun: Rerun | None = None) -> Reproduction:
     )  # fmt: skip
     if not sound:
         return outcome
-    evaluator = prepare(_job(record, rows, rerun))
+    rerun = attrs.evolve(rerun, checkpoint=_checked_file(record, rerun.checkpoint))
+    evaluator = prepare(_evaluation(record, rows, rerun))
     _check_model_and_data(evaluator, record, manifest)
     wrong = list(_differing_protocol(evaluator, record, manifest))
     if wrong:
@@ -133,6 +125,63 @@ def verify_record(path: Path, rerun: Rerun | None = None) -> Reproduction:
     return attrs.evolve(outcome, differences=tuple(differences))
 
 
+def evaluation_of(path: Path, rerun: Rerun, *, check: bool) -> tuple[Evaluation, Record]:
+    """Return the evaluation that produces a record again, and the record.
+
+    Args:
+        path: ``record.json``, or its folder with the rows and the manifest.
+        rerun: inputs that the record does not contain.
+        check: True to raise unless these inputs and the installed code give the record's model and
+            episodes. Otherwise files that are not given have their names in the record.
+
+    Raises:
+        FssbenchError: as for `verify_record`, if `check`; or a name is not registered.
+    """
+    result = _computed_result(path)
+    record, rows = result.record, result.rows()
+    if check or rerun.checkpoint:
+        _checked_file(record, rerun.checkpoint)
+    elif record.checkpoint:
+        rerun = attrs.evolve(
+            rerun, checkpoint=record.checkpoint.address or Path(record.checkpoint.name)
+        )
+    if not check:
+        rerun = attrs.evolve(rerun, encoder_weights={
+            **{role: encoder.weights.name for role, encoder in record.encoders.items()
+               if encoder.weights.source == "file" and not rerun.weights},
+            **rerun.encoder_weights,
+        })  # fmt: skip
+        if record.weights.source == "file" and not brings_backbone(record):
+            rerun = attrs.evolve(rerun, weights=rerun.weights or record.weights.name)
+    evaluation = _evaluation(record, rows, rerun)
+    evaluation = attrs.evolve(
+        evaluation,
+        any_fold=record.trained_fold not in (None, record.fold),
+        save_predictions=bool(record.predictions),
+    )
+    if check:
+        evaluator, manifest = prepare(evaluation), result.manifest()
+        _check_model_and_data(evaluator, record, manifest)
+        for problem in _differing_protocol(evaluator, record, manifest):
+            raise FssbenchError(f"{path}: {problem}; give the dataset's options with -d")
+    return evaluation, record
+
+
+def _computed_result(path: Path) -> Result:
+    """Return a complete result whose masks fssbench computed."""
+    folder = folder_of(path)
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise FssbenchError(f"{folder / name}: missing; verification needs {', '.join(FILES)}")
+    result = read_result(folder)
+    if result.record.provenance:
+        raise FssbenchError(
+            f"{folder}: masks of another program, which cannot be computed again; fssbench board "
+            "check compares the scores with the rows, fssbench score the rows with the masks"
+        )
+    return result
+
+
 def draw_sample(total: int, count: int, seed: int) -> tuple[int, ...]:
     """Draw the indices of `count` of `total` episodes, or of all, ascending and without bias.
 
@@ -146,19 +195,17 @@ def draw_sample(total: int, count: int, seed: int) -> tuple[int, ...]:
     return tuple(sorted(drawn.tolist()))
 
 
-def _job(record: Record, rows: pandas.DataFrame, rerun: Rerun) -> Evaluation:
+def _evaluation(record: Record, rows: pandas.DataFrame, rerun: Rerun) -> Evaluation:
     """Return the evaluation that produced the record."""
-    checkpoint = _checked_file(record, rerun.checkpoint)
     precision, batch_size = (record.environment.get(name) for name in ("precision", "batch_size"))
     if precision not in ("fp32", "bf16") or type(batch_size) is not int or batch_size < 1:
         raise FssbenchError(
             "the record's environment lacks the precision and batch size of the evaluation"
         )
-    same = ("data_root", "data_options", "lists", "device", "workers")
+    same = ("data_root", "data_options", "lists", "checkpoint", "device", "workers")
     given: dict[str, Any] = {name: getattr(rerun, name) for name in same}
     return Evaluation(
         **given,
-        checkpoint=checkpoint,
         matcher=record.matcher,
         backbone="" if record.encoders else record.backbone,
         encoders={role: encoder.name for role, encoder in record.encoders.items()},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 import typing
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -18,6 +17,7 @@ from fssbench.data.dataset import Dataset
 from fssbench.episodes.protocol import check_lists
 from fssbench.errors import FssbenchError, near
 from fssbench.evaluation.evaluation import Evaluation
+from fssbench.files import read_toml
 from fssbench.hub import file_or_address
 from fssbench.matchers.checkpoint import locate_checkpoint, read_checkpoint
 from fssbench.model import joined
@@ -80,12 +80,7 @@ def read_grid(path: Path, **changes: Any) -> list[Job]:
     Raises:
         FssbenchError: the file cannot be read or is invalid.
     """
-    try:
-        content = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise FssbenchError(f"--grid {path}: {error.strerror or error}") from error
-    except ValueError as error:  # not UTF-8, or not TOML
-        raise FssbenchError(f"--grid {path}: invalid TOML: {error}") from error
+    content = read_toml(path, f"--grid {path}")
     try:
         return _jobs(content, changes)
     except FssbenchError as error:

@@ -10,10 +10,12 @@ from typing import Any
 
 import attrs
 import cattrs
+import pandas
 
 from fssbench import strict
 from fssbench.errors import FssbenchError, one_line
 from fssbench.files import MIB, read_within, write_atomically
+from fssbench.results.frame import flat_fields, record_html
 
 SCHEMA = 1
 DIGEST = "digest"
@@ -281,6 +283,16 @@ class Record:
         if self.trained_on and self.overlap is None:
             return f"trained on unknown classes of {self.trained_on}, maybe on tested ones"
         return ""
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a table of one line: setting, options, scores, intervals (low, high), cost.
+
+        `fssbench.load_records` returns the lines of many records.
+        """
+        return pandas.DataFrame([flat_fields(self)])
+
+    def _repr_html_(self) -> str:
+        return record_html(self)
 
     def to_json(self) -> str:
         """Return the record as JSON text: the attributes in order, then the digest.

@@ -13,6 +13,7 @@ import pandas
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError
 from fssbench.files import sha256
+from fssbench.results.frame import flat_fields
 from fssbench.results.record import MANIFEST_FILE, RECORD_FILE, ROWS_FILE, Record
 from fssbench.results.rows import read_rows
 
@@ -85,6 +86,22 @@ def find_results(paths: Sequence[Path]) -> list[Path]:
     if unfinished:
         _log.warning("left out %d unfinished run(s), first %s", len(unfinished), min(unfinished))
     return sorted(found)
+
+
+def load_records(folder: Path | str) -> pandas.DataFrame:
+    """Return a table with a line for each record below a folder, sorted by folder.
+
+    The columns are those of `Record.to_frame`, preceded by ``folder``, the run directory with
+    ``rows.csv.gz``. Options that a method lacks are NaN.
+
+    Args:
+        folder: folder of runs or of boards.
+
+    Raises:
+        FssbenchError: the folder does not exist, has no record, or a record cannot be read.
+    """
+    results = [read_result(each) for each in find_results([Path(folder)])]
+    return pandas.DataFrame([{"folder": r.folder, **flat_fields(r.record)} for r in results])
 
 
 def read_result(folder: Path) -> Result:

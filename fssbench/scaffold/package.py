@@ -29,6 +29,7 @@ FILES = {
     "stages.py": "$module/stages.py",
     "recipes.toml": "$module/recipes.toml",
     "test.py": "tests/test_$word.py",
+    "workflow.yml": ".github/workflows/check.yml",
     "gitignore": ".gitignore",
 }
 IMAGE_FILES = {
@@ -37,6 +38,7 @@ IMAGE_FILES = {
     "image_init.py": "$module/__init__.py",
     "image_model.py": "$module/model.py",
     "image_test.py": "tests/test_$word.py",
+    "workflow.yml": ".github/workflows/check.yml",
     "gitignore": ".gitignore",
 }
 """The same for a matcher on whole images."""

@@ -13,11 +13,13 @@ import attrs
 import torch
 import torch.distributed
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from fssbench import registry
 from fssbench.errors import FssbenchError
 from fssbench.runtime.device import choose_device
+from fssbench.runtime.launcher import check_devices, gpu_index, launched
 from fssbench.training.checkpoint_writer import (
     BEST_FILE,
     LAST_FILE,
@@ -145,32 +147,50 @@ def make_run(plan: Plan, folder: Path, *, done: int) -> TrainingRun:
     )
 
 
+class _TaskEnvironment(TorchElasticEnvironment):
+    """Tasks of a launcher as machines with one device each, whose numbers per machine may differ.
+
+    The variables are those of `Tasks.export`.
+    """
+
+    def local_rank(self) -> int:
+        """Return 0, the index in the list of this task's only device."""
+        return 0
+
+
 def make_fabric(plan: Plan) -> Fabric:
-    """Create the Fabric with the processes of ``torchrun``, or else with the requested devices.
+    """Create the Fabric with the tasks of a launcher, or else with the requested devices.
 
     Raises:
         FssbenchError: a device does not exist, or a batch cannot be divided evenly.
     """
     settings = plan.settings
     device = choose_device(settings.device)
-    devices, nodes = settings.devices, 1
-    if TorchElasticEnvironment.detect():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    elif device.type == "cuda" and devices > torch.cuda.device_count():
-        raise FssbenchError(
-            f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs that torch "
-            "can use"
-        )
-    check_batch(plan, devices * nodes)
+    visible = torch.cuda.device_count() if device.type == "cuda" else 0
+    count, nodes = settings.devices, 1
+    chosen: Any = count
+    environment: Any = LightningEnvironment()
+    tasks = launched()
+    if tasks is not None:
+        check_devices(tasks, settings.devices)
+        tasks.export()
+        count = nodes = tasks.count
+        chosen, environment = 1, _TaskEnvironment()
+        if device.type == "cuda":
+            local = tasks.local_rank, tasks.local_count
+            chosen = [gpu_index(*local, visible, binds=tasks.binds_gpus)]
+    elif device.type == "cuda":
+        gpu_index(0, count, visible, binds=False)
+    if count == 1 and device.index is not None:
+        chosen = [device.index]
+    check_batch(plan, count)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    many = devices * nodes > 1
-    chosen: Any = [device.index] if device.index is not None and not many else devices
     return Fabric(
         accelerator=device.type,
         devices=chosen,
         num_nodes=nodes,
-        strategy="ddp" if many else "auto",
+        strategy="ddp" if count > 1 else "auto",
+        plugins=[environment],
         precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
     )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fssbench.episodes.draw import Draw
 from fssbench.errors import FssbenchError
+from fssbench.runtime import termination
 from fssbench.runtime.device import loader_processes
 from fssbench.training.loader import LoadedBatch, load_batches, portions_of
 from fssbench.training.loss_monitor import LossMonitor, describe, memory_advice
@@ -65,6 +66,7 @@ class Trainer:
         self.score: float | None = None
         self.best: float | None = None
         self.monitor = LossMonitor()
+        self._terminated = False
         self._event = event
         self._save = save
         self.groups = _groups(plan)
@@ -98,6 +100,7 @@ class Trainer:
 
         Raises:
             FssbenchError: a loss is not finite or exploded, memory ran out, or data cannot be read.
+            Terminated: SIGTERM was received, and the state was saved.
         """
         settings = self.plan.settings
         while (due := self._validation_is_due()) or self.step < self.run.steps:
@@ -105,12 +108,18 @@ class Trainer:
                 self._validate()
                 self._save(self, "epoch")
                 continue
-            for _ in self._epoch():
-                permanent = settings.keep_every is not None and self.step % settings.keep_every == 0
-                if self._epoch_ends() and self.plan.held_out:
-                    self._measure_held_out()
-                if self.step % settings.save_every == 0 or permanent or self._epoch_ends():
-                    self._save(self, "kept" if permanent else "")
+            with termination.deferred():
+                for _ in self._epoch():
+                    every = settings.keep_every
+                    permanent = every is not None and self.step % every == 0
+                    ends = self._epoch_ends()
+                    if ends and self.plan.held_out and not self._terminated:
+                        self._measure_held_out()
+                    due = self.step % settings.save_every == 0 or ends or self._terminated
+                    if due or permanent:
+                        self._save(self, "kept" if permanent else "")
+                    if self._terminated:
+                        raise termination.Terminated
 
     def _epoch_ends(self) -> bool:
         return self.step % self.run.epoch_steps == 0 or self.step == self.run.steps
@@ -173,13 +182,16 @@ class Trainer:
         )  # fmt: skip
         assert norm is not None
         values = torch.stack([torch.stack(list(losses.values())) for losses in found])
-        means = self.fabric.all_reduce(values.mean(0), reduce_op="mean")
+        # All processes must stop after the same step, so they share the signal with the losses.
+        signal = values.new_tensor([float(termination.received())])
+        means = self.fabric.all_reduce(torch.cat([values.mean(0), signal]), reduce_op="mean")
         # One copy, for a GPU is waited for at each.
-        *numbers, norm = torch.cat([torch.as_tensor(means), norm.view(1)]).tolist()
+        *numbers, signalled, norm = torch.cat([torch.as_tensor(means), norm.view(1)]).tolist()
         reported = dict(zip(found[0], numbers, strict=True))
         self._check(reported, norm, shown, values)
         self._stepper.step()
         self.step += 1
+        self._terminated = signalled > 0
         return reported, lr, norm
 
     def _check(

@@ -41,8 +41,8 @@ class Training:
         shots: number of shots, overrides the recipe's.
         seed: seed of initial weights, samples, augmentation and dropout.
         device: ``auto``, ``cpu`` or ``cuda``.
-        devices: number of processes, each with its own GPU (or on the CPU); ignored under
-            ``torchrun``, which sets it.
+        devices: number of processes, each with its own GPU (or on the CPU); 1 with a
+            launcher such as ``torchrun``, which starts the processes.
         precision: ``fp32`` or ``bf16``.
         accumulate: micro-batches of a step; more of them need less memory for the same batch.
         workers: loader processes of each process; None for one less than the cores, at most 8.

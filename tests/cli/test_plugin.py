@@ -51,8 +51,9 @@ def test_the_package_says_what_it_is():
     written = new_package("mean-of-mine")
     root = Path("fssbench-mean-of-mine")
     assert sorted(path.relative_to(root).as_posix() for path in written) == [
-        ".gitignore", "README.md", "fssbench_mean_of_mine/__init__.py",
-        "fssbench_mean_of_mine/model.py", "fssbench_mean_of_mine/recipes.toml",
+        ".github/workflows/check.yml", ".gitignore", "README.md",
+        "fssbench_mean_of_mine/__init__.py", "fssbench_mean_of_mine/model.py",
+        "fssbench_mean_of_mine/recipes.toml",
         "fssbench_mean_of_mine/stages.py", "pyproject.toml", "tests/test_mean_of_mine.py",
     ]  # fmt: skip
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
@@ -134,7 +135,7 @@ def test_nothing_is_overwritten(run, fails, folder):
     assert run("plugin", "new", "mine", "--to", "there")[0] == 0
     model = folder / "there" / "fssbench_mine" / "model.py"
     model.write_text("# changed")
-    assert "there: the folder holds .gitignore and more" in fails(
+    assert "there: the folder holds .github and more" in fails(
         "plugin", "new", "mine", "--to", "there"
     )
     assert model.read_text() == "# changed"
