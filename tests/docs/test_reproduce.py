@@ -226,7 +226,8 @@ class Trainings:
     def copy(self, source: str, target: str) -> None:
         self.made[target] = attrs.evolve(self.read(Path(source)), path=Path(target))
 
-    def read(self, path: Path) -> Checkpoint:
+    def read(self, path: str | Path, option: str = "--checkpoint") -> Checkpoint:
+        del option
         if str(path) not in self.made:
             raise FssbenchError(f"{path}: no command of the page writes this checkpoint")
         return self.made[str(path)]
@@ -235,14 +236,19 @@ class Trainings:
 @pytest.fixture
 def trainings(disk, monkeypatch) -> Trainings:
     made = Trainings()
+    own_resolve, own_build = weight_files.resolve, weight_files.build
 
     def resolve(weights, *, backbone, tag="", url="", shipped=None):
+        if weights == weight_files.NONE:
+            return own_resolve(weights, backbone=backbone)
         source = weights if weights in ("pretrained", "random") else "file"
         name = tag if source == "pretrained" else Path(weights).name
         digest = hashlib.sha256(f"{backbone} {weights}".encode()).hexdigest()
         return weight_files.Source(info=WeightsInfo(source=source, name=name, sha256=digest))
 
     def build(make, source, *, backbone, rename=dict):
+        if source.info.source == weight_files.NONE:
+            return own_build(make, source, backbone=backbone)
         with torch.device("meta"):
             module = make()
         return module.to_empty(device="cpu")
