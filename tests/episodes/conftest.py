@@ -56,18 +56,18 @@ def make_fake():
 
 
 class Named(Fake):
-    """A dataset of a registered name; `folds_of` has the novel classes of each fold."""
+    """A dataset of a registered name; `novel` has the novel classes of each fold."""
 
     splits = ("train", "val", "test")
 
-    def __init__(self, name, classes, folds_of, images):
+    def __init__(self, name, classes, novel, images):
         super().__init__(images if isinstance(images, dict) else {i: {} for i in images}, 0)
-        self.name, self.classes, self.folds = name, tuple(classes), len(folds_of)
-        self.folds_of = folds_of
+        self.name, self.classes, self.folds = name, tuple(classes), len(novel)
+        self.novel = novel
 
     def fold_classes(self, fold):
         self.check_fold(fold)
-        return tuple(self.folds_of[fold])
+        return tuple(self.novel[fold])
 
 
 @pytest.fixture
