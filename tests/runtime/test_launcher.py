@@ -24,13 +24,14 @@ SETS = ("SLURM_", "JSM_", "LSB_", "OMPI_", "PMI", "MPI_", "TORCHELASTIC", "MASTE
 
 
 @pytest.fixture(autouse=True)
-def no_launcher():
+def no_launcher(monkeypatch):
     """Remove the variables of launchers, and restore all: `Tasks.export` changes them."""
     before = dict(os.environ)
     for name in before:
         if name.startswith(SETS):
             del os.environ[name]
     yield
+    monkeypatch.undo()  # otherwise it would set exported variables again, afterwards
     os.environ.clear()
     os.environ.update(before)
 
