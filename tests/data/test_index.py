@@ -165,7 +165,7 @@ def test_no_cache_folder_costs_a_warning(
 def test_a_full_disk_costs_a_warning(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: bytes, *, flush: bool = True) -> None:
         raise FssbenchError(f"{path}: cannot write: No space left on device")
 
     monkeypatch.setattr(cache, "write_atomically", full)

@@ -10,7 +10,7 @@ from PIL import Image
 from records_for_tests import change_record
 
 from fssbench import Evaluation, FssbenchError, Training, build, dataset, evaluate, train
-from fssbench.board.labels import method_label
+from fssbench.board.labels import Labels
 from fssbench.cli import _run
 from fssbench.data.coco import Coco
 from fssbench.data.folder import Folder
@@ -75,7 +75,7 @@ def test_tested_classes_of_the_training_are_named(short, abroad, caplog):
         "--checkpoint last.safetensors: it was trained on classes of fold 0 of folder: Hour_Glass; "
         "such a record never ranks; leave them out with -d leave_out=Hour_Glass" in caplog.text
     )
-    assert "trained on shapes fold 0" in method_label([record], [record])
+    assert "trained on shapes fold 0" in Labels([record]).method([record])
 
 
 def test_without_them_it_ranks(short, abroad, caplog):
@@ -125,7 +125,7 @@ def test_every_fold_of_a_training_is_a_method_of_its_own(short, abroad):
     ]
     assert [record.overlap for record in records] == [("Hour_Glass",), ("star",)]
     assert len({method_id(record) for record in records}) == 2
-    assert [method_label([r], records) for r in records] == [
+    assert [Labels(records).method([r]) for r in records] == [
         f"trainable (trained on shapes fold {fold}, last.safetensors)" for fold in (0, 1)
     ]
 
@@ -216,7 +216,7 @@ def test_from_coco_to_the_other_mini_sets(shared_data, tmp_path):
     assert {CLASSES[c] for c in record.manifest.classes} == {
         "aeroplane", "boat", "chair", "diningtable", "dog", "person",
     }  # fmt: skip
-    assert "trained on coco20i, " in method_label([record], [record])
+    assert "trained on coco20i, " in Labels([record]).method([record])
     with pytest.raises(
         FssbenchError, match="trained for fold 0, so it has seen the classes of fold 1"
     ):

@@ -144,10 +144,10 @@ def test_stored_features_do_not_change_the_weights(meta, tmp_path, monkeypatch):
 
 
 def test_a_recipe_that_augments_stores_no_features(meta, tmp_path):
-    recipe = tmp_path / "flips.toml"
+    recipe = tmp_path / "scales.toml"
     recipe.write_text(
-        '[meta.flips]\nbackbone = "tiny-vit"\nsteps = 2\nbatch = 2\n'
-        'optimiser = { kind = "adamw", lr = 1e-3 }\naugment = { flip = 0.5 }\n'
+        '[meta.scales]\nbackbone = "tiny-vit"\nsteps = 2\nbatch = 2\n'
+        'optimiser = { kind = "adamw", lr = 1e-3 }\naugment = { scale = [0.9, 1.1] }\n'
     )
     job = fssbench.Training(
         matcher="fsdino", stage="meta", recipe=str(recipe), options=SMALL, device="cpu", workers=0,
@@ -332,11 +332,11 @@ def test_a_teacher_of_another_width_is_refused(distill, own_cache):
 
 
 def test_augmentation_is_refused_with_a_stored_teacher(distill, own_cache, tmp_path):
-    recipe = tmp_path / "flips.toml"
+    recipe = tmp_path / "scales.toml"
     recipe.write_text(
         '[distill-126.flips]\nbackbone = "tiny-vit"\nsteps = 2\nbatch = 2\nsize = 40\n'
         'options = { teacher = "tiny-sam" }\noptimiser = { kind = "adamw", lr = 1e-3 }\n'
-        "augment = { flip = 0.5 }\n"
+        "augment = { scale = [0.9, 1.1] }\n"
     )
     with pytest.raises(FssbenchError, match="remove augment"):
         fssbench.train(distill, recipe=str(recipe), epochs=None)
