@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fssbench.cli.options import (
-    PATH,
-    data_options,
-    device_option,
-    json_option,
-    lists_option,
-    weights_of_parts,
-    workers_option,
-)
+from fssbench.cli.options import PATH, json_option, rerun_options
 from fssbench.cli.output import make_table, plain_console, print_json
-from fssbench.hub import file_or_address
 
 if TYPE_CHECKING:
     from fssbench.evaluation.reproduction import Reproduction
@@ -31,14 +22,7 @@ MOST = 20
 @click.option("--episodes", type=int, default=50, show_default=True,
               help="Number of episodes to measure again, drawn at random.")  # fmt: skip
 @click.option("--seed", type=int, help="Seed of the draw  [default: another one each time].")
-@click.option("--checkpoint", type=file_or_address, metavar="FILE|hf://…",
-              help="The trained matcher, if the record has one.")  # fmt: skip
-@click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[ROLE=]W",
-              help="Weights of the backbone, or of an encoder, if they are a file.")  # fmt: skip
-@data_options
-@lists_option
-@device_option
-@workers_option
+@rerun_options
 @click.option("--tolerance", type=click.FloatRange(0, 1), metavar="SHARE",
               help="Share of an image's pixels by which counts may differ  [default: 0 under the "
               "same conditions, otherwise 0.0001].")  # fmt: skip

@@ -161,3 +161,14 @@ process_options = grouped(
                  show_default=True, help="Floating-point precision."),
     workers_option,
 )  # fmt: skip
+
+rerun_options = grouped(
+    click.option("--checkpoint", type=file_or_address, metavar="FILE|hf://…",
+                 help="The trained matcher, if the record has one."),
+    click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[ROLE=]W",
+                 help="Weights of the backbone, or of an encoder, if they are a file."),
+    data_options,
+    lists_option,
+    device_option,
+    workers_option,
+)  # fmt: skip

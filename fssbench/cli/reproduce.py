@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fssbench.cli.evaluate import evaluate
-from fssbench.cli.options import (
-    PATH,
-    data_options,
-    device_option,
-    lists_option,
-    weights_of_parts,
-    workers_option,
-)
+from fssbench.cli.options import PATH, rerun_options
 
 if TYPE_CHECKING:
     from fssbench.evaluation.evaluation import Evaluation
@@ -29,13 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("record", type=PATH)
 @click.option("--run", is_flag=True, help="Run the command, after a check of weights and data.")
-@click.option("--checkpoint", type=PATH, help="The trained matcher, if the record has one.")
-@click.option("--weights", multiple=True, callback=weights_of_parts, metavar="[ROLE=]W",
-              help="Weights of the backbone, or of an encoder, if they are a file.")  # fmt: skip
-@data_options
-@lists_option
-@device_option
-@workers_option
+@rerun_options
 @click.option("--out", type=PATH, default=Path("reproduced"), show_default=True,
               help="Folder for run directories.")  # fmt: skip
 def reproduce(record: Path, run: bool, weights: dict[str, str], out: Path, **settings: Any) -> None:

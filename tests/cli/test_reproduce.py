@@ -53,6 +53,8 @@ def test_run(run, fails, tmp_path):
     assert code == 0
     assert "add --data-root and -d" in err
     assert "are not those of the manifest" in fails(*again)
+    address = "hf://user/name/last.safetensors"
+    assert f"--checkpoint {address}: the record is" in fails(*again, "--checkpoint", address)
     (folder / "rows.csv.gz").unlink()
     assert "rows.csv.gz: missing" in fails(*again, *DATA)
 

@@ -103,6 +103,21 @@ def _coco(year: str, train: int, val: int) -> Recipe:
     )
 
 
+def _one_folder(
+    name: str, folder: str, unpack: Mapping[str, Unpack], *, images: str, masks: str,
+    official: tuple[int, int],
+) -> Recipe:  # fmt: skip
+    """Return the recipe of a cross-domain set: images and masks in one folder."""
+    return Recipe(
+        name=name,
+        unpack=unpack,
+        finish=cross_domain.finish(folder, images=images, masks=masks),
+        made=(folder,),
+        root=folder,
+        official=dict(zip(("images", "masks"), official, strict=True)),
+    )
+
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -146,39 +161,22 @@ RECIPES = {
             root=davis.ROOT,
             official={"val.txt": 30},
         ),
-        Recipe(
-            name="deepglobe",
-            unpack={"land": cross_domain.unpack_tiles},
-            finish=cross_domain.finish("DeepGlobe", images="images/*.png", masks="masks/*.png"),
-            made=("DeepGlobe",),
-            root="DeepGlobe",
-            official={"images": 9174, "masks": 9174},
+        _one_folder(
+            "deepglobe", "DeepGlobe", {"land": cross_domain.unpack_tiles},
+            images="images/*.png", masks="masks/*.png", official=(9174, 9174),
         ),
-        Recipe(
-            name="isic2018",
-            unpack={"images": cross_domain.unpack("ISIC2018"),
-                    "masks": cross_domain.unpack("ISIC2018")},
-            finish=cross_domain.finish("ISIC2018", images=f"{isic.IMAGES}/*.jpg",
-                                       masks=f"{isic.MASKS}/*.png"),
-            made=("ISIC2018",),
-            root="ISIC2018",
-            official={"images": 2594, "masks": 2594},
+        _one_folder(
+            "isic2018", "ISIC2018",
+            dict.fromkeys(("images", "masks"), cross_domain.unpack("ISIC2018")),
+            images=f"{isic.IMAGES}/*.jpg", masks=f"{isic.MASKS}/*.png", official=(2594, 2594),
         ),
-        Recipe(
-            name="chest-xray",
-            unpack={"xrays": cross_domain.unpack("ChestXray")},
-            finish=cross_domain.finish("ChestXray", images="CXR_png/*.png", masks="masks/*.png"),
-            made=("ChestXray",),
-            root="ChestXray",
-            official={"images": 800, "masks": 704},
+        _one_folder(
+            "chest-xray", "ChestXray", {"xrays": cross_domain.unpack("ChestXray")},
+            images="CXR_png/*.png", masks="masks/*.png", official=(800, 704),
         ),
-        Recipe(
-            name="suim",
-            unpack={"suim": cross_domain.unpack("SUIM")},
-            finish=cross_domain.finish("SUIM", images="*/images/*.jpg", masks="*/masks/*.bmp"),
-            made=("SUIM",),
-            root="SUIM",
-            official={"images": 1635, "masks": 1635},
+        _one_folder(
+            "suim", "SUIM", {"suim": cross_domain.unpack("SUIM")},
+            images="*/images/*.jpg", masks="*/masks/*.bmp", official=(1635, 1635),
         ),
         Recipe(
             name="lvis92i",
