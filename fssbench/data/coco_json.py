@@ -14,7 +14,7 @@ from fssbench.data.cache import Array, Arrays, pack_names, saved_or_built, unpac
 from fssbench.data.coco_instances import CocoInstances
 from fssbench.data.coco_masks import CocoMasks, Overlaps, read_categories
 from fssbench.data.index import fingerprint
-from fssbench.data.own_data import OwnData, OwnDataConfig, of_split, own_root
+from fssbench.data.own_data import OwnData, OwnDataConfig, fold_file, of_split, own_root
 from fssbench.errors import FssbenchError
 
 _NEEDS = "the folder that holds the annotation files and the images"
@@ -63,11 +63,12 @@ class CocoJson(OwnData, CocoInstances):
         root, config = own_root(self.name, root, _NEEDS), config or CocoJsonConfig()
         self.set_name(root, config.name)
         train = root / config.train if config.train else None
-        val = root / config.val if config.val else _only_json(root, {train, _path(config)})
+        folds = fold_file(root, config.fold_file) if config.fold_file else None
+        val = root / config.val if config.val else _only_json(root, {train, folds})
         self._files = {"train": train or val, "val": val}
         self.categories = merged_categories(dict.fromkeys(self._files.values()))
         super().__init__(root, config.overlaps)
-        self.set_classes(list(self.categories.values()), config)
+        self.set_classes(list(self.categories.values()), config, root, val)
         self._pattern = config.images
         self._folders: dict[str, Path] = {}
 
@@ -109,14 +110,12 @@ class CocoJson(OwnData, CocoInstances):
         return {**super()._options(), **self.fold_options()}
 
     def _with_ids(self, masks: CocoMasks, split: str) -> CocoMasks:
+        if not masks.image_ids:
+            raise FssbenchError(f"{self.annotations(split)}: lists no images; name another file")
         try:
             return masks.by_file_name("" if self.shares_images() else f"{split}/")
         except ValueError as error:
             raise FssbenchError(f"{self.annotations(split)}: {error}; rename one") from error
-
-
-def _path(config: CocoJsonConfig) -> Path | None:
-    return Path(config.fold_file).expanduser() if config.fold_file else None
 
 
 def _only_json(root: Path, others: set[Path | None]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -46,6 +46,9 @@ LONGEST = 1e6
 """Upper bound of the outline of a polygon; the memory for drawing grows with its length."""
 _LAST_DIGIT = 60
 """Maximum bit offset of a digit in a compressed run length."""
+
+_KEYS = ("images", "annotations", "categories")
+"""Keys of an annotation file whose lists are read."""
 
 Overlaps = Literal["union", "painted"]
 
@@ -119,9 +122,9 @@ class CocoMasks:
         """
         self.image_ids = [f"{prefix}{name}" for name in self._file_names]
         self._rows = {image_id: row for row, image_id in enumerate(self.image_ids)}
-        for row, name in enumerate(self._file_names):
-            if self._rows[f"{prefix}{name}"] != row:
-                raise ValueError(f"two images have the file name {name!r}")
+        for path, count in Counter(map(PurePosixPath, self._file_names)).items():
+            if count > 1:  # also as ./NAME
+                raise ValueError(f"two images have the file name {str(path)!r}")
         return self
 
     def __contains__(self, image_id: object) -> bool:
@@ -265,14 +268,25 @@ def _as_coco(path: Path) -> Iterator[None]:
 
 def _entries(path: Path, title: str) -> Iterator[tuple[str, Any]]:
     """Yield as `top_level`; raise an `FssbenchError` if the file has not all keys of the format."""
-    missing = dict.fromkeys(("images", "annotations", "categories"))
+    missing = dict.fromkeys(_KEYS)
     for key, values in top_level(path, title):
-        missing.pop(key, None)
-        yield key, values
+        if key in _KEYS:
+            missing.pop(key, None)
+            if not isinstance(values, Iterator):
+                raise TypeError(f"{key} is no list")
+            yield key, _objects(key, values)
     if missing:
         raise FssbenchError(
             f"{path}: has no {', '.join(missing)}; it must be a COCO file of object instances"
         )
+
+
+def _objects(key: str, values: Iterator[Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the entries of a list; one that is no JSON object is an error with its position."""
+    for position, value in enumerate(values):
+        if not isinstance(value, dict):
+            raise TypeError(f"{key}[{position}] is {ascii(value)[:40]}, no object")
+        yield value
 
 
 def _draw(
@@ -291,7 +305,7 @@ def _draw(
     for annotation in annotations:
         number, category = annotation["image_id"], annotation["category_id"]
         if number not in images or category not in class_ids:
-            what = f"image {number}" if number not in images else f"category {category}"
+            what = f"image {number!r}" if number not in images else f"category {category!r}"
             raise FssbenchError(
                 f"{path}: annotation {annotation.get('id')} is of {what}, which the file does not "
                 "have; correct the annotation, or take the original file"
@@ -472,8 +486,10 @@ def run_lengths(segmentation: Any, size: list[int]) -> Rle:
     if list(segmentation["size"]) != size:
         raise ValueError(f"has the size {segmentation['size']}, its image {size}")
     counts = segmentation["counts"]
-    if not isinstance(counts, list):
+    if isinstance(counts, str | bytes):
         counts = _expand(counts)
+    if not isinstance(counts, list):
+        raise TypeError("has run lengths that are neither a list nor a text")
     if not all(type(count) is int for count in counts):
         raise TypeError("has run lengths that are no whole numbers")
     if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:

@@ -143,7 +143,7 @@ class ClassFolders(IndexedDataset):
         for name in self.split_classes(split):
             pairs = self._of_class(name).values()
             read = {path for pair in pairs for path in (pair.image, pair.mask)}
-            lines += _unread(self.root / name, read)
+            lines += unread(self.root / name, read)
             for stem, pair in self._of_class(name).items():
                 with contextlib.suppress(FssbenchError):  # unreadable, which is said elsewhere
                     if not self.class_pixels(f"{name}/{stem}"):
@@ -327,7 +327,7 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _unread(folder: Path, read: Container[Path]) -> Iterator[str]:
+def unread(folder: Path, read: Container[Path]) -> Iterator[str]:
     """Yield a line for each picture at any depth that is not read, and for each broken link."""
     entered: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):

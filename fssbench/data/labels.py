@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fssbench.data.dataset import IGNORE
-from fssbench.data.folder import SUFFIXES
+from fssbench.data.folder import SUFFIXES, unread
 from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import IndexedDataset, list_lines
 from fssbench.data.masks import Palette, read_labels
@@ -92,7 +92,7 @@ class Labels(OwnData, IndexedDataset):
                 )
         self.values_file = _values_file(root, config.values)
         names = _values(self.values_file, config.ignore)
-        self.set_classes(list(names.values()), config)
+        self.set_classes(list(names.values()), config, root, self.values_file)
         self.values, self.ignore, self.palette = tuple(names), config.ignore, config.palette
         self.background = tuple(sorted(set(config.background) - {*names, config.ignore}))
         self.mask_options = {
@@ -139,6 +139,17 @@ class Labels(OwnData, IndexedDataset):
         """Count the pixels of each class in an image's label map."""
         counts = torch.bincount(self._label_map(image_id).flatten(), minlength=MOST_VALUES).tolist()
         return {c: counts[value] for c, value in enumerate(self.values) if counts[value]}
+
+    def problems(self, split: str) -> Sequence[str]:
+        """Return the pictures that are not read, unless a list file names the split's images."""
+        if self._lists[split]:
+            return []
+        images, labels = (self.root / of_split(p, split) for p in (self._images, self._labels))
+        ids = self.image_ids(split)
+        return [
+            *unread(images, set(map(self.image_path, ids))),
+            *unread(labels, set(map(self.mask_path, ids))),
+        ]
 
     def listed_in(self, split: str) -> str:
         """Return the list file of a split, or its folder of images."""

@@ -7,17 +7,22 @@ import json
 import re
 import tomllib
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
+import numpy as np
 from attrs.validators import ge
 
 from fssbench import registry
 from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError, near
 from fssbench.specs import DatasetSpec
+
+MOST_CLASSES = np.iinfo(np.int16).max
+"""Maximum number of classes; the masks of COCO's files have class ids of 16 bits."""
 
 
 @attrs.frozen
@@ -32,8 +37,9 @@ class OwnDataConfig:
         fold_order: classes of fold i of N: i, i + N, i + 2N, … (``interleaved``, as in COCO-20i),
             or the i-th of N runs of consecutive classes (``contiguous``, as in PASCAL-5i).
         novel: names of the novel classes of the only fold, instead of `folds`.
-        fold_file: TOML or JSON file with ``folds``, a list of lists of class names, instead of
-            `folds`; classes in no list are base classes of every fold.
+        fold_file: TOML or JSON file, below the root or else the current folder, with ``folds``, a
+            list of lists of class names, instead of `folds`; classes in no list are base classes of
+            every fold.
     """
 
     name: str = ""
@@ -73,19 +79,32 @@ class OwnData(Dataset):
                 )
         self.name = chosen  # type: ignore[misc]  # the registered name remains that of the class
 
-    def set_classes(self, classes: Sequence[str], config: OwnDataConfig) -> None:
+    def set_classes(
+        self, classes: Sequence[str], config: OwnDataConfig, root: Path, source: Path
+    ) -> None:
         """Set the classes and their folds.
 
+        Args:
+            classes: class names.
+            config: options of the folds.
+            root: folder of ``--data-root``.
+            source: file that names the classes, for errors.
+
         Raises:
-            FssbenchError: there are no classes, two have the same name, or the options of the folds
-                contradict each other or name unknown classes.
+            FssbenchError: there are no classes or too many, two have the same name, or the options
+                of the folds contradict each other or name unknown classes.
         """
         self.classes = tuple(classes)
         if not classes:
-            raise FssbenchError(f"{self.name}: there are no classes; name at least one")
-        for number, name in enumerate(classes):
-            if name in classes[:number]:
-                raise FssbenchError(f"{self.name}: two classes are called {name!r}; rename one")
+            raise FssbenchError(f"{source}: there are no classes; name at least one")
+        if len(classes) > MOST_CLASSES:
+            raise FssbenchError(
+                f"{source}: there are {len(classes):,} classes, at most {MOST_CLASSES:,} can be "
+                "read; divide the data"
+            )
+        for name, count in Counter(classes).items():
+            if count > 1:
+                raise FssbenchError(f"{source}: two classes are called {name!r}; rename one")
         given = [f"novel={','.join(config.novel)}"] if config.novel else []
         given += [f"fold_file={config.fold_file}"] if config.fold_file else []
         given += [f"folds={config.folds}"] if config.folds != 1 else []
@@ -94,7 +113,7 @@ class OwnData(Dataset):
         if config.novel:
             self._folds = self._named([list(config.novel)], f"-d {given[0]}")
         elif config.fold_file:
-            path = Path(config.fold_file).expanduser()
+            path = fold_file(root, config.fold_file)
             self._folds = self._named(read_table(path).get("folds"), str(path))
         else:
             self._folds = self._numbered(config.folds, config.fold_order)
@@ -157,6 +176,12 @@ class OwnData(Dataset):
         return tuple(tuple(sorted(ids[name] for name in fold)) for fold in folds)
 
 
+def fold_file(root: Path, name: str) -> Path:
+    """Return the path of the option ``fold_file``: below the root, or else as it is."""
+    below = root / name
+    return below if below.is_file() else Path(name).expanduser()
+
+
 def read_table(path: Path) -> dict[str, Any]:
     """Return the content of a TOML or JSON file (by its suffix), a table.
 
@@ -165,7 +190,8 @@ def read_table(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text("utf-8-sig")
-        content = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        is_json = path.suffix.lower() == ".json"
+        content = json.loads(text, object_pairs_hook=_table) if is_json else tomllib.loads(text)
     except OSError as error:
         raise FssbenchError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # includes UnicodeDecodeError, TOMLDecodeError
@@ -174,6 +200,14 @@ def read_table(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FssbenchError(f"{path}: contains no table of names and values; correct the file")
     return content
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object; a key that is there twice is an error, as in TOML."""
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"the key {key!r} is there twice")
+    return dict(pairs)
 
 
 def own_root(dataset: str, root: Path | None, needs: str) -> Path:

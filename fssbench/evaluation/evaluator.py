@@ -16,6 +16,7 @@ from fssbench import registry
 from fssbench.data.class_names import common_names
 from fssbench.data.dataset import Dataset
 from fssbench.data.image_digest import images_digest
+from fssbench.data.own_data import OwnData
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.manifest import Manifest
 from fssbench.episodes.protocol import build_manifest
@@ -306,8 +307,6 @@ class Evaluator:
         """Log the novel classes of each fold that the checkpoint was trained on."""
         if self.checkpoint is None:
             return
-        options = options_class(registry.registry().get(DatasetSpec, self.protocol.dataset))
-        can_leave_out = options is not None and "leave_out" in attrs.fields_dict(options)
         who = f"--checkpoint {self.checkpoint.name}"
         for fold, manifest in {manifest.fold: manifest for manifest in manifests}.items():
             found = self.overlap(manifest)
@@ -319,8 +318,6 @@ class Evaluator:
                 )
                 return
             if found:
-                names = ",".join(sorted({*found, *getattr(self.dataset, "leave_out", ())}))
-                advice = f"; leave them out with -d leave_out={names}" if can_leave_out else ""
                 log.warning(
                     "%s: it was trained on classes of fold %d of %s: %s; such a record never "
                     "ranks%s",
@@ -328,8 +325,21 @@ class Evaluator:
                     fold,
                     self.dataset.name,
                     first_few(found),
-                    advice,
+                    self._without(found, fold),
                 )
+
+    def _without(self, found: Sequence[str], fold: int) -> str:
+        """Return advice to test a fold without some classes; "" if no option can leave them out."""
+        if isinstance(self.dataset, OwnData):
+            novel = [self.dataset.classes[c] for c in self.dataset.fold_classes(fold)]
+            others = [name for name in novel if not common_names([name], found)]
+            can = others and self.dataset.folds == 1 and not any("," in name for name in others)
+            return f"; test the others with -d novel={','.join(others)}" if can else ""
+        options = options_class(registry.registry().get(DatasetSpec, self.protocol.dataset))
+        if options is None or "leave_out" not in attrs.fields_dict(options):
+            return ""
+        names = ",".join(sorted({*found, *getattr(self.dataset, "leave_out", ())}))
+        return f"; leave them out with -d leave_out={names}"
 
     def _facts(self) -> dict[str, Any]:
         """Return everything but the manifest that the rows depend on."""

@@ -86,7 +86,8 @@ def _find(spec_class: type[Spec], name: str) -> tuple[Mapping[str, str], str]:
     try:
         spec = known.get(spec_class, name)
     except FssbenchError:
-        return {}, f"{what}: not registered; install its plugin, or load it with -p"
+        own = "cite its source if it is your own data, else " if spec_class is DatasetSpec else ""
+        return {}, f"{what}: not registered; {own}install its plugin, or load it with -p"
     # A protocol is mostly no publication, and fssbench's own objects without one have none.
     expected = spec_class is not ProtocolSpec and known.provider(spec) not in BUILT_IN
     missing = expected and not spec.cite

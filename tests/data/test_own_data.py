@@ -197,6 +197,9 @@ def test_folds(tmp_path: Path) -> None:
     assert folds(novel="d,b") == [(1, 3)]
     (root / "folds.json").write_text('{"folds": [["e", "a"], ["c"]]}')
     assert folds(fold_file=str(root / "folds.json")) == [(0, 4), (2,)]
+    assert folds(fold_file="folds.json") == [(0, 4), (2,)]  # below the root, like other files
+    (root / "folds.json").write_text('{"folds": [["a"]], "folds": [["b"]]}')
+    assert "the key 'folds' is there twice" in error_of("coco-json", root, fold_file="folds.json")
     (root / "folds.json").unlink()
     (tmp_path / "folds.toml").write_text('folds = [["e", "a"], ["c"]]')
     assert folds(fold_file=str(tmp_path / "folds.toml")) == [(0, 4), (2,)]
@@ -248,13 +251,27 @@ def test_a_checkpoint_of_other_folds_is_refused(
         ({"categories": [{"id": "x", "name": "a"}]}, "category id 'x' is no number"),
         ({"categories": [{"id": 1, "name": 7}]}, "category 1 has the name 7"),
         ({"categories": [{"id": 1, "name": "a"}] * 2}, "category 1 is there twice"),
-        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two classes are"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]},
+         "instances.json: two classes are"),
         ({"categories": [{"id": 1, "name": "\ud800"}]}, "must be a COCO file"),
-        ({"categories": []}, "there are no classes"),
+        ({"categories": []}, "instances.json: there are no classes"),
         ({"categories": [{"id": 1}]}, "an entry has no 'name'"),
         ({"images": [{"id": n, "file_name": "a", "height": 9, "width": 9} for n in (1, 2)],
           "annotations": []}, "two images have the file name 'a'"),
+        ({"images": [{"id": n, "file_name": ("a", "./a")[n], "height": 9, "width": 9}
+                     for n in (0, 1)], "annotations": []}, "two images have the file name 'a'"),
+        ({"images": [], "annotations": []}, "instances.json: lists no images"),
+        ({"images": None}, "images is no list"),
+        ({"annotations": {}}, "annotations is no list"),
+        ({"annotations": [7]}, "annotations[0] is 7, no object"),
+        ({"categories": [{"id": 1, "name": "a"}, [2]]}, "categories[1] is [2], no object"),
+        ({"categories": [{"id": n, "name": str(n)} for n in range(40_000)]},
+         "instances.json: there are 40,000 classes, at most 32,767 can be read"),
         ({"annotations": [{"id": 4, "image_id": 5, "category_id": 99}]}, "of category 99, which"),
+        ({"annotations": [{"id": 4, "image_id": "5", "category_id": MUG}]}, "of image '5', which"),
+        ({"annotations": [{"id": 4, "image_id": 5, "category_id": MUG,
+                           "segmentation": {"size": [HEIGHT, WIDTH], "counts": None}}]},
+         "run lengths that are neither a list nor a text"),
     ],
 )  # fmt: skip
 def test_wrong_annotations_are_one_line(tmp_path: Path, change: Any, words: str) -> None:
@@ -329,8 +346,8 @@ def test_wrong_layouts_of_labels_are_one_line(tmp_path: Path) -> None:
         "mug = 1": 'mug: write VALUE = "NAME"',
         "1 = ": "is not valid TOML",
         '255 = "mug"': "255 is 'mug' and also the ignored value",
-        '1 = "a"\n2 = "a"': "two classes are called 'a'",
-        "": "there are no classes",
+        '1 = "a"\n2 = "a"': "classes.toml: two classes are called 'a'",
+        "": "classes.toml: there are no classes",
     }.items():
         (root / "classes.toml").write_text(text)
         assert words in error_of("labels", root)
@@ -341,6 +358,20 @@ def test_wrong_layouts_of_labels_are_one_line(tmp_path: Path) -> None:
     assert "labels/5.png: no such mask; its image is listed in" in error_of("labels", root)
     (root / "images" / "0.png").write_bytes(b"")
     assert "has the same name" in error_of("labels", root)
+
+
+def test_pictures_that_labels_do_not_read_are_named(tmp_path: Path) -> None:
+    root = write_labels(tmp_path, {1: 3}, names='1 = "mug"')
+    assert made("labels", root).problems("val") == []
+    (root / "val.txt").write_text("1\n")
+    (root / "images" / "7.jpg").rename(root / "images" / "7.gif")
+    found = made("labels", root)
+    assert len(found.image_ids("val")) == 7
+    assert found.problems("val") == [
+        f"{path}: is not read, because it is in no pair of image and mask"
+        for path in (root / "images" / "7.gif", root / "labels" / "7.png")
+    ]
+    assert made("labels", root, val="val.txt").problems("val") == []
 
 
 def test_labels_give_the_rows_of_pascal5i(shared_data: Path, tmp_path: Path) -> None:

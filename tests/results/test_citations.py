@@ -135,6 +135,15 @@ def test_a_board_prints_each_entry_once(finished, capsys):
     assert entries["fssbench"]["version"] == f"0.0.9, {version}"
 
 
+def test_own_data_is_noted(finished, capsys):
+    change_record(finished, "dataset", "name", value="my-mugs")
+    _, notes = cite(capsys, finished)
+    assert notes == [
+        "fssbench: no citation of dataset 'my-mugs': not registered; cite its source if it is your "
+        "own data, else install its plugin, or load it with -p"
+    ]
+
+
 def test_an_unknown_method_is_noted_and_the_rest_cited(finished, capsys):
     change_record(finished, "matcher", value="nobody-has-it")
     change_record(finished, "environment", "fssbench", value="1}, evil = {")

@@ -111,6 +111,22 @@ def test_other_data_has_other_advice(short, abroad, caplog):
     assert "-d leave_out=Hour_Glass,spoon" in caplog.text
 
 
+def test_own_data_names_the_other_classes(short, abroad, tmp_path, caplog):
+    root = tmp_path / "mine"
+    for name in ("images", "labels"):
+        (root / name).mkdir(parents=True)
+    (root / "classes.toml").write_text('1 = "Hour Glass"\n2 = "spoon"\n3 = "pen"')
+    for number in range(6):
+        Image.new("RGB", (40, 40), (40 * number, 0, 0)).save(root / "images" / f"{number}.png")
+        Image.new("L", (40, 40), number % 3 + 1).save(root / "labels" / f"{number}.png")
+    mine = attrs.evolve(abroad, protocol="labels/v1", data_root=root)
+    checkpoint = train(short).last
+    evaluate(mine, checkpoint=checkpoint)
+    assert "never ranks; test the others with -d novel=spoon,pen" in caplog.text
+    (done,) = evaluate(mine, checkpoint=checkpoint, data_options={"novel": "spoon,pen"})
+    assert done.record.rankable == ""
+
+
 def test_base_classes_of_other_data_are_never_scored(short, abroad):
     foreign = with_header(train(short).last, dataset="mine", folds_of="shapes")
     changes = {"data_root": None, "data_options": short.data_options, "folds": (0,)}
