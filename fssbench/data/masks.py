@@ -44,6 +44,7 @@ _GREY_SPREAD = 48  # between the channels of grey pixels; FSS-1000's masks have 
 _EDGE = 8  # pixels between a soft edge and both its sides
 _LOSSY = ("JPEG", "MPO")
 _SPREAD = {"L;2": 85, "L;4": 17}  # factor by which Pillow multiplies samples of fewer than 8 bits
+_CHOOSE = ", or choose their meaning with -d palette=index|colour"
 
 
 class UnclearMaskError(FssbenchError):
@@ -114,8 +115,8 @@ def read_labels(
         return torch.from_numpy(np.array(labels, np.int32 if deep else np.uint8))
     except _UnclearError as unclear:
         raise UnclearMaskError(
-            f"{path}: {unclear}; write class numbers as a grey file or in VOC's colours, or choose "
-            "their meaning with -d palette=index|colour (docs/masks.md)"
+            f"{path}: {unclear}; write class numbers as a grey file or in VOC's colours"
+            f"{_CHOOSE if stored.picture.mode == 'P' else ''} (docs/masks.md)"
         ) from unclear
 
 

@@ -139,7 +139,9 @@ class PascalPart(IndexedDataset):
         try:
             masks = [run_lengths(mask, size) for mask in found["parts"].get(name, ())]
         except (TypeError, ValueError) as error:
-            raise FssbenchError(f"{self.mask_path(image_id)}: a mask of {name} {error}") from error
+            raise FssbenchError(
+                f"{self.mask_path(image_id)}: a mask of {name} {error}; correct the file"
+            ) from error
         merged = rle.decode(rle.merge(masks)) if masks else np.zeros(size, np.uint8)
         return _cut(torch.from_numpy(np.ascontiguousarray(merged)), found["box"])
 

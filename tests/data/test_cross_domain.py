@@ -386,6 +386,12 @@ def test_a_set_without_the_asked_source_says_so(tmp_path):
         fssbench.dataset("chest-xray", write(tmp_path, files))
 
 
+def test_chest_x_rays_without_images_are_named(tmp_path):
+    files = {name: data for name, data in chest_files().items() if "CXR_png" not in name}
+    with pytest.raises(FssbenchError, match=r"no CXR_png/ in .*; --data-root must name"):
+        fssbench.dataset("chest-xray", write(tmp_path, files))
+
+
 def test_the_archive_of_chest_x_rays_with_its_copy(tmp_path):
     files = {f"{copy}Lung Segmentation/{name}": data for copy in ("", "data/")
              for name, data in chest_files().items()}  # fmt: skip

@@ -90,6 +90,10 @@ def test_what_is_no_label_map_of_isaid_is_named(root, isaid):
     Image.fromarray(np.full((SIDE, SIDE), 16, np.uint8)).save(path)
     with pytest.raises(FssbenchError, match="the value 16; a mask of isaid5i has 0 to 15 and 255"):
         isaid.count_pixels(f"val/{name}")
+    Image.new("RGB", (SIDE, SIDE), (0, 0, 63)).save(path)  # a ship in the official colours
+    with pytest.raises(FssbenchError, match="RGB .*; the colour masks of iSAID have") as error:
+        isaid.count_pixels(f"val/{name}")
+    assert "-d " not in str(error.value)
     path.unlink()
     with pytest.raises(FssbenchError, match="no such mask; a tile needs images/NAME.png and"):
         isaid.count_pixels(f"val/{name}")

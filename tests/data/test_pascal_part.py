@@ -141,6 +141,16 @@ def test_wrong_files_are_named(root, file, content, message):
         fssbench.dataset("pascal-part", root).image_ids("val")
 
 
+def test_run_lengths_of_another_mask_are_an_error(root, parts):
+    path = root / "VOCdevkit/VOC2010/Annotations_Part_json_merged_part_classes/2008_000003.json"
+    content = annotation()
+    content["object"][0]["parts"][0]["mask"][0]["counts"] = "00000"
+    path.write_text(json.dumps(content))
+    message = f"a mask of bird:FACE has run lengths that do not add up to {HEIGHT * WIDTH} pixels; "
+    with pytest.raises(FssbenchError, match=f"{message}correct the file"):
+        parts.mask("2008_000003/0", 0)
+
+
 def test_a_mask_of_another_size_is_an_error(root, parts):
     path = root / "VOCdevkit/VOC2010/Annotations_Part_json_merged_part_classes/2008_000003.json"
     content = annotation()
