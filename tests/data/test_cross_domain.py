@@ -401,6 +401,25 @@ def test_the_archive_of_chest_x_rays_with_its_copy(tmp_path):
     assert len(fssbench.dataset("chest-xray", done.data_root).image_ids("test")) == 4
 
 
+def test_insid3s_draw_of_both_hospitals(tmp_path):
+    """The draws of INSID3's datasets/lung.py with NumPy's global generator and seed 0."""
+    root = write(tmp_path, chest_files())
+    masks = sorted(path.name for path in (root / "masks").iterdir())
+    generator, expected = np.random.RandomState(0), []
+    for _ in range(600):
+        query, supports = generator.choice(masks, 1, replace=False)[0], []
+        while len(supports) < 2:
+            drawn = generator.choice(masks, 1, replace=False)[0]
+            if drawn != query:
+                supports.append(drawn)
+        expected.append([name.removesuffix(".png").removesuffix("_mask")
+                         for name in (query, *supports)])  # fmt: skip
+    protocol = spec("chest-xray/insid3-600")
+    data = fssbench.dataset("chest-xray", root, **protocol.data_options)
+    manifest = build_manifest(protocol, data, fold=0, shots=2)
+    assert [[e.query, *e.support] for e in manifest.episodes] == expected
+
+
 # --- SUIM -----------------------------------------------------------------------------------------
 
 
