@@ -114,9 +114,10 @@ def read_labels(
         labels = _labels(stored, palette) if isinstance(stored, _Stored) else stored
         return torch.from_numpy(np.array(labels, np.int32 if deep else np.uint8))
     except _UnclearError as unclear:
+        choose = _CHOOSE if isinstance(stored, _Stored) and stored.picture.mode == "P" else ""
         raise UnclearMaskError(
-            f"{path}: {unclear}; write class numbers as a grey file or in VOC's colours"
-            f"{_CHOOSE if stored.picture.mode == 'P' else ''} (docs/masks.md)"
+            f"{path}: {unclear}; write class numbers as a grey file or in VOC's colours{choose} "
+            "(docs/masks.md)"
         ) from unclear
 
 
