@@ -435,7 +435,7 @@ def test_colours_of_suim(tmp_path):
     assert (counted.images, counted.official) == (14, 1635)
 
 
-def test_masks_of_another_size_are_scaled_or_cut_and_reported(tmp_path, capsys):
+def test_masks_of_another_size_are_scaled_or_cut_and_reported(tmp_path, capsys, caplog):
     files = suim_files()
     larger = painted((24, 30), SEA["HD"], SEA["RO"])
     files["TEST/masks/d_r_0_.bmp"] = encoded(larger.repeat(2, 0).repeat(2, 1), "BMP")
@@ -446,8 +446,12 @@ def test_masks_of_another_size_are_scaled_or_cut_and_reported(tmp_path, capsys):
     data = fssbench.dataset("suim", root)
     for number in (0, 1):
         assert data.class_pixels(f"TEST/d_r_{number}_") == {1: 20 * 24, 4: 10 * 24}
+    caplog.clear()
     assert _run(["data", "check", "suim", "--data-root", str(root)]) == 1
-    assert "d_r_0_.bmp: the mask is 60x48, its image 30x24; it is" in capsys.readouterr().err
+    assert not caplog.records  # each problem is printed once, at the end
+    printed = capsys.readouterr().err
+    assert printed.count("d_r_0_.bmp: the mask is 60x48, its image 30x24; it is") == 1
+    assert printed.endswith("\n2 problems\n")
     files["TEST/masks/d_r_1_.bmp"] = encoded(cut[:, :20], "BMP")
     narrow = fssbench.dataset("suim", write(tmp_path / "b", files))
     with pytest.raises(FssbenchError, match="the mask is 20x30, its image d_r_1_.jpg is 30x24"):
