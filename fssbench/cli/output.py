@@ -25,7 +25,8 @@ def report_problems(problems: Sequence[str]) -> int:
     """Print one line for each kind of problem that a check found, and return its exit code."""
     for line in by_kind(problems):
         click.echo(line, err=True)
-    click.echo(f"{len(problems)} problems" if problems else "fine", err=bool(problems))
+    found = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    click.echo(found if problems else "fine", err=bool(problems))
     return 1 if problems else 0
 
 

@@ -53,6 +53,7 @@ def fssbench_datasets() -> list[DatasetSpec]:
             paper="Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, arXiv "
             "1704.00675",
             cite=("fssbench:ponttuset2017davis", "fssbench:perazzi2016davis"),
+            licence="BSD (README of the authors' toolkit)",
             layout="JPEGImages/480p/<video>/<frame>.jpg, Annotations/480p/<video>/<frame>.png and "
             "ImageSets/2017/val.txt",
         ),

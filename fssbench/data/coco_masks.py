@@ -493,7 +493,7 @@ def run_lengths(segmentation: Any, size: list[int]) -> Rle:
     if not all(type(count) is int for count in counts):
         raise TypeError("has run lengths that are no whole numbers")
     if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
-        raise ValueError(f"its run lengths do not add up to {size[0] * size[1]} pixels")
+        raise ValueError(f"has run lengths that do not add up to {size[0] * size[1]} pixels")
     mask: Rle = rle.frPyObjects({"size": size, "counts": counts}, *size)
     return mask
 

@@ -33,8 +33,8 @@ class Davis17(IndexedDataset):
         config: always None; `Davis17` has no options.
 
     Raises:
-        FssbenchError: a folder, the list of the videos, a video or its first mask is missing, or a
-            video shows no object in its first frame.
+        FssbenchError: a folder, the list of the videos, a video or its first mask is missing, the
+            list is empty, or a video shows no object in its first frame.
     """
 
     name: ClassVar[str] = "davis17"
@@ -51,6 +51,8 @@ class Davis17(IndexedDataset):
             raise FssbenchError(f"davis17: no {root / LIST}; --data-root must name {needs}")
         self.root = root
         videos = [line.strip() for line in list_lines(root / LIST) if line.strip()]
+        if not videos:
+            raise FssbenchError(f"{root / LIST}: lists no video; write one a line")
         self._frames = {video: self._frames_of(video) for video in videos}
         self._objects = {video: self._objects_of(video) for video in videos}
         self.classes = tuple(

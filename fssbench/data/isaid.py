@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from torch import Tensor
+
+from fssbench.data.masks import UnclearMaskError
 from fssbench.data.own_data import own_root
 from fssbench.data.pascal import ClassLabels
 from fssbench.errors import FssbenchError
@@ -79,6 +82,14 @@ class Isaid5i(ClassLabels):
         """Return the label map of a tile."""
         split, _, name = image_id.partition("/")
         return self.root / split / "semantic_png" / f"{name}{SUFFIX}"
+
+    def _labels(self, image_id: str) -> Tensor:
+        try:
+            return super()._labels(image_id)
+        except UnclearMaskError as error:
+            raise UnclearMaskError(
+                f"{error}; the colour masks of iSAID have such names, too: give those of iSAID-5i"
+            ) from error
 
     def listed_in(self, split: str) -> str:
         """Return the folder of a split's tiles."""

@@ -44,6 +44,7 @@ _GREY_SPREAD = 48  # between the channels of grey pixels; FSS-1000's masks have 
 _EDGE = 8  # pixels between a soft edge and both its sides
 _LOSSY = ("JPEG", "MPO")
 _SPREAD = {"L;2": 85, "L;4": 17}  # factor by which Pillow multiplies samples of fewer than 8 bits
+_CHOOSE = ", or choose their meaning with -d palette=index|colour"
 
 
 class UnclearMaskError(FssbenchError):
@@ -113,9 +114,10 @@ def read_labels(
         labels = _labels(stored, palette) if isinstance(stored, _Stored) else stored
         return torch.from_numpy(np.array(labels, np.int32 if deep else np.uint8))
     except _UnclearError as unclear:
+        choose = _CHOOSE if isinstance(stored, _Stored) and stored.picture.mode == "P" else ""
         raise UnclearMaskError(
-            f"{path}: {unclear}; write class numbers as a grey file or in VOC's colours, or choose "
-            "their meaning with -d palette=index|colour (docs/masks.md)"
+            f"{path}: {unclear}; write class numbers as a grey file or in VOC's colours{choose} "
+            "(docs/masks.md)"
         ) from unclear
 
 

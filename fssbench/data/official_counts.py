@@ -6,7 +6,8 @@ BAM and HDMNet), COCO 2014 on HSNet's lists (by the same rule of 2 * 32 * 32 pix
 the results that its evaluation code publishes, one mask for each frame. ISIC 2018 on PATNet's list
 class_id.csv; chest X-rays on the files of the Kaggle set, of which the Shenzhen masks are named
 ``_mask``; SUIM on its authors' README (1,525 and 110 images); LVIS v1 on the converter of
-DatasetNinja (dataset-ninja/lvis, SUMMARY.md and src/settings.py).
+DatasetNinja (dataset-ninja/lvis, SUMMARY.md and src/settings.py); the tiles of iSAID-5i on INSID3's
+docs/data.md.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ _KNOWN = {
     "chest-xray montgomery test": Known(images=138, each=138),
     "chest-xray all test": Known(images=704, each=704),
     "suim parts test": Known(images=1635),
+    "isaid5i  val": Known(images=6363),
     "lvis92i  val": Known(images=19_809),
     "lvis92i  train": Known(images=100_170),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,7 +49,8 @@ class PacoPart(CocoInstances):
 
     def __init__(self, *, root: Path | None, config: PacoPartConfig | None = None) -> None:
         needs = "the folder that holds annotations/paco_lvis_v1_val.json"
-        super().__init__(own_root(self.name, root, needs), "union")
+        root = own_root(self.name, root, needs)
+        super().__init__(root, "union")
         path = self.annotations("val")
         if not path.is_file():
             raise FssbenchError(f"{self.name}: no {path}; --data-root must name {needs}")
@@ -63,7 +64,7 @@ class PacoPart(CocoInstances):
                 "PACO-LVIS v1"
             )
         given = Path(config.images).expanduser() if config and config.images else None
-        self._images = given or _image_folder(self.root)
+        self._images = _image_folder([given] if given else [root, root / "coco", root / "images"])
 
     def fold_classes(self, fold: int) -> tuple[int, ...]:
         """Return the novel class ids of a fold."""
@@ -85,11 +86,11 @@ class PacoPart(CocoInstances):
         return {c: count for c, count in pixels.items() if c < len(self.classes)}
 
 
-def _image_folder(root: Path) -> Path:
-    for folder in (root, root / "coco", root / "images"):
+def _image_folder(folders: Sequence[Path]) -> Path:
+    for folder in folders:
         if any((folder / name).is_dir() for name in ("train2017", "val2017")):
             return folder
     raise FssbenchError(
-        f"{PacoPart.name}: no train2017 or val2017 in {root}, its coco/ or images/; put COCO's "
+        f"{PacoPart.name}: no train2017 or val2017 in {', '.join(map(str, folders))}; put COCO's "
         "images there, or give -d images=FOLDER"
     )

@@ -21,6 +21,7 @@ from fssbench.errors import FssbenchError
 rle: Any = pycocotools_mask  # without type annotations
 
 LIST = "all_obj_part_to_image.json"
+IMAGES = "JPEGImages"
 PARTS = "Annotations_Part_json_merged_part_classes"
 SUPERCLASSES = ("animals", "indoor", "person", "vehicles")
 """Superclass of each fold, as in Matcher's ``matcher/data/pascal_part.py``."""
@@ -53,7 +54,7 @@ class PascalPart(IndexedDataset):
     def __init__(self, *, root: Path | None, config: None = None) -> None:
         del config
         super().__init__()
-        needs = f"the folder that holds {LIST}, {PARTS} and JPEGImages"
+        needs = f"the folder that holds {LIST}, {PARTS} and {IMAGES}"
         root = own_root(self.name, root, needs)
         folders = (root, root / "VOC2010", root / "VOCdevkit" / "VOC2010")
         found = [folder for folder in folders if (folder / LIST).is_file()]
@@ -125,7 +126,7 @@ class PascalPart(IndexedDataset):
         return self.folder / PARTS / f"{image}.json"
 
     def _picture(self, image_id: str) -> Path:
-        return self.folder / "JPEGImages" / f"{image_id.partition('/')[0]}.jpg"
+        return self.folder / IMAGES / f"{image_id.partition('/')[0]}.jpg"
 
     def _object(self, image_id: str) -> dict[str, Any]:
         path, number = self.mask_path(image_id), image_id.partition("/")[2]
@@ -139,7 +140,9 @@ class PascalPart(IndexedDataset):
         try:
             masks = [run_lengths(mask, size) for mask in found["parts"].get(name, ())]
         except (TypeError, ValueError) as error:
-            raise FssbenchError(f"{self.mask_path(image_id)}: a mask of {name} {error}") from error
+            raise FssbenchError(
+                f"{self.mask_path(image_id)}: a mask of {name} {error}; correct the file"
+            ) from error
         merged = rle.decode(rle.merge(masks)) if masks else np.zeros(size, np.uint8)
         return _cut(torch.from_numpy(np.ascontiguousarray(merged)), found["box"])
 

@@ -16,6 +16,7 @@ _CAPL = "Tian et al., Generalized Few-shot Semantic Segmentation, CVPR 2022"
 _REPRI = "Boudiaf et al., Few-Shot Segmentation Without Meta-Learning, CVPR 2021"
 _HDMNET = "Hierarchical Dense Correlation Distillation for Few-Shot Segmentation, CVPR 2023"
 _PATNET = "Lei et al., Cross-Domain Few-Shot Semantic Segmentation, ECCV 2022"
+_INSID3 = "INSID3: Training-Free In-Context Segmentation with DINOv3, CVPR 2026"
 _DAVIS = "The 2017 DAVIS Challenge on Video Object Segmentation, arXiv 1704.00675"
 
 _VRP_SAM = "VRP-SAM: SAM with Visual Reference Prompt, CVPR 2024"
@@ -128,6 +129,12 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         _own("suim/v1-1k", 1000, **tested),
         _patnet("deepglobe/patnet-600"),
         _patnet("chest-xray/patnet-600"),
+        # INSID3 seeds NumPy's generator with 0 as well, and scores at the original size.
+        _insid3("chest-xray/insid3-600", 600, "{}", split="test", sampler="patnet-class-in-turn",
+                min_pixels=1, data_options={"source": "all"}, cite=("fssbench:lei2022cdfss",)),
+        _insid3("isaid5i/insid3", None, "every listed tile of every class", split="val",
+                sampler="hsnet-list-order", min_pixels=0, cite=("fssbench:min2021hsnet",),
+                lists="fssbench.episodes.literature.hsnet:isaid_lists"),
         _own("lvis92i/v1-1k", 1000, min_pixels=1, **enough),
         _own("lvis92i/v1-1k-all", 1000, min_pixels=1, **all_classes),
         _own("shapes/v1-1k", 1000, **shapes),
@@ -201,6 +208,11 @@ def _patnet(name: str) -> ProtocolSpec:
         split="test", score_size="input", sampler="patnet-class-in-turn", paper=_PATNET,
         cite=("fssbench:lei2022cdfss",),
     )  # fmt: skip
+
+
+def _insid3(name: str, episodes: int | None, count: str, **more: Any) -> ProtocolSpec:
+    summary = f"as INSID3's code: {count}, scored at original size"
+    return _protocol(name, episodes, summary, paper=_INSID3, **more)
 
 
 def _protocol(name: str, episodes: int | None, summary: str, **more: Any) -> ProtocolSpec:

@@ -386,6 +386,12 @@ def test_a_set_without_the_asked_source_says_so(tmp_path):
         fssbench.dataset("chest-xray", write(tmp_path, files))
 
 
+def test_chest_x_rays_without_images_are_named(tmp_path):
+    files = {name: data for name, data in chest_files().items() if "CXR_png" not in name}
+    with pytest.raises(FssbenchError, match=r"no CXR_png/ in .*; --data-root must name"):
+        fssbench.dataset("chest-xray", write(tmp_path, files))
+
+
 def test_the_archive_of_chest_x_rays_with_its_copy(tmp_path):
     files = {f"{copy}Lung Segmentation/{name}": data for copy in ("", "data/")
              for name, data in chest_files().items()}  # fmt: skip
@@ -393,6 +399,25 @@ def test_the_archive_of_chest_x_rays_with_its_copy(tmp_path):
     done = prepare(RECIPES["chest-xray"], tmp_path / "to", given=[archive])
     assert dict(done.marker.counts) == {"images": 9, "masks": 8}
     assert len(fssbench.dataset("chest-xray", done.data_root).image_ids("test")) == 4
+
+
+def test_insid3s_draw_of_both_hospitals(tmp_path):
+    """The draws of INSID3's datasets/lung.py with NumPy's global generator and seed 0."""
+    root = write(tmp_path, chest_files())
+    masks = sorted(path.name for path in (root / "masks").iterdir())
+    generator, expected = np.random.RandomState(0), []
+    for _ in range(600):
+        query, supports = generator.choice(masks, 1, replace=False)[0], []
+        while len(supports) < 2:
+            drawn = generator.choice(masks, 1, replace=False)[0]
+            if drawn != query:
+                supports.append(drawn)
+        expected.append([name.removesuffix(".png").removesuffix("_mask")
+                         for name in (query, *supports)])  # fmt: skip
+    protocol = spec("chest-xray/insid3-600")
+    data = fssbench.dataset("chest-xray", root, **protocol.data_options)
+    manifest = build_manifest(protocol, data, fold=0, shots=2)
+    assert [[e.query, *e.support] for e in manifest.episodes] == expected
 
 
 # --- SUIM -----------------------------------------------------------------------------------------
@@ -410,7 +435,7 @@ def test_colours_of_suim(tmp_path):
     assert (counted.images, counted.official) == (14, 1635)
 
 
-def test_masks_of_another_size_are_scaled_or_cut_and_reported(tmp_path, capsys):
+def test_masks_of_another_size_are_scaled_or_cut_and_reported(tmp_path, capsys, caplog):
     files = suim_files()
     larger = painted((24, 30), SEA["HD"], SEA["RO"])
     files["TEST/masks/d_r_0_.bmp"] = encoded(larger.repeat(2, 0).repeat(2, 1), "BMP")
@@ -421,8 +446,12 @@ def test_masks_of_another_size_are_scaled_or_cut_and_reported(tmp_path, capsys):
     data = fssbench.dataset("suim", root)
     for number in (0, 1):
         assert data.class_pixels(f"TEST/d_r_{number}_") == {1: 20 * 24, 4: 10 * 24}
+    caplog.clear()
     assert _run(["data", "check", "suim", "--data-root", str(root)]) == 1
-    assert "d_r_0_.bmp: the mask is 60x48, its image 30x24; it is" in capsys.readouterr().err
+    assert not caplog.records  # each problem is printed once, at the end
+    printed = capsys.readouterr().err
+    assert printed.count("d_r_0_.bmp: the mask is 60x48, its image 30x24; it is") == 1
+    assert printed.endswith("\n2 problems\n")
     files["TEST/masks/d_r_1_.bmp"] = encoded(cut[:, :20], "BMP")
     narrow = fssbench.dataset("suim", write(tmp_path / "b", files))
     with pytest.raises(FssbenchError, match="the mask is 20x30, its image d_r_1_.jpg is 30x24"):

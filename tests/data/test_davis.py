@@ -19,7 +19,7 @@ from fssbench.board.board import build_boards
 from fssbench.board.site.page import write_page
 from fssbench.cli import _run
 from fssbench.data.check import check_image, count_split
-from fssbench.data.davis import Davis17
+from fssbench.data.davis import LIST, Davis17
 from fssbench.data.prepare.prepare import RECIPES, prepare
 from fssbench.episodes import fssbench_protocols
 from fssbench.episodes.protocol import build_manifest
@@ -265,6 +265,12 @@ def test_an_archive_of_2016_or_one_with_gaps_is_refused(files, tmp_path):
     del files["Annotations/480p/blackswan/00002.png"]
     with pytest.raises(FssbenchError, match="blackswan has 3 frames and 2 masks"):
         prepare(RECIPES["davis17"], tmp_path / "b", given=[packed(tmp_path / "b.zip", files)])
+
+
+def test_a_list_without_videos_is_an_error(root):
+    (root / LIST).write_text("\n")
+    with pytest.raises(FssbenchError, match=r"val.txt: lists no video; write one a line"):
+        Davis17(root=root)
 
 
 def test_an_object_that_is_not_in_the_first_mask_is_an_error(root):

@@ -122,6 +122,11 @@ def test_conforms_and_data_check_finds_no_problem(paco, root, capsys):
     assert "dog:leg: 6 images, 768 pixels" in capsys.readouterr().out
 
 
+def test_a_given_folder_without_the_images_is_one_line(root, tmp_path):
+    with pytest.raises(FssbenchError, match="no train2017 or val2017 in .*nowhere; "):
+        fssbench.dataset("paco-part", root, images=str(tmp_path / "nowhere"))
+
+
 def test_evaluate_drops_parts_that_are_too_rare(root, tmp_path):
     (outcome,) = fssbench.evaluate(
         matcher="prototype", backbone="filterbank", protocol="paco-part/v1-1k", data_root=root,

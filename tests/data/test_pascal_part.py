@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import fssbench
 from fssbench import FssbenchError
 from fssbench.cli import _run
 from fssbench.data.check import check_image, count_split
+from fssbench.data.prepare.prepare import RECIPES, prepare
 from fssbench.testing.datasets import CHECKS as DATASET_CHECKS
 from fssbench.testing.datasets import DatasetSubject
 
@@ -141,6 +144,16 @@ def test_wrong_files_are_named(root, file, content, message):
         fssbench.dataset("pascal-part", root).image_ids("val")
 
 
+def test_run_lengths_of_another_mask_are_an_error(root, parts):
+    path = root / "VOCdevkit/VOC2010/Annotations_Part_json_merged_part_classes/2008_000003.json"
+    content = annotation()
+    content["object"][0]["parts"][0]["mask"][0]["counts"] = "00000"
+    path.write_text(json.dumps(content))
+    message = f"a mask of bird:FACE has run lengths that do not add up to {HEIGHT * WIDTH} pixels; "
+    with pytest.raises(FssbenchError, match=f"{message}correct the file"):
+        parts.mask("2008_000003/0", 0)
+
+
 def test_a_mask_of_another_size_is_an_error(root, parts):
     path = root / "VOCdevkit/VOC2010/Annotations_Part_json_merged_part_classes/2008_000003.json"
     content = annotation()
@@ -150,3 +163,34 @@ def test_a_mask_of_another_size_is_an_error(root, parts):
         FssbenchError, match=r"a mask of bird:FACE has the size \[3, 3\], its image"
     ):
         parts.count_pixels("2008_000003/0")
+
+
+def test_the_archives_of_voc_and_matcher(root, tmp_path):
+    folder, to = root / "VOCdevkit" / "VOC2010", tmp_path / "to"
+    images, parts = tmp_path / "images.tar", tmp_path / "parts.zip"
+    with tarfile.open(images, "w") as opened:
+        for path in folder.glob("JPEGImages/*"):
+            opened.add(path, path.relative_to(root))
+    with zipfile.ZipFile(parts, "w") as opened:
+        for path in folder.rglob("*.json"):
+            opened.write(path, f"pascal/{path.relative_to(folder)}")
+    recipe = RECIPES["pascal-part"]
+    with pytest.raises(FssbenchError, match=r"pascal-part still needs pascal.zip \("):
+        prepare(recipe, to, given=[images])
+    done = prepare(recipe, to, given=[parts, images])
+    assert dict(done.marker.counts) == {"JPEGImages": 4, "annotations": 4, "lists": 1}
+    data = fssbench.dataset("pascal-part", done.data_root)
+    assert data.class_pixels("2008_000003/0") == {0: 64 + 32, 1: 64}
+    assert prepare(recipe, to).already
+
+
+def test_annotations_without_their_list_are_refused(root, tmp_path):
+    folder = root / "VOCdevkit" / "VOC2010"
+    images, parts = tmp_path / "images.tar", tmp_path / "parts.zip"
+    with tarfile.open(images, "w") as opened:
+        opened.add(folder / "JPEGImages", "VOCdevkit/VOC2010/JPEGImages")
+    with zipfile.ZipFile(parts, "w") as opened:
+        for path in folder.glob("Annotations*/*.json"):
+            opened.write(path, f"pascal/{path.relative_to(folder)}")
+    with pytest.raises(FssbenchError, match="no lists; the archive is not whole"):
+        prepare(RECIPES["pascal-part"], tmp_path / "to", given=[parts, images])

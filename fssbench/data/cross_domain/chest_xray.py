@@ -51,7 +51,10 @@ class ChestXray(AnnotatedImages):
         self.source = (config or ChestXrayConfig()).source
         masks = by_stem(root / MASKS, ".png")
         if not masks or not (root / IMAGES).is_dir():
-            raise FssbenchError(f"{self.name}: no masks in {root}; --data-root must name {_NEEDS}")
+            lacks = f"{IMAGES}/" if masks else "masks"
+            raise FssbenchError(
+                f"{self.name}: no {lacks} in {root}; --data-root must name {_NEEDS}"
+            )
         names = {stem.removesuffix("_mask"): path for stem, path in masks.items()}
         files = {
             name: Annotated(root / IMAGES / f"{name}.png", names[name], 0)

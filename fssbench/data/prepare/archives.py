@@ -3,7 +3,7 @@
 The official sites publish no digests. Those below are checked by public tools and mirrors: VOC and
 SBD (MD5) torchvision, SBD (SHA-256) torchvision's prototypes, VOC, COCO and LVIS (SHA-256 and
 size) TensorFlow Datasets, ISIC (SHA-256) torch-em. PACO publishes a SHA-256.
-FSS-1000, DAVIS, DeepGlobe, the chest X-rays and SUIM have none.
+FSS-1000, DAVIS, DeepGlobe, the chest X-rays, SUIM, iSAID-5i and PASCAL-Part have none.
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ def _lvis(split: str, size: int, most: int, sha256: str) -> Archive:
     )
 
 
+def _drive(key: str) -> str:
+    """Return the address of a file on the authors' Google Drive; large files need confirm=t."""
+    return f"https://drive.usercontent.google.com/download?id={key}&export=download&confirm=t"
+
+
 _VAL_2017 = _coco(
     "val2017", 815_585_330, 2, "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"
 )
@@ -128,9 +133,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
         Archive(
             key="fss",
             file="fewshot_data.zip",
-            # The authors' Google Drive; a file of that size requires confirm=t.
-            url="https://drive.usercontent.google.com/download"
-            "?id=16TgqOeI_0P41Eh3jWQlxlRXG9KIqtMgI&export=download&confirm=t",
+            url=_drive("16TgqOeI_0P41Eh3jWQlxlRXG9KIqtMgI"),
             holds="",
             most_bytes=4 * GB,
             most_members=80_000,
@@ -213,6 +216,40 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             matches=r"(?:.*/)?Lung Segmentation/.*",
             most_bytes=24 * GB,
             most_members=12_000,
+        ),
+    ),
+    # The address of caoql98/SDM, README.md; name and folders of INSID3's docs/data.md.
+    "isaid5i": (
+        Archive(
+            key="tiles",
+            file="iSAID_5i.zip",
+            url=_drive("17PQ1iKCbaj2OjwBdCn_VBh09ntI4lxgL"),
+            holds="",
+            matches=r"(?:.*/)?(?:iSAID_patches/.*|(?:train|val)/"
+            r"(?:images/P\d+_[\d_]+|semantic_png/[\w-]+_instance_color_RGB)\.png)",
+            most_bytes=16 * GB,
+            most_members=120_000,
+        ),
+    ),
+    # The addresses of Matcher, datasets/README.md.
+    "pascal-part": (
+        Archive(
+            key="voc2010",
+            file="VOCtrainval_03-May-2010.tar",
+            url="http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
+            holds="VOCdevkit/VOC2010/",
+            most_bytes=4 * GB,
+            most_members=120_000,
+        ),
+        Archive(
+            key="parts",
+            file="pascal.zip",
+            url=_drive("1WaM0VM6I9b3u3v3w-QzFLJI8d3NRumTK"),
+            holds="",
+            matches=r"(?:.*/)?(?:all_obj_part_to_image\.json"
+            r"|Annotations_Part_json_merged_part_classes/.*)",
+            most_bytes=4 * GB,
+            most_members=60_000,
         ),
     ),
     "suim": (

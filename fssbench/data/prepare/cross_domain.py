@@ -1,4 +1,7 @@
-"""DeepGlobe's tiles, and the files of ISIC 2018, the chest X-rays and SUIM."""
+"""DeepGlobe's tiles, and files that are unpacked as they are.
+
+Those are the files of ISIC 2018, the chest X-rays, SUIM, iSAID-5i and PASCAL-Part.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fssbench.data import isaid, pascal_part
 from fssbench.data.cross_domain import chest_xray, deepglobe, isic, suim
 from fssbench.data.masks import HALF
 from fssbench.data.prepare.disk import put
@@ -26,7 +30,10 @@ _FILES = re.compile(
     rf"(?:.*/)?(?:({re.escape(isic.IMAGES)}/ISIC_\d+\.jpg)"
     rf"|({re.escape(isic.MASKS)}/ISIC_\d+_segmentation\.png)"
     rf"|Lung Segmentation/((?:{chest_xray.IMAGES}|{chest_xray.MASKS})/[\w-]+\.png)"
-    rf"|((?:{'|'.join(suim.PARTS)})/(?:{suim.IMAGES}/[\w-]+\.jpg|{suim.MASKS}/[\w-]+\.bmp)))"
+    rf"|((?:{'|'.join(suim.PARTS)})/(?:{suim.IMAGES}/[\w-]+\.jpg|{suim.MASKS}/[\w-]+\.bmp))"
+    rf"|((?:train|val)/(?:images/[\w-]+\.png|semantic_png/[\w-]+{re.escape(isaid.SUFFIX)}))"
+    rf"|({pascal_part.IMAGES}/\d+_\d+\.jpg|{pascal_part.PARTS}/\d+_\d+\.json)"
+    rf"|({re.escape(pascal_part.LIST)}))"
 )
 """Names of the files of the other datasets; the group is the path in the dataset's folder."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 
+from fssbench.data import pascal_part
 from fssbench.data.cross_domain import isic
 from fssbench.data.prepare import coco, cross_domain, davis, fss1000, paco, pascal
 from fssbench.data.prepare.archives import ARCHIVES, Archive
@@ -107,7 +108,7 @@ def _one_folder(
     name: str, folder: str, unpack: Mapping[str, Unpack], *, images: str, masks: str,
     official: tuple[int, int],
 ) -> Recipe:  # fmt: skip
-    """Return the recipe of a cross-domain set: images and masks in one folder."""
+    """Return the recipe of a dataset of images and masks in one folder."""
     return Recipe(
         name=name,
         unpack=unpack,
@@ -177,6 +178,21 @@ RECIPES = {
         _one_folder(
             "suim", "SUIM", {"suim": cross_domain.unpack("SUIM")},
             images="*/images/*.jpg", masks="*/masks/*.bmp", official=(1635, 1635),
+        ),
+        _one_folder(
+            "isaid5i", "iSAID-5i", {"tiles": cross_domain.unpack("iSAID-5i")},
+            images="val/images/*.png", masks="val/semantic_png/*.png", official=(6363, 6363),
+        ),
+        Recipe(
+            name="pascal-part",
+            unpack=dict.fromkeys(("voc2010", "parts"), cross_domain.unpack("Pascal-Part")),
+            finish=cross_domain.finish(
+                "Pascal-Part", JPEGImages=f"{pascal_part.IMAGES}/*.jpg",
+                annotations=f"{pascal_part.PARTS}/*.json", lists=pascal_part.LIST,
+            ),
+            made=("Pascal-Part",),
+            root="Pascal-Part",
+            official={"JPEGImages": 11_321},
         ),
         Recipe(
             name="lvis92i",

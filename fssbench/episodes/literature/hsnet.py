@@ -1,9 +1,9 @@
 """HSNet's lists and episodes (Min, Kang, Cho, ICCV 2021), as its code draws them.
 
-DCAMA, VAT, GF-SAM and Matcher use the same lists and draws; PATNet has HSNet's draws. HSNet draws
-from NumPy's global legacy generator, whose stream NumPy has frozen. Here a private generator has
-the same seed and the same calls, so that a method that draws random numbers cannot change the
-episodes.
+DCAMA, VAT, GF-SAM and Matcher use the same lists and draws; PATNet and INSID3 have HSNet's draws.
+HSNet draws from NumPy's global legacy generator, whose stream NumPy has frozen. Here a private
+generator has the same seed and the same calls, so that a method that draws random numbers cannot
+change the episodes.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ ROOT = "data/splits"
 PASCAL_PAIRS = (346, 451, 725, 346)
 """Numbers of (image, class) pairs in HSNet's own validation lists of PASCAL-5i, by fold."""
 
+ISAID_PAIRS = (3108, 3657, 3298)
+"""Numbers of (tile, class) pairs in the validation lists of iSAID-5i, by fold: the numbers of
+episodes in GF-SAM's logs (ANDYZAQ/GF-SAM, ``outputs/isaid/fold<N>.txt``)."""
+
 COCO_PAIRS = (35783, 17912, 14563, 14315)
 """Numbers of (image, class) pairs in HSNet's own validation lists of COCO-20i, by fold."""
 
@@ -66,6 +70,28 @@ def pascal_lists(folder: Path, dataset: Dataset, fold: int) -> Listed:
             the fold has no line.
     """
     path = find_list(folder, ROOT, f"pascal/val/fold{fold}.txt")
+    return _pairs(path, dataset, fold, PASCAL_PAIRS)
+
+
+def isaid_lists(folder: Path, dataset: Dataset, fold: int) -> Listed:
+    """Read ``val/fold<N>.txt`` of iSAID-5i: lines ``<tile>__<class number from 1>``, in order.
+
+    Args:
+        folder: the folder ``splits`` of INSID3's ``docs/data.md``, or the folder that contains it.
+        dataset: iSAID-5i.
+        fold: fold N.
+
+    Raises:
+        FssbenchError: as `pascal_lists`.
+    """
+    path = find_list(folder, "splits", f"val/fold{fold}.txt")
+    return _pairs(path, dataset, fold, ISAID_PAIRS, "val/")
+
+
+def _pairs(
+    path: Path, dataset: Dataset, fold: int, official: Sequence[int], prefix: str = ""
+) -> Listed:
+    """Read lines ``<name>__<class number from 1>``; an image id is the prefix and the name."""
     lists: dict[int, list[str]] = {class_id: [] for class_id in dataset.fold_classes(fold)}
     queries = []
     for number, line in read_lines(path):
@@ -80,10 +106,10 @@ def pascal_lists(folder: Path, dataset: Dataset, fold: int) -> Listed:
                 f"{path}, line {number}: class number {pair[2]} is not in fold {fold}, which has "
                 f"{min(lists) + 1} to {max(lists) + 1}"
             )
-        lists[class_id].append(pair[1])
-        queries.append((class_id, pair[1]))
+        lists[class_id].append(prefix + pair[1])
+        queries.append((class_id, prefix + pair[1]))
     check_complete(path, dataset, lists)
-    _warn_unless(path, len(queries), PASCAL_PAIRS[fold], "pairs")
+    _warn_unless(path, len(queries), official[fold], "pairs")
     return Listed(lists=lists, queries=queries)
 
 
@@ -232,4 +258,4 @@ def _choice(generator: numpy.random.RandomState, items: Sequence[T]) -> T:
 
 def _warn_unless(path: Path, found: int, official: int, what: str) -> None:
     if found != official:
-        log.warning("%s: lists %d %s; HSNet's own list has %d", path, found, what, official)
+        log.warning("%s: lists %d %s; the authors' own list has %d", path, found, what, official)

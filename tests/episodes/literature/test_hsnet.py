@@ -265,7 +265,7 @@ def test_other_lists_than_the_official_ones_are_reported(tmp_path, make_pascal, 
             protocol("pascal5i/hsnet-1k"), make_pascal({i for _, i in pairs}), fold=0, shots=1,
             lists=tmp_path,
         )  # fmt: skip
-    assert "lists 10 pairs; HSNet's own list has 346" in caplog.text
+    assert "lists 10 pairs; the authors' own list has 346" in caplog.text
 
 
 def test_a_coco_list_without_a_class(tmp_path, make_coco):

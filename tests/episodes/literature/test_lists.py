@@ -21,6 +21,7 @@ LITERATURE = [
     "pascal5i/hsnet-1k",
     "coco20i/hsnet-1k",
     "fss1000/hsnet",
+    "isaid5i/insid3",
     "pascal5i/hdmnet-1k",
     "coco20i/hdmnet-10k",
 ]
@@ -126,7 +127,7 @@ def test_a_protocol_of_the_literature_asks_for_its_lists(name, tmp_path, make_pa
         build_manifest(protocol, make_pascal([]), fold=0, shots=1)
     with pytest.raises(FssbenchError, match="no such folder"):
         build_manifest(protocol, make_pascal([]), fold=0, shots=1, lists=tmp_path / "none")
-    with pytest.raises(FssbenchError, match=r"no file \S+ or (data/splits|lists)/\S+ in it"):
+    with pytest.raises(FssbenchError, match=r"no file \S+ or (data/splits|lists|splits)/\S+ in it"):
         build_manifest(protocol, make_pascal([]), fold=0, shots=1, lists=tmp_path)
 
 
