@@ -43,6 +43,7 @@ from .matchers.matcher import embed_episodes as embed_episodes
 from .metrics.metric import Metric as Metric
 from .results.record import Record as Record
 from .results.result import load_records as load_records
+from .results.result import load_rows as load_rows
 from .runtime.device import choose_device as choose_device
 from .specs import BackboneSpec as BackboneSpec
 from .specs import DatasetSpec as DatasetSpec

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import json
+import logging
 import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fssbench.errors import FssbenchError, near
+from fssbench.errors import FssbenchError, near, one_line
 
 if TYPE_CHECKING:
     from fssbench.episodes.episode import Episode
@@ -82,7 +85,8 @@ class _Mlflow:
 class _Trackio:
     def __init__(self, project: str, name: str, config: dict[str, Any], known: str) -> None:
         self._run = _package("trackio").init(
-            project=project, name=known or name, config=config,
+            # A run is continued by its name, so the name must be its own.
+            project=project, name=known or f"{name}-{uuid.uuid4().hex[:6]}", config=config,
             resume="allow" if known else "never",
         )  # fmt: skip
         self.id = str(self._run.name)
@@ -100,6 +104,7 @@ _TRACKERS: dict[str, Callable[[str, str, dict[str, Any], str], Tracked]] = {
     "trackio": _Trackio,
 }
 _open: dict[Path, list[Tracked]] = {}
+_logger = logging.getLogger(__name__)
 
 
 def _package(name: str) -> Any:
@@ -124,19 +129,51 @@ def _start(run: Run | TrainingRun, config: dict[str, Any]) -> None:
     for name in names:
         file = run.folder / f"{name}.txt"
         known = file.read_text().strip() if run.done and file.exists() else ""
-        tracked = _TRACKERS[name](project, title, config, known)
+        try:
+            tracked = _TRACKERS[name](project, title, {**config, **_options(run.folder)}, known)
+        except FssbenchError:
+            raise
+        except Exception as error:  # no key, no server, a wrong variable: classes of the tracker
+            how = f"continue run {known}" if known else "start a run"
+            remedy = f"; or remove {file} to start another run" if known else ""
+            raise FssbenchError(
+                f"{VARIABLE}: {name} cannot {how}: {one_line(error)[:300]}; check the variables of "
+                f"{name}, or unset {VARIABLE}{remedy}"
+            ) from error
         file.write_text(f"{tracked.id}\n")
         _open.setdefault(run.folder, []).append(tracked)
 
 
+def _options(folder: Path) -> dict[str, Any]:
+    """Return the matcher's options, under the names of `fssbench.load_records`."""
+    for name in ("run.json", "training.json"):
+        if (folder / name).exists():
+            options = json.loads((folder / name).read_text(encoding="utf-8")).get("config") or {}
+            return {f"option.{key}": value for key, value in options.items()}
+    return {}
+
+
 def _log(run: Run | TrainingRun, prefix: str, values: Mapping[str, Any], step: int) -> None:
-    for tracked in _open.get(run.folder, ()):
-        tracked.log({f"{prefix}{key}": float(value) for key, value in values.items()}, step)
+    numbers = {f"{prefix}{key}": float(value) for key, value in values.items()}
+    _each(run.folder, lambda tracked: tracked.log(numbers, step))
 
 
 def _finish(folder: Path, *, complete: bool) -> None:
-    for tracked in _open.pop(folder, ()):
-        tracked.finish(complete=complete)
+    _each(folder, lambda tracked: tracked.finish(complete=complete))
+    _open.pop(folder, None)
+
+
+def _each(folder: Path, call: Callable[[Tracked], None]) -> None:
+    """Call each tracker; one that fails gets no more calls, and the run continues without it."""
+    for tracked in list(_open.get(folder, ())):
+        try:
+            call(tracked)
+        except Exception as error:
+            _open[folder].remove(tracked)
+            _logger.warning(
+                "%s: run %s is incomplete from here on: %s",
+                VARIABLE, tracked.id, one_line(error)[:300],
+            )  # fmt: skip
 
 
 @atexit.register

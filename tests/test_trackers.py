@@ -121,7 +121,7 @@ def test_an_evaluation(tracker, tmp_path, capsys):
     record = Record.read(path)
     ((project, title, config, known),) = service.started
     assert (project, known) == ("fssbench", None)
-    assert title == f"{path.parent.parent.name}/{path.parent.name}"
+    assert title.startswith(f"{path.parent.parent.name}/{path.parent.name}")
     assert str(tmp_path) not in repr(service.started)
     assert config["matcher"] == "mixer"
     assert config["manifest"] == record.manifest.digest
@@ -162,7 +162,8 @@ def test_a_training(tracker, tmp_path, capsys):
     assert _run([*TRAIN, "--out", str(tmp_path), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     ((_, title, config, _),) = service.started
-    assert title.endswith("/fold0-seed0")
+    assert "/fold0-seed0" in title
+    assert config["option.width"] == 8
     assert (config["stage"], config["steps"], config["optimiser"]) == ("meta", 4, "sgd")
     assert [step for step, _ in service.scalars("loss/total")] == [1, 2, 3, 4]
     assert [step for step, _ in service.scalars("lr")] == [1, 2, 3, 4]
@@ -180,3 +181,36 @@ def test_mistakes(tmp_path, monkeypatch, capsys):
     assert "pip install 'fssbench[mlflow]'" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.gz.tmp"))
     registry.use_plugins([])
+
+
+def test_a_tracker_that_cannot_start(tracker, tmp_path, monkeypatch, capsys):
+    """E.g. without a key, or without a server: one line, before the first episode."""
+    name, _ = tracker
+
+    def fail(*_, **__):
+        raise ConnectionError("no server\nat this address")
+
+    package = sys.modules[name]
+    for function in ("init", "MlflowClient"):
+        if hasattr(package, function):
+            monkeypatch.setattr(package, function, fail)
+    for command in (EVALUATE, TRAIN):
+        assert _run([*command, "--out", str(tmp_path)]) == 2
+        err = capsys.readouterr().err
+        expected = f"{name} cannot start a run: ConnectionError: no server at this address; check"
+        assert expected in err
+        assert err.count("\n") == 1
+    assert not list(tmp_path.rglob("rows.csv.gz"))
+
+
+def test_a_tracker_that_fails_later(tracker, tmp_path, monkeypatch, caplog):
+    """The run continues, with one warning."""
+    _, service = tracker
+    monkeypatch.setattr(service, "logged", None)  # calls of log raise
+    for command, result in ((EVALUATE, "record.json"), (TRAIN, "last.safetensors")):
+        caplog.clear()
+        assert _run([*command, "--out", str(tmp_path)]) == 0
+        assert list(tmp_path.rglob(result))
+        (line,) = [each.getMessage() for each in caplog.records if each.name == trackers.__name__]
+        assert "is incomplete from here on: AttributeError" in line
+    assert not trackers._open

@@ -93,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Waiting threads of torch must sleep: on shared cores, spinning makes small models ten times
     # slower. torch reads the variable when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch warns with a C++ traceback of each attempt to connect to another process.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for stream in (sys.stdout, sys.stderr):  # an encoding such as cp1252 lacks some characters
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -123,11 +125,7 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _fail(error.format_message())
     except (KeyboardInterrupt, click.Abort) as error:  # click raises Abort from the former
-        how, code = "stopped", 130
-        if isinstance(error.__cause__ or error, termination.Terminated):
-            how, code = "stopped by SIGTERM", termination.EXIT_CODE
-        print(f"\nfssbench: {how}; run the same command again to resume", file=sys.stderr)
-        return code
+        return termination.report(error.__cause__ or error)
     except BrokenPipeError:
         # The pipe was closed (`fssbench list | head`); avoid an error at interpreter exit as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

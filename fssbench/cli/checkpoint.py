@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fssbench.cli.completion import names_of
 from fssbench.cli.options import PATH, matcher_option, pairs
 
 
@@ -15,19 +16,22 @@ def checkpoint() -> None:
 
 
 @checkpoint.command("import")
-@click.argument("matcher")
+@click.argument("matcher", shell_complete=names_of("matcher"))
 @click.argument("file", type=PATH)
 @click.option(
     "--backbone",
     default="",
+    shell_complete=names_of("backbone"),
     help="Encoder that the file was trained with; required unless the matcher takes whole images.",
 )
 @click.option("--encoder", "encoders", multiple=True, callback=pairs, metavar="ROLE=NAME",
+              shell_complete=names_of("backbone"),
               help="Encoder of a matcher on whole images  [default: the matcher's].")  # fmt: skip
 @click.option("--out", type=PATH, required=True,
               help="Checkpoint to write, e.g. dcama.safetensors.")  # fmt: skip
 @matcher_option
-@click.option("--dataset", help="Dataset that it was trained on, e.g. pascal5i.")
+@click.option("--dataset", shell_complete=names_of("dataset"),
+              help="Dataset that it was trained on, e.g. pascal5i.")  # fmt: skip
 @click.option("--fold", type=int, help="Fold whose classes were novel in its training.")
 def import_(
     matcher: str, file: Path, backbone: str, encoders: dict[str, str], out: Path,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fssbench.cli.completion import names_of, plugins
 from fssbench.cli.options import PATH, data_options, json_option, option_of, pairs
 from fssbench.cli.output import make_table, print_json, print_table
 
@@ -47,9 +48,11 @@ def new(name: str, to: Path | None, image: bool) -> None:
 
 
 @plugin.command()
-@click.argument("name")
-@click.option("--backbone", default="", help="Encoder of matchers  [default: their recipe's].")
+@click.argument("name", shell_complete=plugins)
+@click.option("--backbone", default="", shell_complete=names_of("backbone"),
+              help="Encoder of matchers  [default: their recipe's].")  # fmt: skip
 @click.option("--encoder", "encoders", multiple=True, callback=pairs, metavar="ROLE=NAME",
+              shell_complete=names_of("backbone"),
               help="Encoder of matchers on whole images  [default: their small ones].")  # fmt: skip
 @option_of("matchers")
 @data_options

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fssbench.cli.completion import names_of
 from fssbench.cli.options import PATH, data_options, lists_option, names, option_of
 
 
@@ -24,7 +25,8 @@ def record() -> None:
 @click.option("--parameters", type=click.IntRange(min=0), help="Its learnable parameters.")
 @option_of("the method, to be written into the record")
 @click.option("--metric", "metrics", default="iou", show_default=True, callback=names,
-              metavar="NAMES", help="Metrics to measure, in addition to iou.")  # fmt: skip
+              metavar="NAMES", shell_complete=names_of("metric"),
+              help="Metrics to measure, in addition to iou.")  # fmt: skip
 @data_options
 @lists_option
 @click.option("--out", type=PATH, required=True, help="Folder of the result.")

@@ -33,12 +33,15 @@ def reproduce(record: Path, run: bool, weights: dict[str, str], out: Path, **set
     """
     import attrs
 
+    from fssbench import registry
     from fssbench.evaluation.reproduce import Rerun, evaluation_of
 
     rerun = Rerun(weights=weights.pop("", ""), encoder_weights=weights, **settings)
     evaluation, recorded = evaluation_of(record, rerun, check=run)
     arguments = list(_arguments(attrs.evolve(evaluation, out=out)))
-    click.echo(shlex.join(["fssbench", "evaluate", *arguments]))
+    infos = registry.registry().plugins.infos
+    plugins = [text for info in infos if info.source == "-p" for text in ("-p", info.name)]
+    click.echo(shlex.join(["fssbench", "evaluate", *arguments, *plugins]))
     if run:
         evaluate.main(arguments, prog_name="fssbench evaluate", standalone_mode=False)
         low, high = recorded.intervals["miou"]
@@ -106,7 +109,8 @@ def _notes(record: Record, rerun: Rerun) -> Iterator[str]:
         yield f"--checkpoint is the file of sha256 {record.checkpoint.sha256}"
     parts = {f"{role}=": each.weights for role, each in record.encoders.items()}
     for part, weights in (parts or {"": record.weights}).items():
-        if weights.source == "file":
+        in_checkpoint = record.checkpoint and record.checkpoint.sha256 == weights.sha256
+        if weights.source == "file" and not in_checkpoint:
             yield f"--weights {part}{weights.name} is the file of sha256 {weights.sha256}"
     if not (rerun.data_root or rerun.data_options):
         yield "a record has no folder and no options of the dataset: add --data-root and -d"

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fssbench.cli.completion import names_of
 from fssbench.cli.options import PATH, data_options, json_option, names
 from fssbench.cli.output import make_table, plain_console, print_json
 
@@ -14,6 +15,7 @@ from fssbench.cli.output import make_table, plain_console, print_json
 @click.command()
 @click.argument("run", type=PATH)
 @click.option("--metric", "metrics", required=True, callback=names, metavar="NAMES",
+              shell_complete=names_of("metric"),
               help="Metrics, e.g. boundary,regions; fssbench list metrics lists them.")  # fmt: skip
 @data_options
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",

@@ -10,7 +10,7 @@ import attrs
 import click
 
 from fssbench import registry
-from fssbench.cli.completion import shown_names
+from fssbench.cli.completion import names_of, shown_names
 from fssbench.cli.options import json_option, option_of
 from fssbench.cli.output import print_json
 from fssbench.options import options_class, spell
@@ -20,7 +20,7 @@ from fssbench.specs import BackboneSpec, MatcherSpec
 @click.command()
 @click.argument("kind", type=click.Choice([*registry.KINDS, "schema"]))
 @click.argument("name", shell_complete=shown_names)
-@click.option("--backbone", default="",
+@click.option("--backbone", default="", shell_complete=names_of("backbone"),
               help="Encoder for parameter counts  [default: the first recipe's].")  # fmt: skip
 @option_of("the matcher, for its parameters")
 @json_option

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fssbench.cli.completion import names_of, recipes
+from fssbench.cli.completion import names_of, recipes, stages
 from fssbench.cli.config_file import config_option
 from fssbench.cli.options import (
     PATH,
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("matcher", shell_complete=names_of("matcher"))
-@click.option("--stage", default="", help="Stage to train; required if there are several.")
+@click.option("--stage", default="", shell_complete=stages,
+              help="Stage to train; required if there are several.")  # fmt: skip
 @click.option("--dataset", default="shapes", show_default=True, help="Name of the dataset.",
               shell_complete=names_of("dataset"))  # fmt: skip
 @data_options

@@ -287,7 +287,8 @@ class Record:
     def to_frame(self) -> pandas.DataFrame:
         """Return a table of one line: setting, options, scores, intervals (low, high), cost.
 
-        `fssbench.load_records` returns the lines of many records.
+        `fssbench.load_records` returns the lines of many records, `fssbench.load_rows` the
+        episodes, which are in a file beside the record.
         """
         return pandas.DataFrame([flat_fields(self)])
 

@@ -104,6 +104,22 @@ def load_records(folder: Path | str) -> pandas.DataFrame:
     return pandas.DataFrame([{"folder": r.folder, **flat_fields(r.record)} for r in results])
 
 
+def load_rows(folder: Path | str) -> pandas.DataFrame:
+    """Return the per-episode tables of all records below a folder as one, sorted by folder.
+
+    The columns are those of ``rows.csv.gz``, preceded by ``folder``, by which
+    `fssbench.load_records` joins the setting. Columns that a table lacks are NaN.
+
+    Args:
+        folder: run directory, or folder of runs or of boards.
+
+    Raises:
+        FssbenchError: the folder does not exist, has no record, or a table cannot be read.
+    """
+    tables = {each: read_rows(each / ROWS_FILE) for each in find_results([Path(folder)])}
+    return pandas.concat(tables, names=["folder", None]).reset_index(0).reset_index(drop=True)
+
+
 def read_result(folder: Path) -> Result:
     """Read the record of a folder.
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 import torch
-import torch.distributed
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -27,6 +26,7 @@ from fssbench.training.checkpoint_writer import (
     TrainingDirectory,
     read_state,
 )
+from fssbench.training.connection import connected
 from fssbench.training.metrics import MetricsFile, TensorBoard
 from fssbench.training.plan import Plan, make_plan
 from fssbench.training.trainer import Trainer
@@ -95,29 +95,27 @@ def train(
             )
         if directory is not None and state is None and settings.resume:
             log.warning("%s: no saved state to resume; starting from the first step", folder)
-        fabric.launch()
-        state = fabric.broadcast(state)
-        first = fabric.global_rank == 0
-        run = make_run(plan, folder, done=0 if state is None else state["step"])
-        files = [MetricsFile(), TensorBoard()] if first else []
-        more = observers(run) if first and observers is not None else ()
-        with registry.observing([*more, *files]) as hook:
+        with connected(fabric):
+            state = fabric.broadcast(state)
+            first = fabric.global_rank == 0
+            run = make_run(plan, folder, done=0 if state is None else state["step"])
+            files = [MetricsFile(), TensorBoard()] if first else []
+            more = observers(run) if first and observers is not None else ()
+            with registry.observing([*more, *files]) as hook:
 
-            def event(name: str, **arguments: Any) -> None:
-                if first:
-                    getattr(hook, name)(run=run, **arguments)
+                def event(name: str, **arguments: Any) -> None:
+                    if first:
+                        getattr(hook, name)(run=run, **arguments)
 
-            writer = CheckpointWriter(plan, directory, fabric.device, validation)
-            trainer = Trainer(
-                plan, fabric, run=run, validation=validation, event=event, save=writer.save
-            )
-            if state is not None:
-                trainer.resume(state)
-            event("fssbench_training_started")
-            trainer.train()
-            event("fssbench_training_finished", checkpoint=folder / LAST_FILE)
-    if fabric.world_size > 1:
-        torch.distributed.destroy_process_group()
+                writer = CheckpointWriter(plan, directory, fabric.device, validation)
+                trainer = Trainer(
+                    plan, fabric, run=run, validation=validation, event=event, save=writer.save
+                )
+                if state is not None:
+                    trainer.resume(state)
+                event("fssbench_training_started")
+                trainer.train()
+                event("fssbench_training_finished", checkpoint=folder / LAST_FILE)
     return TrainingResult(
         folder=folder,
         last=folder / LAST_FILE,

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import click
 import pytest
 from click.shell_completion import ShellComplete
 
@@ -32,6 +33,11 @@ def complete(*words: str) -> list[str]:
         (["train", "dcama", "--dataset", "coco20"], "coco20i"),
         (["train", "hdmnet", "--stage", "meta", "--recipe", "coco"], "coco20i"),
         (["train", "--recipe", "coco"], None),
+        (["train", "hdmnet", "--stage", "m"], "meta"),
+        (["train", "prototype", "--stage", ""], None),
+        (["score", "RUN", "--metric", "iou,reg"], "iou,regions"),
+        (["checkpoint", "import", "hsn"], "hsnet"),
+        (["plugin", "check", "dca"], "dcama"),
         (["episodes", "build", "--protocol", "davis17/"], "davis17/v1"),
         (["data", "check", "fss"], "fss1000"),
         (["show", "sampler", "n-"], "n-way"),
@@ -42,6 +48,27 @@ def test_names(words, expected):
     found = complete(*words)
     assert expected in found if expected else found == []
     assert all(value.startswith(words[-1]) for value in found)
+
+
+NAMED = {"matcher", "protocol", "dataset", "stage", "recipe", "metrics", "encoders", "backbone"}
+
+
+def commands(group):
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        yield from commands(command) if isinstance(command, click.Group) else [command]
+
+
+def test_all_parameters_with_names_have_a_completion():
+    lacking = {
+        f"{command.name} {parameter.name}"
+        for command in commands(cli)
+        for parameter in command.params
+        if parameter.name in NAMED and parameter._custom_shell_complete is None
+        if command.callback.__module__.startswith("fssbench.")
+    }
+    # The backbone of an imported record need not be registered.
+    assert lacking == {"import backbone"}
 
 
 def test_every_shell_imports_no_torch():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import methods_for_tests
 
@@ -49,14 +50,29 @@ def test_run(run, fails, tmp_path):
     assert code == 0, err
     assert out.splitlines()[-1].startswith("Recorded: mIoU ")
     assert len(list((tmp_path / "b").rglob("record.json"))) == 1
-    code, _, err = run("reproduce", folder, "-p", PLUGIN)
+    code, out, err = run("reproduce", folder, "-p", PLUGIN)
     assert code == 0
+    assert shlex.split(out)[-2:] == ["-p", PLUGIN]
     assert "add --data-root and -d" in err
     assert "are not those of the manifest" in fails(*again)
     address = "hf://user/name/last.safetensors"
     assert f"--checkpoint {address}: the record is" in fails(*again, "--checkpoint", address)
     (folder / "rows.csv.gz").unlink()
     assert "rows.csv.gz: missing" in fails(*again, *DATA)
+
+
+def test_weights_in_the_checkpoint_are_no_other_file(run):
+    results = Path(__file__).parents[2] / "leaderboards" / "results" / "shapes"
+    record = next(
+        path
+        for path in sorted(results.rglob("record.json"))
+        if Record.read(path).weights.name == "last.safetensors"
+    )
+    code, out, err = run("reproduce", record)
+    assert code == 0
+    assert "--weights" not in out
+    assert "--checkpoint is the file of sha256" in err
+    assert "--weights" not in err
 
 
 def test_files_are_named_as_in_the_record(run, fails, tmp_path):

@@ -36,9 +36,28 @@ def test_a_line_for_each_record(paths):
     assert found["manifest"].str.len().eq(64).all()
 
 
-def test_a_folder_without_records(tmp_path):
+def test_rows_of_records(paths):
+    """Classes have the IoU of the record."""
+    folder = paths[0].parents[1]
+    rows, records = fssbench.load_rows(folder), fssbench.load_records(folder)
+    assert list(rows.columns[:4]) == ["folder", "index", "class_id", "query"]
+    assert list(rows["folder"].unique()) == list(records["folder"])
+    assert rows.index.is_unique
+    one = fssbench.load_rows(str(paths[0].parent))
+    assert one["query"].map(type).eq(str).all()
+    record = Record.read(paths[0])
+    assert list(one["index"]) == list(range(record.manifest.episodes))
+    sums = one.groupby("class_id")[["intersection_fg", "union_fg"]].sum()
+    iou = (100 * sums["intersection_fg"] / sums["union_fg"]).to_dict()
+    assert iou == pytest.approx({each.class_id: each.iou for each in record.per_class})
+
+
+@pytest.mark.parametrize("load", [fssbench.load_records, fssbench.load_rows])
+def test_a_folder_without_records(load, tmp_path):
     with pytest.raises(fssbench.FssbenchError, match=r"no record\.json"):
-        fssbench.load_records(tmp_path)
+        load(tmp_path)
+    with pytest.raises(fssbench.FssbenchError, match="no such folder"):
+        load(tmp_path / "missing")
 
 
 def test_html_of_a_record_is_escaped(paths):

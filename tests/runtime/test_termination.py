@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import methods_for_tests
 import pytest
@@ -98,3 +99,79 @@ def test_a_second_signal_ends_at_once(monkeypatch):
     finally:
         termination.install()
         signal.signal(signal.SIGTERM, before)
+
+
+STUCK = """\
+import contextlib, ctypes, sys
+from fssbench.runtime import termination
+
+termination.install()
+with termination.deferred() if sys.argv[1] == "deferred" else contextlib.nullcontext():
+    mutex = ctypes.create_string_buffer(128)
+    lock = ctypes.CDLL(None).pthread_mutex_lock  # a call that no signal interrupts
+    lock(mutex)
+    print("waiting", flush=True)
+    lock(mutex)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of a mutex is that of Linux")
+@pytest.mark.parametrize(
+    ("how", "signals", "code", "line"),
+    [
+        ("plain", [signal.SIGTERM], 143, "fssbench: stopped by SIGTERM; run the same command"),
+        ("plain", [signal.SIGINT], 130, "fssbench: stopped; run the same command"),
+        ("deferred", [signal.SIGTERM, signal.SIGTERM], 143, "fssbench: stopped by SIGTERM; run"),
+        ("deferred", [signal.SIGTERM], None, ""),
+    ],
+)
+def test_a_call_of_a_library_that_does_not_return(how, signals, code, line):
+    """Python cannot run the handler of a signal then."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, how], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert process.stdout.readline() == "waiting\n"
+    time.sleep(0.5)
+    for each in signals:
+        process.send_signal(each)
+        time.sleep(0.5)
+    try:
+        _, err = process.communicate(timeout=30 if line else 5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, err = process.communicate()
+        assert code is None
+    else:
+        assert process.returncode == code
+    assert line in err
+    assert err.strip().count("\n") == 0
+
+
+def test_signals_of_a_forked_process_are_its_own():
+    code = (
+        "import os, signal, time\n"
+        "from fssbench.runtime import termination\n"
+        "termination.GRACE = 0.2\n"
+        "termination.install()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    time.sleep(60)\n"
+        "time.sleep(0.5)\n"
+        "os.kill(child, signal.SIGTERM)\n"
+        "assert os.waitpid(child, 0)[1] == signal.SIGTERM\n"
+        "time.sleep(1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_process_that_follows_its_parent():
+    code = (
+        "import os, time\n"
+        "from fssbench.runtime import termination\n"
+        "termination.install()\n"
+        "termination.follow(os.getpid())  # not the parent\n"
+        "time.sleep(60)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 143
