@@ -22,7 +22,7 @@ from fssbench.nn import together
 from fssbench.nn.flops import flop_counter
 from fssbench.registry import registry
 from fssbench_fsdino.losses import bce_loss, dice_loss
-from fssbench_uinofss import hypercorrelation, vss
+from fssbench_uinofss import hypercorrelation
 from fssbench_uinofss import model as module
 from fssbench_uinofss.hypercorrelation import HyperCorrelation
 from fssbench_uinofss.stages import stages
