@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 Sides = tuple[int, int, int, int]
@@ -46,16 +47,30 @@ class CenterPivotConv4d(nn.Module):
             volume: 4D volume, (B, channels, hq, wq, hs, ws).
 
         Returns:
-            (B, out, hq', wq', hs', ws'); or (B, out, hq', wq') when the kernel covers the support.
+            (B, out, hq', wq', hs', ws'), with channels last in memory; or (B, out, hq', wq') when
+            the kernel covers the support.
         """
         rows, columns = self._stride
         batch, _, hq, wq, hs, ws = volume.shape
-        strided = volume[..., ::rows, ::columns]
-        query = self.conv1(strided.permute(0, 4, 5, 1, 2, 3).flatten(0, 2))  # (B·hs'·ws', …)
-        query = query.unflatten(0, (batch, *strided.shape[-2:])).permute(0, 3, 4, 5, 1, 2)
-        support = self.conv2(volume.permute(0, 2, 3, 1, 4, 5).flatten(0, 2))  # (B·hq·wq, …)
-        support = support.unflatten(0, (batch, hq, wq)).permute(0, 3, 1, 2, 4, 5)
+        last = volume.permute(0, 2, 3, 4, 5, 1)
+        support = _convolved(self.conv2, last.flatten(0, 2)).unflatten(0, (batch, hq, wq))
+        by_support = last[:, :, :, ::rows, ::columns].permute(3, 0, 4, 1, 2, 5)
         if self._kernel == (hs, ws) and self._padding == (0, 0):
-            query, support = query.sum((-2, -1)), support[..., 0, 0]
-        added: Tensor = query + support
-        return added
+            query = _convolved(self.conv1, by_support.flatten(0, 2))
+            query = query.unflatten(0, (len(by_support), batch, -1)).sum((0, 2))
+            return (support[:, :, :, 0, 0] + query).permute(0, 3, 1, 2)
+        # On a CPU one row of support positions at once, so that copies stay in its cache.
+        count = (
+            1 if volume.device.type == "cpu" and not torch.is_grad_enabled() else len(by_support)
+        )
+        for start in range(0, len(by_support), count):
+            some = by_support[start : start + count]
+            query = _convolved(self.conv1, some.flatten(0, 2)).unflatten(0, some.shape[:3])
+            support[:, :, :, start : start + count] += query.permute(1, 3, 4, 0, 2, 5)
+        return support.permute(0, 5, 1, 2, 3, 4)
+
+
+def _convolved(convolution: nn.Conv2d, maps: Tensor) -> Tensor:
+    """Convolve maps (N, h, w, C), channels last, to (N, h', w', out)."""
+    convolved: Tensor = convolution(maps.contiguous().permute(0, 3, 1, 2))
+    return convolved.permute(0, 2, 3, 1)

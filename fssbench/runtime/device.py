@@ -36,7 +36,18 @@ def choose_device(name: str) -> torch.device:
         raise FssbenchError(
             f"--device {name}: this machine has no such GPU that torch can use"
         ) from error
+    _read_constants_of_log1p()
     return torch.device("cpu") if device.type == "cpu" else device
+
+
+def _read_constants_of_log1p() -> None:
+    """Let the CPU read the constants of special cases in log1p, which softplus and losses use.
+
+    torch's AVX-512 code loads them under a mask that is usually empty. While their page of the
+    library was never read, AMD CPUs handle each of these loads in microcode: log1p, softplus and
+    binary cross-entropy take 4 to 6 times as long, until any value needs the constant.
+    """
+    torch.log1p(torch.tensor([-0.0]))
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -201,10 +201,11 @@ class UinoFss(Segmenter):
 
     def _average(self, volume: Tensor, shares: Tensor) -> Tensor:
         """Average (N, C, hq, wq, hs, ws) over the support to (N, C, hq, wq)."""
-        if self.config.pool == "all":
-            return volume.mean((-2, -1))
-        weights = shares / shares.sum((1, 2), keepdim=True).clamp(min=1e-6)
-        return torch.einsum("ncijkl,nkl->ncij", volume, weights.to(volume.dtype))
+        weights = torch.ones_like(shares) if self.config.pool == "all" else shares
+        weights = weights / weights.sum((1, 2), keepdim=True).clamp(min=1e-6)
+        positions = volume.permute(0, 2, 3, 4, 5, 1).flatten(3, 4)  # (N, hq, wq, hs ws, C)
+        each = weights.flatten(1)[:, None, None, None].to(volume.dtype)
+        return torch.matmul(each, positions)[..., 0, :].permute(0, 3, 1, 2)
 
     def _numbers(self, query: Tensor, support: Tensor) -> int:
         """Return the number of elements in the refined volume of one pair."""

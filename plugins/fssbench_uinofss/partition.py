@@ -24,11 +24,12 @@ def partition(volume: Tensor, query_block: int, support_block: int) -> Tensor:
     """
     sizes = _blocks(volume.shape[2:], query_block, support_block)
     ends = [count * block - n for n, (count, block) in zip(volume.shape[2:], sizes, strict=True)]
-    padding = [n for end in reversed(ends) for n in (0, end)]  # the last dimension comes first
-    x = functional.pad(volume, padding) if any(padding) else volume
-    x = x.reshape(*volume.shape[:2], *(number for pair in sizes for number in pair))
-    # (N, C, nq, kq, mq, kq, ns, ks, ms, ks)
-    x = x.permute(0, 2, 4, 6, 8, 3, 5, 7, 9, 1)
+    padding = [n for end in reversed([*ends, 0]) for n in (0, end)]  # the last dimension first
+    x = volume.permute(0, 2, 3, 4, 5, 1)
+    x = functional.pad(x, padding) if any(padding) else x
+    x = x.reshape(len(x), *(number for pair in sizes for number in pair), x.shape[-1])
+    # (N, nq, kq, mq, kq, ns, ks, ms, ks, C)
+    x = x.permute(0, 1, 3, 5, 7, 2, 4, 6, 8, 9)
     return x.reshape(-1, query_block**2, support_block**2, volume.shape[1])
 
 
@@ -42,15 +43,15 @@ def assemble(patches: Tensor, sides: Sequence[int], query_block: int, support_bl
         support_block: ks.
 
     Returns:
-        (N, C, hq, wq, hs, ws).
+        (N, C, hq, wq, hs, ws), with channels last in memory.
     """
     sizes = _blocks(sides, query_block, support_block)
     counts, blocks = zip(*sizes, strict=True)
-    x = patches.reshape(-1, *counts, *blocks, patches.shape[-1])
-    x = x.permute(0, 9, 1, 5, 2, 6, 3, 7, 4, 8)
-    x = x.reshape(*x.shape[:2], *(count * block for count, block in sizes))
+    x = patches.view(-1, *counts, *blocks, patches.shape[-1])
+    x = x.permute(0, 1, 5, 2, 6, 3, 7, 4, 8, 9)
     hq, wq, hs, ws = sides
-    return x[:, :, :hq, :wq, :hs, :ws]
+    x = x.reshape(len(x), *(count * block for count, block in sizes), x.shape[-1])
+    return x[:, :hq, :wq, :hs, :ws].permute(0, 5, 1, 2, 3, 4)
 
 
 def _blocks(sides: Sequence[int], query_block: int, support_block: int) -> list[tuple[int, int]]:

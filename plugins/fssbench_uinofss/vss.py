@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from fssbench.nn import selective_scan
+from fssbench.nn import count_operations, selective_scan
 
 DIRECTIONS = 4
 # Tensor elements of the patches that are processed together, and the number of elements above
@@ -44,32 +46,50 @@ class VssBlock(nn.Module):
         )
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Process patches independently of each other.
+        """Process patches (P, h, w, channels) independently of each other; the shape stays."""
+        return self.transformed(self.scanned(patches))
 
-        They are processed in portions, which are recomputed in the backward pass if there are many
-        patches, so memory hardly grows with their number.
+    def scanned(self, patches: Tensor) -> Tensor:
+        """Add the scan of the normed patches (P, h, w, channels) to them; the shape stays."""
+        return _in_portions(self._scanned, patches, 1)
 
-        Args:
-            patches: (P, h, w, channels).
+    def transformed(self, features: Tensor) -> Tensor:
+        """Add the feed-forward network of the normed features (…, channels); the shape stays."""
+        rows = features.view(-1, features.shape[-1])
+        wider = self.feed[0].out_features // self.feed[0].in_features
+        return _in_portions(self._transformed, rows, wider).view(features.shape)
 
-        Returns:
-            The same shape.
-        """
-        device = patches.device.type
-        count = max(1, _AT_ONCE.get(device, _AT_ONCE["cpu"]) // math.prod(patches.shape[1:]))
-        if not torch.is_grad_enabled():
-            out = torch.empty_like(patches)
-            for start in range(0, len(patches), count):
-                out[start : start + count] = self._some(patches[start : start + count])
-            return out
-        parts = torch.split(patches, count)
-        if patches.numel() <= _STORED.get(device, _STORED["cpu"]):
-            return torch.cat([self._some(part) for part in parts])
-        return torch.cat([checkpoint(self._some, part, use_reentrant=False) for part in parts])
+    def _scanned(self, patches: Tensor) -> Tensor:
+        scanned: Tensor = patches + self.scan(self.norm1(patches))
+        return scanned
 
-    def _some(self, patches: Tensor) -> Tensor:
-        patches = patches + self.scan(self.norm1(patches))
-        return patches + self.feed(self.norm2(patches))
+    def _transformed(self, rows: Tensor) -> Tensor:
+        transformed: Tensor = rows + self.feed(self.norm2(rows))
+        return transformed
+
+
+def _in_portions(function: Callable[[Tensor], Tensor], x: Tensor, wider: int) -> Tensor:
+    """Apply a function to portions of the first dimension, of a size that suits the device.
+
+    With gradients, portions of a large `x` are recomputed in the backward pass, so memory hardly
+    grows with their number.
+
+    Args:
+        function: function of some of the first dimension, whose result has the same shape.
+        x: tensor of any shape.
+        wider: size of the largest intermediate tensor, in multiples of the portion's.
+    """
+    device = x.device.type
+    count = max(1, _AT_ONCE.get(device, _AT_ONCE["cpu"]) // (wider * math.prod(x.shape[1:])))
+    if not torch.is_grad_enabled():
+        out = torch.empty_like(x)
+        for start in range(0, len(x), count):
+            out[start : start + count] = function(x[start : start + count])
+        return out
+    parts = torch.split(x, count)
+    if x.numel() <= _STORED.get(device, _STORED["cpu"]):
+        return torch.cat([function(part) for part in parts])
+    return torch.cat([checkpoint(function, part, use_reentrant=False) for part in parts])
 
 
 class CrossScan(nn.Module):
@@ -111,9 +131,15 @@ class CrossScan(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Scan patches (P, h, w, channels); the shape stays the same."""
-        _, height, width, channels = patches.shape
         x = self.project_in(patches).permute(0, 3, 1, 2)
         x = functional.silu(self.depthwise(x)).permute(0, 2, 3, 1)
+        in_place = x.device.type == "cpu" and not torch.is_grad_enabled()
+        merged = self._in_place(x) if in_place else self._by_sequences(x)
+        return self.project_out(self.norm(merged))
+
+    def _by_sequences(self, x: Tensor) -> Tensor:
+        """Return the sum of the four scans (P, h, w, channels), each of a copy in its order."""
+        _, height, width, channels = x.shape
         # Time first, as the scan without a kernel needs it: (L, P, 4, channels).
         rows = x.flatten(1, 2).transpose(0, 1)
         columns = x.transpose(1, 2).flatten(1, 2).transpose(0, 1)
@@ -136,5 +162,57 @@ class CrossScan(nn.Module):
         by_row = directions[:, :, 0] + directions[:, :, 2].flip(0)
         by_column = directions[:, :, 1] + directions[:, :, 3].flip(0)
         turned = by_column.view(width, height, -1, channels).transpose(0, 1).flatten(0, 1)
-        merged = (by_row + turned).transpose(0, 1).reshape(patches.shape)
-        return self.project_out(self.norm(merged))
+        return (by_row + turned).transpose(0, 1).reshape(x.shape)
+
+    def _in_place(self, x: Tensor) -> Tensor:
+        """Return the same sum, without gradients and without copies in the order of a scan."""
+        channels, kind = x.shape[-1], torch.promote_types(x.dtype, torch.float32)
+        count_operations(DIRECTIONS * x.numel() * (9 * self.states + 1))  # as in `selective_scan`
+        with torch.autocast(x.device.type, enabled=False):
+            u = x.permute(1, 2, 0, 3).to(kind).contiguous()  # (h, w, P, channels)
+            chosen = torch.mm(u.view(-1, channels), self.select.transpose(0, 1).flatten(1).to(kind))
+            chosen = chosen.unflatten(1, (DIRECTIONS, -1))
+            rates = -self.decay_log.exp().view(DIRECTIONS, channels, -1).to(kind)
+            total = u * self.skip.view(DIRECTIONS, channels).sum(0)
+            steps, decays, states = (torch.empty_like(u) for _ in range(3))
+            for direction in range(DIRECTIONS):
+                columns, backwards = direction % 2 == 1, direction >= 2
+                step, b, c = torch.split(
+                    chosen[:, direction], [self.rank, self.states, self.states], -1
+                )
+                torch.mm(step, self.steps[direction].to(kind), out=steps.view(-1, channels))
+                steps.add_(self.step_bias[direction])
+                torch._C._nn.softplus(steps, out=steps)
+                for state in range(self.states):
+                    torch.mul(steps, u, out=states).mul_(b[:, state].view(*u.shape[:3], 1))
+                    torch.mul(steps, rates[direction, :, state], out=decays).exp_()
+                    planes = (
+                        (decays.transpose(0, 1), states.transpose(0, 1))
+                        if columns else (decays, states)
+                    )  # fmt: skip
+                    _accumulate(*planes, backwards=backwards)
+                    total.addcmul_(states, c[:, state].view(*u.shape[:3], 1))
+        return total.permute(2, 0, 1, 3)
+
+
+def _accumulate(decays: Tensor, x: Tensor, *, backwards: bool) -> None:
+    """Add decays_t x_(t-1) to each x_t, in place, where t runs over the first two dimensions.
+
+    Each row is scanned from zero, and then gets the last state of the row before it, which has
+    decayed until there: three passes in large operations. `decays` are overwritten.
+
+    Args:
+        decays: (rows, columns, …).
+        x: the same shape.
+        backwards: t runs from the last position to the first.
+    """
+    forth = -1 if backwards else 1
+    by_column = list(zip(decays.unbind(1), x.unbind(1), strict=True))[::forth]
+    for (decay_before, before), (decay, state) in itertools.pairwise(by_column):
+        state.addcmul_(decay, before)
+        decay.mul_(decay_before)
+    carried = by_column[-1][1].unbind(0)[::forth]
+    for row, (decay, states) in enumerate(
+        list(zip(decays.unbind(0), x.unbind(0), strict=True))[::forth][1:]
+    ):
+        states.addcmul_(decay, carried[row])

@@ -14,6 +14,8 @@ from fssbench import build
 from fssbench.data.geometry import stack_padded
 from fssbench.inference.pipeline import Pipeline
 from fssbench.metrics.iou import IoU
+from fssbench.nn import tensors
+from fssbench.nn.flops import flop_counter
 
 METHODS = {
     "dcama": ("dcama", "resnet50"),
@@ -52,19 +54,48 @@ class Clock:
         return Clock(wall=self.wall + other.wall, cpu=self.cpu + other.cpu)
 
 
-def timed(call: Callable[[], Any], rounds: int = 2) -> tuple[float, Any]:
-    """Median CPU seconds after a first call that does not count, and the last result."""
-    result, times = call(), []
-    for _ in range(rounds):
-        start = Clock.now()
+@attrs.frozen(kw_only=True)
+class Peak:
+    """Peak rates of this machine, each of one CPU second.
+
+    Attributes:
+        flops: floating point operations of a float32 matrix product.
+        bytes: bytes that a copy reads and writes.
+    """
+
+    flops: float
+    bytes: float
+
+    @classmethod
+    def measured(cls) -> Peak:
+        """Measure a product of matrices of 1024 x 1024 and a copy of 256 MiB, best of 10."""
+        square, long = torch.rand(1024, 1024), torch.rand(1 << 26)
+        other = torch.empty_like(long)
+        product = min(_cpu_seconds(lambda: square @ square)[0] for _ in range(10))
+        copy = min(_cpu_seconds(lambda: other.copy_(long))[0] for _ in range(10))
+        return cls(flops=2 * 1024**3 / product, bytes=2 * long.nbytes / copy)
+
+
+def timed(call: Callable[[], Any], rounds: int = 2) -> tuple[float, float, Any]:
+    """Return median CPU seconds, operations and the last result; the first call only counts."""
+    with flop_counter() as counted:
         result = call()
-        times.append((Clock.now() - start).cpu)
-    return statistics.median(times), result
+    times = []
+    for _ in range(rounds):
+        seconds, result = _cpu_seconds(call)
+        times.append(seconds)
+    return statistics.median(times), counted.get_total_flops(), result
+
+
+def _cpu_seconds(call: Callable[[], Any]) -> tuple[float, Any]:
+    start = Clock.now()
+    result = call()
+    return (Clock.now() - start).cpu, result
 
 
 @attrs.frozen(kw_only=True)
 class Profile:
-    """CPU seconds of the parts of an episode.
+    """CPU seconds of the parts of an episode, measured or the least that is possible.
 
     Attributes:
         load: decoding and resizing one image and its mask.
@@ -74,7 +105,6 @@ class Profile:
         join: K supports together.
         match: logits of a prepared query and joined supports.
         score: logits to the image's size, and counting.
-        megabytes: of one image's features, of a prepared support and of a prepared query.
     """
 
     load: float
@@ -84,7 +114,6 @@ class Profile:
     join: float
     match: float
     score: float
-    megabytes: tuple[float, float, float]
 
     def plain(self, shots: int) -> float:
         """An episode of the plain loop."""
@@ -105,32 +134,51 @@ class Profile:
         return made + joined * self.join + self.match + self.score + self.load / 3  # its target
 
 
-def profile(pipeline: Pipeline, dataset: Any, shots: int) -> Profile:
-    """Measure the parts one by one."""
-    from fssbench.nn import tensors
+PARTS = tuple(field.name for field in attrs.fields(Profile))
 
+
+def profile(
+    pipeline: Pipeline, dataset: Any, shots: int, peak: Peak
+) -> tuple[Profile, Profile, tuple[float, float, float]]:
+    """Measure the parts one by one.
+
+    Returns:
+        The seconds; the floors; and the MiB of one image's features, of a prepared support and of a
+        prepared query. The floor of a part is its operations at the peak rate, or its arguments and
+        results at the rate of a copy, whichever is more. Operations are those of matrix products,
+        convolutions, attention and scans: an exponential counts as nothing. `load` and `score` are
+        the work of libraries, and their floors are their times.
+    """
     geometry, (first, *_) = pipeline.geometry, dataset.image_ids("val")
-    load, (image, mask) = timed(
-        lambda: (geometry.image(dataset.image(first)), geometry.mask(dataset.mask(first, 0)))
+    times, floors = {}, {}
+
+    def part(name: str, call: Callable[[], Any], *arguments: Any, rounds: int = 2) -> Any:
+        times[name], flops, result = timed(call, rounds)
+        moved = _bytes(arguments) + _bytes(result)
+        counted = max(flops / peak.flops, moved / peak.bytes)
+        floors[name] = times[name] if name in ("load", "score") else counted
+        return result
+
+    image, mask = part(
+        "load",
+        lambda: (geometry.image(dataset.image(first)), geometry.mask(dataset.mask(first, 0))),
     )
     keep = [mask] if pipeline.request.mask_support else None
-    encode, (features,) = timed(lambda: pipeline.encode(image[None], keep))
-    support, prepared = timed(lambda: pipeline.prepare_support(features, mask))
-    query, asked = timed(lambda: pipeline.prepare_query(features))
-    join, joined = timed(lambda: pipeline.embed_support([[prepared] * shots]))
-    match, logits = timed(lambda: pipeline.segment([asked], joined), rounds=1)
+    (features,) = part("encode", lambda: pipeline.encode(image[None], keep), image)
+    support = part("support", lambda: pipeline.prepare_support(features, mask), features)
+    query = part("query", lambda: pipeline.prepare_query(features), features)
+    joined = part("join", lambda: pipeline.embed_support([[support] * shots]), [support] * shots)
+    logits = part("match", lambda: pipeline.segment([query], joined), query, joined, rounds=1)
     target, iou = dataset.mask(first, 0), IoU()
 
     def score() -> Any:
         found = geometry.restore(logits[0], *target.shape) > 0
         return iou.measure(stack_padded([found], 0), stack_padded([target], 255))
 
-    counting, _ = timed(score)
+    part("score", score)
+    sizes = (_bytes(features) / 2**20, _bytes(support) / 2**20, _bytes(query) / 2**20)
+    return Profile(**times), Profile(**floors), sizes
 
-    def size(value: Any) -> float:
-        return sum(each.numel() * each.element_size() for each in tensors(value)) / 2**20
 
-    return Profile(
-        load=load, encode=encode, support=support, query=query, join=join, match=match,
-        score=counting, megabytes=(size(features), size(prepared), size(asked)),
-    )  # fmt: skip
+def _bytes(value: Any) -> int:
+    return sum(tensor.nbytes for tensor in tensors(value))

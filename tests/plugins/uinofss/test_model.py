@@ -22,6 +22,7 @@ from fssbench.nn import together
 from fssbench.nn.flops import flop_counter
 from fssbench.registry import registry
 from fssbench_fsdino.losses import bce_loss, dice_loss
+from fssbench_uinofss import hypercorrelation
 from fssbench_uinofss import model as module
 from fssbench_uinofss.hypercorrelation import HyperCorrelation
 from fssbench_uinofss.stages import stages
@@ -284,6 +285,28 @@ def test_patches_processed_in_portions_give_the_same_result(monkeypatch):
             torch.testing.assert_close(found.grad, before, rtol=1e-4, atol=1e-6)
     with torch.no_grad():
         torch.testing.assert_close(block(patches), whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("states", [1, 3])
+def test_scans_in_place_equal_scans_of_sequences(states):
+    torch.manual_seed(0)
+    scan = vss.CrossScan(32, states=states)
+    patches = torch.randn(5, 4, 6, 32)
+    by_sequences = scan(patches).detach()
+    with torch.no_grad():
+        in_place = scan(patches)
+    torch.testing.assert_close(in_place, by_sequences, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_norm_of_a_large_volume_is_as_exact_as_torchs():
+    torch.manual_seed(0)
+    norm = torch.nn.GroupNorm(4, 8)
+    norm.weight.uniform_(), norm.bias.uniform_()
+    volume = 10 + torch.randn(2, 9, 9, 9, 9, 8).permute(0, 5, 1, 2, 3, 4)
+    expected = norm.double()(volume.double())
+    found = hypercorrelation._normalised(volume, norm.float())
+    assert (found - expected).abs().max() <= 1e-5
 
 
 @torch.no_grad()
