@@ -53,19 +53,22 @@ class CenterPivotConv4d(nn.Module):
         rows, columns = self._stride
         batch, _, hq, wq, hs, ws = volume.shape
         last = volume.permute(0, 2, 3, 4, 5, 1)
-        support = _convolved(self.conv2, last.flatten(0, 2)).unflatten(0, (batch, hq, wq))
+        support = _convolved(self.conv2, last.flatten(0, 2))
+        support = support.view(batch, hq, wq, *support.shape[1:])
         by_support = last[:, :, :, ::rows, ::columns].permute(3, 0, 4, 1, 2, 5)
         if self._kernel == (hs, ws) and self._padding == (0, 0):
             query = _convolved(self.conv1, by_support.flatten(0, 2))
-            query = query.unflatten(0, (len(by_support), batch, -1)).sum((0, 2))
-            return (support[:, :, :, 0, 0] + query).permute(0, 3, 1, 2)
+            query = query.view(len(by_support), batch, -1, *query.shape[1:]).sum((0, 2))
+            collapsed: Tensor = support[:, :, :, 0, 0] + query
+            return collapsed.permute(0, 3, 1, 2)
         # On a CPU one row of support positions at once, so that copies stay in its cache.
         count = (
             1 if volume.device.type == "cpu" and not torch.is_grad_enabled() else len(by_support)
         )
         for start in range(0, len(by_support), count):
             some = by_support[start : start + count]
-            query = _convolved(self.conv1, some.flatten(0, 2)).unflatten(0, some.shape[:3])
+            query = _convolved(self.conv1, some.flatten(0, 2))
+            query = query.view(*some.shape[:3], *query.shape[1:])
             support[:, :, :, start : start + count] += query.permute(1, 3, 4, 0, 2, 5)
         return support.permute(0, 5, 1, 2, 3, 4)
 

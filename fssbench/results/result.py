@@ -116,8 +116,10 @@ def load_rows(folder: Path | str) -> pandas.DataFrame:
     Raises:
         FssbenchError: the folder does not exist, has no record, or a table cannot be read.
     """
-    tables = {each: read_rows(each / ROWS_FILE) for each in find_results([Path(folder)])}
-    return pandas.concat(tables, names=["folder", None]).reset_index(0).reset_index(drop=True)
+    folders = find_results([Path(folder)])
+    tables = [read_rows(each / ROWS_FILE) for each in folders]
+    joined = pandas.concat(tables, keys=folders, names=["folder", None])
+    return joined.reset_index(0).reset_index(drop=True)
 
 
 def read_result(folder: Path) -> Result:

@@ -60,9 +60,11 @@ class PlaneConvolution(nn.Sequential):
     def forward(self, volume: Tensor) -> Tensor:
         """Map (N, channels, hq, wq, hs, ws) to (N, out, hq, wq, hs, ws)."""
         convolve, norm, rectify = self
-        convolved = convolve(volume)
+        assert isinstance(norm, nn.GroupNorm)
+        convolved: Tensor = convolve(volume)
         if convolved.device.type != "cpu" or torch.is_grad_enabled():
-            return rectify(norm(convolved))
+            normed: Tensor = rectify(norm(convolved))
+            return normed
         return _normalised(convolved, norm).relu_()
 
 

@@ -36,6 +36,7 @@ class VssBlock(nn.Module):
 
     def __init__(self, channels: int, *, states: int = 1, wider: int = 4) -> None:
         super().__init__()
+        self.wider = wider
         self.norm1 = nn.LayerNorm(channels)
         self.scan = CrossScan(channels, states=states)
         self.norm2 = nn.LayerNorm(channels)
@@ -56,8 +57,7 @@ class VssBlock(nn.Module):
     def transformed(self, features: Tensor) -> Tensor:
         """Add the feed-forward network of the normed features (…, channels); the shape stays."""
         rows = features.view(-1, features.shape[-1])
-        wider = self.feed[0].out_features // self.feed[0].in_features
-        return _in_portions(self._transformed, rows, wider).view(features.shape)
+        return _in_portions(self._transformed, rows, self.wider).view(features.shape)
 
     def _scanned(self, patches: Tensor) -> Tensor:
         scanned: Tensor = patches + self.scan(self.norm1(patches))
@@ -182,7 +182,7 @@ class CrossScan(nn.Module):
                 )
                 torch.mm(step, self.steps[direction].to(kind), out=steps.view(-1, channels))
                 steps.add_(self.step_bias[direction])
-                torch._C._nn.softplus(steps, out=steps)
+                steps = functional.softplus(steps)
                 for state in range(self.states):
                     torch.mul(steps, u, out=states).mul_(b[:, state].view(*u.shape[:3], 1))
                     torch.mul(steps, rates[direction, :, state], out=decays).exp_()
