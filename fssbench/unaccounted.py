@@ -115,10 +115,10 @@ def _plain_values(matcher: nn.Module) -> Iterator[tuple[str, Tensor | Array]]:
 
 
 def _equal(value: Tensor | Array, other: Tensor | Array) -> bool:
-    if isinstance(value, np.ndarray) or isinstance(other, np.ndarray):
-        numeric = value.dtype.kind in "biufc"  # type: ignore[union-attr]
-        return not numeric or np.array_equal(value, other, equal_nan=value.dtype.kind in "fc")
-    if value.shape != other.shape:
+    if isinstance(value, np.ndarray) and isinstance(other, np.ndarray):
+        kind = value.dtype.kind
+        return kind not in "biufc" or np.array_equal(value, other, equal_nan=kind in "fc")
+    if not isinstance(value, Tensor) or not isinstance(other, Tensor) or value.shape != other.shape:
         return False
     value, other = value.cpu(), other.cpu()
     return bool(((value == other) | ((value != value) & (other != other))).all())
@@ -135,10 +135,11 @@ def _attributes(matcher: nn.Module) -> Iterator[tuple[str, Any]]:
 def _hidden(value: Any, seen: set[int]) -> Iterator[str]:
     """Yield a text for each module with parameters, and each parameter, in nested values."""
     for hidden in _held_in(value, seen):
-        if not isinstance(hidden, nn.Module | nn.Parameter):
-            continue
-        alone = isinstance(hidden, nn.Parameter)
-        count = hidden.numel() if alone else sum(p.numel() for p in hidden.parameters())
+        count = 0
+        if isinstance(hidden, nn.Parameter):
+            count = hidden.numel()
+        elif isinstance(hidden, nn.Module):
+            count = sum(p.numel() for p in hidden.parameters())
         if count:
             yield f"{count:,} parameters of {type(hidden).__name__}"
 
