@@ -123,7 +123,13 @@ def image_matcher(
     chosen = roles(spec, encoders)
     of_role = weights if isinstance(weights, Mapping) else dict.fromkeys(chosen, weights)
     roles(spec, dict.fromkeys(of_role, ""))
-    made = registry.load(spec)(
+    factory = registry.load(spec)
+    if isinstance(factory, type) and issubclass(factory, Matcher):
+        raise FssbenchError(
+            f"matcher {spec.name} is a Matcher, which has no encoders by role: "
+            "remove encoders from its MatcherSpec"
+        )
+    made = factory(
         config=config,
         encoders={
             role: encoder(role, each, of_role.get(role, "pretrained"))
@@ -191,7 +197,13 @@ def matcher(name: str, backbone: str | Backbone | BackboneInfo, **options: Any) 
         backbone = describe(registry.registry().get(BackboneSpec, backbone))
     elif isinstance(backbone, Backbone):
         backbone = backbone.info
-    made = registry.load(spec)(config=config, backbone=backbone, **spec.arguments)
+    factory = registry.load(spec)
+    if isinstance(factory, type) and issubclass(factory, ImageMatcher):
+        raise FssbenchError(
+            f"matcher {spec.name} is an ImageMatcher: give its MatcherSpec the default encoders by "
+            "role, or encoders={} if it has none"
+        )
+    made = factory(config=config, backbone=backbone, **spec.arguments)
     return _with_uses(_checked(made, Matcher, spec.name), spec)
 
 

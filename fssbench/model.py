@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import functools
-import sys
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
 
 from fssbench import build, registry
 from fssbench.backbones.backbone import Backbone
+from fssbench.backbones.encoder import Encoder
 from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
@@ -80,6 +77,12 @@ class ModelSource:
         if self.checkpoint is not None:
             self.checkpoint.load_into(matcher)
         return matcher, backbone
+
+    def matcher_on(self, frozen: Backbone | Mapping[str, Encoder]) -> Matcher | ImageMatcher:
+        """Build the untrained matcher on encoders that are loaded already."""
+        if isinstance(frozen, Backbone):
+            return build.matcher(self.matcher, frozen, **self.options)
+        return build.image_matcher(self.matcher, frozen, {}, **self.options)
 
 
 def model_source(
@@ -221,95 +224,3 @@ def trained_classes(header: Mapping[str, Any], dataset: Dataset) -> tuple[str, .
     except (FssbenchError, AttributeError, KeyError):  # not registered, or no such fold
         return None
     return tuple(each for class_id, each in enumerate(classes) if class_id not in novel)
-
-
-def unaccounted_parameters(
-    matcher: Matcher | ImageMatcher, frozen: Sequence[nn.Module], checkpoint: Checkpoint | None
-) -> tuple[str, ...]:
-    """Return the parameters whose values come from no declared source, each group as a text.
-
-    Declared sources are the checkpoint and the encoder's weights. Modules and parameters in plain
-    attributes of the matcher and of its classes, which no checkpoint holds, in variables of
-    functions there, and in global variables of the files of these classes are found too.
-
-    Args:
-        matcher: matcher, after the checkpoint was loaded.
-        frozen: its encoders.
-        checkpoint: trained weights, or None.
-    """
-    found = []
-    own = sum(p.numel() for p in matcher.parameters())
-    if own and checkpoint is None:
-        found.append(f"{own:,} parameters of the matcher, without a checkpoint")
-    seen = {id(module) for module in matcher.modules()} | {id(p) for p in matcher.parameters()}
-    for encoder in frozen:
-        weights: Any = encoder.weights
-        count = sum(p.numel() for p in encoder.parameters())
-        if count and not weights.sha256 and weights.source != "random":
-            what = "the backbone" if isinstance(encoder, Backbone) else type(encoder).__name__
-            which = "no weights" if weights.source == "none" else "weights without their sha256"
-            found.append(f"{count:,} parameters of {what}, which declares {which}")
-        seen |= {id(module) for module in encoder.modules()}
-        seen |= {id(p) for p in encoder.parameters()}
-    for path, module in list(matcher.named_modules()):
-        for name, value in vars(module).items():
-            if name in ("_modules", "_parameters", "_buffers"):
-                continue
-            where = ".".join(filter(None, (path, name)))
-            found += [f"{text} in {where}" for text in _hidden(value, seen)]
-    for kind in {type(module): None for module in matcher.modules()}:
-        for base in kind.__mro__:
-            if base.__module__.partition(".")[0] in ("fssbench", "torch", "timm", "builtins"):
-                continue
-            file = sys.modules.get(base.__module__)
-            for where, names in (
-                (base.__name__, vars(base)),
-                (f"the file of {base.__name__}", {} if file is None else vars(file)),
-            ):
-                for name, value in list(names.items()):
-                    if isinstance(value, nn.Module | nn.Parameter | dict | list | tuple):
-                        found += [f"{text} in {where}: {name}" for text in _hidden(value, seen)]
-    return tuple(found)
-
-
-def _hidden(value: Any, seen: set[int]) -> Iterator[str]:
-    """Yield a text for each module with parameters, and each parameter, in nested values."""
-    for hidden in _modules_in(value, seen):
-        alone = isinstance(hidden, nn.Parameter)
-        count = hidden.numel() if alone else sum(p.numel() for p in hidden.parameters())
-        if count:
-            yield f"{count:,} parameters of {type(hidden).__name__}"
-
-
-def _modules_in(value: Any, seen: set[int], depth: int = 8) -> Iterator[Any]:
-    """Yield the modules and parameters in nested values that were not seen before."""
-    if id(value) in seen or not depth or isinstance(value, str | bytes | type):
-        return
-    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-        return
-    seen.add(id(value))
-    if isinstance(value, nn.Parameter):
-        yield value
-        return
-    if isinstance(value, nn.Module):
-        seen.update(id(module) for module in value.modules())
-        yield value
-    elif isinstance(value, Mapping):
-        for each in list(value.values()):
-            yield from _modules_in(each, seen, depth - 1)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for each in list(value):
-            yield from _modules_in(each, seen, depth - 1)
-    elif isinstance(value, types.MethodType):
-        yield from _modules_in(value.__self__, seen, depth - 1)
-    elif isinstance(value, types.FunctionType):
-        for cell in value.__closure__ or ():
-            with contextlib.suppress(ValueError):  # an empty cell
-                yield from _modules_in(cell.cell_contents, seen, depth - 1)
-    elif isinstance(value, functools.partial):
-        yield from _modules_in((value.func, value.args, value.keywords), seen, depth - 1)
-    elif hasattr(value, "__dict__"):
-        yield from _modules_in(vars(value), seen, depth - 1)
-    elif attrs.has(type(value)):  # of slots, which have no __dict__
-        fields = [getattr(value, field.name, None) for field in attrs.fields(type(value))]
-        yield from _modules_in(fields, seen, depth - 1)

@@ -41,7 +41,10 @@ DARK, LIGHT = 31, 224
 _NAMED = 8  # values or colours in an error
 _COLOURS = 64  # of a drawing; a file with more is a photograph or has soft edges
 _GREY_SPREAD = 48  # between the channels of grey pixels; FSS-1000's masks have up to 39
+_FAINT = 8  # between the channels of a grey picture without areas
 _EDGE = 8  # pixels between a soft edge and both its sides
+_ROUGH = 0.35  # share of pixels outside of areas from which a picture is a photograph
+_BLOCK = 9  # pixels; a flat square of this side holds values that JPEG's noise did not change
 _LOSSY = ("JPEG", "MPO")
 _SPREAD = {"L;2": 85, "L;4": 17}  # factor by which Pillow multiplies samples of fewer than 8 bits
 _CHOOSE = ", or choose their meaning with -d palette=index|colour"
@@ -89,7 +92,7 @@ def read_foreground(
     try:
         return torch.from_numpy(np.array(_READERS[how](stored)))
     except _UnclearError as unclear:
-        words = "|".join(word for word in get_args(Foreground) if word != "auto")
+        words = "|".join(word for word in get_args(Foreground) if word not in ("auto", how))
         raise UnclearMaskError(
             f"{path}: {unclear}; choose the foreground with {option}={words} (docs/masks.md)"
         ) from unclear
@@ -311,17 +314,26 @@ def _coloured(stored: _Stored) -> Array:
     # Numbers of objects in dark colours; noise fills no areas.
     if chromatic and (areas := chromatic & _flat_colours(stored, drawn)):
         raise _UnclearError(f"its colours are {_listed(sorted({*areas, *drawn}))}")
+    if _coloured_share(stored) <= (0 if drawn else 0.01):
+        return _bright(stored.grey, stored.lossy)
+    if colours is None:
+        raise _UnclearError(
+            f"it has {_colour_count(stored)} colours: it is a photograph, or a drawing with soft "
+            "edges"
+        )
+    raise _UnclearError(f"its colours are {_listed(sorted(colours))}")
+
+
+def _coloured_share(stored: _Stored, allowed: int = _GREY_SPREAD) -> float:
+    """Return the share of pixels whose channels are more than `allowed` apart."""
     red, green, blue = np.moveaxis(stored.colours, -1, 0)  # faster than reducing the last axis
     lightest, darkest = np.maximum(red, green), np.minimum(red, green)
     spread = np.maximum(lightest, blue) - np.minimum(darkest, blue)
-    if (spread > _GREY_SPREAD).mean() <= (0 if drawn else 0.01):
-        return _bright(stored.grey, stored.lossy)
-    if colours is None:
-        count = len(np.unique(stored.colours.reshape(-1, 3), axis=0))
-        raise _UnclearError(
-            f"it has {count} colours: it is a photograph, or a drawing with soft edges"
-        )
-    raise _UnclearError(f"its colours are {_listed(sorted(colours))}")
+    return float((spread > allowed).mean())
+
+
+def _colour_count(stored: _Stored) -> int:
+    return len(np.unique(stored.colours.reshape(-1, 3), axis=0))
 
 
 def _grey_foreground(stored: _Stored) -> Array:
@@ -347,12 +359,17 @@ def _bright(grey: Array, lossy: bool) -> Array:
     if set(values) <= {0, top}:
         return bright
     flat = _flat(grey)
-    if set(values) <= {0, 1, IGNORE}:
+    if set(values) <= {0, 1, IGNORE} and not lossy:
         if 1 in flat:
             return grey
         if 100 * counts[1] <= counts[IGNORE]:  # stray pixels beside an object of 255
             return bright
         raise _UnclearError("its grey values are 0, 1 and 255, and its 1 marks no area")
+    # JPEG may change 0 to 1, but everywhere.
+    if {0, 1} <= flat and {0, 1} <= _flat(grey, _BLOCK):
+        raise _UnclearError(
+            "its grey values are 0, 1 and 255 with noise, and both 0 and 1 mark areas"
+        )
     noisy = lossy or sum(value > LIGHT for value in values if value < IGNORE) >= 3
     areas = flat - {0, top}
     if noisy:
@@ -377,10 +394,17 @@ def _bright(grey: Array, lossy: bool) -> Array:
     return bright
 
 
-def _flat(grey: Array) -> set[int]:
-    """Return the values that fill a square of 3 x 3 pixels."""
-    inner = ndimage.minimum_filter(grey, 3) == ndimage.maximum_filter(grey, 3)
-    return set(_values(grey[inner]))
+def _flat(grey: Array, size: int = 3) -> set[int]:
+    """Return the values that fill a square of `size` x `size` pixels."""
+    return set(_values(grey[_inside(grey, size)]))
+
+
+def _inside(grey: Array, size: int = 3) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return the centres of the squares of one value."""
+    found: np.ndarray[Any, np.dtype[np.bool_]] = ndimage.minimum_filter(
+        grey, size
+    ) == ndimage.maximum_filter(grey, size)
+    return found
 
 
 def _flat_colours(stored: _Stored, drawn: set[tuple[int, ...]]) -> set[tuple[int, ...]]:
@@ -399,12 +423,18 @@ def _every_label(stored: _Stored) -> Array:
 
 
 def _nonblack(stored: _Stored) -> Array:
-    found: Array = (stored.colours.max(-1) > 0).astype(np.uint8)
-    return found
+    brightest: Array = stored.colours.max(-1)
+    if stored.drawn_colours() is None and 0 not in _flat(brightest):
+        raise _UnclearError(f"it has {_colour_count(stored)} colours and no black area")
+    return (brightest > 0).astype(np.uint8)
 
 
 def _bright_pixels(stored: _Stored) -> Array:
-    return (np.asarray(stored.picture.convert("RGB").convert("L")) >= HALF).astype(np.uint8)
+    grey = np.asarray(stored.picture.convert("RGB").convert("L"))
+    coloured = stored.drawn_colours() is None and _coloured_share(stored, _FAINT) > 0.01
+    if coloured and (~_inside(grey)).mean() > _ROUGH:
+        raise _UnclearError(f"it has {_colour_count(stored)} colours: it is a photograph")
+    return (grey >= HALF).astype(np.uint8)
 
 
 def _opaque(stored: _Stored) -> Array:

@@ -23,12 +23,13 @@ from fssbench.inference.load_pipeline import load_pipeline
 from fssbench.inference.pipeline import Pipeline
 from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.matchers.matcher import Matcher
-from fssbench.model import check_trained_fold, model_source, unaccounted_parameters
+from fssbench.model import check_trained_fold, model_source
 from fssbench.results.record import trained_fold
 from fssbench.runtime.code import code_of
 from fssbench.runtime.device import choose_device, loader_processes
 from fssbench.runtime.memory import default_budget
 from fssbench.specs import ProtocolSpec, SamplerSpec
+from fssbench.unaccounted import drawn_values, unaccounted_parameters
 
 log = logging.getLogger(__name__)
 
@@ -139,11 +140,15 @@ def prepare(settings: Evaluation) -> Evaluator:
             f"{protocol.name} scores base classes too, and matcher {source.matcher} segments only "
             "the classes of its supports; choose one with `Matcher.base_logits`"
         )
-    if missing := unaccounted_parameters(pipeline.matcher, pipeline.frozen, source.checkpoint):
+    frozen = pipeline.encoders if isinstance(pipeline, ImagePipeline) else pipeline.backbone
+    drawn = drawn_values(source, pipeline.matcher, frozen)
+    missing = unaccounted_parameters(pipeline.matcher, pipeline.frozen, source.checkpoint)
+    if missing or drawn:
         log.warning(
-            "%s: %s; such a record never ranks: give --checkpoint FILE",
+            "%s: %s; such a record never ranks%s",
             settings.matcher,
-            "; ".join(missing),
+            "; ".join((*missing, *drawn)),
+            ": give --checkpoint FILE" if missing else ", draw from a torch.Generator with a seed",
         )
     metrics = tuple(build.metric(name) for name in settings.metrics)
     sampler = registry.load(registry.registry().get(SamplerSpec, protocol.sampler))
@@ -159,6 +164,7 @@ def prepare(settings: Evaluation) -> Evaluator:
         checkpoint=source.checkpoint,
         cache=_cache(settings, pipeline, dataset),
         metrics=metrics,
+        drawn=drawn,
         code=code,
         workers=loader_processes(settings.workers, settings.devices),
     )

@@ -80,6 +80,7 @@ class Evaluator:
         checkpoint: trained weights of the matcher, or None.
         cache: cache of features, from which chunks are loaded.
         metrics: metrics to measure.
+        drawn: values of the matcher from the global random generators, see `drawn_values`.
         code: code of matcher, backbone, dataset, metrics and sampler, by package.
         workers: number of loader processes.
     """
@@ -92,6 +93,7 @@ class Evaluator:
     checkpoint: Checkpoint | None
     cache: FeatureCache | ImageChunks
     metrics: tuple[Metric, ...]
+    drawn: tuple[str, ...]
     code: Mapping[str, Code]
     workers: int
 
@@ -246,6 +248,7 @@ class Evaluator:
             seconds=seconds,
             predictions=predictions,
             images=images,
+            drawn=self.drawn,
             code=self.code,
             flops=self.flops(manifest),
             folds_of=self.dataset.folds_of,

@@ -19,7 +19,6 @@ from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.matchers.matcher import config_of
 from fssbench.metrics.iou import IoU
 from fssbench.metrics.metric import Metric
-from fssbench.model import unaccounted_parameters
 from fssbench.results.record import (
     CheckpointInfo,
     ClassScore,
@@ -34,6 +33,7 @@ from fssbench.results.record import (
 from fssbench.runtime.code import Code
 from fssbench.runtime.environment import environment
 from fssbench.statistics.intervals import score_intervals
+from fssbench.unaccounted import unaccounted_parameters
 
 
 def make_record(
@@ -48,6 +48,7 @@ def make_record(
     seconds: float,
     predictions: str = "",
     images: str = "",
+    drawn: Sequence[str] = (),
     code: Mapping[str, Code],
     flops: int | None,
     folds_of: str,
@@ -66,6 +67,7 @@ def make_record(
         seconds: total time of all episodes, including loading.
         predictions: digest of the saved masks, or "".
         images: digest of the content of the images.
+        drawn: values of the matcher from the global random generators, see `drawn_values`.
         code: code that computed the rows, by package.
         flops: floating-point operations of an episode; None if unknown.
         folds_of: name of the dataset whose folds divide the classes.
@@ -99,7 +101,10 @@ def make_record(
         },
         predictions=predictions,
         code={name: CodeInfo(**attrs.asdict(each)) for name, each in code.items()},
-        unaccounted=unaccounted_parameters(pipeline.matcher, pipeline.frozen, checkpoint),
+        unaccounted=(
+            *unaccounted_parameters(pipeline.matcher, pipeline.frozen, checkpoint),
+            *drawn,
+        ),
         encoders={
             role: EncoderInfo(
                 name=encoder.name,

@@ -213,8 +213,8 @@ class Record:
         predictions: SHA-256 of the uncompressed predicted masks, or "" if they were not saved.
         code: code of matcher, backbone, dataset, metrics and sampler, by package; empty in older
             records.
-        unaccounted: parameters from neither a checkpoint nor a declared encoder; such a record
-            never ranks.
+        unaccounted: parameters from neither a checkpoint nor a declared encoder, and values of the
+            matcher from the global random generators; such a record never ranks.
         encoders: encoders of an image matcher by role.
         uses: input beyond images and masks: ``class_names``, or ``gradients`` at test time.
         provenance: ``imported`` if another program predicted the masks; see

@@ -168,27 +168,54 @@ def _location(top: str) -> Path | None:
 
 
 def _hash(path: Path) -> str:
-    """Return the sha256 (hex) of a file, or of all source and data files of a package."""
+    """Return the sha256 (hex) of a module with its data files, or of all files of a package."""
     files = sorted(_files(path))
+    folder = path.parent if path.is_file() else path
     total = hashlib.sha256()
     for each in files:
-        name = "" if each == path else each.relative_to(path).as_posix()
+        name = "" if each == path else each.relative_to(folder).as_posix()
         total.update(f"{name}\0{hashlib.sha256(each.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()
 
 
 def _files(code: Path) -> Iterator[Path]:
-    """Yield a file, or those of a package without hidden ones, caches, notes and its own runs."""
+    """Yield a module with its data files, or the files of a package.
+
+    Hidden files, caches, notes and the package's own runs are left out.
+    """
     if code.is_file():
         yield code
+        yield from () if _is_installed(code) else _named_files(code)
     for path, folders, names in os.walk(code):
         if not _RUNS.isdisjoint(names):
             folders.clear()
             continue
         folders[:] = [name for name in folders if name != "__pycache__" and name[0] != "."]
         for name in names:
-            if name[0] != "." and not name.endswith((".pyc", ".md", "~", ".log")):
+            if _computes(name):
                 yield Path(path, name)
+
+
+def _computes(name: str) -> bool:
+    return name[0] != "." and not name.endswith((".pyc", ".md", "~", ".log"))
+
+
+def _named_files(code: Path) -> Iterator[Path]:
+    """Yield the files in a module's folder, or below, that texts in its source name.
+
+    A text is a path (``tables/weights.npy``) or the suffix of a file of the module's name.
+    """
+    with contextlib.suppress(OSError, SyntaxError, ValueError):
+        nodes = ast.walk(ast.parse(code.read_bytes()))
+        texts = {node.value for node in nodes if isinstance(node, ast.Constant)}
+        for text in texts:
+            if not isinstance(text, str) or not text or ".." in Path(text).parts:
+                continue
+            path = code.parent / (code.stem + text if text[0] == "." else text)
+            with contextlib.suppress(OSError, ValueError):  # a text that is no path
+                inside = path != code and path.is_relative_to(code.parent)
+                if inside and _computes(path.name) and path.is_file():
+                    yield path
 
 
 def _commit(path: Path) -> tuple[str, bool | None]:

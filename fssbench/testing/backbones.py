@@ -16,6 +16,7 @@ from fssbench import build
 from fssbench.backbones.backbone import Backbone
 from fssbench.build import describe
 from fssbench.errors import FssbenchError
+from fssbench.runtime.random_state import drawn_twice
 from fssbench.specs import BackboneSpec
 from fssbench.testing.check import (
     Checks,
@@ -26,7 +27,6 @@ from fssbench.testing.check import (
     expect_tensor,
     expect_unchanged_generators,
 )
-from fssbench.testing.random_state import drawn_twice
 from fssbench.testing.synthetic import picture
 
 LEAST = 64

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fssbench import registry
 from fssbench.errors import FssbenchError, one_line
+from fssbench.runtime.random_state import generator_states, place_generators, restored_generators
 from fssbench.specs import Spec
-from fssbench.testing.random_state import generator_states, place_generators, restored_generators
 
 CheckResult = Literal["passed", "failed", "skipped"]
 S = TypeVar("S", bound="Subject")

@@ -16,6 +16,7 @@ from torch import Tensor
 from fssbench import build
 from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
+from fssbench.runtime.random_state import place_generators
 from fssbench.specs import DatasetSpec
 from fssbench.testing.check import (
     Checks,
@@ -26,7 +27,6 @@ from fssbench.testing.check import (
     expect_tensor,
     expect_unchanged_generators,
 )
-from fssbench.testing.random_state import place_generators
 
 IMAGES = 8
 """Images of each split that are opened, evenly spread."""

@@ -21,7 +21,7 @@ from fssbench.inference.encoder_cache import EncoderCache
 from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.matchers.image_matcher import EpisodeImages
-from fssbench.model import joined, unaccounted_parameters
+from fssbench.model import joined
 from fssbench.specs import MatcherSpec
 from fssbench.testing.check import (
     Checks,
@@ -35,6 +35,7 @@ from fssbench.testing.check import (
 )
 from fssbench.testing.matcher_subject import Case
 from fssbench.testing.synthetic import Picture, picture
+from fssbench.unaccounted import unaccounted_parameters
 
 CHECKS = Checks("matcher")
 _BUDGET = 1 << 30

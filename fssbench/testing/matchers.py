@@ -18,6 +18,7 @@ from fssbench.inference.computing import computing
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.matchers.matcher import FeatureRequest, Matcher
 from fssbench.runtime.device import Precision
+from fssbench.runtime.random_state import drawn_twice
 from fssbench.testing.check import (
     Checks,
     NotCheckedError,
@@ -30,7 +31,6 @@ from fssbench.testing.check import (
 )
 from fssbench.testing.fake_cuda import CUDA, FakeCuda, WaitError
 from fssbench.testing.matcher_subject import Case, MatcherSubject, embed
-from fssbench.testing.random_state import drawn_twice
 from fssbench.testing.synthetic import picture
 from fssbench.testing.training_step import take_steps
 

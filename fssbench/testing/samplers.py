@@ -15,9 +15,9 @@ from fssbench.episodes.draw import Draw
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.protocol import class_lists
 from fssbench.episodes.sampler import Pool
+from fssbench.runtime.random_state import drawn_twice
 from fssbench.specs import SamplerSpec
 from fssbench.testing.check import Checks, Subject, expect, expect_unchanged_generators
-from fssbench.testing.random_state import drawn_twice
 
 CHECKS = Checks("sampler")
 

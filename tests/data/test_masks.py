@@ -213,6 +213,35 @@ def test_labels_in_a_jpeg_file_are_unclear(tmp_path: Path) -> None:
         assert "JPEG" in error_of(read_labels, tmp_path / "a.jpg")
 
 
+@pytest.mark.parametrize("quality", [75, 85, 95, 100])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_ignored_pixels_in_a_jpeg_file_are_unclear(tmp_path: Path, quality: int, mode: str) -> None:
+    Image.fromarray(RING).convert(mode).save(tmp_path / "a.jpg", quality=quality)
+    Image.open(tmp_path / "a.jpg").save(tmp_path / "a.png")
+    for name in ("a.jpg", "a.png"):
+        message = error_of(read_foreground, tmp_path / name)
+        assert "0, 1 and 255 with noise" in message
+        assert np.array_equal(
+            read_foreground(tmp_path / name, "bright").numpy(),
+            np.asarray(Image.open(tmp_path / name).convert("L")) >= 128,
+        )
+
+
+@pytest.mark.parametrize("quality", [30, 40, 70, 75, 95])
+def test_a_dark_background_in_a_jpeg_file_is_no_object(tmp_path: Path, quality: int) -> None:
+    """JPEG changes 0 to 1 at some qualities; edges between its blocks have no noise."""
+    aligned = np.zeros((80, 104), np.uint8)
+    aligned[16:64, 32:80] = 255
+    Image.fromarray(aligned).save(tmp_path / "a.jpg", quality=quality)
+    assert np.array_equal(read_foreground(tmp_path / "a.jpg").numpy(), aligned > 0)
+    again = Image.fromarray(OBJECT * 255)
+    for each in (quality, 70, 90):
+        again.save(tmp_path / "b.jpg", quality=each)
+        again = Image.open(tmp_path / "b.jpg")
+        again.load()
+    assert (read_foreground(tmp_path / "b.jpg").numpy() != OBJECT).mean() < 0.002
+
+
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_grey_of_few_bits_holds_the_stored_samples(tmp_path: Path, depth: int) -> None:
     labels = np.random.default_rng(depth).integers(0, 2**depth, (7, 13))
@@ -239,6 +268,26 @@ def test_grey_of_few_bits_holds_the_stored_samples(tmp_path: Path, depth: int) -
 def test_the_option_states_the_meaning(tmp_path: Path, how, picture, wanted) -> None:
     picture.save(tmp_path / "a.png")
     assert np.array_equal(read_foreground(tmp_path / "a.png", how).numpy(), wanted)
+
+
+@pytest.mark.parametrize(("how", "others"), [("bright", "nonblack"), ("nonblack", "bright")])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_no_option_makes_a_mask_of_a_photograph(tmp_path: Path, how, others, suffix) -> None:
+    smooth = Image.fromarray(PHOTO[:10, :12]).resize((100, 80), Image.Resampling.BICUBIC)
+    smooth.save(tmp_path / f"a.{suffix}")
+    message = error_of(read_foreground, tmp_path / f"a.{suffix}", how)
+    assert f"a.{suffix}: it has " in message
+    assert f"-d foreground=labels|{others}|alpha" in message
+
+
+@pytest.mark.parametrize("how", ["bright", "nonblack"])
+def test_options_take_drawings_with_soft_edges(tmp_path: Path, how) -> None:
+    soft = drawn((90, 255, 160)).resize((400, 320)).filter(ImageFilter.GaussianBlur(2))
+    soft.save(tmp_path / "a.png")
+    assert soft.getcolors(64) is None
+    found = read_foreground(tmp_path / "a.png", how).numpy()
+    wanted = np.kron(OBJECT, np.ones((4, 4)))
+    assert (found != wanted).mean() < (0.01 if how == "bright" else 0.1)
 
 
 def test_options_that_do_not_fit(tmp_path: Path) -> None:

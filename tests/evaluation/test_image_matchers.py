@@ -197,6 +197,24 @@ def test_random_encoders_never_rank(job):
 
 
 @pytest.mark.parametrize(
+    ("encoders", "factory", "message"),
+    [
+        ("None", "image_methods:Similar", "is an ImageMatcher: give its MatcherSpec the default"),
+        ("{}", "fssbench.matchers.prototype:Prototype", "remove encoders from its MatcherSpec"),
+    ],
+)
+def test_a_spec_of_the_other_interface(job, tmp_path, encoders, factory, message):
+    plugin = tmp_path / f"mixed_{factory.rpartition(':')[2].lower()}.py"
+    plugin.write_text(
+        "import fssbench\ndef fssbench_matchers():\n    return [fssbench.MatcherSpec(name='mixed', "
+        f"summary='s', factory='{factory}', encoders={encoders})]\n"
+    )
+    registry.use_plugins([PLUGIN, str(plugin)])
+    with pytest.raises(FssbenchError, match=message):
+        evaluate(attrs.evolve(job, matcher="mixed", encoders=None))
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"encoders": {"feature": "tiny-vit"}}, "did you mean 'features'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import time
@@ -241,6 +242,60 @@ def test_parameters_of_unknown_origin_are_recorded_and_never_rank(
 
 
 @pytest.mark.parametrize(
+    ("attribute", "named"),
+    [
+        ("self.register_buffer('net', torch.randn(3, 4))", "12 values in net"),
+        ("self.tools = {'a': [torch.rand(2)]}", "2 values in tools"),
+        ("self.noise = numpy.random.rand(5)", "5 values in noise"),
+        ("self.norm = (torch.nn.BatchNorm1d(2, affine=False),)\n        "
+         "self.norm[0].running_mean.normal_()", "2 values in norm"),
+        ("self.register_buffer('steps', torch.arange(4) / 0)", None),
+        ("self.net = torch.rand(3, generator=torch.Generator().manual_seed(1))", None),
+        ("self.net = numpy.array([numpy.nan, 1.0]), numpy.array(['a', None])", None),
+    ],
+)  # fmt: skip
+def test_values_from_the_global_generators_are_unaccounted(
+    job, write, tmp_path, caplog, attribute, named
+):
+    write()
+    sys.modules.pop("edited")
+    (tmp_path / "edited.py").write_text("import numpy\n" + HIDDEN.format(attribute=attribute))
+    registry.use_plugins([str(tmp_path / "edited.py"), methods_for_tests.__file__])
+    (outcome,) = evaluate(attrs.evolve(job, matcher="hidden", limit=20))
+    if named is None:
+        assert outcome.record.unaccounted == ()
+        return
+    (text,) = outcome.record.unaccounted
+    assert text == f"{named}, from the global random generators"
+    assert "never ranks, draw from a torch.Generator with a seed" in caplog.text
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_checkpoint_accounts_for_the_buffers_that_it_holds(write, tmp_path, trained):
+    from fssbench.matchers.checkpoint import write_checkpoint
+    from fssbench.model import model_source
+    from fssbench.unaccounted import drawn_values
+
+    write()
+    sys.modules.pop("edited")
+    buffers = "self.layer = torch.nn.Linear(1, 1)"
+    for name, persistent in (("kept", True), ("lost", False)):
+        buffers += f"\n        self.register_buffer('{name}', torch.rand(2), {persistent})"
+    (tmp_path / "edited.py").write_text(HIDDEN.format(attribute=buffers))
+    registry.use_plugins([str(tmp_path / "edited.py"), methods_for_tests.__file__])
+    path = None
+    if trained:
+        path = tmp_path / "trained.safetensors"
+        matcher, _ = model_source("hidden", "pixels").load()
+        header = {"matcher": "hidden", "backbone": "pixels", "config": {}, "fold": 0}
+        write_checkpoint(path, matcher, header)
+    source = model_source("hidden", "pixels", checkpoint=path)
+    drawn = drawn_values(source, *source.load())
+    # Without a checkpoint the parameters are unaccounted for.
+    assert [text.partition(",")[0] for text in drawn] == ["2 values in lost"] * trained
+
+
+@pytest.mark.parametrize(
     ("name", "backbone"),
     [
         ("dcama", "tiny-resnet"), ("hdmnet", "tiny-resnet"), ("hsnet", "tiny-resnet"),
@@ -250,7 +305,7 @@ def test_parameters_of_unknown_origin_are_recorded_and_never_rank(
 )  # fmt: skip
 def test_untrained_methods_are_unaccounted(name, backbone):
     import fssbench
-    from fssbench.model import unaccounted_parameters
+    from fssbench.unaccounted import unaccounted_parameters
 
     encoder = fssbench.backbone(backbone, "random")
     matcher = fssbench.matcher(name, encoder)
@@ -285,6 +340,44 @@ def test_a_plugin_that_registers_nothing_is_part_of_the_identity(job, write, tmp
     with pytest.raises(FssbenchError, match="differs in code of patching"):
         evaluate(job)
     assert score(attrs.evolve(job, fresh=True)) == first
+
+
+def test_data_files_beside_a_plugin_of_one_file(tmp_path, monkeypatch):
+    import importlib
+
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "plugin_of_test.py"
+    lines = (
+        "HERE = __file__.rpartition('/')[0]",
+        "TABLES = 'table.npy', 'tables/other.json', '.npz', 'notes.md', '.hidden', '../far.npy'",
+        "NAMES = '', 'missing.npy', 'nul\\0', 'x' * 5, 1, None, '/'",
+        f"LONG = '{'y' * 5000}'",
+        "def shift():\n    return 1\n",
+    )
+    source.write_text("\n".join(lines))
+    (tmp_path / "tables").mkdir()
+    named = ["table.npy", "tables/other.json", "plugin_of_test.npz"]
+    for name in [*named, "notes.md", ".hidden", "unnamed.npy"]:
+        (tmp_path / name).write_text("1")
+    module = importlib.import_module("plugin_of_test")
+    try:
+        before = code_of([module.shift])["plugin_of_test"].sha256
+        for name in ("notes.md", ".hidden", "unnamed.npy"):
+            (tmp_path / name).write_text("2")
+        assert code_of([module.shift])["plugin_of_test"].sha256 == before
+        for name in named:
+            (tmp_path / name).write_text("2")
+            now = code_of([module.shift])["plugin_of_test"].sha256
+            assert now != before
+            before = now
+        for name in named:
+            (tmp_path / name).unlink()
+        # A file without data keeps the hash of earlier versions.
+        inner = hashlib.sha256(source.read_bytes()).hexdigest()
+        alone = hashlib.sha256(f"\0{inner}\n".encode()).hexdigest()
+        assert code_of([module.shift])["plugin_of_test"].sha256 == alone
+    finally:
+        sys.modules.pop("plugin_of_test", None)
 
 
 @pytest.mark.parametrize("init", [True, False])

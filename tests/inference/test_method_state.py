@@ -12,7 +12,8 @@ from fssbench.errors import FssbenchError
 from fssbench.inference.encoder_cache import EncoderCache
 from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.matchers.image_matcher import EpisodeImages, ImageMatcher
-from fssbench.model import model_source, unaccounted_parameters
+from fssbench.model import model_source
+from fssbench.unaccounted import unaccounted_parameters
 
 EPISODE = EpisodeImages(
     query=torch.zeros(3, 64, 64, dtype=torch.uint8),
