@@ -7,10 +7,11 @@ set; without a revision, the newest commit of the branch ``main``. ``HF_ENDPOINT
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ _ADDRESS = re.compile(
     rf"(?:/(?P<file>{_NAME}(?:/{_NAME})*))?(?:@(?P<revision>{_NAME}(?:/{_NAME})*))?"
 )
 _LONGEST = 300  # characters of an address; names of users and repositories have up to 96
+# Classes of several HTTP libraries, of which the client uses one.
+_BROKEN = {"ConnectionError", "TransportError", "ChunkedEncodingError"}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _log = logging.getLogger(__name__)
 
@@ -227,9 +230,22 @@ def _cached_or_new(
             return found
         raise FssbenchError(_silent())
     try:
-        return str(download(**arguments))
+        with _quiet():
+            return str(download(**arguments))
     except Exception as error:  # as in `upload`
         raise _problem(error, address) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the warnings of the client about each failed attempt; the last error remains."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _silent() -> str:
@@ -246,7 +262,8 @@ def _problem(error: Exception, address: Address) -> FssbenchError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     repository = address.repository
     # The first class is a subclass of `EntryNotFoundError`.
-    if isinstance(error, utils.LocalEntryNotFoundError):
+    broken = _BROKEN & {base.__name__ for base in type(error).__mro__}
+    if broken or isinstance(error, utils.LocalEntryNotFoundError):
         return FssbenchError("the connection broke; run the same command again")
     if isinstance(error, utils.RepositoryNotFoundError):
         return NotOnHubError(
@@ -276,7 +293,7 @@ def _answers(url: str) -> bool:
             ).close()
         except urllib.error.HTTPError:
             pass  # an error response still shows that the hub is reachable
-        except OSError:
+        except (OSError, ValueError):  # no answer, or no address
             return
         answers.append(True)
 

@@ -185,6 +185,19 @@ def test_pull_writes_a_checked_copy(hub_here, run, fails, trained, tmp_path, mon
     assert not (tmp_path / "bad.safetensors").exists()
 
 
+def test_a_damaged_file_of_the_cache_is_named_and_downloaded_again(hub_here, run, fails, trained):
+    run("checkpoint", "push", trained, "--to", TO)
+    address = f"{TO}/{trained.name}"
+    cached = read_checkpoint(address).path.resolve()
+    cached.chmod(0o644)
+    content = cached.read_bytes()
+    cached.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    line = fails("checkpoint", "pull", address)
+    assert line.endswith(f"damaged; delete {cached} and run the same command again")
+    cached.unlink()
+    assert read_checkpoint(address).path.read_bytes() == content
+
+
 def test_every_command_takes_an_address(hub_here, run, trained, job, tmp_path):
     address = pushed(run, trained)
     trained.unlink()
