@@ -11,9 +11,10 @@ import pytest
 import trainable_for_tests
 from PIL import Image
 
-from fssbench import Evaluation, Predictor, evaluate, train
+from fssbench import Evaluation, Predictor, evaluate, hub, train
 from fssbench.cli import _run
 from fssbench.files import sha256
+from fssbench.hub import NotOnHubError
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.results.record import Record
 
@@ -127,6 +128,23 @@ def test_a_card_has_one_section_for_each_file(hub_here, run, trained, tmp_path):
 
 def card_of(hub) -> str:
     return hub.newest(REPOSITORY)["README.md"].decode()
+
+
+def test_sections_of_pushes_at_the_same_time_are_on_the_card(hub_here, run, trained, monkeypatch):
+    fetch = hub.fetch
+
+    def meanwhile(address, **options):
+        monkeypatch.setattr(hub, "fetch", fetch)
+        found = NotOnHubError("no card")
+        hub_here.commit(REPOSITORY, {"README.md": b"The section of another push.\n"})
+        raise found
+
+    monkeypatch.setattr(hub, "fetch", meanwhile)
+    code, _, err = run("checkpoint", "push", trained, "--to", TO)
+    assert code == 0, err
+    card = hub_here.newest(REPOSITORY)["README.md"].decode()
+    assert card.startswith("The section of another push.")
+    assert f"## {trained.name}" in card
 
 
 def test_refused_uploads(hub_here, run, fails, trained, measured, tmp_path, monkeypatch):
