@@ -106,7 +106,7 @@ class Calculation:
         unknown: dict[tuple[str, ...] | Path, list[_Files]] = {}  # copies together
         for number, folder in enumerate(folders, start=1):
             files = self._of(folder)
-            if not files.hashes or _load(_key("result", files), "sums") is None:
+            if not files.hashes or _load(_key("result", files), "sums", len) is None:
                 unknown.setdefault(files.hashes or folder, []).append(files)
             self._progress("reading", number, len(folders))
         # Equal manifests together: they are parsed once, and their query images drawn once.
@@ -156,7 +156,9 @@ class Calculation:
 
         def draw(first: int, other: int) -> None:
             later = range(other + 1, len(files))
-            unknown = (index for index in later if _load(key(first, index), "significant") is None)
+            unknown = (
+                index for index in later if _load(key(first, index), "significant", bool) is None
+            )
             wanted = [first, other, *itertools.islice(unknown, CHUNK * _processes() - 2)]
             for index in samples.keys() - {first}:
                 del samples[index]
@@ -335,7 +337,7 @@ def _path(key: str) -> Path:
     return cache_folder() / "boards" / key[:2] / f"{key}.npz"
 
 
-def _load(key: str, name: str, read: Callable[[Array], A] = numpy.asarray) -> A | None:
+def _load(key: str, name: str, read: Callable[[Array], A]) -> A | None:
     return load_arrays(_path(key), lambda arrays: read(arrays[name]))
 
 
