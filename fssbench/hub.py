@@ -7,10 +7,11 @@ set; without a revision, the newest commit of the branch ``main``. ``HF_ENDPOINT
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ _ADDRESS = re.compile(
     rf"(?:/(?P<file>{_NAME}(?:/{_NAME})*))?(?:@(?P<revision>{_NAME}(?:/{_NAME})*))?"
 )
 _LONGEST = 300  # characters of an address; names of users and repositories have up to 96
+# Classes of several HTTP libraries, of which the client uses one.
+_BROKEN = {"ConnectionError", "TransportError", "ChunkedEncodingError"}
+_NEWER = 412  # HTTP status for a commit whose parent is not the newest one any more
+_ATTEMPTS = 5
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _log = logging.getLogger(__name__)
 
@@ -149,13 +154,21 @@ def pinned(address: Address, path: Path) -> Address:
     return attrs.evolve(address, revision=folders[-1])
 
 
-def upload(address: Address, files: Mapping[str, bytes | Path], *, mirror: Any = None) -> Address:
+def upload(
+    address: Address,
+    files: Mapping[str, bytes | Path],
+    *,
+    mirror: Any = None,
+    more: Callable[[Address], Mapping[str, bytes | Path]] = lambda _: {},
+) -> Address:
     """Write files to a repository in one commit, and create the repository if there is none.
 
     Args:
         address: the repository.
         files: contents, or local files, by their names in the repository.
         mirror: compiled pattern of names; others that match it are deleted. None deletes nothing.
+        more: function from the address of the newest commit to further files, which follow from
+            those of that commit. It is called again if another commit is made meanwhile.
 
     Returns:
         The address with the commit.
@@ -178,29 +191,47 @@ def upload(address: Address, files: Mapping[str, bytes | Path], *, mirror: Any =
     place = {"repo_id": address.repository, "repo_type": address.kind}
     try:
         api.create_repo(**place, exist_ok=True)
-        operations: list[Any] = [
-            client.CommitOperationAdd(
-                path_in_repo=name,
-                path_or_fileobj=content if isinstance(content, bytes) else str(content),
-            )
-            for name, content in sorted(files.items())
-        ]
-        if mirror is not None:
-            there = api.list_repo_files(**place)
-            operations += [
-                client.CommitOperationDelete(path_in_repo=name)
-                for name in sorted(set(there) - set(files))
-                if mirror.fullmatch(name)
-            ]
-        done = api.create_commit(
-            **place,
-            operations=operations,
-            commit_message=f"Upload {len(files)} files with fssbench",
-        )
+        for attempt in range(1, _ATTEMPTS + 1):
+            head = api.repo_info(**place).sha
+            every = {**files, **more(attrs.evolve(address, revision=head))}
+            try:
+                done = _commit(api, place, every, mirror, head)
+                break
+            except client.utils.HfHubHTTPError as error:
+                if error.response.status_code != _NEWER or attempt == _ATTEMPTS:
+                    raise
+    except FssbenchError:
+        raise
     # The client raises errors of several HTTP libraries, of its own and of Python.
     except Exception as error:
         raise FssbenchError(f"{address}: the upload failed: {_problem(error, address)}") from error
     return attrs.evolve(address, revision=done.oid)
+
+
+def _commit(
+    api: Any, place: Mapping[str, str], files: Mapping[str, bytes | Path], mirror: Any, head: str
+) -> Any:
+    """Make a commit whose parent is `head`; the other arguments are those of `upload`."""
+    import huggingface_hub as client
+
+    operations: list[Any] = [
+        client.CommitOperationAdd(
+            path_in_repo=name,
+            path_or_fileobj=content if isinstance(content, bytes) else str(content),
+        )
+        for name, content in sorted(files.items())
+    ]
+    if mirror is not None:
+        there = api.list_repo_files(**place, revision=head)
+        operations += [
+            client.CommitOperationDelete(path_in_repo=name)
+            for name in sorted(set(there) - set(files))
+            if mirror.fullmatch(name)
+        ]
+    message = f"Upload {len(files)} files with fssbench"
+    return api.create_commit(
+        **place, operations=operations, commit_message=message, parent_commit=head
+    )
 
 
 def _cached_or_new(
@@ -227,9 +258,22 @@ def _cached_or_new(
             return found
         raise FssbenchError(_silent())
     try:
-        return str(download(**arguments))
+        with _quiet():
+            return str(download(**arguments))
     except Exception as error:  # as in `upload`
         raise _problem(error, address) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the warnings of the client about each failed attempt; the last error remains."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _silent() -> str:
@@ -246,7 +290,8 @@ def _problem(error: Exception, address: Address) -> FssbenchError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     repository = address.repository
     # The first class is a subclass of `EntryNotFoundError`.
-    if isinstance(error, utils.LocalEntryNotFoundError):
+    broken = _BROKEN & {base.__name__ for base in type(error).__mro__}
+    if broken or isinstance(error, utils.LocalEntryNotFoundError):
         return FssbenchError("the connection broke; run the same command again")
     if isinstance(error, utils.RepositoryNotFoundError):
         return NotOnHubError(
@@ -276,7 +321,7 @@ def _answers(url: str) -> bool:
             ).close()
         except urllib.error.HTTPError:
             pass  # an error response still shows that the hub is reachable
-        except OSError:
+        except (OSError, ValueError):  # no answer, or no address
             return
         answers.append(True)
 

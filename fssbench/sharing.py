@@ -60,15 +60,17 @@ def push_checkpoint(
         raise FssbenchError(f"{file}: {fact}; checkpoints are public: train again without it")
     measured = [_record_of(checkpoint, path) for path in records]
     section = _section(checkpoint, target, measured, licence)
-    try:
-        card = hub.fetch(_file(address, CARD)).read_text()
-    except hub.NotOnHubError:  # a new repository, or one without a card
-        card = _head(checkpoint, address, licence)
-    except FssbenchError as error:
-        raise FssbenchError(f"{address}: {error}") from error
-    done = hub.upload(
-        address, {file.name: file, CARD: _with_section(card, file.name, section).encode()}
-    )
+
+    def card(newest: hub.Address) -> dict[str, bytes]:
+        try:
+            before = hub.fetch(_file(newest, CARD)).read_text()
+        except hub.NotOnHubError:  # a new repository, or one without a card
+            before = _head(checkpoint, address, licence)
+        except FssbenchError as error:
+            raise FssbenchError(f"{address}: {error}") from error
+        return {CARD: _with_section(before, file.name, section).encode()}
+
+    done = hub.upload(address, {file.name: file}, more=card)
     return _file(done, file.name)
 
 

@@ -113,6 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
             changes: dict[str, bytes | None] = {}
             for line in map(json.loads, body.splitlines()):
                 value = line["value"]
+                parent = value.get("parentCommit") if line["key"] == "header" else None
+                if parent and parent != self.hub.order[repository][-1]:
+                    self._answer(412, {"error": "A commit has happened since."})
+                    return
                 if line["key"] == "file":
                     changes[value["path"]] = base64.b64decode(value["content"])
                 elif line["key"] == "lfsFile":

@@ -35,15 +35,23 @@ def stored_results(out: Path) -> list[Path]:
     return sorted({file.parent for file in (out / RESULTS).rglob(RECORD_FILE)})
 
 
-def store(result: Result, out: Path) -> None:
+def store(result: Result, out: Path, *, flush: bool = True) -> bool:
     """Copy a result to its `cell`; the newer of two records of the same evaluation remains.
+
+    Args:
+        result: the result.
+        out: folder of the pages and of ``results/``.
+        flush: see `fssbench.files.write_atomically`.
+
+    Returns:
+        True if files were written.
 
     Raises:
         FssbenchError: the cell has a result of other episodes or another checkpoint.
     """
     target, new = out / cell(result.record), result.record
     if target.resolve() == result.folder.resolve():
-        return
+        return False
     if (target / RECORD_FILE).exists():
         old = read_result(target).record
         hashes = [record.checkpoint and record.checkpoint.sha256 for record in (old, new)]
@@ -59,11 +67,12 @@ def store(result: Result, out: Path) -> None:
             raise FssbenchError(f"{result.folder}: {there}; leave one of them out")
         if old.created >= new.created:
             _log.info("%s: left out, %s is as new or newer", result.folder, target)
-            return
+            return False
         _log.info("%s: replaces the older %s", result.folder, target)
     # The record is last, so that an interrupted copy is no result.
     for name in reversed(FILES):
-        write_atomically(target / name, (result.folder / name).read_bytes())
+        write_atomically(target / name, (result.folder / name).read_bytes(), flush=flush)
+    return True
 
 
 def differ(first: object, second: object) -> bool:

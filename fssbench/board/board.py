@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fssbench.board.markdown import render
 from fssbench.board.tables import make_boards
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
+from fssbench.results.record import RECORD_FILE
 from fssbench.results.result import find_results, read_result
 
 NOTE_FILE = "NOTE.txt"
@@ -37,13 +39,33 @@ def build_boards(runs: Sequence[Path], out: Path, progress: Progress | None = No
     folders = find_results(runs)
     with Calculation(progress) as calculation:
         check_results(sorted({*folders, *stored_results(out)}), calculation)
-    for folder in folders:
-        store(read_result(folder), out)
-    with Calculation(progress) as calculation:  # stored files have changed
-        pages = render_boards(out, calculation)
-    for name, text in pages.items():
-        write_atomically(out / name, text.encode())
-    return [out / name for name in pages]
+    _store(folders, out, progress)
+    while True:
+        before = _written(out)
+        with Calculation(progress) as calculation:  # stored files have changed
+            pages = render_boards(out, calculation)
+        for name, text in pages.items():
+            write_atomically(out / name, text.encode())
+        # Another process may have stored results, and written its pages before these.
+        if _written(out) == before:
+            return [out / name for name in pages]
+
+
+def _store(folders: Sequence[Path], out: Path, progress: Progress | None) -> None:
+    """Store results; their files are flushed to the disk together, where the system can do so."""
+    together, written = hasattr(os, "sync"), False
+    for number, folder in enumerate(folders, start=1):
+        written |= store(read_result(folder), out, flush=not together)
+        if progress is not None:
+            progress("copying", number, len(folders))
+    if together and written:
+        os.sync()
+
+
+def _written(out: Path) -> dict[Path, tuple[int, int]]:
+    """Return the folders of all results below `out`, and facts that a new record changes."""
+    found = {folder: (folder / RECORD_FILE).stat() for folder in stored_results(out)}
+    return {folder: (facts.st_ino, facts.st_mtime_ns) for folder, facts in found.items()}
 
 
 def check_results(folders: Sequence[Path], calculation: Calculation) -> None:

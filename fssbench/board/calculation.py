@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -36,10 +37,12 @@ from fssbench.runtime.code import code_of, identities
 from fssbench.specs import DatasetSpec, MetricSpec
 from fssbench.statistics.compare import compare_miou, miou_draws
 from fssbench.statistics.intervals import MiouSamples, miou_intervals, miou_samples
-from fssbench.statistics.sums import ClassSums, Sums
+from fssbench.statistics.sums import SparseSums, Sums
 
 CHUNK = 16
 """Number of results, or of methods, that a process computes at once with the same draws."""
+
+_CHANGED = "its files changed meanwhile; run the same command again"
 
 _PROCESSES = "FSSBENCH_BOARD_PROCESSES"
 
@@ -74,8 +77,8 @@ class Calculation:
     """Values of boards that follow from results.
 
     Values are stored in the cache folder under a hash of everything that they follow from: the
-    bytes of the files, which are hashed in each calculation, and the code. Files must not change
-    during a calculation.
+    bytes of the files, which are hashed in each calculation, and the code. Files that change
+    during a calculation are an error.
     """
 
     def __init__(self, progress: Progress | None = None) -> None:
@@ -103,7 +106,7 @@ class Calculation:
         unknown: dict[tuple[str, ...] | Path, list[_Files]] = {}  # copies together
         for number, folder in enumerate(folders, start=1):
             files = self._of(folder)
-            if not files.hashes or _load(_key("result", files), "sums") is None:
+            if not files.hashes or _load(_key("result", files), "sums", len) is None:
                 unknown.setdefault(files.hashes or folder, []).append(files)
             self._progress("reading", number, len(folders))
         # Equal manifests together: they are parsed once, and their query images drawn once.
@@ -121,7 +124,7 @@ class Calculation:
         """
         files = [tuple(self._of(result.folder) for result in folds) for folds in methods]
         keys = [_key("interval", *folds) for folds in files]
-        found = {key: _load(key, "interval") for key in keys}
+        found = {key: _load(key, "interval", lambda ends: _interval(*ends)) for key in keys}
         unknown = {key: folds for key, folds in zip(keys, files, strict=True) if found[key] is None}
         alike: dict[tuple[str, ...], list[str]] = {}
         for key, folds in unknown.items():
@@ -130,17 +133,17 @@ class Calculation:
         work = [[unknown[key] for key in chunk] for chunk in chunks]
         for chunk, values in zip(chunks, self._map("intervals", _intervals, work), strict=True):
             for key, value in zip(chunk, values, strict=True):
-                found[key] = interval = numpy.array(value)
-                _save(key, {"interval": interval})
-        known = [ends for key in keys if (ends := found[key]) is not None]  # all are
-        return [(float(low), float(high)) for low, high in known]
+                found[key] = value
+                _save(key, {"interval": numpy.array(value)})
+        return [ends for key in keys if (ends := found[key]) is not None]  # all are known
 
     def comparison(self, methods: Sequence[Sequence[Result]]) -> Callable[[int, int], bool]:
         """Return a function that returns True if the mean class mIoU of two methods differs.
 
         It takes the indices of the first method of a group and of a later one, and is called in
-        the order of `fssbench.board.tables.group_ranks`. Samples of the next methods are drawn
-        together, and those of earlier ones are dropped, except those of the group's first.
+        the order of `fssbench.board.tables.group_ranks`. Samples of the next methods whose
+        difference is not known are drawn together, and earlier ones are dropped, except those of
+        the group's first.
 
         Args:
             methods: results of each method by fold, best first, all of the same episodes.
@@ -148,35 +151,37 @@ class Calculation:
         files = [tuple(self._of(result.folder) for result in folds) for folds in methods]
         samples: dict[int, MiouSamples] = {}
 
-        def draw(first: int, wanted: int) -> None:
-            following = range(wanted, min(wanted + CHUNK * _processes(), len(files)))
-            chunks = _chunks([files[index] for index in following])
-            drawn = [sample for chunk in self._map("", _samples, chunks) for sample in chunk]
+        def key(first: int, other: int) -> str:
+            return _key("difference", *files[first], *files[other])
+
+        def draw(first: int, other: int) -> None:
+            later = range(other + 1, len(files))
+            unknown = (
+                index for index in later if _load(key(first, index), "significant", bool) is None
+            )
+            wanted = [first, other, *itertools.islice(unknown, CHUNK * _processes() - 2)]
             for index in samples.keys() - {first}:
                 del samples[index]
-            samples.update(zip(following, drawn, strict=True))
+            new = [index for index in wanted if index not in samples]
+            chunks = _chunks([files[index] for index in new])
+            drawn = itertools.chain.from_iterable(self._map("", _samples, chunks))
+            samples.update(zip(new, drawn, strict=True))
 
         def differ(first: int, other: int) -> bool:
-            key = _key("difference", *files[first], *files[other])
-            known = _load(key, "significant")
+            known = _load(key(first, other), "significant", bool)
             if known is None:
-                for index in (first, other):
-                    if index not in samples:
-                        draw(first, index)
-                known = numpy.array(compare_miou(samples[first], samples[other]).significant)
-                _save(key, {"significant": known})
+                if first not in samples or other not in samples:
+                    draw(first, other)
+                known = compare_miou(samples[first], samples[other]).significant
+                _save(key(first, other), {"significant": numpy.array(known)})
             self._progress("ranking", other + 1, len(files))
-            return bool(known)
+            return known
 
         return differ
 
     def _of(self, folder: Path) -> _Files:
         if folder not in self._files:
-            try:
-                hashes = tuple(sha256(folder / name) for name in FILES)
-            except OSError:
-                hashes = ()
-            self._files[folder] = _Files(folder=folder, hashes=hashes)
+            self._files[folder] = _Files(folder=folder, hashes=_hashes(folder))
         return self._files[folder]
 
     def _map(
@@ -202,11 +207,25 @@ class Calculation:
         if self._pool is None:
             _code()  # once, not in each process
             self._pool = ProcessPoolExecutor(
-                _processes(), mp_context=multiprocessing.get_context("fork")
+                _processes(),
+                mp_context=multiprocessing.get_context("fork"),
+                initializer=_end_with_parent,
             )
             # All processes are forked now, before a progress bar starts a thread.
             self._pool.submit(int).result()
         return self._pool
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed, which leaves the queue of work open."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _processes() -> int:
@@ -228,14 +247,26 @@ def _chunks(items: Sequence[A]) -> list[list[A]]:
     return [list(items[start : start + CHUNK]) for start in range(0, len(items), CHUNK)]
 
 
+def _hashes(folder: Path) -> tuple[str, ...]:
+    """Return the SHA-256 of each of `FILES`; nothing if one cannot be read."""
+    try:
+        return tuple(sha256(folder / name) for name in FILES)
+    except OSError:
+        return ()
+
+
 def _verify(files: list[_Files]) -> list[list[str]]:
     """Return the problems of each result; the sums of one without problems are stored."""
     found = []
     for each in files:
         wrong, rows = verified_rows(each.folder)
-        found.append(wrong or private_problems(each.folder))
-        if rows is not None and not found[-1]:
-            _save(_key("result", each), _packed(Sums.by_query(rows)))
+        wrong = wrong or private_problems(each.folder)
+        if rows is not None and not wrong:
+            if _hashes(each.folder) == each.hashes:
+                _save(_key("result", each), _packed(SparseSums.of(Sums.by_query(rows))))
+            else:
+                wrong = [f"{each.folder}: {_CHANGED}"]
+        found.append(wrong)
     return found
 
 
@@ -247,26 +278,30 @@ def _samples(methods: list[tuple[_Files, ...]]) -> list[MiouSamples]:
     return miou_samples([[*map(_sums, folds)] for folds in methods], miou_draws())
 
 
-def _sums(files: _Files) -> ClassSums:
+def _sums(files: _Files) -> SparseSums:
     """Return the sums of a verified result by query image, from the cache or from the rows."""
     found = load_arrays(_path(_key("result", files)), _unpacked)
-    return found if found is not None else Sums.by_query(read_rows(files.folder / ROWS_FILE))
+    if found is None:
+        found = SparseSums.of(Sums.by_query(read_rows(files.folder / ROWS_FILE)))
+        if _hashes(files.folder) != files.hashes:
+            raise FssbenchError(f"{files.folder}: {_CHANGED}")
+    return found
 
 
-def _packed(sums: ClassSums) -> Arrays:
-    """Return sums as arrays of numbers that are not zero: few images show several classes."""
-    where = numpy.flatnonzero(sums.asked)
-    values = numpy.stack([where, *(p.flat[where] for p in (sums.inter, sums.union, sums.asked))])
+def _packed(sums: SparseSums) -> Arrays:
+    values = numpy.stack([sums.where, sums.inter, sums.union, sums.asked])
     kind = numpy.min_scalar_type(int(values.max()))
-    return {"sums": values.astype(kind), "shape": numpy.array(sums.asked.shape)}
+    return {"sums": values.astype(kind), "shape": numpy.array(sums.shape)}
 
 
-def _unpacked(arrays: Arrays) -> ClassSums:
-    where, *values = arrays["sums"]
-    parts = [numpy.zeros(tuple(arrays["shape"])) for _ in values]
-    for part, value in zip(parts, values, strict=True):
-        part.flat[where] = value
-    return ClassSums(**dict(zip(("inter", "union", "asked"), parts, strict=True)))
+def _unpacked(arrays: Arrays) -> SparseSums:
+    where, inter, union, asked = arrays["sums"]
+    images, classes = map(int, arrays["shape"])
+    return SparseSums(shape=(images, classes), where=where, inter=inter, union=union, asked=asked)
+
+
+def _interval(low: float, high: float) -> tuple[float, float]:
+    return float(low), float(high)
 
 
 def _key(kind: str, *files: _Files) -> str:
@@ -302,8 +337,8 @@ def _path(key: str) -> Path:
     return cache_folder() / "boards" / key[:2] / f"{key}.npz"
 
 
-def _load(key: str, name: str) -> Array | None:
-    return load_arrays(_path(key), lambda arrays: arrays[name])
+def _load(key: str, name: str, read: Callable[[Array], A]) -> A | None:
+    return load_arrays(_path(key), lambda arrays: read(arrays[name]))
 
 
 def _save(key: str, arrays: Arrays) -> None:

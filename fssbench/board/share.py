@@ -9,6 +9,7 @@ from pathlib import Path
 from fssbench import hub
 from fssbench.board.archive import RESULTS, stored_results
 from fssbench.board.board import NOTE_FILE
+from fssbench.board.calculation import Progress
 from fssbench.board.check import check_boards
 from fssbench.errors import FssbenchError
 from fssbench.files import cannot_write
@@ -23,7 +24,7 @@ _OWN = re.compile(
 """Names of the files of boards, which an upload replaces and a download writes."""
 
 
-def push_boards(folder: Path, to: str) -> hub.Address:
+def push_boards(folder: Path, to: str, progress: Progress | None = None) -> hub.Address:
     """Upload the results and pages of a folder, and return the address with the commit.
 
     Results and pages of an earlier upload that the folder does not have are deleted on the hub.
@@ -31,13 +32,14 @@ def push_boards(folder: Path, to: str) -> hub.Address:
     Args:
         folder: folder of the boards.
         to: repository, ``hf://datasets/USER/NAME``, created if there is none.
+        progress: function that is called with the finished and all items of a task.
 
     Raises:
         FssbenchError: the boards do not pass their check or hold private data, or the upload
             failed. Nothing is uploaded then.
     """
     address = hub.parse_address(to, "hf://datasets/USER/NAME")
-    found = check_boards(folder)
+    found = check_boards(folder, progress)
     for result in stored_results(folder):
         found += private_problems(result, own_names())
     if found:
@@ -53,12 +55,13 @@ def push_boards(folder: Path, to: str) -> hub.Address:
     return hub.upload(address, files, mirror=_OWN)
 
 
-def pull_boards(given: str, folder: Path) -> list[str]:
+def pull_boards(given: str, folder: Path, progress: Progress | None = None) -> list[str]:
     """Download results and pages to a new folder, and return the problems of their check.
 
     Args:
         given: address ``hf://datasets/USER/NAME@REVISION``.
         folder: folder to write, which must be empty or missing.
+        progress: function that is called with the finished and all items of a task.
 
     Raises:
         FssbenchError: the download failed, the folder has files, or there is no result.
@@ -80,7 +83,7 @@ def pull_boards(given: str, folder: Path) -> list[str]:
             shutil.copyfile(source / name, folder / name)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    return check_boards(folder)
+    return check_boards(folder, progress)
 
 
 def _card(files: dict[str, bytes | Path]) -> str:

@@ -125,7 +125,9 @@ def push(folder: Path, to: str) -> None:
     """
     from fssbench.board.share import push_boards
 
-    click.echo(push_boards(folder, to))
+    with _Tasks() as progress:
+        address = push_boards(folder, to, progress)
+    click.echo(address)
 
 
 @board.command()
@@ -139,7 +141,9 @@ def pull(address: str, folder: Path) -> int:
     """
     from fssbench.board.share import pull_boards
 
-    return report_problems(pull_boards(address, folder))
+    with _Tasks() as progress:
+        found = pull_boards(address, folder, progress)
+    return report_problems(found)
 
 
 @board.command()

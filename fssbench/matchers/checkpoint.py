@@ -222,9 +222,10 @@ def read_checkpoint(given: str | Path, option: str = "--checkpoint") -> Checkpoi
             if _DIGEST in metadata:
                 tensors = ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
                 if _digest(metadata[_KEY], tensors) != metadata[_DIGEST]:
+                    cached = f"delete {path.resolve()} and run the same command again"
                     raise FssbenchError(
                         f"{option} {given}: the content does not fit its digest, so it was "
-                        "changed or is damaged; copy the file again"
+                        f"changed or is damaged; {cached if address else 'copy the file again'}"
                     )
         if not _is_header(header):
             raise ValueError("incomplete header")

@@ -12,7 +12,7 @@ import pandas
 from numpy.typing import NDArray
 
 from fssbench.statistics.bca import bca_interval, mean_over_folds
-from fssbench.statistics.sums import ClassSums, Floats, Sums, score_names
+from fssbench.statistics.sums import Floats, SparseSums, Sums, resampled_mious, score_names
 
 BLOCK = 200
 """Replicates computed at once, which bounds the memory for manifests of many queries."""
@@ -58,7 +58,7 @@ def score_intervals(
 
 
 def miou_intervals(
-    methods: Sequence[Sequence[ClassSums]],
+    methods: Sequence[Sequence[SparseSums]],
     *,
     level: float = 0.95,
     resamples: int = 2000,
@@ -67,13 +67,14 @@ def miou_intervals(
     """Return the interval of the class mIoU of each method, equal to that of `score_intervals`.
 
     Args:
-        methods: sums of each method by fold, with equal numbers of query images in a fold.
+        methods: sums of each method by fold; a fold has the same episodes for all methods.
         level: coverage.
         resamples: number of bootstrap replicates.
         seed: seed of the replicates.
     """
-    generator = numpy.random.default_rng(seed)
-    samples = miou_samples(methods, lambda images: multiplicities(images, generator, resamples))
+    images = tuple(sums.shape[0] for sums in methods[0])
+    drawn = iter(_drawn(images, resamples, seed))
+    samples = miou_samples(methods, lambda _: (block.astype(float) for block in next(drawn)))
     return [_miou_interval(sample, level) for sample in samples]
 
 
@@ -93,7 +94,7 @@ class MiouSamples:
 
 
 def miou_samples(
-    methods: Sequence[Sequence[ClassSums]], draw: Callable[[int], Iterator[Floats]]
+    methods: Sequence[Sequence[SparseSums]], draw: Callable[[int], Iterator[Floats]]
 ) -> list[MiouSamples]:
     """Return the samples of methods that are drawn together: equal images in each replicate.
 
@@ -101,19 +102,14 @@ def miou_samples(
         methods: as for `miou_intervals`.
         draw: function from the number of query images of a fold to blocks of multiplicities.
     """
-    replicates: list[tuple[Floats, ...]] = []
-    for folds in zip(*methods, strict=True):
-        blocks = [
-            [sums.weighted(block).miou() for sums in folds] for block in draw(len(folds[0].inter))
-        ]
-        replicates.append(tuple(map(numpy.concatenate, zip(*blocks, strict=True))))
+    folds = [resampled_mious(fold, draw(fold[0].shape[0])) for fold in zip(*methods, strict=True)]
     return [
         MiouSamples(
-            points=tuple(sums.total().miou() for sums in folds),
-            replicates=drawn,
-            left_out=tuple(sums.without_each().miou() for sums in folds),
+            points=tuple(sums.total().miou() for sums in dense),
+            replicates=tuple(fold[number] for fold in folds),
+            left_out=tuple(sums.without_each().miou() for sums in dense),
         )
-        for folds, drawn in zip(methods, zip(*replicates, strict=True), strict=True)
+        for number, dense in enumerate([sums.dense() for sums in method] for method in methods)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import attrs
@@ -120,6 +120,63 @@ class Sums(ClassSums):
             "novel_miou": novel,
             "harmonic_mean": 2 * _ratio(base * novel, base + novel),
         }
+
+
+@attrs.frozen(kw_only=True)
+class SparseSums:
+    """`ClassSums` by query image, without the classes that an image is not a query of.
+
+    Attributes:
+        shape: number of query images, and number of classes.
+        where: (N,) indices of images and classes in a flat array of this shape, ascending.
+        inter, union, asked: (N,) as of `ClassSums`.
+    """
+
+    shape: tuple[int, int]
+    where: NDArray[Any]
+    inter: NDArray[Any]
+    union: NDArray[Any]
+    asked: NDArray[Any]
+
+    @classmethod
+    def of(cls, sums: ClassSums) -> SparseSums:
+        """Return sums by query image without zeros."""
+        where = numpy.flatnonzero(sums.asked)
+        inter, union, asked = (part.flat[where] for part in (sums.inter, sums.union, sums.asked))
+        images, classes = sums.asked.shape
+        return cls(shape=(images, classes), where=where, inter=inter, union=union, asked=asked)
+
+    def dense(self) -> ClassSums:
+        """Return the sums with zeros."""
+        parts = [numpy.zeros(self.shape) for _ in range(3)]
+        for part, values in zip(parts, (self.inter, self.union, self.asked), strict=True):
+            part.flat[self.where] = values
+        return ClassSums(inter=parts[0], union=parts[1], asked=parts[2])
+
+
+def resampled_mious(methods: Sequence[SparseSums], blocks: Iterable[Floats]) -> Floats:
+    """Return the class mIoU of methods in replicates, (M, R) in percent.
+
+    The values are those of ``ClassSums.weighted(block).miou()``, bit by bit, because sums of whole
+    numbers are exact in any order. A class takes one matrix product for all methods.
+
+    Args:
+        methods: sums of the same episodes.
+        blocks: (R, Q) multiplicities of the query images.
+    """
+    first = methods[0]
+    if any(not numpy.array_equal(first.where, other.where) for other in methods):
+        raise ValueError("methods of other episodes")
+    images, classes = numpy.divmod(first.where, first.shape[1])
+    columns = [first.asked, *(each.inter for each in methods), *(each.union for each in methods)]
+    values = numpy.stack(columns, axis=1).astype(numpy.float64)
+    of_class = [numpy.flatnonzero(classes == each) for each in range(first.shape[1])]
+    found = []
+    for block in blocks:
+        sums = [block[:, images[own]] @ values[own] for own in of_class]
+        asked, inter, union = numpy.split(numpy.stack(sums, axis=-1), [1, 1 + len(methods)], axis=1)
+        found.append(ClassSums(inter=inter, union=union, asked=asked).miou().T)
+    return numpy.concatenate(found, axis=1)
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

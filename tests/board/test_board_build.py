@@ -9,6 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 from records_for_tests import change_record
 
+from fssbench.board import board
 from fssbench.board.board import build_boards
 from fssbench.board.check import check_boards
 from fssbench.board.markdown import escape
@@ -201,3 +202,22 @@ def test_a_note_stands_at_the_head_of_the_page(runs, tmp_path):
     note.unlink()
     (page,) = build_boards([], out)
     assert page.read_text() == plain
+
+
+def test_results_of_another_build_at_the_same_time_are_on_the_page(runs, tmp_path, monkeypatch):
+    runs.folds("first")
+    out, other, rendered = tmp_path / "boards", type(runs)(tmp_path / "others"), []
+    other.folds("second", quality=0.4)
+    render = board.render_boards
+
+    def interrupted(*arguments):
+        rendered.append(pages := render(*arguments))
+        if len(rendered) == 1:
+            build_boards([other.root], out)
+        return pages
+
+    monkeypatch.setattr(board, "render_boards", interrupted)
+    build_boards([runs.root], out)
+    assert "second" in (out / "pascal5i.md").read_text()
+    assert check_boards(out) == []
+    assert len(rendered) == 3

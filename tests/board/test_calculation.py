@@ -1,6 +1,12 @@
 """Values of boards in the cache folder, and processes."""
 
 import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy
 import pytest
@@ -118,7 +124,9 @@ def test_processes_give_the_pages_of_one_process(tmp_path, board, runs, monkeypa
         out = tmp_path / f"board-{processes}"
         build_boards([runs.root], out, lambda *step, done=done: done.append(step))
         pages.append(texts(out))
-        assert {task for task, *_ in done} == {"reading", "verifying", "intervals", "ranking"}
+        assert {task for task, *_ in done} == {
+            *("reading", "verifying", "copying", "intervals", "ranking")
+        }
         assert ("verifying", 20, 20) in done
     assert pages[0] == pages[1]
 
@@ -126,7 +134,8 @@ def test_processes_give_the_pages_of_one_process(tmp_path, board, runs, monkeypa
 def test_sums_of_the_cache_are_those_of_the_rows(runs):
     rows = read_rows(runs.add() / "rows.csv.gz")
     sums = calculation.Sums.by_query(rows)
-    restored = calculation._unpacked(calculation._packed(sums))
+    packed = calculation._packed(calculation.SparseSums.of(sums))
+    restored = calculation._unpacked(packed).dense()
     for name in ("inter", "union", "asked"):
         numpy.testing.assert_array_equal(getattr(restored, name), getattr(sums, name))
 
@@ -142,3 +151,82 @@ def test_a_result_that_was_removed_has_no_value(runs):
     (result.folder / "rows.csv.gz").unlink()
     with pytest.raises(FssbenchError, match="cannot read the files of this result"):
         calculation.Calculation().intervals([[result]])
+
+
+def test_an_interval_of_the_wrong_form_is_computed_again(cache, calls, board, runs):
+    build_boards([runs.root], board)
+    first = texts(board)
+    for file in cache.rglob("*.npz"):
+        with numpy.load(file) as arrays:
+            damaged = {name: values[:1] for name, values in arrays.items() if values.ndim}
+        numpy.savez(file, **damaged)
+    build_boards([runs.root], board)
+    assert texts(board) == first
+
+
+def test_values_of_files_that_change_meanwhile_are_not_stored(cache, calls, runs, monkeypatch):
+    """Otherwise the earlier files would have the values of the later ones, if they came back."""
+    folder, other = runs.add(quality=0.5), runs.add(quality=0.4)
+    earlier = {file.name: file.read_bytes() for file in folder.iterdir()}
+    verified = calculation.verified_rows
+
+    def after_a_change(changed):
+        for file in other.iterdir():
+            (changed / file.name).write_bytes(file.read_bytes())
+        return verified(changed)
+
+    monkeypatch.setattr(calculation, "verified_rows", after_a_change)
+    with calculation.Calculation() as using:
+        ((problem,),) = using.problems([folder]).values()
+        assert "its files changed meanwhile; run the same command again" in problem
+        with pytest.raises(FssbenchError, match="its files changed meanwhile"):
+            using.intervals([[read_result(folder)]])
+    monkeypatch.undo()
+    monkeypatch.setenv("FSSBENCH_CACHE", str(cache))
+    for name, content in earlier.items():
+        (folder / name).write_bytes(content)
+    with calculation.Calculation() as using:
+        assert using.problems([folder]) == {folder: []}
+        (interval,) = using.intervals([[read_result(folder)]])
+    assert interval == pytest.approx(read_result(folder).record.intervals["miou"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is one process")
+def test_processes_end_with_a_killed_parent(tmp_path):
+    code = (
+        "import os, time, fssbench.board.calculation as calculation\n"
+        "os.environ['FSSBENCH_BOARD_PROCESSES'] = '2'\n"
+        "pool = calculation.Calculation()._started()\n"
+        "print(*pool._processes, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as made:
+        assert made.stdout is not None
+        children = [int(word) for word in made.stdout.readline().split()]
+        made.kill()
+    assert len(children) == 2
+    end = time.monotonic() + 20
+    while any(map(_runs, children)) and time.monotonic() < end:
+        time.sleep(0.1)
+    still = [child for child in children if _runs(child)]
+    for child in still:
+        os.kill(child, signal.SIGKILL)
+    assert not still
+
+
+def _runs(process):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_a_new_last_row_is_compared_without_the_rows_between(cache, calls, runs, tmp_path):
+    """Samples of rows whose difference is known are not drawn."""
+    for number in range(5):
+        runs.folds(f"method-{number}", quality=0.5 - 0.001 * number)
+    build_boards([runs.root], tmp_path / "board")
+    calls.clear()
+    runs.folds("another", quality=0.5 - 0.0025)
+    build_boards([runs.root], tmp_path / "board")
+    assert calls[-1] == ("_samples", 2)

@@ -11,7 +11,7 @@ from fssbench.errors import FssbenchError
 from fssbench.metrics.iou import IoU
 from fssbench.statistics.compare import compare, compare_miou, miou_draws
 from fssbench.statistics.intervals import miou_samples, score_intervals
-from fssbench.statistics.sums import Sums
+from fssbench.statistics.sums import SparseSums, Sums
 
 
 def simulated(
@@ -232,7 +232,7 @@ def test_samples_drawn_together_give_the_differences_of_each_pair(queries):
     pairs = [simulated(np.random.default_rng(k), count) for k, count in enumerate(queries)]
     better = [b.assign(intersection_fg=b["intersection_fg"] + 10) for _, b in pairs]
     methods = [[a for a, _ in pairs], [b for _, b in pairs], better]
-    sums = [[Sums.by_query(fold) for fold in folds] for folds in methods]
+    sums = [[SparseSums.of(Sums.by_query(fold)) for fold in folds] for folds in methods]
     a, *others = miou_samples(sums, miou_draws())
     for folds, other in zip(methods[1:], others, strict=True):
         expected = compare(list(zip(methods[0], folds, strict=True))).scores["miou"]

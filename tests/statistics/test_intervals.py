@@ -8,7 +8,7 @@ import pytest
 
 from fssbench.metrics.iou import IoU
 from fssbench.statistics.intervals import miou_intervals, score_intervals
-from fssbench.statistics.sums import Sums
+from fssbench.statistics.sums import SparseSums, Sums
 
 
 def miou_interval(tables, **more):
@@ -106,5 +106,6 @@ def test_methods_drawn_together_have_the_interval_of_each_alone(queries):
         [simulated(np.random.default_rng([seed, k]), q, truth=0.5) for k, q in enumerate(queries)]
         for seed in range(3)
     ]
-    together = miou_intervals([[Sums.by_query(fold) for fold in folds] for folds in methods])
+    sums = [[SparseSums.of(Sums.by_query(fold)) for fold in folds] for folds in methods]
+    together = miou_intervals(sums)
     assert together == [miou_interval(folds) for folds in methods]

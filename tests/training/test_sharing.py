@@ -11,9 +11,10 @@ import pytest
 import trainable_for_tests
 from PIL import Image
 
-from fssbench import Evaluation, Predictor, evaluate, train
+from fssbench import Evaluation, Predictor, evaluate, hub, train
 from fssbench.cli import _run
 from fssbench.files import sha256
+from fssbench.hub import NotOnHubError
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.results.record import Record
 
@@ -129,6 +130,23 @@ def card_of(hub) -> str:
     return hub.newest(REPOSITORY)["README.md"].decode()
 
 
+def test_sections_of_pushes_at_the_same_time_are_on_the_card(hub_here, run, trained, monkeypatch):
+    fetch = hub.fetch
+
+    def meanwhile(address, **options):
+        monkeypatch.setattr(hub, "fetch", fetch)
+        found = NotOnHubError("no card")
+        hub_here.commit(REPOSITORY, {"README.md": b"The section of another push.\n"})
+        raise found
+
+    monkeypatch.setattr(hub, "fetch", meanwhile)
+    code, _, err = run("checkpoint", "push", trained, "--to", TO)
+    assert code == 0, err
+    card = hub_here.newest(REPOSITORY)["README.md"].decode()
+    assert card.startswith("The section of another push.")
+    assert f"## {trained.name}" in card
+
+
 def test_refused_uploads(hub_here, run, fails, trained, measured, tmp_path, monkeypatch):
     other = tmp_path / "other.safetensors"
     model = read_checkpoint(trained)
@@ -183,6 +201,19 @@ def test_pull_writes_a_checked_copy(hub_here, run, fails, trained, tmp_path, mon
     line = fails("checkpoint", "pull", f"{TO}/bad.safetensors", "--out", "bad.safetensors")
     assert "the content does not fit its digest" in line
     assert not (tmp_path / "bad.safetensors").exists()
+
+
+def test_a_damaged_file_of_the_cache_is_named_and_downloaded_again(hub_here, run, fails, trained):
+    run("checkpoint", "push", trained, "--to", TO)
+    address = f"{TO}/{trained.name}"
+    cached = read_checkpoint(address).path.resolve()
+    cached.chmod(0o644)
+    content = cached.read_bytes()
+    cached.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    line = fails("checkpoint", "pull", address)
+    assert line.endswith(f"damaged; delete {cached} and run the same command again")
+    cached.unlink()
+    assert read_checkpoint(address).path.read_bytes() == content
 
 
 def test_every_command_takes_an_address(hub_here, run, trained, job, tmp_path):
