@@ -178,6 +178,7 @@ def upload(
     """
     import huggingface_hub as client
     from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError
 
     if constants.HF_HUB_OFFLINE:
         raise FssbenchError(f"{address}: HF_HUB_OFFLINE is set; unset it to upload")
@@ -197,7 +198,7 @@ def upload(
             try:
                 done = _commit(api, place, every, mirror, head)
                 break
-            except client.utils.HfHubHTTPError as error:
+            except HfHubHTTPError as error:
                 if error.response.status_code != _NEWER or attempt == _ATTEMPTS:
                     raise
     except FssbenchError:
