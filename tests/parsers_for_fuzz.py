@@ -26,8 +26,9 @@ import torch
 from records_for_tests import digest_of
 
 from fssbench.backbones.weights import read_tensors
-from fssbench.data.coco_masks import read_annotations, rle
+from fssbench.data.coco_masks import read_annotations
 from fssbench.data.dataset import Dataset
+from fssbench.data.run_lengths import rle
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.literature import hdmnet
 from fssbench.episodes.literature.lists import read_lines, read_pickle

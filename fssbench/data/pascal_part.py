@@ -12,10 +12,10 @@ import torch
 from pycocotools import mask as pycocotools_mask
 from torch import Tensor
 
-from fssbench.data.coco_masks import run_lengths
 from fssbench.data.images import image_size, read_image
 from fssbench.data.index import IndexedDataset
 from fssbench.data.own_data import own_root, read_table
+from fssbench.data.run_lengths import run_lengths
 from fssbench.errors import FssbenchError
 
 rle: Any = pycocotools_mask  # without type annotations

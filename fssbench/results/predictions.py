@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fssbench.data.coco_masks import rle, run_lengths
+from fssbench.data.run_lengths import rle, run_lengths
 from fssbench.episodes.episode import Episode
 from fssbench.errors import FssbenchError, one_line
 from fssbench.files import MIB, read_within, write_atomically

@@ -19,8 +19,8 @@ from registered_for_tests import registered
 import fssbench
 from fssbench import FssbenchError, Manifest, ProtocolSpec
 from fssbench.cli import main
-from fssbench.data.coco_masks import rle
 from fssbench.data.dataset import IGNORE
+from fssbench.data.run_lengths import rle
 from fssbench.evaluation.evaluate import evaluate
 from fssbench.evaluation.measure import measure_masks
 from fssbench.inference.chunk_loader import target_of

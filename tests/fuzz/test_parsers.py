@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from parsers_for_fuzz import COCO, MANIFEST, PARSERS, RECORD, ROWS, parse
 
-from fssbench.data import coco_masks
+from fssbench.data import run_lengths
 from fssbench.data.coco_masks import read_annotations
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.literature.lists import read_pickle
@@ -338,9 +338,9 @@ def test_a_pickle_whose_lists_are_one(tmp_path):
 
 def test_a_polygon_that_would_take_gigabytes_to_draw():
     there_and_back = [0, 0, 99_999, 99_999] * 1000
-    assert coco_masks._polygon(there_and_back) is None
+    assert run_lengths._polygon(there_and_back) is None
 
 
 def test_a_run_length_without_end():
     with pytest.raises(ValueError, match="no number of pixels"):
-        coco_masks.run_lengths({"size": [20, 30], "counts": "o" * 10_000_000}, [20, 30])
+        run_lengths.run_lengths({"size": [20, 30], "counts": "o" * 10_000_000}, [20, 30])
