@@ -41,6 +41,29 @@ def commands(workflow):
     return [line for step in steps(workflow) for line in step.get("run", "").splitlines() if line]
 
 
+def python_versions(job):
+    """The versions of Python that the job sets up."""
+    (given,) = (step["with"]["python-version"] for step in job["steps"]
+                if step.get("uses", "").startswith("actions/setup-python"))  # fmt: skip
+    matrix = job.get("strategy", {}).get("matrix", {})
+    more = [each["python-version"] for each in matrix.get("include", [])]
+    return {*matrix["python-version"], *more} if "matrix" in given else {given}
+
+
+def supported_versions():
+    """The versions of Python in the classifiers of ``pyproject.toml``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    assert project["requires-python"] == f">={found[0]}"
+    return found
+
+
+def tox_environments():
+    tox = configparser.ConfigParser()
+    tox.read(ROOT / "tox.ini")
+    return tox
+
+
 def read(name):
     return yaml.safe_load((FILES[0].parent / name).read_text())
 
@@ -75,8 +98,7 @@ def test_expressions_exist(workflow):
 
 
 def test_commands_of_fssbench_and_tox_exist(workflow):
-    tox = configparser.ConfigParser()
-    tox.read(ROOT / "tox.ini")
+    tox = tox_environments()
     for line in commands(workflow):
         if line.startswith("fssbench "):
             command, words = cli, line.split()[1:]
@@ -96,14 +118,34 @@ def test_commands_of_fssbench_and_tox_exist(workflow):
 def test_supported_versions_and_systems_are_tested():
     jobs = read("tests.yml")["jobs"]
     matrix = jobs["newest"]["strategy"]["matrix"]
-    assert matrix["python-version"] == ["3.11", "3.12", "3.13", "3.14"]
+    assert matrix["python-version"] == supported_versions()
     systems = {*matrix["os"], *(each["os"] for each in matrix["include"])}
     systems |= {job["runs-on"] for job in jobs.values()}
     assert {"ubuntu-latest", "macos-latest", "windows-latest"} <= systems
     done = [line.split()[2] for line in commands(read("tests.yml")) if line.startswith("tox ")]
-    tox = configparser.ConfigParser()
-    tox.read(ROOT / "tox.ini")
+    tox = tox_environments()
     assert {*tox["tox"]["env_list"].split(", "), "lowest"} == set(done)
+
+
+def test_versions_of_python_are_supported_ones(workflow):
+    for job in workflow["jobs"].values():
+        if any(step.get("uses", "").startswith("actions/setup-python") for step in job["steps"]):
+            assert python_versions(job) <= set(supported_versions())
+
+
+def test_the_lowest_versions_are_tested_on_the_lowest_python():
+    tox = tox_environments()
+    lowest = supported_versions()[0]
+    assert tox["testenv:lowest"]["base_python"] == f"python{lowest}"
+    assert python_versions(read("tests.yml")["jobs"]["lowest"]) == {lowest}
+    assert "--resolution lowest-direct" in tox["testenv:lowest"]["commands_pre"]
+
+
+def test_the_workflow_of_boards_checks_as_tox_does():
+    tox = tox_environments()
+    check = "fssbench board check leaderboards"
+    assert check in tox["testenv"]["commands"].splitlines()
+    assert check in commands(read("boards.yml"))
 
 
 def test_only_the_last_jobs_may_publish():

@@ -21,8 +21,9 @@ from fssbench.errors import FssbenchError
 from fssbench.files import sha256, write_atomically
 
 SUFFIX = ".safetensors"
-_KEY = "fssbench"
-_DIGEST = "fssbench_sha256"
+HEADER = "fssbench"
+DIGEST = "fssbench_sha256"
+"""Entries of a file's metadata: header, and digest of header and tensors."""
 _HOLDS_BACKBONE = "holds_backbone"
 
 
@@ -162,9 +163,8 @@ def write_checkpoint(
         state |= {f"{BACKBONE_PREFIX}{name}": tensor for name, tensor in backbone.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     text = json.dumps(dict(header))
-    digest = _digest(text, tensors.items())
-    content = safetensors.torch.save(tensors, {_KEY: text, _DIGEST: digest})
-    write_atomically(path, _with_sorted_metadata(content))
+    metadata = {HEADER: text, DIGEST: digest(text, tensors.items())}
+    write_atomically(path, file_content(tensors, metadata))
 
 
 def locate_checkpoint(given: str | Path, option: str = "--checkpoint") -> tuple[Path, str]:
@@ -215,13 +215,13 @@ def read_checkpoint(given: str | Path, option: str = "--checkpoint") -> Checkpoi
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            header = json.loads(metadata[_KEY])
+            header = json.loads(metadata[HEADER])
             names = [n for n in file.keys() if not n.startswith(BACKBONE_PREFIX)]  # noqa: SIM118
             weights = {name: file.get_tensor(name) for name in names}
             # Files of versions before digests were introduced have none.
-            if _DIGEST in metadata:
+            if DIGEST in metadata:
                 tensors = ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
-                if _digest(metadata[_KEY], tensors) != metadata[_DIGEST]:
+                if digest(metadata[HEADER], tensors) != metadata[DIGEST]:
                     cached = f"delete {path.resolve()} and run the same command again"
                     raise FssbenchError(
                         f"{option} {given}: the content does not fit its digest, so it was "
@@ -243,11 +243,11 @@ def read_checkpoint(given: str | Path, option: str = "--checkpoint") -> Checkpoi
         ) from error
 
 
-def _with_sorted_metadata(content: bytes) -> bytes:
+def file_content(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return a safetensors file with its metadata in order: safetensors writes a random one."""
+    content = safetensors.torch.save(dict(tensors), dict(metadata))
     size = int.from_bytes(content[:8], "little")
-    fields = json.loads(content[8 : 8 + size])
-    fields["__metadata__"] = dict(sorted(fields["__metadata__"].items()))
+    fields = json.loads(content[8 : 8 + size]) | {"__metadata__": dict(metadata)}
     text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the format aligns the tensors
     return len(text).to_bytes(8, "little") + text + content[8 + size :]
@@ -266,7 +266,7 @@ def _is_header(header: Any) -> bool:
     )
 
 
-def _digest(header: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
+def digest(header: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
     """Return the order-independent sha256 (hex) of a header and of named tensors."""
     each = sorted(
         (name, str(tensor.dtype), list(tensor.shape), _sha256(tensor)) for name, tensor in tensors

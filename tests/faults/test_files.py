@@ -122,7 +122,7 @@ def test_the_digest_of_a_record_can_be_made_by_anybody(tmp_path):
 def test_a_checkpoint_without_a_digest_is_of_an_older_version(tmp_path, monkeypatch):
     from fssbench.matchers import checkpoint
 
-    monkeypatch.setattr(checkpoint, "_DIGEST", "unknown")
+    monkeypatch.setattr(checkpoint, "DIGEST", "unknown")
     write_a_checkpoint(tmp_path / "old.safetensors")
     monkeypatch.undo()
     assert torch.equal(checkpoint_of(tmp_path / "old.safetensors")["bias"], torch.arange(4.0))
