@@ -3,11 +3,23 @@
 #
 # DATA contains the mini sets that leaderboards/README.md describes: voc_mini, coco_mini, fss_mini,
 # davis_mini and weights_found. Without it, only the board of shapes is made. Finished runs are
-# not repeated, so run the script again after an interruption.
+# not repeated, so run the script again after an interruption. JOBS=N trains N folds at a time; give
+# each its own core with OMP_NUM_THREADS=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-runs}
 trainings=${TRAININGS:-trainings}
+jobs=${JOBS:-1}
+
+# Run a function of a fold for each fold, at most $jobs at a time.
+each_fold() {
+    local fold
+    for fold in 0 1 2 3; do
+        while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do wait -n; done
+        "$1" "$fold" &
+    done
+    for fold in 0 1 2 3; do wait -n || [ $? -eq 127 ]; done # 127: none is left
+}
 
 evaluate() { fssbench evaluate "$@" --out "$runs"; }
 
@@ -38,7 +50,8 @@ evaluate clipseg --encoder model=clipseg-tiny --weights random --fold 0
 evaluate clipseg-text --encoder model=clipseg-tiny --weights random --fold 0
 
 # Trained on a CPU, each in about 10 minutes of one core.
-for fold in 0 1 2 3; do
+shapes() {
+    local fold=$1 base mask checkpoint
     train hsnet --dataset shapes --fold $fold --validation-episodes 0
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
 
@@ -73,7 +86,8 @@ for fold in 0 1 2 3; do
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5 \
         --protocol shapes/v1-1k-shared-class
-done
+}
+each_fold shapes
 
 if [ $# -gt 0 ]; then
     data=$1
@@ -91,13 +105,12 @@ if [ $# -gt 0 ]; then
     evaluate insid3 --encoder features=dinov2-s --weights "features=$dino" "${voc[@]}"
     evaluate prototype --backbone mobilenetv2 --weights "$imagenet" \
         --protocol pascal5i/v1-1k-2way --data-root "$data/voc_mini"
-    for fold in 0 1 2 3; do
+    photographs() {
+        local fold=$1 base masks checkpoint
         train dcama --dataset pascal5i --data-root "$data/voc_mini" --recipe pascal5i-mini \
             --fold $fold --weights "$imagenet" --precision bf16 --validation-episodes 0
         evaluate --checkpoint "$checkpoint" --weights "$imagenet" --fold $fold --shots 1,5 \
             --protocol pascal5i/v1-1k --data-root "$data/voc_mini"
-    done
-    for fold in 0 1 2 3; do
         train hdmnet --stage base --dataset pascal5i --data-root "$data/voc_mini" \
             --recipe pascal5i-mini --fold $fold --weights "$imagenet" --precision bf16 \
             --validation-episodes 0
@@ -109,7 +122,12 @@ if [ $# -gt 0 ]; then
             evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5 \
                 --protocol pascal5i/v1-1k --data-root "$data/voc_mini"
         done
-    done
+        train fsdino --stage meta --dataset pascal5i --data-root "$data/voc_mini" \
+            --recipe pascal5i-mini --fold $fold --weights "$dino" --precision bf16 \
+            --validation-episodes 0
+        evaluate --checkpoint "$checkpoint" --weights "$dino" --fold $fold "${voc[@]}"
+    }
+    each_fold photographs
     real --protocol coco20i/v1-mini --data-root "$data/coco_mini" --shots 1,5
     real --protocol fss1000/v1 --data-root "$data/fss_mini" --shots 1
     real --protocol fss1000/v1-mini --data-root "$data/fss_mini" --shots 1,5
