@@ -52,11 +52,16 @@ def check(
     there, missing = _splits(made, split, made.image_ids)
     splits: dict[str, object] = {}
     problems: list[str] = []
+    # Splits may have images in common; an image is opened once.
+    checked: dict[str, list[str]] = {}
     for name in there:
         ids = track(
             made.image_ids(name), f"{name}: opening", console=Console(stderr=True), transient=True
         )
-        wrong = [problem for image_id in ids for problem in check_image(made, image_id)]
+        for image_id in ids:
+            if image_id not in checked:
+                checked[image_id] = check_image(made, image_id)
+        wrong = [problem for image_id in made.image_ids(name) for problem in checked[image_id]]
         problems += [*wrong, *made.problems(name)]
         with _without_warnings():
             found = None if wrong else count_split(made, name)
@@ -65,6 +70,7 @@ def check(
             _print_split(name, found)
             if found.images:
                 click.echo(f"  sizes in pixels: {sizes(made, name)}")
+    problems = list(dict.fromkeys(problems))
     counted = [name for name in there if splits[name] != "has problems"]
     suspicious = suspicions(made, counted)
     if as_json:

@@ -313,15 +313,24 @@ def test_offline_mode_does_not_touch_the_network(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("empty_hub_cache")
-def test_a_download_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionError("reset by peer"), "(the connection broke; run the same command again)"),
+        (ValueError("no size\nand more"), "ValueError: no size and more)"),
+    ],
+)
+def test_a_download_that_breaks(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def download(*, local_files_only: bool = False, **_: object) -> str:
         if local_files_only:
             raise FileNotFoundError
-        raise ConnectionError("reset by peer\nand more")
+        raise error
 
     monkeypatch.setattr(hub, "_answers", lambda url: True)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    assert "ConnectionError: reset by peer and more)" in refused_download()
+    assert reason in refused_download()
 
 
 def test_weights_of_an_address_are_downloaded_once(

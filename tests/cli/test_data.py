@@ -172,6 +172,24 @@ def test_check_prints_a_line_for_each_kind_of_problem(run, tmp_path):
     assert len(json.loads(out)["problems"]) == 10
 
 
+def test_check_counts_a_problem_of_several_splits_once(run, tmp_path):
+    for name in ("cup", "key"):
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (50, 40)).save(folder / f"{number}.jpg")
+            Image.new("L", (50, 40), 255).save(folder / f"{number}_mask.png")
+    (tmp_path / "data" / "cup" / "1_mask.png").write_text("no picture")
+    command = ["data", "check", "folder", "--data-root", tmp_path / "data"]
+    code, _, err = run(*command)
+    assert code == 1
+    assert err.count("1_mask.png") == 1
+    assert "1 problem\n" in err
+    found = json.loads(run(*command, "--json")[1])
+    assert len(found["problems"]) == 1
+    assert set(found["splits"].values()) == {"has problems"}
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 def test_class_names_on_streams_of_other_encodings(tmp_path, encoding):
     mask = np.zeros((40, 50), np.uint8)

@@ -10,9 +10,10 @@ import attrs
 import torch
 from torch import Tensor
 
+from fssbench.data.grey_masks import HALF
 from fssbench.data.images import check_same_size, read_image
 from fssbench.data.index import IndexedDataset
-from fssbench.data.masks import HALF, read_foreground
+from fssbench.data.masks import read_foreground
 from fssbench.errors import FssbenchError
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fssbench.data import isaid, pascal_part
 from fssbench.data.cross_domain import chest_xray, deepglobe, isic, suim
-from fssbench.data.masks import HALF
+from fssbench.data.grey_masks import HALF
 from fssbench.data.prepare.disk import put
 from fssbench.data.prepare.members import Member
 from fssbench.errors import FssbenchError
