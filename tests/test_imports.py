@@ -24,9 +24,11 @@ except SystemExit as end:
     sys.exit(end.code or loaded() or 0)
 """
 _MODELS = """
+import importlib.util
 from fssbench import MatcherSpec, registry
 for spec in registry.registry().specs(MatcherSpec).values():
-    registry.load(spec)
+    if all(importlib.util.find_spec(name) for name in spec.requires):
+        registry.load(spec)
 sys.exit(loaded() or 0)
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,10 +126,9 @@ def _segment(
     console = Console(stderr=True)
     found = []
     printed = time.monotonic()
-    shown = track(
-        segment_pictures(predictor, pictures, failures.append), "pictures", total=len(pictures),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
+    shown: Iterable[Segmented] = segment_pictures(predictor, pictures, failures.append)
+    if console.is_terminal:
+        shown = track(shown, "pictures", total=len(pictures), console=console, transient=True)
     for each in shown:
         found.append(each)
         if not console.is_terminal and time.monotonic() - printed > LINES_EVERY:

@@ -88,7 +88,8 @@ class ProgressLine:
 
     def close(self) -> None:
         """Stop the progress bar."""
-        self._bar.stop()
+        if not self._bar.disable:  # rich before 14.3 prints an empty line
+            self._bar.stop()
 
 
 class ProgressReport(ProgressLine):

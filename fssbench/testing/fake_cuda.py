@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,17 @@ _TORCH = str(Path(torch.__file__).parent)
 
 class WaitError(Exception):
     """An operation that waits for the device: its result is needed by Python, or a copy blocks."""
+
+
+@functools.cache
+def works() -> bool:
+    """Return whether this torch simulates a CUDA device: torch 2.6 needs a driver for slices."""
+    try:
+        with FakeCuda().computing():
+            torch.zeros(1, device=CUDA)[:]
+    except (AssertionError, RuntimeError):  # a torch without CUDA raises an AssertionError
+        return False
+    return True
 
 
 class FakeCuda:

@@ -19,6 +19,7 @@ from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.matchers.matcher import FeatureRequest, Matcher
 from fssbench.runtime.device import Precision
 from fssbench.runtime.random_state import drawn_twice
+from fssbench.testing import fake_cuda
 from fssbench.testing.check import (
     Checks,
     NotCheckedError,
@@ -312,6 +313,8 @@ def _on_fake_cuda(subject: MatcherSubject, count: int, shots: int) -> str:
     """Run all steps of an evaluation with tensors that claim to be on a GPU."""
     if "gradients" in subject.spec.uses:
         return "gradient steps need a real GPU"
+    if not fake_cuda.works():
+        return f"torch {torch.__version__} simulates no GPU"
     plain = [
         f"{type(module).__name__}.{key}"
         for module in subject.nonzero_pipeline.matcher.modules()

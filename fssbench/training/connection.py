@@ -64,5 +64,6 @@ def _launch(fabric: Fabric) -> None:
 
 
 def _is_of_connection(error: RuntimeError) -> bool:
-    # gloo raises errors without a class of their own.
-    return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
+    # gloo raises errors without a class of their own; so does torch 2.6 for an occupied port.
+    unclassed = any(part in str(error) for part in ("/gloo/", "EADDRINUSE"))
+    return isinstance(error, torch.distributed.DistError) or unclassed

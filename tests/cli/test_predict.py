@@ -74,6 +74,7 @@ def test_a_folder_with_supports_of_different_sizes(run):
         "--out", "out",
     )  # fmt: skip
     assert code == 0, err
+    assert "" not in err.splitlines()
     for name, size in (("tall", (80, 120)), ("wide", (200, 50)), ("turned", (110, 70))):
         assert overlap(Path(f"out/masks/{name}.png"), draw(*size)[1]) > 0.7, name
         assert f"{name}.png: {size[0]}x{size[1]}, " in out

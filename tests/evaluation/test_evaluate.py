@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -246,6 +247,7 @@ def test_two_runs_in_one_directory(tmp_path):
     try:
         while not list(tmp_path.rglob("journal.jsonl")):
             assert first.poll() is None
+        first.send_signal(signal.SIGSTOP)  # else it may end while the second one starts
         second = cli(*slow)
     finally:
         first.kill()

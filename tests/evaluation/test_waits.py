@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fake_cuda_for_tests import needs_fake_cuda
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fssbench import build_manifest, dataset
@@ -21,6 +22,7 @@ from fssbench.testing.matcher_subject import MatcherSubject
 METHODS = ["prototype", "dcama", "hdmnet", "fsdino", "uinofss-comp", "uinofss"]
 
 
+@needs_fake_cuda
 @pytest.mark.parametrize(("shots", "batch_size"), [(1, 1), (2, 3)])
 @pytest.mark.parametrize("method", METHODS)
 def test_one_wait_in_a_chunk(method, shots, batch_size, monkeypatch):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fake_cuda_for_tests import needs_fake_cuda
 from torch import nn
 
 from fssbench.testing.fake_cuda import CUDA, FakeCuda, WaitError
+
+pytestmark = needs_fake_cuda
 
 
 def test_shapes_and_devices_without_values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fake_cuda_for_tests import needs_fake_cuda
 
 from fssbench.testing import training_step
 from fssbench.testing.fake_cuda import FakeCuda
@@ -11,6 +12,8 @@ from fssbench.testing.matcher_subject import MatcherSubject
 from fssbench.testing.matchers import on_fake_cuda
 from fssbench.training.loader import load_batches, portions_of
 from fssbench.training.step import TrainingStep, set_modes
+
+pytestmark = needs_fake_cuda
 
 OPTIONS = {
     "prototype": [{}],
