@@ -52,6 +52,9 @@ class FakeCuda:
     """
 
     def __init__(self) -> None:
+        # The first backward pass starts threads for the devices that torch counts, fake ones
+        # included, and a process forked afterwards cannot use autograd. So it comes first.
+        torch.zeros(1, requires_grad=True).sum().backward()
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
 
     def module(self, module: M) -> M:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from fake_cuda_for_tests import needs_fake_cuda
@@ -54,3 +57,20 @@ def test_waits_are_errors_that_name_the_line(wait):
 def test_copies_that_do_not_block():
     with FakeCuda().computing():
         assert torch.zeros(3).to(CUDA, non_blocking=True).device.type == "cuda"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+def test_a_forked_process_can_still_use_autograd():
+    code = """
+import os
+import torch
+from fssbench.testing.fake_cuda import FakeCuda
+fake = FakeCuda()
+with fake.computing():
+    fake.tensors(torch.zeros(2), torch.device("cuda:0")) + 1
+torch.zeros(1, requires_grad=True).sum().backward()
+if child := os.fork():
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+torch.zeros(1, requires_grad=True).sum().backward()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -65,7 +65,8 @@ def test_kill_and_resume(job, straight, tmp_path, batch):
             os.kill(os.getpid(), signal.SIGKILL)
 
     child = start(lambda: evaluate(run, observers=lambda _: [Killer()]))
-    assert child.wait()[0] == -signal.SIGKILL
+    code, message = child.wait()
+    assert code == -signal.SIGKILL, message
     assert not list(tmp_path.rglob("rows.csv.gz"))
     evaluate(run)
     assert results(tmp_path) == results(job.out)
