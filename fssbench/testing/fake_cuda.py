@@ -54,7 +54,8 @@ class FakeCuda:
     def __init__(self) -> None:
         # The first backward pass starts threads for the devices that torch counts, fake ones
         # included, and a process forked afterwards cannot use autograd. So it comes first.
-        torch.zeros(1, requires_grad=True).sum().backward()
+        with torch.inference_mode(False), torch.enable_grad():
+            torch.autograd.backward(torch.zeros(1, requires_grad=True).sum())
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
 
     def module(self, module: M) -> M:
