@@ -16,6 +16,7 @@ from fssbench.inference.pipeline import Pipeline
 from fssbench.metrics.iou import IoU
 from fssbench.nn import tensors
 from fssbench.nn.flops import flop_counter
+from fssbench.runtime.device import choose_device
 
 METHODS = {
     "dcama": ("dcama", "resnet50"),
@@ -32,7 +33,7 @@ def pipeline_of(method: str, precision: str = "fp32", device: str = "cpu") -> Pi
     torch.manual_seed(0)
     encoder = build.backbone(backbone, "random")
     return Pipeline(
-        build.matcher(matcher, encoder), encoder, device=torch.device(device), precision=precision
+        build.matcher(matcher, encoder), encoder, device=choose_device(device), precision=precision
     )
 
 
