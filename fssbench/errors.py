@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class FssbenchError(Exception):
@@ -28,6 +30,19 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 _NO_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory|bad_alloc")
+
+
+@contextlib.contextmanager
+def without_warnings(*loggers: str) -> Iterator[None]:
+    """Hide the warnings of loggers within the block, whose facts are reported after it."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, loggers)}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def near(name: str, known: Iterable[str]) -> str:

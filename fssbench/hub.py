@@ -7,17 +7,16 @@ set; without a revision, the newest commit of the branch ``main``. ``HF_ENDPOINT
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from fssbench.errors import FssbenchError, one_line
+from fssbench.errors import FssbenchError, one_line, without_warnings
 
 SCHEME = "hf://"
 _PATIENCE = 8.0  # seconds until the hub counts as unreachable
@@ -259,22 +258,11 @@ def _cached_or_new(
             return found
         raise FssbenchError(_silent())
     try:
-        with _quiet():
+        # The client warns of each failed attempt; the last error remains.
+        with without_warnings("huggingface_hub"):
             return str(download(**arguments))
     except Exception as error:  # as in `upload`
         raise _problem(error, address) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the warnings of the client about each failed attempt; the last error remains."""
-    logger = logging.getLogger("huggingface_hub")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _silent() -> str:

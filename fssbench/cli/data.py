@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +12,15 @@ import click
 from fssbench.cli.completion import names_of
 from fssbench.cli.options import PATH, data_options, json_option
 from fssbench.cli.output import print_json, report_problems
+from fssbench.errors import without_warnings
 
 if TYPE_CHECKING:
     from fssbench.data.check import SplitCount
     from fssbench.data.dataset import Dataset
     from fssbench.errors import FssbenchError
+
+_INDEXES = ("fssbench.data.index", "fssbench.data.coco_instances")
+"""Loggers that warn about problems which a check lists at its end."""
 
 split_option = click.option("--split", help="Only this split  [default: all].")
 
@@ -63,7 +65,7 @@ def check(
                 checked[image_id] = check_image(made, image_id)
         wrong = [problem for image_id in made.image_ids(name) for problem in checked[image_id]]
         problems += [*wrong, *made.problems(name)]
-        with _without_warnings():
+        with without_warnings(*_INDEXES):
             found = None if wrong else count_split(made, name)
         splits[name] = found.to_fields() if found else "has problems"
         if found and not as_json:
@@ -82,20 +84,6 @@ def check(
     for line in suspicious:
         click.echo(f"suspicious: {line}")
     return report_problems(problems)
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silence what an index warns about: the problems that the check lists at its end."""
-    loggers = [logging.getLogger(f"fssbench.data.{name}") for name in ("index", "coco_instances")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _splits(

@@ -47,41 +47,56 @@ def pairs(
     ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
     """Convert ``key=value`` texts of different keys to a dictionary."""
-    found: dict[str, str] = {}
-    for group in (_of_config(ctx, parameter), values):
-        given: dict[str, str] = {}
-        for text in group:
-            key, equals, value = text.partition("=")
-            if not equals or not key:
-                raise click.UsageError(f"{parameter.opts[0]} {text}: write key=value", ctx)
-            if key in given:
-                raise click.UsageError(f"{parameter.opts[0]} {text}: {key} is given twice", ctx)
-            given[key] = value
-        found |= given
-    return found
+
+    def split(text: str) -> tuple[str, str]:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"{parameter.opts[0]} {text}: write key=value", ctx)
+        return key, value
+
+    return _by_key(ctx, parameter, values, split, "{} is given twice")
 
 
 def weights_of_parts(
     ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
     """Convert ``W`` and ``part=W`` texts to a dictionary, with "" for the backbone."""
+
+    def split(text: str) -> tuple[str, str]:
+        part, equals, value = text.partition("=")
+        is_part = equals and part.isidentifier() and not Path(text).exists()
+        return (part, value) if is_part else ("", text)
+
+    return _by_key(ctx, parameter, values, split, "given twice")
+
+
+def _by_key(
+    ctx: click.Context,
+    parameter: click.Parameter,
+    values: Sequence[str],
+    split: Callable[[str], tuple[str, str]],
+    twice: str,
+) -> dict[str, str]:
+    """Return values by key: those of ``--config``, complemented by those of the command line.
+
+    Args:
+        ctx: context of the command.
+        parameter: its parameter.
+        values: values of the command line.
+        split: function from a text to key and value.
+        twice: message about a key (``{}``) that is given twice in either place.
+    """
     found: dict[str, str] = {}
-    for group in (_of_config(ctx, parameter), values):
-        parts: dict[str, str] = {}
+    for group in (ctx.lookup_default(str(parameter.name)) or (), values):
+        given: dict[str, str] = {}
         for text in group:
-            part, equals, value = text.partition("=")
-            if not equals or not part.isidentifier() or Path(text).exists():
-                part, value = "", text
-            if part in parts:
-                raise click.UsageError(f"{parameter.opts[0]} {text}: given twice", ctx)
-            parts[part] = value
-        found |= parts
+            key, value = split(text)
+            if key in given:
+                message = twice.format(key)
+                raise click.UsageError(f"{parameter.opts[0]} {text}: {message}", ctx)
+            given[key] = value
+        found |= given
     return found
-
-
-def _of_config(ctx: click.Context, parameter: click.Parameter) -> Sequence[str]:
-    """Return the values of ``--config``, which those of the command line complement by key."""
-    return ctx.lookup_default(str(parameter.name)) or ()
 
 
 def grouped(*options: Callable[[F], F]) -> Callable[[F], F]:
