@@ -141,8 +141,9 @@ def fssbench_training_started(run: TrainingRun) -> None:
 
 @hookspec
 def fssbench_step_finished(
-    run: TrainingRun, step: int, losses: Mapping[str, float], lr: float, gradient_norm: float
-) -> None:
+    run: TrainingRun, step: int, losses: Mapping[str, float], lr: float, gradient_norm: float,
+    waited: float,
+) -> None:  # fmt: skip
     """The optimiser took a step.
 
     Args:
@@ -152,6 +153,7 @@ def fssbench_step_finished(
             ``total``; means over all processes and micro-batches.
         lr: learning rate of the first parameter group.
         gradient_norm: norm of all gradients together, before clipping.
+        waited: seconds in which the first process waited for the loaded samples of the step.
     """
 
 

@@ -228,11 +228,12 @@ def fssbench_training_started(run: TrainingRun) -> None:
 
 
 def fssbench_step_finished(
-    run: TrainingRun, step: int, losses: Mapping[str, float], lr: float, gradient_norm: float
-) -> None:
-    """Log losses, learning rate and gradient norm."""
+    run: TrainingRun, step: int, losses: Mapping[str, float], lr: float, gradient_norm: float,
+    waited: float,
+) -> None:  # fmt: skip
+    """Log losses, learning rate, gradient norm and the seconds of waiting for data."""
     _log(run, "loss/", losses, step)
-    _log(run, "", {"lr": lr, "gradient_norm": gradient_norm}, step)
+    _log(run, "", {"lr": lr, "gradient_norm": gradient_norm, "waited": waited}, step)
 
 
 def fssbench_validation_finished(run: TrainingRun, step: int, scores: Mapping[str, float]) -> None:

@@ -168,7 +168,7 @@ def _step(plan: Plan) -> Step:
     )[:1]
     batches = load_batches(plan.loader, 0, portions, workers=0, pin=False)
     set_modes(plan.stage, plan.matcher, plan.backbone)
-    losses, _, _ = trainer.take_step(batches)
+    losses = trainer.take_step(batches).losses
     changed = {name for name, p in named.items() if not p.detach().equal(before[name])}
     graded = {name for name, p in named.items() if p.grad is not None}
     trained = [name for name, p in named.items() if id(p) in wanted]

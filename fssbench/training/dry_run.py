@@ -89,7 +89,7 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
         memory_advice(len(portions[0].samples), plan.size, settings.accumulate),
         flop_counter() as operations,
     ):
-        losses, _, _ = trainer.take_step(iter(batches))
+        losses = trainer.take_step(iter(batches)).losses
     seconds = time.perf_counter() - started
     groups = zip(trainer.groups, trainer.optimiser.param_groups, strict=True)
     return DryRun(
@@ -104,7 +104,7 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
         dropped=plan.samples.dropped,
         epoch_steps=plan.epoch_steps,
         steps=plan.steps,
-        losses=losses,
+        losses=dict(losses),
         scores={} if validation is None else validation.scores(chunks=1),
         seconds=seconds,
         peak_memory_mib=peak_memory_mib(fabric.device),

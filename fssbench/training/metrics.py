@@ -108,11 +108,12 @@ class TensorBoard:
         )
 
     def fssbench_step_finished(
-        self, step: int, losses: Mapping[str, float], lr: float, gradient_norm: float
-    ) -> None:
+        self, step: int, losses: Mapping[str, float], lr: float, gradient_norm: float,
+        waited: float,
+    ) -> None:  # fmt: skip
         """Write a step."""
         self._write("loss/", losses, step)
-        self._write("", {"lr": lr, "gradient_norm": gradient_norm}, step)
+        self._write("", {"lr": lr, "gradient_norm": gradient_norm, "waited": waited}, step)
 
     def fssbench_validation_finished(self, step: int, scores: Mapping[str, float]) -> None:
         """Write a validation."""

@@ -23,14 +23,16 @@ class TrainingProgress(ProgressLine):
     def __init__(self, console: Console) -> None:
         super().__init__(console, "steps", ("losses", "miou", "rate", "eta"))
         self._means: dict[str, float] = {}
+        self._waited = 0.0
 
     def fssbench_training_started(self, run: TrainingRun) -> None:
         """Start the progress bar at the number of steps already taken."""
         name = f"{run.matcher} {run.stage}, fold {run.fold}"
         self.start(name, name, run.steps, run.done)
 
-    def fssbench_step_finished(self, step: int, losses: Mapping[str, float]) -> None:
+    def fssbench_step_finished(self, step: int, losses: Mapping[str, float], waited: float) -> None:
         """Advance the progress bar."""
+        self._waited += waited
         for name, value in losses.items():
             before = self._means.get(name, value)
             self._means[name] = _MEMORY * before + (1 - _MEMORY) * value
@@ -59,4 +61,8 @@ class TrainingProgress(ProgressLine):
     def fssbench_training_finished(self, run: TrainingRun, checkpoint: Path) -> None:
         """Replace the progress bar by one line."""
         self.close()
-        self.print(f": {run.steps} steps, {checkpoint.name} written ({self.seconds():.1f} s)")
+        seconds = self.seconds()
+        self.print(
+            f": {run.steps} steps, {checkpoint.name} written ({seconds:.1f} s, "
+            f"{100 * self._waited / max(seconds, 1e-9):.0f} % waiting for data)"
+        )

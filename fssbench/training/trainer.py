@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import attrs
 import numpy
 import torch
 from lightning_fabric import Fabric
@@ -29,6 +31,23 @@ from fssbench.training.validation import Validation, gather, measure_held_out
 Event = Callable[..., None]
 
 _SAVED = ("step", "validated", "score", "best")
+
+
+@attrs.frozen(kw_only=True)
+class StepResult:
+    """Measures of an optimiser step; see the hook ``fssbench_step_finished``.
+
+    Attributes:
+        losses: losses by name, and their weighted sum as ``total``.
+        lr: learning rate of the first parameter group.
+        gradient_norm: norm of all gradients together, before clipping.
+        waited: seconds in which this process waited for loaded samples.
+    """
+
+    losses: Mapping[str, float]
+    lr: float
+    gradient_norm: float
+    waited: float
 
 
 class Trainer:
@@ -151,14 +170,12 @@ class Trainer:
         set_modes(plan.stage, plan.matcher, plan.backbone)
         while self.step < end:
             with memory_advice(len(portions[0].samples), plan.size, settings.accumulate):
-                losses, lr, norm = self.take_step(batches)
-            self._event(
-                "fssbench_step_finished", step=self.step, losses=losses, lr=lr, gradient_norm=norm
-            )
+                result = self.take_step(batches)
+            self._event("fssbench_step_finished", step=self.step, **attrs.asdict(result))
             yield self.step
 
-    def take_step(self, batches: Iterator[LoadedBatch]) -> tuple[dict[str, float], float, float]:
-        """Take one optimiser step; return losses by name, learning rate and gradient norm."""
+    def take_step(self, batches: Iterator[LoadedBatch]) -> StepResult:
+        """Take one optimiser step."""
         run, plan = self.run, self.plan
         parts = plan.settings.accumulate
         scale = factor(
@@ -168,8 +185,11 @@ class Trainer:
         self._stepper.zero_grad()
         shown: list[LoadedBatch] = []
         found: list[dict[str, Tensor]] = []
+        waited = 0.0
         for part in range(parts):
+            started = time.perf_counter()
             shown.append(next(batches))
+            waited += time.perf_counter() - started
             _seed(run.seed, self.step, part, self.fabric.global_rank)
             with self.fabric.no_backward_sync(self._forward, enabled=part < parts - 1):
                 losses = self._forward(shown[-1])
@@ -192,7 +212,7 @@ class Trainer:
         self._stepper.step()
         self.step += 1
         self._terminated = signalled > 0
-        return reported, lr, norm
+        return StepResult(losses=reported, lr=lr, gradient_norm=norm, waited=waited)
 
     def _check(
         self, losses: Mapping[str, float], norm: float, shown: list[LoadedBatch], values: Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 import sys
 import types
 
@@ -22,6 +23,7 @@ def test_lines_without_a_terminal(job):
     assert lines[0].endswith(" on base classes, the best so far")
     assert lines[1].startswith("trainable meta, fold 0: epoch 2, mIoU ")
     assert lines[2].startswith("trainable meta, fold 0: 10 steps, last.safetensors written (")
+    assert re.fullmatch(r"[0-9.]+ s, \d+ % waiting for data\)", lines[2].rpartition("(")[2])
 
 
 def test_a_bar_on_a_terminal(job):
@@ -64,7 +66,7 @@ def test_tensorboard_where_it_is_installed(job, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     train(job, steps=1)
-    names = ["loss/bce", "loss/size", "loss/total", "lr", "gradient_norm"]
+    names = ["loss/bce", "loss/size", "loss/total", "lr", "gradient_norm", "waited"]
     scores = ["validation/miou", "validation/fb_iou", "validation/episode_miou"]
     steps = [(name, 1) for name in (*names, *scores)]
     assert written == [("tensorboard", 1), *steps, "closed"]

@@ -147,6 +147,22 @@ def test_gain_sharpens_the_attention_that_training_starts_with():
     assert masks(4.0).std() > 3 * masks(1.0).std() > 0
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_of_weights_has_its_rate_and_scale(rate):
+    torch.manual_seed(0)
+    weights = torch.full((7, 300, 301), 2.0, requires_grad=True)  # no multiple of four values
+    dropped = attention._drop(weights, rate)
+    zeros = dropped == 0
+    bound = 5 * math.sqrt(rate * (1 - rate) / zeros.numel())
+    assert abs(zeros.float().mean() - rate) < bound
+    # 16 bits round the rate.
+    assert torch.allclose(dropped[~zeros], torch.tensor(2 / (1 - rate)), rtol=1e-4)
+    dropped.sum().backward()
+    assert torch.equal(weights.grad, dropped.detach() / 2)
+    for places in (zeros[:, 1:] & zeros[:, :-1], zeros[1:] & zeros[:-1]):  # independent
+        assert abs(places.float().mean() - rate**2) < 5 * bound
+
+
 def test_dropout_only_in_training():
     matcher = make()
     query, other, masks = features(matcher, 1), features(matcher, 1, 1, seed=1), masks_of(1, 1)
