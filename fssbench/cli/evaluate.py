@@ -12,6 +12,7 @@ from fssbench.cli.config_file import config_option
 from fssbench.cli.grid import evaluate_grid, print_estimate
 from fssbench.cli.options import (
     PATH,
+    cache_options,
     cell_options,
     data_options,
     json_option,
@@ -45,10 +46,7 @@ if TYPE_CHECKING:
               help="Metrics, e.g. iou,regions; iou is required.")  # fmt: skip
 @click.option("--cache-memory", callback=size, metavar="SIZE",
               help="Memory for features, e.g. 4G  [default: a quarter of the memory].")  # fmt: skip
-@click.option("--cache-dir", type=PATH,
-              help="Folder for features on disk, shared with other runs.")  # fmt: skip
-@click.option("--cache-limit", callback=size, default="50G", show_default=True, metavar="SIZE",
-              help="Size limit of --cache-dir.")  # fmt: skip
+@cache_options
 @click.option("--cache-half", is_flag=True, help="Round features to float16; this changes rows.")
 @click.option("--fresh", is_flag=True,
               help="Discard the rows of an earlier run in the same directory.")  # fmt: skip

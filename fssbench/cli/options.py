@@ -168,6 +168,12 @@ method_options = grouped(
     matcher_option,
 )  # fmt: skip
 
+cache_options = grouped(
+    click.option("--cache-dir", type=PATH,
+                 help="Folder for features on disk, shared with other runs."),
+    click.option("--cache-limit", callback=size, default="50G", show_default=True, metavar="SIZE",
+                 help="Size limit of --cache-dir."),
+)  # fmt: skip
 process_options = grouped(
     device_option,
     click.option("--devices", type=int, default=1, show_default=True,

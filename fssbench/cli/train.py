@@ -11,6 +11,7 @@ from fssbench.cli.completion import names_of, recipes, stages
 from fssbench.cli.config_file import config_option
 from fssbench.cli.options import (
     PATH,
+    cache_options,
     data_options,
     json_option,
     matcher_option,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 @click.option("--shots", type=int, help="Supports of an episode  [default: the recipe's].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random draws.")
 @process_options
+@cache_options
 @click.option("--accumulate", type=int, default=1, show_default=True,
               help="Micro-batches in a step; more of them need less memory.")  # fmt: skip
 @click.option("--select-on", type=click.Choice(["base", "novel"]), default="base",

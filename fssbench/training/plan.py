@@ -293,5 +293,5 @@ def _loader(
         classes=classes,
         key=(dataset.name, stage.name, settings.seed),
         marks=stage.wants_labels,
-        caches=bool(recurs) and memory <= CACHE_BYTES,
+        caches=bool(recurs) and (memory <= CACHE_BYTES or settings.cache_dir is not None),
     )

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fssbench.backbones.backbone import Backbone
 from fssbench.errors import FssbenchError
+from fssbench.inference.feature_files import FeatureFiles
 from fssbench.matchers.matcher import Matcher
 from fssbench.training.frozen_features import FrozenFeatures
 from fssbench.training.loader import LoadedBatch
@@ -35,7 +36,7 @@ class TrainingStep(nn.Module):
         # A tuple hides a frozen backbone from torch, so that it is neither synchronised nor saved.
         self._backbone = (plan.backbone,)
         self._layers = tuple(plan.stage.layers(plan.matcher))
-        self._frozen = FrozenFeatures(plan.backbone, self._layers)
+        self._frozen = FrozenFeatures(plan.backbone, self._layers, _files(plan))
         self._weights = plan.recipe.losses
         self._classes = plan.loader.classes
 
@@ -118,6 +119,20 @@ class TrainingStep(nn.Module):
             found: dict[str, Tensor] = backbone(images, self._layers)
             return found
         return self._frozen.encode(images, loaded.names)
+
+
+def _files(plan: Plan) -> FeatureFiles | None:
+    """Return the features on disk of a training that caches features."""
+    settings = plan.settings
+    if settings.cache_dir is None or not plan.loader.caches:
+        return None
+    identity = {
+        "training": True,
+        "layers": list(plan.stage.layers(plan.matcher)),
+        "precision": settings.precision,
+        "device": next(plan.backbone.buffers()).device.type,
+    }
+    return FeatureFiles(plan.backbone, identity, settings.cache_dir, settings.cache_limit)
 
 
 def set_modes(stage: Stage, matcher: Matcher, backbone: Backbone) -> None:

@@ -10,7 +10,7 @@ import attrs
 
 from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
-from fssbench.evaluation.evaluation import at_least
+from fssbench.evaluation.evaluation import CACHE_LIMIT, at_least
 from fssbench.runtime.device import Precision
 from fssbench.training.recipe import Recipe
 
@@ -46,6 +46,9 @@ class Training:
         precision: ``fp32`` or ``bf16``.
         accumulate: micro-batches of a step; more of them need less memory for the same batch.
         workers: loader processes of each process; None for one less than the cores, at most 8.
+        cache_dir: folder of the features of images that recur with the same pixels, shared by
+            trainings and processes; None for none.
+        cache_limit: size limit in bytes of that folder.
         select_on: classes of the validation that selects the best checkpoint: ``base``, or
             ``novel`` as often in the literature, which checkpoints and boards state.
         validation_episodes: episodes measured after each epoch; 0 for no validation and no best
@@ -82,6 +85,8 @@ class Training:
     precision: Precision = "fp32"
     accumulate: int = attrs.field(default=1, validator=at_least(1))
     workers: int | None = attrs.field(default=None, validator=at_least(0))
+    cache_dir: Path | None = None
+    cache_limit: int = attrs.field(default=CACHE_LIMIT, validator=at_least(1))
     select_on: Literal["base", "novel"] = "base"
     validation_episodes: int = attrs.field(default=500, validator=at_least(0))
     save_every: int = attrs.field(default=500, validator=at_least(1))

@@ -135,6 +135,31 @@ def test_images_of_a_batch_are_encoded_once(plan):
     assert len(load(plan, count=40).images) == 80  # augmented, each looks different
 
 
+def test_features_on_disk_are_read_instead_of_encoded(plan, tmp_path):
+    loader = attrs.evolve(plan.loader, augmentation=without_chance(plan), caches=True)
+    settings = attrs.evolve(plan.settings, cache_dir=tmp_path / "features")
+    plan = attrs.evolve(plan, loader=loader, settings=settings)
+    batch = loader.load(0, 0, plan.samples.epoch(0)[:8])
+
+    def encoded(**changes):
+        changed = attrs.evolve(plan, settings=attrs.evolve(settings, **changes))
+        before = plan.backbone.seen
+        found = TrainingStep(changed)._batch(batch)
+        return plan.backbone.seen - before, found.query["cells4"]
+
+    count, features = encoded()
+    assert count == len(batch.images) == len(list(settings.cache_dir.glob("*.safetensors")))
+    again, read = encoded()
+    assert again == 0
+    assert torch.equal(read, features)
+    damaged = next(settings.cache_dir.glob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    again, read = encoded()
+    assert again == 1
+    assert torch.equal(read, features)
+    assert encoded(precision="bf16")[0] == encoded(cache_dir=None)[0] == count
+
+
 def test_supports_are_hidden_and_the_stage_sees_them_whole(plan):
     batch = load(plan, augmentation=without_chance(plan), hide=True)
     assert sum(mask is not None for mask in batch.keep) == 8
