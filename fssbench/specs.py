@@ -19,7 +19,7 @@ from fssbench.errors import FssbenchError
 Use = Literal["class_names", "gradients"]
 """Input of a method beyond the images and masks of an episode."""
 
-SupportKind = Literal["mask", "box", "point", "scribble"]
+SupportKind = Literal["mask", "box", "point", "scribble", "no-mask"]
 """Kind of the annotation that supports show, see `fssbench.episodes.annotations`."""
 
 
@@ -111,7 +111,8 @@ class ProtocolSpec(Spec):
             (``ignore``), or counted as ``background``.
         ways: number of novel classes that an episode asks for, see `fssbench.Episode`.
         support_kind: annotation that supports show: the ``mask`` of the class, or a ``box``,
-            ``point`` or ``scribble`` annotation that is made from it.
+            ``point`` or ``scribble`` annotation that is made from it, or the whole image
+            (``no-mask``).
         base_classes: True if all base classes of the fold are segmented too, without supports.
         lists: ``"package.module:function"`` that reads authors' list files (``--lists``), see
             `fssbench.episodes.literature.lists`; "" creates the lists from the dataset. With list

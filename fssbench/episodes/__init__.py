@@ -25,6 +25,7 @@ _WEAKER = {
     "box": "supports show the box around the class",
     "point": "supports show 20 points of the class",
     "scribble": "supports show 9 strokes inside the class",
+    "no-mask": "a control: the mask of a support is the whole image",
 }
 
 _SAMPLERS = (
@@ -146,7 +147,7 @@ def fssbench_protocols() -> list[ProtocolSpec]:
         ) for ways in (2, 5)),
         *(_weaker(dataset, kind, **more) for dataset, more in (
             ("pascal5i", {}), ("coco20i", {}), ("shapes", shapes),
-        ) for kind in ("box", "point", "scribble")),
+        ) for kind in _WEAKER),
         _generalised("pascal5i"),
         _generalised("shapes", **shapes),
         _hsnet("pascal5i/hsnet-1k", 1000, "pascal_lists", sampler="hsnet-list-order"),
@@ -175,7 +176,8 @@ def _weaker(dataset: str, kind: str, **more: Any) -> ProtocolSpec:
     """Return the protocol with the episodes of `v1-1k`, whose supports show weaker annotations."""
     note, name = _WEAKER[kind], f"{dataset}/v1-1k-{kind}"
     more |= {"draw_key": f"{dataset}/v1-1k", "support_kind": kind}
-    more |= {"paper": _VRP_SAM, "cite": ("fssbench:sun2024vrpsam",)}
+    if kind != "no-mask":
+        more |= {"paper": _VRP_SAM, "cite": ("fssbench:sun2024vrpsam",)}
     return _own(name, 1000, note=f"; {note}", **more)
 
 

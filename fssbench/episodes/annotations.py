@@ -53,23 +53,28 @@ def support_mask(dataset: Dataset, image_id: str, class_id: int) -> Tensor:
 
 
 def weaker(mask: Tensor, kind: SupportKind, image_id: str, class_id: int) -> Tensor:
-    """Return the box, points or scribbles of a mask, uint8 (H, W) of 0 and 1.
+    """Return a weaker annotation that is drawn from a mask, uint8 (H, W) of 0 and 1.
 
     Pixels of 255 are treated as background: around the objects of PASCAL VOC they would show the
     outline.
 
     Args:
         mask: uint8 (H, W) of 0, 1 and 255.
-        kind: ``box``, ``point`` or ``scribble``.
+        kind: ``box``, ``point``, ``scribble``, or ``no-mask`` for the whole image.
         image_id: id of the image, which seeds the draw.
         class_id: id of the class, which seeds the draw.
     """
     inside = mask.numpy() == 1
     if inside.any():
         draw = Draw(f"support-{kind}", image_id, class_id)
-        rules = {"box": _box, "point": _points, "scribble": _scribbles}
+        rules = {"box": _box, "point": _points, "scribble": _scribbles, "no-mask": _whole}
         inside = rules[kind](inside, draw)
     return torch.from_numpy(inside.astype(numpy.uint8))
+
+
+def _whole(inside: Plane, draw: Draw) -> Plane:
+    del draw
+    return numpy.ones_like(inside)
 
 
 def _box(inside: Plane, draw: Draw) -> Plane:

@@ -22,8 +22,9 @@ class EpisodeImages:
         query: image to segment, uint8 (3, H, W).
         images: K support images, uint8 (3, H_k, W_k).
         masks: their masks, uint8 (H_k, W_k) of 0, 1 and 255 (ignore).
-        support_kind: annotation that the masks show: the whole ``mask``, or a ``box``, ``point`` or
-            ``scribble`` annotation, which promptable methods may use as such.
+        support_kind: annotation that the masks show: the whole ``mask``, a ``box``, ``point`` or
+            ``scribble`` annotation, which promptable methods may use as such, or ``no-mask``: the
+            whole image.
         class_name: name of the class, for methods whose spec declares ``class_names`` in ``uses``;
             otherwise None.
         generator: generator on the CPU, seeded by the episode, for methods that draw numbers.
