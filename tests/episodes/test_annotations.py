@@ -59,6 +59,11 @@ def test_a_box_is_tight_around_all_objects_and_filled():
     ))  # fmt: skip
 
 
+def test_without_a_mask_the_whole_image_is_marked():
+    mask = mask_of("..1o", "....")
+    assert torch.equal(weaker(mask, "no-mask", "any", 0), torch.ones_like(mask))
+
+
 def test_points_of_a_small_object_are_all_its_pixels():
     mask = mask_of("..1..o", ".11..o", "......")
     for kind in ("point", "scribble"):

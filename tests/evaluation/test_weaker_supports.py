@@ -29,17 +29,18 @@ def rows_of(settings: Evaluation, **changes) -> bytes:
 def test_a_box_is_no_better_than_the_mask(tmp_path):
     few = {"images_per_split": "120"}
     job = Evaluation(data_options=few, limit=60, folds=(0, 1), workers=0, out=tmp_path)
+    kinds = (*KINDS, "no-mask")
     miou = {
         kind: [
             result.record.scores["miou"]
             for result in evaluate(attrs.evolve(job, protocol=f"shapes/v1-1k{suffix}"))
         ]
-        for kind, suffix in {"mask": "", **{kind: f"-{kind}" for kind in KINDS}}.items()
+        for kind, suffix in {"mask": "", **{kind: f"-{kind}" for kind in kinds}}.items()
     }
     mean = {kind: sum(each) / len(each) for kind, each in miou.items()}
-    assert len(set(mean.values())) == 4
+    assert len(set(mean.values())) == 5
     for kind in KINDS:
-        assert 5 < mean[kind] <= mean["mask"], mean
+        assert max(5, mean["no-mask"]) < mean[kind] <= mean["mask"], mean
 
 
 @pytest.mark.parametrize("matcher", ["mixer", "masked"])
