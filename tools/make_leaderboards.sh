@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-runs}
 trainings=${TRAININGS:-trainings}
+features=${FEATURES:-features} # features of DINOv2 on disk, which runs share
 jobs=${JOBS:-1}
 
 # Run a function of a fold for each fold, at most $jobs at a time.
@@ -92,25 +93,34 @@ each_fold shapes
 if [ $# -gt 0 ]; then
     data=$1
     imagenet=$data/weights_found/mobilenet_v2_imagenet_uint8.npz
+    dino=$data/weights_found/dinov2_s_fp16.safetensors
     real() {
         evaluate prototype --backbone mobilenetv2 --weights "$imagenet" "$@"
         evaluate prototype --backbone mobilenetv2 --weights random "$@"
         evaluate prototype --backbone filterbank "$@"
     }
-    real --protocol pascal5i/v1-1k --data-root "$data/voc_mini" --shots 1,5
+    untrained() {
+        evaluate prototype --backbone dinov2-s --weights "$dino" --cache-dir "$features" "$@"
+        evaluate repri -o head=none --backbone dinov2-s --weights "$dino" "$@"
+        evaluate insid3 --encoder features=dinov2-s --weights "features=$dino" "$@"
+    }
     voc=(--protocol pascal5i/v1-1k --data-root "$data/voc_mini")
-    dino=$data/weights_found/dinov2_s_fp16.safetensors
-    evaluate prototype --backbone dinov2-s --weights "$dino" "${voc[@]}"
-    evaluate repri -o head=none --backbone dinov2-s --weights "$dino" "${voc[@]}"
-    evaluate insid3 --encoder features=dinov2-s --weights "features=$dino" "${voc[@]}"
+    real "${voc[@]}" --shots 1,5
+    untrained "${voc[@]}"
+    evaluate prototype --backbone dinov2-s --weights "$dino" --cache-dir "$features" \
+        "${voc[@]}" --shots 5
+    evaluate prototype --backbone dinov2-s --weights "$dino" --cache-dir "$features" \
+        --protocol pascal5i/v1-1k-no-mask --data-root "$data/voc_mini"
     evaluate prototype --backbone mobilenetv2 --weights "$imagenet" \
         --protocol pascal5i/v1-1k-2way --data-root "$data/voc_mini"
+
+    # DCAMA and HDMNet on MobileNetV2, in some minutes of a core.
     photographs() {
         local fold=$1 base masks checkpoint
         train dcama --dataset pascal5i --data-root "$data/voc_mini" --recipe pascal5i-mini \
             --fold $fold --weights "$imagenet" --precision bf16 --validation-episodes 0
         evaluate --checkpoint "$checkpoint" --weights "$imagenet" --fold $fold --shots 1,5 \
-            --protocol pascal5i/v1-1k --data-root "$data/voc_mini"
+            "${voc[@]}"
         train hdmnet --stage base --dataset pascal5i --data-root "$data/voc_mini" \
             --recipe pascal5i-mini --fold $fold --weights "$imagenet" --precision bf16 \
             --validation-episodes 0
@@ -119,15 +129,27 @@ if [ $# -gt 0 ]; then
             train hdmnet --stage meta --dataset pascal5i --data-root "$data/voc_mini" \
                 --recipe pascal5i-mini --fold $fold --init "$base" -o support_mask=$masks \
                 --precision bf16 --validation-episodes 0
-            evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5 \
-                --protocol pascal5i/v1-1k --data-root "$data/voc_mini"
+            evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5 "${voc[@]}"
         done
-        train fsdino --stage meta --dataset pascal5i --data-root "$data/voc_mini" \
-            --recipe pascal5i-mini --fold $fold --weights "$dino" --precision bf16 \
-            --validation-episodes 0
-        evaluate --checkpoint "$checkpoint" --weights "$dino" --fold $fold "${voc[@]}"
     }
     each_fold photographs
+
+    # FS-DINO and compact UINO-FSS on DINOv2-S at 518 pixels, in about 20 minutes of a core.
+    dino_fold() {
+        local fold=$1 matcher checkpoint
+        for matcher in fsdino uinofss-comp; do
+            train $matcher --stage meta --dataset pascal5i --data-root "$data/voc_mini" \
+                --recipe pascal5i-mini --fold $fold --weights "$dino" --precision bf16 \
+                --validation-episodes 0 --cache-dir "$features"
+            evaluate --checkpoint "$checkpoint" --weights "$dino" --fold $fold --shots 1,5 \
+                "${voc[@]}" --cache-dir "$features"
+            evaluate --checkpoint "$checkpoint" --weights "$dino" --fold $fold \
+                --protocol pascal5i/v1-1k-no-mask --data-root "$data/voc_mini" \
+                --cache-dir "$features"
+        done
+    }
+    each_fold dino_fold
+
     real --protocol coco20i/v1-mini --data-root "$data/coco_mini" --shots 1,5
     real --protocol fss1000/v1 --data-root "$data/fss_mini" --shots 1
     real --protocol fss1000/v1-mini --data-root "$data/fss_mini" --shots 1,5

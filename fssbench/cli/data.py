@@ -168,8 +168,9 @@ def prepare(
     """
     from fssbench.cli.prepare_progress import Bars
     from fssbench.data.prepare import prepare as preparing
+    from fssbench.data.prepare.recipes import find_recipe
 
-    recipe = preparing.find_recipe(dataset, year)
+    recipe = find_recipe(dataset, year)
     with Bars() as bars:
         made = preparing.prepare(recipe, to, given=given, fetch=download, observer=bars)
     if as_json:

@@ -13,7 +13,8 @@ import fssbench
 from fssbench import FssbenchError
 from fssbench.cli import _run
 from fssbench.data.check import check_image, count_split
-from fssbench.data.prepare.prepare import RECIPES, prepare
+from fssbench.data.prepare.prepare import prepare
+from fssbench.data.prepare.recipes import RECIPES
 from fssbench.episodes.protocol import build_manifest
 from fssbench.registry import registry
 from fssbench.specs import ProtocolSpec

@@ -20,7 +20,8 @@ from fssbench.board.site.page import write_page
 from fssbench.cli import _run
 from fssbench.data.check import check_image, count_split
 from fssbench.data.davis import LIST, Davis17
-from fssbench.data.prepare.prepare import RECIPES, prepare
+from fssbench.data.prepare.prepare import prepare
+from fssbench.data.prepare.recipes import RECIPES
 from fssbench.episodes import fssbench_protocols
 from fssbench.episodes.protocol import build_manifest
 from fssbench.registry import registry

@@ -20,7 +20,8 @@ from fssbench.cli import _run
 from fssbench.data import lvis
 from fssbench.data.check import count_split
 from fssbench.data.lvis import Lvis92i, LvisConfig
-from fssbench.data.prepare.prepare import RECIPES, prepare
+from fssbench.data.prepare.prepare import prepare
+from fssbench.data.prepare.recipes import RECIPES
 from fssbench.episodes.protocol import build_manifest
 from fssbench.registry import registry
 from fssbench.specs import ProtocolSpec

@@ -25,7 +25,8 @@ from fssbench.data.prepare import disk, pascal
 from fssbench.data.prepare import prepare as module
 from fssbench.data.prepare.archives import ARCHIVES
 from fssbench.data.prepare.marker import Marker
-from fssbench.data.prepare.prepare import DOWNLOADS, RECIPES, find_recipe, prepare
+from fssbench.data.prepare.prepare import DOWNLOADS, prepare
+from fssbench.data.prepare.recipes import RECIPES, find_recipe
 from fssbench.errors import FssbenchError
 
 PASCAL = RECIPES["pascal5i"]
@@ -216,7 +217,8 @@ import sys, time
 from pathlib import Path
 import fssbench.data.prepare.disk as disk
 from fssbench.data.prepare import coco, fss1000, pascal
-from fssbench.data.prepare.prepare import RECIPES, prepare
+from fssbench.data.prepare.prepare import prepare
+from fssbench.data.prepare.recipes import RECIPES
 put = disk.put
 def slow(path, data):
     time.sleep(0.02)

@@ -15,7 +15,8 @@ from fssbench.data.prepare import disk
 from fssbench.data.prepare import download as module
 from fssbench.data.prepare.archives import ARCHIVES, Archive
 from fssbench.data.prepare.download import download
-from fssbench.data.prepare.prepare import DOWNLOADS, RECIPES, prepare
+from fssbench.data.prepare.prepare import DOWNLOADS, prepare
+from fssbench.data.prepare.recipes import RECIPES
 from fssbench.errors import FssbenchError
 
 DATA = np.random.default_rng(0).bytes(300_000)

@@ -1,21 +1,17 @@
-"""DeepGlobe's tiles, and files that are unpacked as they are.
-
-Those are the files of ISIC 2018, the chest X-rays, SUIM, iSAID-5i and PASCAL-Part.
-"""
+"""DeepGlobe's land cover images, which are cut to tiles."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from fssbench.data import isaid, pascal_part
-from fssbench.data.cross_domain import chest_xray, deepglobe, isic, suim
+from fssbench.data.cross_domain import deepglobe
 from fssbench.data.grey_masks import HALF
 from fssbench.data.prepare.disk import put
 from fssbench.data.prepare.members import Member
@@ -25,33 +21,6 @@ Array = np.ndarray[Any, np.dtype[np.uint8]]
 
 _LAND = re.compile(r"(?:.*/)?(?:[\w-]+-)?train/(\d+)_(sat\.jpg|mask\.png)")
 """Names of DeepGlobe's annotated images and masks; there are none in its valid and test."""
-
-_FILES = re.compile(
-    rf"(?:.*/)?(?:({re.escape(isic.IMAGES)}/ISIC_\d+\.jpg)"
-    rf"|({re.escape(isic.MASKS)}/ISIC_\d+_segmentation\.png)"
-    rf"|Lung Segmentation/((?:{chest_xray.IMAGES}|{chest_xray.MASKS})/[\w-]+\.png)"
-    rf"|((?:{'|'.join(suim.PARTS)})/(?:{suim.IMAGES}/[\w-]+\.jpg|{suim.MASKS}/[\w-]+\.bmp))"
-    rf"|((?:train|val)/(?:images/[\w-]+\.png|semantic_png/[\w-]+{re.escape(isaid.SUFFIX)}))"
-    rf"|({pascal_part.IMAGES}/\d+_\d+\.jpg|{pascal_part.PARTS}/\d+_\d+\.json)"
-    rf"|({re.escape(pascal_part.LIST)}))"
-)
-"""Names of the files of the other datasets; the group is the path in the dataset's folder."""
-
-
-def unpack(root: str) -> Callable[[Iterator[Member], Path], Iterator[str]]:
-    """Return a function that unpacks images and masks, once if the archive has copies of them."""
-
-    def unpack_files(found: Iterator[Member], folder: Path) -> Iterator[str]:
-        seen = set[str]()
-        for member in found:
-            wanted = _FILES.fullmatch(member.name)
-            if wanted is None or (name := wanted[wanted.lastindex or 0]) in seen:
-                continue
-            seen.add(name)
-            put(folder / root / name, member.read())
-            yield name
-
-    return unpack_files
 
 
 def unpack_tiles(found: Iterator[Member], folder: Path) -> Iterator[str]:
@@ -97,27 +66,6 @@ def unpack_tiles(found: Iterator[Member], folder: Path) -> Iterator[str]:
             f"{name}_{next(iter(halves))}: the archive has only this one of image and mask; "
             "download it again"
         )
-
-
-def finish(root: str, **patterns: str) -> Callable[[Path], Mapping[str, int]]:
-    """Return a function that counts the files of each pattern below a folder.
-
-    Args:
-        root: folder of the dataset.
-        patterns: glob patterns by the name of their count, among them ``images`` and ``masks``.
-
-    Raises:
-        FssbenchError: there are no images or no masks.
-    """
-
-    def count(folder: Path) -> Mapping[str, int]:
-        counts = {name: len(list((folder / root).glob(p))) for name, p in patterns.items()}
-        for name, found in counts.items():
-            if not found:
-                raise FssbenchError(f"{folder / root}: no {name}; the archive is not whole")
-        return counts
-
-    return count
 
 
 def _tiles(mask: Array) -> Iterator[tuple[str, tuple[slice, slice]]]:
