@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ from fssbench.training.recipe import Recipe, find_recipe, only_stage
 from fssbench.training.samples import Samples, base_classes, held_out_images, make_samples
 from fssbench.training.stage import Stage, StageContext
 from fssbench.training.training import Training
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -285,6 +288,13 @@ def _loader(
     variants = augmentation.variants
     memory = images * (variants or 0) * feature_bytes(backbone.info, request, settings.precision)
     recurs = variants and not (request.mask_support or stage.trains_backbone)
+    if settings.cache_dir is not None and not recurs:
+        why = (
+            "the recipe augments images differently each time" if not variants
+            else "the stage trains the encoder" if stage.trains_backbone
+            else f"{settings.matcher} hides the background of supports before they are encoded"
+        )  # fmt: skip
+        log.warning("--cache-dir is not used: %s", why)
     return BatchLoader(
         dataset=dataset,
         feed=stage.feeds,

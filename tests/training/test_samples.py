@@ -160,6 +160,12 @@ def test_features_on_disk_are_read_instead_of_encoded(plan, tmp_path):
     assert encoded(precision="bf16")[0] == encoded(cache_dir=None)[0] == count
 
 
+def test_a_cache_folder_that_cannot_be_used_is_named(job, tmp_path, caplog):
+    make_plan(attrs.evolve(job, cache_dir=tmp_path / "features"))
+    assert "--cache-dir is not used: the recipe augments images" in caplog.text
+    assert not (tmp_path / "features").exists()
+
+
 def test_supports_are_hidden_and_the_stage_sees_them_whole(plan):
     batch = load(plan, augmentation=without_chance(plan), hide=True)
     assert sum(mask is not None for mask in batch.keep) == 8
