@@ -141,7 +141,7 @@ class Calculation:
         """Return a function that returns True if the mean class mIoU of two methods differs.
 
         It takes the indices of the first method of a group and of a later one, and is called in
-        the order of `fssbench.board.tables.group_ranks`. Samples of the next methods whose
+        the order of `fssbench.board.ranking.group_ranks`. Samples of the next methods whose
         difference is not known are drawn together, and earlier ones are dropped, except those of
         the group's first.
 

@@ -10,7 +10,7 @@ import attrs
 from fssbench.board.archive import cell
 from fssbench.board.board import build_boards
 from fssbench.board.calculation import Progress
-from fssbench.board.tables import REPLAY, is_replay
+from fssbench.board.ranking import REPLAY, is_replay
 from fssbench.errors import FssbenchError
 from fssbench.results.privacy import own_names, private_problems
 from fssbench.results.record import MANIFEST_FILE, RECORD_FILE

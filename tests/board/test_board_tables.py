@@ -7,7 +7,8 @@ from records_for_tests import change_record
 
 from fssbench import registry
 from fssbench.board.markdown import render
-from fssbench.board.tables import Table, group_ranks, make_boards
+from fssbench.board.ranking import group_ranks
+from fssbench.board.tables import Table, make_boards
 from fssbench.results.record import CodeInfo, Weights
 from fssbench.results.result import find_results, read_result
 from fssbench.results.rows import read_rows

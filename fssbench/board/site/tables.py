@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from fssbench.board.published import PublishedRow, paper_titles
+from fssbench.board.ranking import REPLAY
 from fssbench.board.site.details import hardware
 from fssbench.board.site.html import Html, join, tag
 from fssbench.board.site.scatter import Point, scatter
-from fssbench.board.tables import REPLAY, Board, Row, Table
+from fssbench.board.tables import Board, Row, Table
 from fssbench.board.text import NONE, count, milliseconds, one_line, score
 from fssbench.results.method import training_facts
 
