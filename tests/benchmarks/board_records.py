@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import shutil
+import sys
 from pathlib import Path
 
 import numpy
@@ -15,19 +16,11 @@ import pandas
 
 from fssbench.episodes.episode import Episode
 from fssbench.episodes.manifest import Manifest
-from fssbench.metrics.iou import IoU
-from fssbench.results.record import (
-    MANIFEST_FILE,
-    ROWS_FILE,
-    ClassScore,
-    Cost,
-    DatasetInfo,
-    ManifestInfo,
-    Record,
-    Weights,
-)
+from fssbench.results.record import MANIFEST_FILE, ROWS_FILE
 from fssbench.results.rows import write_rows
-from fssbench.statistics.intervals import score_intervals
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from records_for_tests import record_of
 
 FOLDS = 4
 CLASSES = 5
@@ -83,49 +76,6 @@ def rows_of(manifest: Manifest, number: int) -> pandas.DataFrame:
     )
 
 
-def record_of(manifest: Manifest, rows: pandas.DataFrame, number: int) -> Record:
-    """The record of the rows; a method is a matcher with an option."""
-    table = IoU().per_class(rows, manifest.class_ids)
-    return Record(
-        protocol=manifest.protocol,
-        fold=manifest.fold,
-        shots=manifest.shots,
-        seed=manifest.seed,
-        score_size="original",
-        dataset=DatasetInfo(name="pascal5i", split="val", fingerprint=manifest.fingerprint),
-        manifest=ManifestInfo(
-            digest=manifest.digest, episodes=len(manifest.episodes), classes=manifest.class_ids
-        ),
-        matcher=f"matcher{number % 20}",
-        config={"temperature": float(number // 20)},
-        checkpoint=None,
-        backbone="resnet50",
-        weights=Weights(source="pretrained", name="resnet50.a1_in1k", sha256="ab" * 32),
-        features={},
-        scores=IoU().summarise(rows, manifest.class_ids),
-        intervals=score_intervals([rows]),
-        per_class=tuple(
-            ClassScore(
-                class_id=int(class_id),
-                name=manifest.class_name(int(class_id)),
-                episodes=int(line["episodes"]),
-                iou=float(line["iou"]),
-                background_iou=float(line["background_iou"]),
-            )
-            for class_id, line in table.iterrows()
-        ),
-        cost=Cost(
-            learnable_parameters=0,
-            backbone_parameters=23_508_032,
-            flops_per_episode=None,
-            seconds_per_episode=0.0123,
-            peak_memory_mib=512.0,
-        ),
-        environment={"device": "cpu", "precision": "fp32", "batch_size": 1},
-        created="2026-01-01T00:00:00+00:00",
-    )
-
-
 def write_records(folder: Path, records: int, episodes: int) -> int:
     """Write about as many finished runs below a folder, in `SETTINGS` of 4 folds each.
 
@@ -143,7 +93,11 @@ def write_records(folder: Path, records: int, episodes: int) -> int:
             shutil.copy(own / MANIFEST_FILE, run / MANIFEST_FILE)
             rows = rows_of(manifest, number)
             write_rows(rows, run / ROWS_FILE)
-            record_of(manifest, rows, number).write(run)
+            method = {
+                "matcher": f"matcher{number % 20}",
+                "config": {"temperature": float(number // 20)},
+            }
+            record_of(manifest, rows, **method).write(run)
         (own / MANIFEST_FILE).unlink()
     return methods * len(SETTINGS) * FOLDS
 

@@ -195,13 +195,10 @@ def class_uniform(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -
         FssbenchError: a class lists a single image, NumPy does not accept the seed, or `episodes`
             is None.
     """
-    if episodes is None:
-        raise FssbenchError("sampler hsnet-class-uniform needs a protocol's number of episodes")
     generator = _generator(pool)
     classes = sorted(pool.lists)
-    drawn = (_choice(generator, classes) for _ in range(episodes))
-    queries = ((class_id, _choice(generator, pool.lists[class_id])) for class_id in drawn)
-    return _episodes(pool, generator, queries, shots)
+    drawn = (_choice(generator, classes) for _ in count())
+    return _uniform(pool, generator, drawn, episodes, shots, "hsnet-class-uniform")
 
 
 def class_in_turn(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -> list[Episode]:
@@ -220,11 +217,19 @@ def class_in_turn(pool: Pool, *, episodes: int | None, shots: int, draw: Draw) -
         FssbenchError: a class lists a single image, NumPy does not accept the seed, or `episodes`
             is None.
     """
+    turns = cycle(sorted(pool.lists))
+    return _uniform(pool, _generator(pool), turns, episodes, shots, "patnet-class-in-turn")
+
+
+def _uniform(
+    pool: Pool, generator: numpy.random.RandomState, classes: Iterable[int],
+    episodes: int | None, shots: int, sampler: str,
+) -> list[Episode]:  # fmt: skip
+    """Draw the queries of classes uniformly."""
     if episodes is None:
-        raise FssbenchError("sampler patnet-class-in-turn needs a protocol's number of episodes")
-    generator = _generator(pool)
-    turns = islice(cycle(sorted(pool.lists)), episodes)
-    queries = ((class_id, _choice(generator, pool.lists[class_id])) for class_id in turns)
+        raise FssbenchError(f"sampler {sampler} needs a protocol's number of episodes")
+    asked = islice(classes, episodes)
+    queries = ((class_id, _choice(generator, pool.lists[class_id])) for class_id in asked)
     return _episodes(pool, generator, queries, shots)
 
 
