@@ -99,18 +99,11 @@ if [ $# -gt 0 ]; then
         evaluate prototype --backbone mobilenetv2 --weights random "$@"
         evaluate prototype --backbone filterbank "$@"
     }
-    untrained() {
-        evaluate prototype --backbone dinov2-s --weights "$dino" --cache-dir "$features" "$@"
-        evaluate repri -o head=none --backbone dinov2-s --weights "$dino" "$@"
-        evaluate insid3 --encoder features=dinov2-s --weights "features=$dino" "$@"
-    }
     voc=(--protocol pascal5i/v1-1k --data-root "$data/voc_mini")
     real "${voc[@]}" --shots 1,5
-    untrained "${voc[@]}"
-    evaluate prototype --backbone dinov2-s --weights "$dino" --cache-dir "$features" \
-        "${voc[@]}" --shots 5
-    evaluate prototype --backbone dinov2-s --weights "$dino" --cache-dir "$features" \
-        --protocol pascal5i/v1-1k-no-mask --data-root "$data/voc_mini"
+    evaluate prototype --backbone dinov2-s --weights "$dino" "${voc[@]}"
+    evaluate repri -o head=none --backbone dinov2-s --weights "$dino" "${voc[@]}"
+    evaluate insid3 --encoder features=dinov2-s --weights "features=$dino" "${voc[@]}"
     evaluate prototype --backbone mobilenetv2 --weights "$imagenet" \
         --protocol pascal5i/v1-1k-2way --data-root "$data/voc_mini"
 
@@ -134,19 +127,14 @@ if [ $# -gt 0 ]; then
     }
     each_fold photographs
 
-    # FS-DINO and compact UINO-FSS on DINOv2-S at 518 pixels, in about 20 minutes of a core.
+    # FS-DINO on DINOv2-S at 518 pixels, in about 20 minutes of a core.
     dino_fold() {
-        local fold=$1 matcher checkpoint
-        for matcher in fsdino uinofss-comp; do
-            train $matcher --stage meta --dataset pascal5i --data-root "$data/voc_mini" \
-                --recipe pascal5i-mini --fold $fold --weights "$dino" --precision bf16 \
-                --validation-episodes 0 --cache-dir "$features"
-            evaluate --checkpoint "$checkpoint" --weights "$dino" --fold $fold --shots 1,5 \
-                "${voc[@]}" --cache-dir "$features"
-            evaluate --checkpoint "$checkpoint" --weights "$dino" --fold $fold \
-                --protocol pascal5i/v1-1k-no-mask --data-root "$data/voc_mini" \
-                --cache-dir "$features"
-        done
+        local fold=$1 checkpoint
+        train fsdino --stage meta --dataset pascal5i --data-root "$data/voc_mini" \
+            --recipe pascal5i-mini --fold $fold --weights "$dino" --precision bf16 \
+            --validation-episodes 0 --cache-dir "$features"
+        evaluate --checkpoint "$checkpoint" --weights "$dino" --fold $fold "${voc[@]}" \
+            --cache-dir "$features"
     }
     each_fold dino_fold
 
