@@ -174,6 +174,7 @@ cache_options = grouped(
     click.option("--cache-limit", callback=size, default="50G", show_default=True, metavar="SIZE",
                  help="Size limit of --cache-dir."),
 )  # fmt: skip
+
 process_options = grouped(
     device_option,
     click.option("--devices", type=int, default=1, show_default=True,

@@ -104,7 +104,7 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
         dropped=plan.samples.dropped,
         epoch_steps=plan.epoch_steps,
         steps=plan.steps,
-        losses=dict(losses),
+        losses=losses,
         scores={} if validation is None else validation.scores(chunks=1),
         seconds=seconds,
         peak_memory_mib=peak_memory_mib(fabric.device),

@@ -11,7 +11,10 @@ from fssbench.backbones.backbone import Backbone
 from fssbench.inference.feature_files import FeatureFiles
 
 CACHE_BYTES = 1 << 30
-"""Limit of the cached features in memory, on the training device."""
+"""Limit of the cached features in memory, on the training device.
+
+Beyond it, a training caches those on disk, or none; see `fssbench.training.plan`.
+"""
 
 ENCODE_AT_ONCE = 16
 """Images that a frozen backbone encodes at once."""
@@ -80,7 +83,7 @@ class FrozenFeatures:
         return maps
 
     def _keep(self, name: str, maps: dict[str, Tensor]) -> None:
-        """Cache features in memory, as long as they fit."""
-        if self._bytes < CACHE_BYTES:
+        """Cache features in memory; those that are also on disk only as long as they fit."""
+        if self._files is None or self._bytes < CACHE_BYTES:
             self._cached[name] = maps
             self._bytes += sum(each.nbytes for each in maps.values())

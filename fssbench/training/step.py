@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class TrainingStep(nn.Module):
         # A tuple hides a frozen backbone from torch, so that it is neither synchronised nor saved.
         self._backbone = (plan.backbone,)
         self._layers = tuple(plan.stage.layers(plan.matcher))
-        self._frozen = FrozenFeatures(plan.backbone, self._layers, _files(plan))
+        self._frozen = FrozenFeatures(plan.backbone, self._layers, _files(plan, self._layers))
         self._weights = plan.recipe.losses
         self._classes = plan.loader.classes
 
@@ -121,14 +121,14 @@ class TrainingStep(nn.Module):
         return self._frozen.encode(images, loaded.names)
 
 
-def _files(plan: Plan) -> FeatureFiles | None:
+def _files(plan: Plan, layers: Sequence[str]) -> FeatureFiles | None:
     """Return the features on disk of a training that caches features."""
     settings = plan.settings
     if settings.cache_dir is None or not plan.loader.caches:
         return None
     identity = {
         "training": True,
-        "layers": list(plan.stage.layers(plan.matcher)),
+        "layers": list(layers),
         "precision": settings.precision,
         "device": next(plan.backbone.buffers()).device.type,
     }

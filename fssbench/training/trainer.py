@@ -44,7 +44,7 @@ class StepResult:
         waited: seconds in which this process waited for loaded samples.
     """
 
-    losses: Mapping[str, float]
+    losses: dict[str, float]
     lr: float
     gradient_norm: float
     waited: float

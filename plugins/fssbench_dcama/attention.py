@@ -157,7 +157,7 @@ def _drop(weights: Tensor, rate: float) -> Tensor:
     drawn = torch.empty(-(-weights.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
     bits = drawn.view(torch.int16)[: weights.numel()].view_as(weights)
     kept = torch.ge(bits, dropped - (1 << 15), out=torch.empty_like(weights))
-    return weights * kept * ((1 << 16) / ((1 << 16) - dropped))
+    return weights * kept.mul_((1 << 16) / ((1 << 16) - dropped))
 
 
 def _attend_in_place(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fssbench import dataset
+from fssbench.training import frozen_features
 from fssbench.training.loader import load_batches, portions_of
 from fssbench.training.plan import make_plan
 from fssbench.training.step import TrainingStep
@@ -158,6 +159,19 @@ def test_features_on_disk_are_read_instead_of_encoded(plan, tmp_path):
     assert again == 1
     assert torch.equal(read, features)
     assert encoded(precision="bf16")[0] == encoded(cache_dir=None)[0] == count
+
+
+def test_the_limit_in_memory_is_for_features_on_disk(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(frozen_features, "CACHE_BYTES", 0)
+    loader = attrs.evolve(plan.loader, augmentation=without_chance(plan), caches=True)
+    batch = loader.load(0, 0, plan.samples.epoch(0)[:8])
+    for folder in (None, tmp_path / "features"):
+        settings = attrs.evolve(plan.settings, cache_dir=folder)
+        step = TrainingStep(attrs.evolve(plan, loader=loader, settings=settings))
+        before = plan.backbone.seen
+        first, second = step._batch(batch), step._batch(batch)
+        assert plan.backbone.seen - before == len(batch.images)
+        assert torch.equal(first.query["cells4"], second.query["cells4"])
 
 
 def test_a_cache_folder_that_cannot_be_used_is_named(job, tmp_path, caplog):

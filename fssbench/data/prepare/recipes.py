@@ -15,8 +15,6 @@ from fssbench.data.prepare.archives import ARCHIVES, Archive
 from fssbench.data.prepare.members import Member
 from fssbench.errors import FssbenchError, near
 
-YEARS = ("2014", "2017")
-
 Unpack = Callable[[Iterator[Member], Path], Iterator[str]]
 
 
