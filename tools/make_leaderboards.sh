@@ -11,6 +11,7 @@ runs=${RUNS:-runs}
 trainings=${TRAININGS:-trainings}
 features=${FEATURES:-features} # features of DINOv2 on disk, which runs share
 jobs=${JOBS:-1}
+precision=${PRECISION:-bf16} # fp32 on a CPU without AVX-512, which emulates bf16 slowly
 
 # Run a function of a fold for each fold, at most $jobs at a time.
 each_fold() {
@@ -56,7 +57,7 @@ shapes() {
     train hsnet --dataset shapes --fold $fold --validation-episodes 0
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
 
-    train dcama --dataset shapes --fold $fold --precision bf16
+    train dcama --dataset shapes --fold $fold --precision "$precision"
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5
     evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-wrong-mask
     evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5 \
@@ -65,7 +66,7 @@ shapes() {
     train hdmnet --stage base --dataset shapes --fold $fold
     base=$checkpoint
     for mask in true false; do
-        train hdmnet --stage meta --dataset shapes --fold $fold --precision bf16 \
+        train hdmnet --stage meta --dataset shapes --fold $fold --precision "$precision" \
             --init "$base" --validation-episodes 0 -o support_mask=$mask
         evaluate --checkpoint "$checkpoint" --fold $fold
         evaluate --checkpoint "$checkpoint" --fold $fold --protocol shapes/v1-1k-shared-class
@@ -111,17 +112,17 @@ if [ $# -gt 0 ]; then
     photographs() {
         local fold=$1 base masks checkpoint
         train dcama --dataset pascal5i --data-root "$data/voc_mini" --recipe pascal5i-mini \
-            --fold $fold --weights "$imagenet" --precision bf16 --validation-episodes 0
+            --fold $fold --weights "$imagenet" --precision "$precision" --validation-episodes 0
         evaluate --checkpoint "$checkpoint" --weights "$imagenet" --fold $fold --shots 1,5 \
             "${voc[@]}"
         train hdmnet --stage base --dataset pascal5i --data-root "$data/voc_mini" \
-            --recipe pascal5i-mini --fold $fold --weights "$imagenet" --precision bf16 \
+            --recipe pascal5i-mini --fold $fold --weights "$imagenet" --precision "$precision" \
             --validation-episodes 0
         base=$checkpoint
         for masks in true false; do
             train hdmnet --stage meta --dataset pascal5i --data-root "$data/voc_mini" \
                 --recipe pascal5i-mini --fold $fold --init "$base" -o support_mask=$masks \
-                --precision bf16 --validation-episodes 0
+                --precision "$precision" --validation-episodes 0
             evaluate --checkpoint "$checkpoint" --fold $fold --shots 1,5 "${voc[@]}"
         done
     }
@@ -131,7 +132,7 @@ if [ $# -gt 0 ]; then
     dino_fold() {
         local fold=$1 checkpoint
         train fsdino --stage meta --dataset pascal5i --data-root "$data/voc_mini" \
-            --recipe pascal5i-mini --fold $fold --weights "$dino" --precision bf16 \
+            --recipe pascal5i-mini --fold $fold --weights "$dino" --precision "$precision" \
             --validation-episodes 0 --cache-dir "$features"
         evaluate --checkpoint "$checkpoint" --weights "$dino" --fold $fold "${voc[@]}" \
             --cache-dir "$features"

@@ -43,7 +43,10 @@ def _torch() -> tuple[str, str]:
     if torch.cuda.is_available():
         device = f"{torch.cuda.device_count()} GPU, {torch.cuda.get_device_name(0)}"
     else:
-        device = f"no GPU; {torch.get_num_threads()} CPU threads"
+        from fssbench.runtime.device import emulates_bf16
+
+        slow = ", bf16 emulated and slow" if emulates_bf16() else ""
+        device = f"no GPU; {torch.get_num_threads()} CPU threads{slow}"
     return _GOOD, f"torch {torch.__version__}, {device}"
 
 

@@ -130,7 +130,7 @@ def prepare(settings: Evaluation) -> Evaluator:
         )
     if header and isinstance(dataset, OwnData):
         dataset.check_trained(header, f"--checkpoint {settings.checkpoint}")
-    device = choose_device(settings.device)
+    device = choose_device(settings.device, settings.precision)
     pipeline = load_pipeline(
         source, device=device, precision=settings.precision, half=settings.cache_half
     )

@@ -85,7 +85,7 @@ class Predictor:
         self.matcher = source.matcher
         self.backbone = source.backbone
         self.pipeline = load_pipeline(
-            source, device=choose_device(device), precision=precision, encode_batch=1
+            source, device=choose_device(device, precision), precision=precision, encode_batch=1
         )
         if isinstance(self.pipeline, ImagePipeline):
             EncoderCache(self.pipeline, default_budget(self.pipeline.device))

@@ -163,7 +163,7 @@ def make_fabric(plan: Plan) -> Fabric:
         FssbenchError: a device does not exist, or a batch cannot be divided evenly.
     """
     settings = plan.settings
-    device = choose_device(settings.device)
+    device = choose_device(settings.device, settings.precision)
     visible = torch.cuda.device_count() if device.type == "cuda" else 0
     count, nodes = settings.devices, 1
     chosen: Any = count

@@ -14,7 +14,6 @@ import torch
 
 from fssbench import FssbenchError
 from fssbench.runtime import loading
-from fssbench.runtime.device import choose_device
 from fssbench.runtime.loading import load_ahead
 
 
@@ -87,13 +86,3 @@ def test_scripts_without_a_main_guard_end_with_one_line(tmp_path, method):
             assert ended.stdout == "[1, 2]\n", ended.stderr
         else:
             assert 'put its calls under: if __name__ == "__main__":' in ended.stderr
-
-
-@pytest.mark.parametrize("name", ["mps", "xpu", "meta", "hpu", "vulkan", "cuda:99", "", "nothing"])
-def test_devices_that_are_not_here_are_one_line(name):
-    with pytest.raises(FssbenchError, match=f"^--device {name}: "):
-        choose_device(name)
-
-
-def test_the_cpu_has_no_number():
-    assert choose_device("cpu:1") == torch.device("cpu")
