@@ -102,9 +102,12 @@ if [ $# -gt 0 ]; then
     }
     voc=(--protocol pascal5i/v1-1k --data-root "$data/voc_mini")
     real "${voc[@]}" --shots 1,5
-    evaluate prototype --backbone dinov2-s --weights "$dino" "${voc[@]}" --shots 1,5
     no_mask=(--protocol pascal5i/v1-1k-no-mask --data-root "$data/voc_mini")
-    evaluate prototype --backbone dinov2-s --weights "$dino" "${no_mask[@]}"
+    dino_prototype() {
+        evaluate prototype --backbone dinov2-s --weights "$dino" --cache-dir "$features" "$@"
+    }
+    dino_prototype "${voc[@]}" --shots 1,5
+    dino_prototype "${no_mask[@]}"
     evaluate repri -o head=none --backbone dinov2-s --weights "$dino" "${voc[@]}"
     evaluate insid3 --encoder features=dinov2-s --weights "features=$dino" "${voc[@]}"
     evaluate prototype --backbone mobilenetv2 --weights "$imagenet" \
@@ -133,18 +136,14 @@ if [ $# -gt 0 ]; then
     # FS-DINO on DINOv2-S at 518 pixels, full and compact, each in about 20 minutes of a core.
     dino_fold() {
         local fold=$1 checkpoint
-        train fsdino --stage meta --dataset pascal5i --data-root "$data/voc_mini" \
-            --recipe pascal5i-mini --fold $fold --weights "$dino" --precision "$precision" \
-            --validation-episodes 0 --cache-dir "$features"
-        evaluate --checkpoint "$checkpoint" --weights "$dino" --fold $fold "${voc[@]}" \
-            --cache-dir "$features"
-        train fsdino --stage meta --dataset pascal5i --data-root "$data/voc_mini" \
-            --recipe pascal5i-mini-compact --fold $fold --weights "$dino" \
-            --validation-episodes 0 --cache-dir "$features"
-        evaluate --checkpoint "$checkpoint" --weights "$dino" --fold $fold "${voc[@]}" --shots 1,5 \
-            --cache-dir "$features"
-        evaluate --checkpoint "$checkpoint" --weights "$dino" --fold $fold "${no_mask[@]}" \
-            --cache-dir "$features"
+        local training=(--stage meta --dataset pascal5i --data-root "$data/voc_mini" --fold $fold
+            --weights "$dino" --validation-episodes 0 --cache-dir "$features")
+        local trained=(--weights "$dino" --fold $fold --cache-dir "$features")
+        train fsdino "${training[@]}" --recipe pascal5i-mini --precision "$precision"
+        evaluate --checkpoint "$checkpoint" "${trained[@]}" "${voc[@]}"
+        train fsdino "${training[@]}" --recipe pascal5i-mini-compact
+        evaluate --checkpoint "$checkpoint" "${trained[@]}" "${voc[@]}" --shots 1,5
+        evaluate --checkpoint "$checkpoint" "${trained[@]}" "${no_mask[@]}"
     }
     each_fold dino_fold
 
