@@ -64,6 +64,8 @@ class BatchLoader:
         augmentation: augmentation of each image.
         hide: True if the background of supports is hidden before encoding.
         classes: base classes, ascending; the n-th is n + 1 in labels.
+        ignored: classes whose pixels are 255 in masks and labels, unless they show the mask's class
+            or a labelled one too.
         key: key of the augmentation's random stream, in addition to epoch and sample.
         marks: True if queries of episodes are loaded with labels of all base classes.
         caches: True if features are cached, because each image has few augmented variants.
@@ -75,6 +77,7 @@ class BatchLoader:
     hide: bool
     classes: tuple[int, ...]
     key: tuple[str | int, ...]
+    ignored: frozenset[int] = frozenset()
     marks: bool = False
     caches: bool = False
 
@@ -124,10 +127,21 @@ class BatchLoader:
     def _augmented(
         self, image_id: str, class_id: int | None, draw: Draw, *, marked: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        planes = [] if class_id is None else [self.dataset.mask(image_id, class_id)]
+        planes = [] if class_id is None else [self._mask(image_id, class_id)]
         if marked or self.feed == "labelled":
             planes.append(self._labels(image_id))
         return self.augmentation(self.dataset.image(image_id), planes, draw)
+
+    def _mask(self, image_id: str, class_id: int) -> Tensor:
+        mask = self.dataset.mask(image_id, class_id)
+        hidden = self._ignored_pixels(image_id)
+        return mask if hidden is None else mask.masked_fill(hidden & (mask == 0), IGNORE)
+
+    def _ignored_pixels(self, image_id: str) -> Tensor | None:
+        """Return the pixels of `ignored` classes, bool (H, W); None without any."""
+        present = self.ignored.intersection(self.dataset.class_pixels(image_id))
+        masks = [self.dataset.mask(image_id, each) == 1 for each in present]
+        return torch.stack(masks).any(0) if masks else None
 
     def _labels(self, image_id: str) -> Tensor:
         present = self.dataset.class_pixels(image_id)
@@ -137,7 +151,8 @@ class BatchLoader:
                 mask = self.dataset.mask(image_id, class_id)
                 labels[(mask == IGNORE) & (labels == 0)] = IGNORE
                 labels[mask == 1] = number
-        return labels
+        hidden = self._ignored_pixels(image_id)
+        return labels if hidden is None else labels.masked_fill(hidden & (labels == 0), IGNORE)
 
 
 def _digest(image: Tensor) -> str:

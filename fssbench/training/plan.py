@@ -285,6 +285,7 @@ def _loader(
         geometry=Geometry(size, request.resize),
         fill=(red, green, blue),
     )
+    novel = dataset.fold_classes(settings.fold)
     variants = augmentation.variants
     memory = images * (variants or 0) * feature_bytes(backbone.info, request, settings.precision)
     recurs = variants and not (request.mask_support or stage.trains_backbone)
@@ -301,6 +302,7 @@ def _loader(
         augmentation=augmentation,
         hide=request.mask_support,
         classes=classes,
+        ignored=frozenset(novel) if recipe.train_filter == "ignore" else frozenset(),
         key=(dataset.name, stage.name, settings.seed),
         marks=stage.wants_labels,
         caches=bool(recurs) and (memory <= CACHE_BYTES or settings.cache_dir is not None),

@@ -144,8 +144,9 @@ class Recipe:
         sampler: name of the sampler that draws episodes.
         min_pixels: minimum number of pixels of a class in the images that are listed for it.
         train_filter: treatment of training images that show novel classes: ``keep`` (those pixels
-            are background), ``base-only`` (the images are dropped), or ``all`` (as ``keep``, and
-            stages that feed on ``labelled`` also train on images of novel classes alone).
+            are background), ``ignore`` (those pixels are ignored), ``base-only`` (the images are
+            dropped), or ``all`` (as ``keep``, and stages that feed on ``labelled`` also train on
+            images of novel classes alone).
         data_options: options of the dataset that differ from their defaults; the user's options
             (``-d``) override them.
     """
@@ -168,7 +169,7 @@ class Recipe:
     clip: float | None = attrs.field(default=None, validator=_positive)
     sampler: str = "class-balanced"
     min_pixels: int = attrs.field(default=1, validator=_positive)
-    train_filter: Literal["keep", "base-only", "all"] = "keep"
+    train_filter: Literal["keep", "ignore", "base-only", "all"] = "keep"
     data_options: Mapping[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:

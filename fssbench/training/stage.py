@@ -57,8 +57,8 @@ class LabelledBatch:
     Attributes:
         images: encoded images, float (B, 3, S, S) in [0, 1].
         labels: labels of pixels, int64 (B, S, S): 0 is background, n is the n-th of `classes` (from
-            1), 255 is ignored. Pixels of novel classes are background; `Recipe.train_filter`
-            ``base-only`` drops such images.
+            1), 255 is ignored. Pixels of novel classes are background, or by
+            `Recipe.train_filter` ignored, or such images are dropped.
         features: features of the images by requested layer, float (B, C, h, w).
         classes: class ids of the fold's base classes, ascending.
     """

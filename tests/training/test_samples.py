@@ -77,6 +77,39 @@ def test_labelled_stages_may_train_on_images_of_novel_classes_alone(
     assert labels.unique().tolist() == [0]
 
 
+@pytest.mark.parametrize("stage", ["meta", "base"])
+def test_pixels_of_novel_classes_can_be_ignored(job, tmp_path, stage):
+    recipe = tmp_path / "r.toml"
+    text = (
+        '[{}.r]\nbackbone = "pixels"\nepochs = 1\nbatch = 8\ntrain_filter = "{}"\n'
+        'optimiser = {{ kind = "sgd", lr = 1 }}'
+    )
+    job = attrs.evolve(job, stage=stage, recipe=str(recipe))
+    loaded = {}
+    for name in ("keep", "ignore"):
+        recipe.write_text(text.format(stage, name))
+        plan = make_plan(job)
+        loaded[name] = plan.samples.epoch(0), plan.loader
+    (samples, plain), (same, ignoring) = loaded["keep"], loaded["ignore"]
+    assert samples == same
+    data = plan.dataset
+    images = {image for s in samples for image in ([s] if stage == "base" else [s.query])}
+    mixed = sorted(i for i in images if min(data.class_pixels(i)) < 5)
+    assert mixed
+    for image in mixed:
+        shown = data.class_pixels(image)
+        base = max(shown)
+        novel = torch.stack([data.mask(image, c) == 1 for c in shown if c < 5]).any(0)
+        before, after = (
+            (each._labels(image) if stage == "base" else each._mask(image, base))
+            for each in (plain, ignoring)
+        )
+        assert torch.equal(after[~novel], before[~novel])
+        # where objects of both overlap, the base class stays
+        assert torch.equal(after[novel], before[novel].masked_fill(before[novel] == 0, 255))
+        assert (before[novel] == 0).any()
+
+
 def test_plain_images_are_all_images(job):
     plan = make_plan(attrs.evolve(job, stage="plain"))
     assert sorted(plan.samples.epoch(3)) == sorted(plan.dataset.image_ids("train"))
