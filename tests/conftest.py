@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before torch is imported, here or in a process that a test starts: several test processes with
@@ -35,6 +36,34 @@ def cache_folder(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache folder of the test, never the user's own."""
     monkeypatch.setenv("FSSBENCH_CACHE", str(shared_cache))
     return shared_cache
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """A function that runs the command in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        from fssbench.cli import _run
+
+        code = _run([str(each) for each in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def fails(run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """A function that expects exit code 2 and returns the single line of the error."""
+
+    def call(*arguments: object) -> str:
+        code, out, err = run(*arguments)
+        assert code == 2, (out, err)
+        assert "Traceback" not in err
+        (line,) = [each for each in err.splitlines() if each.startswith("fssbench: error: ")]
+        return line
+
+    return call
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def _run(arguments: list[str]) -> int:
         click.echo(error.format_message(), err=True)
         return 2
     except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "fssbench"
+        path = error.ctx.command_path if error.ctx else _command_path(arguments)
         return _fail(f"{error.format_message()} (see {path} --help)")
     except click.ClickException as error:
         return _fail(error.format_message())
@@ -130,6 +130,18 @@ def _run(arguments: list[str]) -> int:
         # The pipe was closed (`fssbench list | head`); avoid an error at interpreter exit as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _command_path(arguments: Sequence[str]) -> str:
+    """Return the command that arguments name, for errors of the parser, which has no context."""
+    command: click.Command | None = cli
+    names = ["fssbench"]
+    for name in arguments:
+        if not isinstance(command, click.Group):
+            break
+        command = command.get_command(click.Context(command), name)
+        names += [name] if command else []
+    return " ".join(names)
 
 
 def _fail(message: str) -> int:

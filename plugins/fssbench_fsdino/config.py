@@ -57,6 +57,9 @@ class SegmenterConfig:
     width: int = attrs.field(default=256, validator=multiple_of_16)
     adapter_width: int = attrs.field(default=256, validator=multiple_of_16)
     adapter_inner: int = attrs.field(default=128, validator=multiple_of_16)
+    foreground_weight: float = attrs.field(
+        default=1.0, validator=attrs.validators.gt(0), metadata={"earlier": 1.0}
+    )
 
 
 @attrs.frozen(kw_only=True, field_transformer=as_documented)
@@ -93,6 +96,7 @@ class FsDinoConfig(SegmenterConfig):
             256.
         adapter_width: channels of the adapter's first convolutions.
         adapter_inner: channels of the adapter's self-attention.
+        foreground_weight: factor of the foreground's pixels in the training's cross entropies.
         correlation_width: channels of the 4D branch after its first convolution.
         correlation_channels: channels of the 4D branch's upsampling convolutions; three numbers.
     """

@@ -32,12 +32,13 @@ def dice_loss(logits: Tensor, masks: Tensor, smooth: float = 1.0) -> Tensor:
     return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
 
 
-def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
+def bce_loss(logits: Tensor, masks: Tensor, foreground_weight: float = 1.0) -> Tensor:
     """Return the binary cross entropy: the mean over a sample's pixels, then over samples.
 
     Args:
         logits: float (B, H, W).
         masks: uint8 (B, H, W) of 0, 1 and 255; pixels of 255 are ignored.
+        foreground_weight: factor of the foreground's pixels.
 
     Returns:
         Scalar.
@@ -45,17 +46,24 @@ def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
     valid = (masks != IGNORE).flatten(1).float()
     truth = (masks == 1).flatten(1).float()
     flat = logits.flatten(1).float()
-    each = functional.binary_cross_entropy_with_logits(flat, truth, reduction="none")
+    # Without a factor the gradient is rounded as before, so old trainings can be repeated.
+    factor = None if foreground_weight == 1 else flat.new_tensor(foreground_weight)
+    each = functional.binary_cross_entropy_with_logits(
+        flat, truth, reduction="none", pos_weight=factor
+    )
     return ((each * valid).sum(1) / valid.sum(1).clamp(min=1)).mean()
 
 
-def mask_losses(final: Tensor, prior: Tensor | None, truth: Tensor) -> dict[str, Tensor]:
+def mask_losses(
+    final: Tensor, prior: Tensor | None, truth: Tensor, foreground_weight: float = 1.0
+) -> dict[str, Tensor]:
     """Return Dice and cross entropy of the final mask and of the prior mask (equation 8).
 
     Args:
         final: logits of the final mask, float (B, h, w); they are resized to the target's size.
         prior: logits of the prior mask, float (B, h', w'); None without a prior.
         truth: target, uint8 (B, H, W) of 0, 1 and 255.
+        foreground_weight: factor of the foreground's pixels in the cross entropies.
 
     Returns:
         ``dice`` and ``bce``; with a prior also ``prior_dice`` and ``prior_bce``.
@@ -65,5 +73,5 @@ def mask_losses(final: Tensor, prior: Tensor | None, truth: Tensor) -> dict[str,
         if logits is not None:
             full = resize(logits[:, None].float(), truth.shape[-2:])[:, 0]
             losses[f"{prefix}dice"] = dice_loss(full, truth)
-            losses[f"{prefix}bce"] = bce_loss(full, truth)
+            losses[f"{prefix}bce"] = bce_loss(full, truth, foreground_weight)
     return losses

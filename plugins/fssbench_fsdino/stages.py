@@ -116,4 +116,5 @@ class Meta(Stage):
         """
         support = embed_episodes(matcher, batch.support, batch.support_masks)
         masks = matcher.masks(together(matcher.prepare_query(batch.query)), support)
-        return mask_losses(masks.final, masks.prior, batch.query_masks)
+        weight = matcher.config.foreground_weight
+        return mask_losses(masks.final, masks.prior, batch.query_masks, weight)

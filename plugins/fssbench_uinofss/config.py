@@ -56,6 +56,7 @@ class UinoFssConfig(SegmenterConfig):
             256.
         adapter_width: channels of the adapter's first convolutions.
         adapter_inner: channels of the adapter's self-attention.
+        foreground_weight: factor of the foreground's pixels in the training's cross entropies.
         prompt_inner: channels between the two convolutions of the semantic prompt.
         decode: channels of the convolutions from the pooled volume to the prior mask.
     """

@@ -7,7 +7,6 @@ import pytest
 from records_for_tests import change_record
 
 from fssbench.board.board import build_boards
-from fssbench.cli import _run
 
 TO = "hf://datasets/ann/boards"
 REPOSITORY = "datasets/ann/boards"
@@ -22,18 +21,6 @@ def boards(runs, tmp_path):
     (tmp_path / "boards" / "results" / "pascal5i" / "NOTE.txt").write_text("A note.\n")
     build_boards([], tmp_path / "boards")
     return tmp_path / "boards"
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command and return its exit code, stdout and stderr."""
-
-    def call(*arguments: object):
-        code = _run([*map(str, arguments)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def files_below(folder):

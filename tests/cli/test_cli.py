@@ -210,6 +210,8 @@ def test_plugin_brings_a_verb(run, tmp_path):
     [
         (["evaluat"], "no verb is called 'evaluat'; did you mean 'evaluate'"),
         (["evaluate", "--foldd", "1"], "--foldd"),
+        (["evaluate", "--limit"], "requires an argument. (see fssbench evaluate --help)"),
+        (["board", "compare", "--shots"], "(see fssbench board compare --help)"),
         (["evaluate", "protoype"], "did you mean 'prototype'"),
         (["evaluate", "--fold", "one"], "--fold one: give whole numbers"),
         (["evaluate", "--fold", "9"], "shapes has no fold 9"),

@@ -12,7 +12,6 @@ import trainable_for_tests
 from PIL import Image
 
 from fssbench import Evaluation, Predictor, evaluate, hub, train
-from fssbench.cli import _run
 from fssbench.files import sha256
 from fssbench.hub import NotOnHubError
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
@@ -41,29 +40,9 @@ def measured(job, trained):
 
 
 @pytest.fixture
-def run(capsys):
-    """Run the command and return its exit code, stdout and stderr."""
-
-    def call(*arguments: object):
-        code = _run([*map(str, arguments), *LOAD])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def fails(run):
-    """Return the single line of a command that ends with exit code 2."""
-
-    def call(*arguments: object) -> str:
-        code, out, err = run(*arguments)
-        assert code == 2, (out, err)
-        (line,) = [line for line in err.splitlines() if line.startswith("fssbench: error: ")]
-        assert "Traceback" not in err
-        return line
-
-    return call
+def run(run):
+    """A function that runs the command with the plugins of these tests."""
+    return lambda *arguments: run(*arguments, *LOAD)
 
 
 def pushed(run, path, *more: object) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fssbench_fsdino.losses import bce_loss, dice_loss
+from fssbench_fsdino.losses import bce_loss, dice_loss, mask_losses
 
 
 def case(seed=0, batch=3):
@@ -27,6 +27,18 @@ def test_cross_entropy_is_the_mean_log_loss_of_valid_pixels():
         y = truth[truth != 255]
         each.append(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))  # sklearn's log_loss
     assert bce_loss(logits, masks).item() == pytest.approx(np.mean(each), rel=1e-6)
+
+
+def test_the_foreground_can_weigh_more_in_the_cross_entropy():
+    logits = torch.tensor([[[2.0, -1.0, 0.5, 3.0]]])
+    masks = torch.tensor([[[1, 1, 0, 255]]], dtype=torch.uint8)
+    of_foreground = math.log1p(math.exp(-2.0)) + math.log1p(math.exp(1.0))
+    of_background = math.log1p(math.exp(0.5))
+    expected = (4 * of_foreground + of_background) / 3
+    assert bce_loss(logits, masks, 4.0).item() == pytest.approx(expected, rel=1e-6)
+    losses = mask_losses(logits, logits, masks, 4.0)
+    assert losses["bce"].item() == losses["prior_bce"].item() == pytest.approx(expected, rel=1e-6)
+    assert torch.equal(losses["dice"], dice_loss(logits, masks))
 
 
 def test_dice_of_certain_masks_is_one_minus_f1():
