@@ -133,17 +133,19 @@ if [ $# -gt 0 ]; then
     }
     each_fold photographs
 
-    # FS-DINO on DINOv2-S at 518 pixels, full and compact, each in about 20 minutes of a core.
+    # FS-DINO and compact UINO-FSS on DINOv2-S at 518 pixels, each in about 20 minutes of a core.
     dino_fold() {
-        local fold=$1 checkpoint
+        local fold=$1 method checkpoint
         local training=(--stage meta --dataset pascal5i --data-root "$data/voc_mini" --fold $fold
             --weights "$dino" --validation-episodes 0 --cache-dir "$features")
         local trained=(--weights "$dino" --fold $fold --cache-dir "$features")
         train fsdino "${training[@]}" --recipe pascal5i-mini --precision "$precision"
         evaluate --checkpoint "$checkpoint" "${trained[@]}" "${voc[@]}"
-        train fsdino "${training[@]}" --recipe pascal5i-mini-compact
-        evaluate --checkpoint "$checkpoint" "${trained[@]}" "${voc[@]}" --shots 1,5
-        evaluate --checkpoint "$checkpoint" "${trained[@]}" "${no_mask[@]}"
+        for method in fsdino uinofss-comp; do
+            train $method "${training[@]}" --recipe pascal5i-mini-compact
+            evaluate --checkpoint "$checkpoint" "${trained[@]}" "${voc[@]}" --shots 1,5
+            evaluate --checkpoint "$checkpoint" "${trained[@]}" "${no_mask[@]}"
+        done
     }
     each_fold dino_fold
 

@@ -179,6 +179,12 @@ def make_plan(settings: Training) -> Plan:
         torch.manual_seed(settings.seed)
         matcher = build.matcher(settings.matcher, backbone, **options)
         stage = _stage(spec, matcher, settings)
+    if recipe.train_filter == "ignore" and stage.counts_ignored:
+        raise FssbenchError(
+            f'recipe {recipe.name}: train_filter = "ignore" has no effect, because stage '
+            f"{stage.name} of {spec.name} counts ignored pixels as background; write "
+            '"base-only" or "keep"'
+        )
     if stage.feeds == "labelled" and len(classes) > 254:
         raise FssbenchError(f"{dataset.name}: {len(classes)} base classes; labels hold 254")
     if init is not None:

@@ -158,6 +158,8 @@ class Stage(ABC):
         validates: True if mIoU is measured after each epoch; False for a stage after which the
             matcher cannot segment yet, so that there is no best checkpoint.
         wants_labels: True if episodes bring `EpisodeBatch.query_labels`.
+        counts_ignored: True if pixels of 255 are background in the losses, so that a recipe cannot
+            ignore novel classes.
         inherits: prefixes, by the name of another stage, of the names of the matcher's tensors to
             load from its checkpoints (``--init``). Other tensors are initialised, so they may
             differ in shape. Of a stage not named here, all tensors are loaded.
@@ -174,6 +176,7 @@ class Stage(ABC):
     updates_batch_norm: bool = False
     validates: bool = True
     wants_labels: bool = False
+    counts_ignored: bool = False
     inherits: Mapping[str, Sequence[str]] = {}
     siblings: Sequence[str] = ()
     held_out: int = 0

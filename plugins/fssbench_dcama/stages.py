@@ -27,6 +27,7 @@ class Meta(Stage):
 
     name = "meta"
     summary = "1-shot episodes, binary cross entropy of the query mask; the backbone stays frozen"
+    counts_ignored = True
 
     def losses(self, matcher: Dcama, batch: EpisodeBatch) -> dict[str, Tensor]:
         """Return ``bce``, the binary cross entropy: the mean over all pixels of all queries.

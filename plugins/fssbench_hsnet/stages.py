@@ -27,6 +27,7 @@ class Meta(Stage):
 
     name = "meta"
     summary = "1-shot episodes, cross entropy of the query mask; the backbone stays frozen"
+    counts_ignored = True
 
     def losses(self, matcher: HsNet, batch: EpisodeBatch) -> dict[str, Tensor]:
         """Return ``ce``, the cross entropy: the mean over all pixels of all queries.

@@ -6,7 +6,7 @@ import attrs
 import pytest
 import torch
 
-from fssbench import dataset
+from fssbench import FssbenchError, dataset
 from fssbench.training import frozen_features
 from fssbench.training.loader import load_batches, portions_of
 from fssbench.training.plan import make_plan
@@ -108,6 +108,18 @@ def test_pixels_of_novel_classes_can_be_ignored(job, tmp_path, stage):
         # where objects of both overlap, the base class stays
         assert torch.equal(after[novel], before[novel].masked_fill(before[novel] == 0, 255))
         assert (before[novel] == 0).any()
+
+
+@pytest.mark.parametrize("matcher", ["dcama", "hsnet"])
+def test_losses_that_count_ignored_pixels_cannot_ignore_novel_classes(job, tmp_path, matcher):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        '[meta.r]\nbackbone = "tiny-resnet"\nepochs = 1\nbatch = 8\ntrain_filter = "ignore"\n'
+        'optimiser = { kind = "sgd", lr = 1 }'
+    )
+    job = attrs.evolve(job, matcher=matcher, stage="meta", recipe=str(recipe), backbone="")
+    with pytest.raises(FssbenchError, match=f"stage meta of {matcher} counts ignored pixels"):
+        make_plan(job)
 
 
 def test_plain_images_are_all_images(job):
