@@ -61,6 +61,7 @@ def fails(run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
         assert code == 2, (out, err)
         assert "Traceback" not in err
         (line,) = [each for each in err.splitlines() if each.startswith("fssbench: error: ")]
+        assert line == err.splitlines()[-1]
         return line
 
     return call

@@ -139,6 +139,8 @@ class BatchLoader:
 
     def _ignored_pixels(self, image_id: str) -> Tensor | None:
         """Return the pixels of `ignored` classes, bool (H, W); None without any."""
+        if not self.ignored:
+            return None
         present = self.ignored.intersection(self.dataset.class_pixels(image_id))
         masks = [self.dataset.mask(image_id, each) == 1 for each in present]
         return torch.stack(masks).any(0) if masks else None

@@ -10,7 +10,6 @@ import attrs
 import pytest
 
 from fssbench.board.compare import Choice, compare_paths
-from fssbench.cli import _run
 from fssbench.results.record import Record
 from fssbench.results.rows import read_rows
 from fssbench.statistics.compare import compare
@@ -35,15 +34,9 @@ def pair(sides) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def command(capsys):
-    """Run ``board compare`` and return exit code, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = _run(["board", "compare", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def command(run):
+    """A function that runs ``board compare``: (exit code, stdout, stderr)."""
+    return lambda *arguments: run("board", "compare", *arguments)
 
 
 def refusal(command, *arguments: object) -> str:
