@@ -164,6 +164,10 @@ class Pascal(ClassLabels):
         self.check_fold(fold)
         return self.novel_classes[fold]
 
+    def common_images(self) -> frozenset[str]:
+        """Return the images of the option ``train_list`` that are in the split ``val``."""
+        return frozenset() if self.train_list is None else self.images_of_both_splits()
+
     def image_ids(self, split: str) -> Sequence[str]:
         """Return the sorted image ids of the split's list.
 

@@ -41,7 +41,7 @@ from fssbench.metrics.metric import Metric
 from fssbench.model import trained_classes
 from fssbench.options import options_class
 from fssbench.results.method import short_digest
-from fssbench.results.record import Record, first_few
+from fssbench.results.record import Record, first_few, known_tested_images
 from fssbench.runtime.code import Code, identities
 from fssbench.specs import DatasetSpec, ProtocolSpec
 
@@ -307,10 +307,16 @@ class Evaluator:
         return False
 
     def _warn_of_overlap(self, manifests: Sequence[Manifest]) -> None:
-        """Log the novel classes of each fold that the checkpoint was trained on."""
+        """Log the tested images, and classes of each fold, that the checkpoint was trained on."""
         if self.checkpoint is None:
             return
         who = f"--checkpoint {self.checkpoint.name}"
+        if images := known_tested_images(self.checkpoint.header, self.dataset.name):
+            log.warning(
+                "%s: it was trained on %d of the tested images; such a record never ranks",
+                who,
+                images,
+            )
         for fold, manifest in {manifest.fold: manifest for manifest in manifests}.items():
             found = self.overlap(manifest)
             if found is None:

@@ -41,6 +41,17 @@ def trained_fold(header: Mapping[str, Any], folds_of: str) -> int | None:
     return header.get("fold") if known in (None, folds_of) else None
 
 
+def known_tested_images(header: Mapping[str, Any], dataset: str) -> int:
+    """Return the number of tested images that a checkpoint was trained on, as far as is known.
+
+    Args:
+        header: header of the checkpoint.
+        dataset: name of the tested dataset; images of other datasets are not compared.
+    """
+    number = header.get("tested_images") if header.get("dataset") == dataset else 0
+    return number if isinstance(number, int) else 0
+
+
 def first_few(names: Sequence[str]) -> str:
     """Return the first names, separated by commas, and the number of the others."""
     more = f" and {len(names) - 10} more" if names[10:] else ""
@@ -271,6 +282,9 @@ class Record:
         """Reason why the record must not rank on a board, or ""."""
         if self.overlap:
             return f"trained on tested classes: {first_few(self.overlap)}"
+        header = self.checkpoint.header if self.checkpoint else {}
+        if images := known_tested_images(header, self.dataset.name):
+            return f"trained on {images} of the tested images"
         if self.weights.source == "random":
             return "random weights"
         if self.manifest.limit is not None:

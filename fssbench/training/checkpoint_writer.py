@@ -112,6 +112,7 @@ class CheckpointWriter:
             "folds_of": plan.dataset.folds_of,
             "base_classes": plan.base_classes(),
             "images": plan.images,
+            **({"tested_images": plan.tested_images} if plan.tested_images else {}),
             "recipe": plan.recipe.name,
             "settings": cattrs.unstructure(plan.recipe),
             "shots": plan.recipe.shots,

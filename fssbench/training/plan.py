@@ -108,6 +108,18 @@ class Plan:
         earlier = trained_classes(self.init.header, self.dataset) if self.init else ()
         return None if earlier is None else list(dict.fromkeys([*earlier, *own]))
 
+    @functools.cached_property
+    def tested_images(self) -> int:
+        """The number of training images that are tested too: they show a novel class of the fold.
+
+        The largest number of this training and the initial checkpoint's.
+        """
+        earlier = int(self.init.header.get("tested_images") or 0) if self.init else 0
+        novel = set(self.dataset.fold_classes(self.settings.fold))
+        common = self.dataset.common_images().intersection(self.samples.images)
+        tested = sum(not novel.isdisjoint(self.dataset.class_pixels(image)) for image in common)
+        return max(tested, earlier)
+
     def identity(self) -> dict[str, Any]:
         """Return all inputs that the weights depend on, except for devices and processes."""
         settings = self.settings
@@ -218,7 +230,7 @@ def make_plan(settings: Training) -> Plan:
             recipe=recipe,
         ),
     )
-    return Plan(
+    plan = Plan(
         settings=settings,
         recipe=recipe,
         dataset=dataset,
@@ -243,6 +255,16 @@ def make_plan(settings: Training) -> Plan:
             ]
         ),
     )
+    if plan.tested_images:
+        log.warning(
+            "%d images of this training%s show novel classes of fold %d and are tested too; "
+            "records of its checkpoints never rank; "
+            'train_filter = "base-only" in the recipe leaves them out',
+            plan.tested_images,
+            "" if init is None else " or of --init",
+            settings.fold,
+        )
+    return plan
 
 
 def recipe_of(settings: Training, spec: MatcherSpec) -> Recipe:
