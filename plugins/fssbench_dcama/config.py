@@ -31,6 +31,10 @@ class DcamaConfig:
         gain: factor of the initial weights of the attention's projections; 1 as in the authors'
             code. Features of small norm need a larger factor (not in the paper): with 1, the
             initial attention is almost uniform and the mixer learns to ignore it.
+        foreground_weight: factor of the foreground's pixels in the training's cross entropy; 1 as
+            in the authors' code.
+        void: pixels of 255 in that cross entropy: ``background``, as in the authors' code, or
+            ``ignore``.
     """
 
     size: int | None = None
@@ -44,6 +48,8 @@ class DcamaConfig:
     heads: int = attrs.field(default=8, validator=ge(1))
     dropout: float = attrs.field(default=0.5, validator=[ge(0), lt(1)])
     gain: float = attrs.field(default=1.0, validator=gt(0))
+    foreground_weight: float = attrs.field(default=1.0, validator=gt(0))
+    void: Literal["background", "ignore"] = "background"
 
     def __attrs_post_init__(self) -> None:
         for name, strides, known in (

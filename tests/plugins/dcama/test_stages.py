@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
-from fssbench import ParameterGroup, Training, registry
+from fssbench import EpisodeBatch, ParameterGroup, Training, registry
 from fssbench.cli import _run
 from fssbench.specs import MatcherSpec
 from fssbench.training.optim import make_optimiser
 from fssbench.training.plan import recipe_of
 from fssbench.training.recipe import find_recipe
+from fssbench_dcama.config import DcamaConfig
+from fssbench_dcama.stages import stages
 
 
 @pytest.mark.parametrize(("dataset", "batch"), [("pascal5i", 48), ("coco20i", 48), ("fss1000", 40)])
@@ -52,3 +55,45 @@ def test_the_weight_decay_follows_the_learning_rate():
 def test_the_trainer_takes_a_step(capsys):
     assert _run(["train", "dcama", "--dry-run", "--workers", "0", "--device", "cpu"]) == 0
     assert "bce" in capsys.readouterr().out
+
+
+class Fixed(torch.nn.Module):
+    """A matcher whose logits are given."""
+
+    def __init__(self, logits, **options):
+        super().__init__()
+        self.logits, self.config = logits, DcamaConfig(**options)
+
+    def forward(self, query, support, masks):
+        return self.logits
+
+
+def loss(logits, masks, **options):
+    matcher = Fixed(logits, **options)
+    (stage,) = stages(matcher)
+    batch = EpisodeBatch(
+        query={}, query_masks=masks, support={}, support_masks=masks[:, None],
+        class_ids=torch.zeros(len(masks)), classes=(0,), query_images=None, support_images=None,
+    )  # fmt: skip
+    return float(stage.losses(matcher, batch)["bce"])
+
+
+def test_the_loss_weighs_the_foreground_and_ignores_void_pixels_on_request():
+    logits = torch.tensor([[[2.0, -1.0], [0.5, 3.0]]])
+    masks = torch.tensor([[[1, 0], [1, 255]]], dtype=torch.uint8)
+    found, missed = (functional.softplus(sign * logits[0]) for sign in (-1, 1))
+    counted = [found[0, 0], missed[0, 1], found[1, 0]]
+    assert loss(logits, masks) == pytest.approx(float(sum(counted) + missed[1, 1]) / 4)
+    assert loss(logits, masks, void="ignore") == pytest.approx(float(sum(counted)) / 3)
+    weighed = 4 * counted[0] + counted[1] + 4 * counted[2]
+    heavy = loss(logits, masks, void="ignore", foreground_weight=4)
+    assert heavy == pytest.approx(float(weighed) / 3)
+    heavy = loss(logits, masks, foreground_weight=4)
+    assert heavy == pytest.approx(float(weighed + missed[1, 1]) / 4)
+    assert loss(logits, torch.full_like(masks, 255), void="ignore") == 0
+
+
+def test_novel_classes_can_be_ignored_where_the_loss_ignores_void_pixels():
+    for void, counts in (("background", True), ("ignore", False)):
+        (stage,) = stages(Fixed(torch.zeros(1, 2, 2), void=void))
+        assert stage.counts_ignored is counts
