@@ -108,6 +108,7 @@ if [ $# -gt 0 ]; then
     }
     dino_prototype "${voc[@]}" --shots 1,5
     dino_prototype "${no_mask[@]}"
+    evaluate prototype --backbone mobilenetv2 --weights "$imagenet" "${no_mask[@]}"
     evaluate repri -o head=none --backbone dinov2-s --weights "$dino" "${voc[@]}"
     evaluate insid3 --encoder features=dinov2-s --weights "features=$dino" "${voc[@]}"
     evaluate prototype --backbone mobilenetv2 --weights "$imagenet" \
@@ -120,6 +121,7 @@ if [ $# -gt 0 ]; then
             --fold $fold --weights "$imagenet" --precision "$precision" --validation-episodes 0
         evaluate --checkpoint "$checkpoint" --weights "$imagenet" --fold $fold --shots 1,5 \
             "${voc[@]}"
+        evaluate --checkpoint "$checkpoint" --weights "$imagenet" --fold $fold "${no_mask[@]}"
         train hdmnet --stage base --dataset pascal5i --data-root "$data/voc_mini" \
             --recipe pascal5i-mini --fold $fold --weights "$imagenet" --precision "$precision" \
             --validation-episodes 0
@@ -150,9 +152,12 @@ if [ $# -gt 0 ]; then
     each_fold dino_fold
 
     real --protocol coco20i/v1-mini --data-root "$data/coco_mini" --shots 1,5
+    dino_prototype --protocol coco20i/v1-mini --data-root "$data/coco_mini" --shots 1,5
     real --protocol fss1000/v1 --data-root "$data/fss_mini" --shots 1
     real --protocol fss1000/v1-mini --data-root "$data/fss_mini" --shots 1,5
+    dino_prototype --protocol fss1000/v1-mini --data-root "$data/fss_mini" --shots 1,5
     real --protocol folder/v1 --data-root "$data/davis_mini" --shots 1,5
+    dino_prototype --protocol folder/v1 --data-root "$data/davis_mini" --shots 1,5
 fi
 
 fssbench board build "$runs" --out leaderboards

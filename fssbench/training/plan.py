@@ -23,6 +23,7 @@ from fssbench.matchers.matcher import Matcher, config_of
 from fssbench.model import check_trained_fold, trained_classes
 from fssbench.options import configure
 from fssbench.results.method import short_digest
+from fssbench.results.record import known_tested_images
 from fssbench.runtime.code import Code, code_of, identities
 from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
 from fssbench.training.augment import Augmentation
@@ -110,11 +111,11 @@ class Plan:
 
     @functools.cached_property
     def tested_images(self) -> int:
-        """The number of training images that are tested too: they show a novel class of the fold.
+        """The number of training images of the test split that show a novel class of the fold.
 
-        The largest number of this training and the initial checkpoint's.
+        The larger of the numbers of this training and the initial checkpoint's.
         """
-        earlier = int(self.init.header.get("tested_images") or 0) if self.init else 0
+        earlier = known_tested_images(self.init.header, self.dataset.name) if self.init else 0
         novel = set(self.dataset.fold_classes(self.settings.fold))
         common = self.dataset.common_images().intersection(self.samples.images)
         tested = sum(not novel.isdisjoint(self.dataset.class_pixels(image)) for image in common)
