@@ -48,8 +48,10 @@ class DcamaConfig:
     heads: int = attrs.field(default=8, validator=ge(1))
     dropout: float = attrs.field(default=0.5, validator=[ge(0), lt(1)])
     gain: float = attrs.field(default=1.0, validator=gt(0))
-    foreground_weight: float = attrs.field(default=1.0, validator=gt(0))
-    void: Literal["background", "ignore"] = "background"
+    foreground_weight: float = attrs.field(default=1.0, validator=gt(0), metadata={"earlier": 1.0})
+    void: Literal["background", "ignore"] = attrs.field(
+        default="background", metadata={"earlier": "background"}
+    )
 
     def __attrs_post_init__(self) -> None:
         for name, strides, known in (

@@ -131,4 +131,9 @@ def test_coco_and_pascal_share_images_by_the_users_files(shared_data, tmp_path):
     assert dataset("pascal5i", voc).common_images() == frozenset()
     ids = dataset("pascal5i", voc).image_ids("val")[:5]
     (tmp_path / "list.txt").write_text("\n".join(ids))
-    assert dataset("pascal5i", voc, train_list=str(tmp_path / "list.txt")).common_images() == {*ids}
+    options = {"train_list": str(tmp_path / "list.txt")}
+    assert dataset("pascal5i", voc, **options).common_images() == {*ids}
+    own = tmp_path / "VOC2012"
+    for name in ("JPEGImages", "SegmentationClassAug", "ImageSets/Segmentation"):
+        (own / name).mkdir(parents=True)
+    assert dataset("pascal5i", tmp_path, **options).common_images() == frozenset()  # no val.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import torch
 from torch.nn import functional
@@ -97,3 +98,8 @@ def test_novel_classes_can_be_ignored_where_the_loss_ignores_void_pixels():
     for void, counts in (("background", True), ("ignore", False)):
         (stage,) = stages(Fixed(torch.zeros(1, 2, 2), void=void))
         assert stage.counts_ignored is counts
+
+
+def test_records_without_the_options_of_the_loss_have_the_authors_loss():
+    for name, value in (("foreground_weight", 1.0), ("void", "background")):
+        assert attrs.fields_dict(DcamaConfig)[name].metadata["earlier"] == value
