@@ -73,10 +73,6 @@ class Coco(CocoInstances):
         self.check_fold(fold)
         return self.novel_classes[fold]
 
-    def common_images(self) -> frozenset[str]:
-        """Return all images of the single file ``instances.json``, otherwise none."""
-        return frozenset() if self.year else self.images_of_both_splits()
-
     def annotations(self, split: str) -> Path:
         """Return the annotation file of a split."""
         name = f"instances_{split}{self.year}" if self.year else "instances"

@@ -90,10 +90,6 @@ class CocoJson(OwnData, CocoInstances):
         """Return True if both splits have the same annotation file."""
         return self._files["train"] == self._files["val"]
 
-    def common_images(self) -> frozenset[str]:
-        """Return all images if both splits have the same annotation file, otherwise none."""
-        return self.images_of_both_splits() if self.shares_images() else frozenset()
-
     def _find_images(self, split: str) -> Path:
         if self._pattern:
             return self.root / of_split(self._pattern, split)

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from fssbench import EpisodeBatch, ParameterGroup, Training, registry
 from fssbench.cli import _run
+from fssbench.options import from_record, to_record
 from fssbench.specs import MatcherSpec
 from fssbench.training.optim import make_optimiser
 from fssbench.training.plan import recipe_of
@@ -101,5 +102,8 @@ def test_novel_classes_can_be_ignored_where_the_loss_ignores_void_pixels():
 
 
 def test_records_without_the_options_of_the_loss_have_the_authors_loss():
+    known = registry.registry().get(MatcherSpec, "dcama")
     for name, value in (("foreground_weight", 1.0), ("void", "background")):
         assert attrs.fields_dict(DcamaConfig)[name].metadata["earlier"] == value
+        assert from_record(known, {})[name] == value
+        assert name not in to_record(DcamaConfig())
