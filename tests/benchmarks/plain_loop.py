@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fssbench.data.dataset import Dataset
 from fssbench.episodes.episode import Episode
+from fssbench.evaluation.chunk_result import ChunkResult
 from fssbench.inference.pipeline import Features, Pipeline
 from fssbench.metrics.iou import IoU
 
@@ -20,6 +21,11 @@ Logits = Callable[[Pipeline, Sequence[Features], Sequence[Features], Tensor], Te
 
 EQUAL = 1e-4
 """Share of an image's pixels by which float32 rows may differ."""
+
+
+def rows_of(result: ChunkResult) -> dict[int, dict[str, int]]:
+    """The rows of a measured chunk by episode."""
+    return {row["index"]: row for row in result.rows.to_dict("records")}
 
 
 def apart(plain: Mapping[int, dict[str, int]], rows: Mapping[int, Mapping[str, int]]) -> float:

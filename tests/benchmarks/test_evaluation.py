@@ -17,7 +17,7 @@ import torch
 from bench_data import EPISODES, SAMPLE, Photographs, episodes_like_pascal
 from bench_report import TABLES
 from methods import PARTS, Clock, Peak, pipeline_of, profile
-from plain_loop import EQUAL, apart, plain_episode, two_halves
+from plain_loop import EQUAL, apart, plain_episode, rows_of, two_halves
 from test_dcama import straightforward
 
 from fssbench.episodes.chunks import visiting_order
@@ -65,11 +65,10 @@ def cached_rows(pipeline, dataset, episodes, between):
     measured = measure_chunks(loaded, pipeline.device, cache, [IoU()], batch_size=1)
     for _ in chunks:
         start = Clock.now()
-        data, table, _, _ = next(measured)
+        result = next(measured)
         spent += Clock.now() - start
-        for row in table.to_dict("records"):
-            rows[row["index"]] = row
-        between(data.task.chunk)
+        rows |= rows_of(result)
+        between(result.chunk)
     return rows, spent
 
 

@@ -16,7 +16,7 @@ import torch
 from bench_data import Photographs, episodes_like_pascal
 from bench_report import TABLES
 from methods import pipeline_of
-from plain_loop import EQUAL, apart, plain_episode
+from plain_loop import EQUAL, apart, plain_episode, rows_of
 
 from fssbench.episodes.chunks import chunks_of
 from fssbench.evaluation.measure import measure_chunks
@@ -125,10 +125,8 @@ def evaluation(pipeline, dataset, episodes, batch_size):
         )
     )  # fmt: skip
     rows, first, start = {}, 0, 0.0
-    for _, table, _, _ in measure_chunks(
-        loaded, pipeline.device, cache, [IoU()], batch_size=batch_size
-    ):
-        rows |= {row["index"]: row for row in table.to_dict("records")}
+    for result in measure_chunks(loaded, pipeline.device, cache, [IoU()], batch_size=batch_size):
+        rows |= rows_of(result)
         if not first:  # processes start once a run, however long it is
             first, start, loaded.seconds = len(rows), time.perf_counter(), 0.0
     spent = time.perf_counter() - start
