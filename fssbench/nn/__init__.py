@@ -4,6 +4,7 @@ from fssbench.nn.conv4d import CenterPivotConv4d as CenterPivotConv4d
 from fssbench.nn.correlation import correlation as correlation
 from fssbench.nn.correlation import cosine_map as cosine_map
 from fssbench.nn.flops import count_operations as count_operations
+from fssbench.nn.mask_bce import mask_bce as mask_bce
 from fssbench.nn.nested import map_tensors as map_tensors
 from fssbench.nn.nested import separate as separate
 from fssbench.nn.nested import tensors as tensors

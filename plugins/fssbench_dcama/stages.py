@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fssbench import EpisodeBatch, Stage
+from fssbench.nn import mask_bce
 
 if TYPE_CHECKING:
     from fssbench_dcama.config import DcamaConfig
     from fssbench_dcama.model import Dcama
-
-IGNORE = 255
 
 
 def stages(matcher: Dcama) -> tuple[Stage, ...]:
@@ -38,22 +38,20 @@ class Meta(Stage):
         self.counts_ignored = config.void == "background"
 
     def losses(self, matcher: Dcama, batch: EpisodeBatch) -> dict[str, Tensor]:
-        """Return ``bce``, the binary cross entropy: the mean over the pixels of all queries.
+        """Return ``bce``, the binary cross entropy: the mean over a query's pixels, then queries.
 
         Args:
             matcher: DCAMA, in training mode.
             batch: B episodes of one shot, with masks at the matcher's input size.
         """
-        logits = matcher(batch.query, batch.support, batch.support_masks).float()  # (B, S, S)
-        target = (batch.query_masks == 1).float()
+        logits = matcher(batch.query, batch.support, batch.support_masks)  # (B, S, S)
         weight = matcher.config.foreground_weight
-        # Without a factor the gradient is rounded as before, so old trainings can be repeated.
-        factor = None if weight == 1 else logits.new_tensor(weight)
-        if self.counts_ignored:
-            bce = functional.binary_cross_entropy_with_logits(logits, target, pos_weight=factor)
-            return {"bce": bce}
-        valid = (batch.query_masks != IGNORE).float()
-        total = functional.binary_cross_entropy_with_logits(
-            logits, target, weight=valid, pos_weight=factor, reduction="sum"
+        masks = batch.query_masks
+        if not self.counts_ignored:
+            return {"bce": mask_bce(logits, masks, weight)}
+        # The mean over all pixels at once, so that old trainings can be repeated.
+        factor = None if weight == 1 else logits.new_tensor(weight, dtype=torch.float32)
+        bce = functional.binary_cross_entropy_with_logits(
+            logits.float(), (masks == 1).float(), pos_weight=factor
         )
-        return {"bce": total / valid.sum().clamp(min=1)}
+        return {"bce": bce}

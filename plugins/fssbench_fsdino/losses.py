@@ -1,11 +1,10 @@
-"""Dice and binary cross entropy of masks (section 3.4.3, equations 6 and 7)."""
+"""Losses of masks, Dice and binary cross entropy (section 3.4.3, equations 6 and 7)."""
 
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional
 
-from fssbench.nn import resize
+from fssbench.nn import mask_bce, resize
 
 IGNORE = 255
 
@@ -32,28 +31,6 @@ def dice_loss(logits: Tensor, masks: Tensor, smooth: float = 1.0) -> Tensor:
     return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
 
 
-def bce_loss(logits: Tensor, masks: Tensor, foreground_weight: float = 1.0) -> Tensor:
-    """Return the binary cross entropy: the mean over a sample's pixels, then over samples.
-
-    Args:
-        logits: float (B, H, W).
-        masks: uint8 (B, H, W) of 0, 1 and 255; pixels of 255 are ignored.
-        foreground_weight: factor of the foreground's pixels.
-
-    Returns:
-        Scalar.
-    """
-    valid = (masks != IGNORE).flatten(1).float()
-    truth = (masks == 1).flatten(1).float()
-    flat = logits.flatten(1).float()
-    # Without a factor the gradient is rounded as before, so old trainings can be repeated.
-    factor = None if foreground_weight == 1 else flat.new_tensor(foreground_weight)
-    each = functional.binary_cross_entropy_with_logits(
-        flat, truth, reduction="none", pos_weight=factor
-    )
-    return ((each * valid).sum(1) / valid.sum(1).clamp(min=1)).mean()
-
-
 def mask_losses(
     final: Tensor, prior: Tensor | None, truth: Tensor, foreground_weight: float = 1.0
 ) -> dict[str, Tensor]:
@@ -73,5 +50,5 @@ def mask_losses(
         if logits is not None:
             full = resize(logits[:, None].float(), truth.shape[-2:])[:, 0]
             losses[f"{prefix}dice"] = dice_loss(full, truth)
-            losses[f"{prefix}bce"] = bce_loss(full, truth, foreground_weight)
+            losses[f"{prefix}bce"] = mask_bce(full, truth, foreground_weight)
     return losses

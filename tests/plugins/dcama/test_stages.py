@@ -93,6 +93,10 @@ def test_the_loss_weighs_the_foreground_and_ignores_void_pixels_on_request():
     heavy = loss(logits, masks, foreground_weight=4)
     assert heavy == pytest.approx(float(weighed + missed[1, 1]) / 4)
     assert loss(logits, torch.full_like(masks, 255), void="ignore") == 0
+    other = torch.tensor([[[0, 255], [255, 255]]], dtype=torch.uint8)  # weighs as much as the first
+    parts = [loss(logits, each, void="ignore") for each in (masks, other)]
+    both = loss(torch.cat([logits, logits]), torch.cat([masks, other]), void="ignore")
+    assert both == pytest.approx(sum(parts) / 2)
 
 
 def test_novel_classes_can_be_ignored_where_the_loss_ignores_void_pixels():

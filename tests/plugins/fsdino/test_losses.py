@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fssbench_fsdino.losses import bce_loss, dice_loss, mask_losses
+from fssbench.nn import mask_bce
+from fssbench_fsdino.losses import dice_loss, mask_losses
 
 
 def case(seed=0, batch=3):
@@ -26,7 +27,7 @@ def test_cross_entropy_is_the_mean_log_loss_of_valid_pixels():
         p = 1 / (1 + np.exp(-row[truth != 255]))
         y = truth[truth != 255]
         each.append(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))  # sklearn's log_loss
-    assert bce_loss(logits, masks).item() == pytest.approx(np.mean(each), rel=1e-6)
+    assert mask_bce(logits, masks).item() == pytest.approx(np.mean(each), rel=1e-6)
 
 
 def test_the_foreground_can_weigh_more_in_the_cross_entropy():
@@ -35,7 +36,7 @@ def test_the_foreground_can_weigh_more_in_the_cross_entropy():
     of_foreground = math.log1p(math.exp(-2.0)) + math.log1p(math.exp(1.0))
     of_background = math.log1p(math.exp(0.5))
     expected = (4 * of_foreground + of_background) / 3
-    assert bce_loss(logits, masks, 4.0).item() == pytest.approx(expected, rel=1e-6)
+    assert mask_bce(logits, masks, 4.0).item() == pytest.approx(expected, rel=1e-6)
     losses = mask_losses(logits, logits, masks, 4.0)
     assert losses["bce"].item() == losses["prior_bce"].item() == pytest.approx(expected, rel=1e-6)
     assert torch.equal(losses["dice"], dice_loss(logits, masks))
@@ -62,13 +63,13 @@ def test_dice_of_probabilities():
 def test_losses_of_perfect_and_undecided_masks():
     masks = torch.ones(2, 4, 4, dtype=torch.uint8)
     assert dice_loss(torch.full((2, 4, 4), 50.0), masks).item() == pytest.approx(0, abs=1e-6)
-    assert bce_loss(torch.zeros(2, 4, 4), masks).item() == pytest.approx(math.log(2))
+    assert mask_bce(torch.zeros(2, 4, 4), masks).item() == pytest.approx(math.log(2))
     assert dice_loss(torch.full((2, 4, 4), -50.0), torch.zeros_like(masks)).item() == pytest.approx(
         0, abs=1e-6
     )
 
 
-@pytest.mark.parametrize("loss", [dice_loss, bce_loss])
+@pytest.mark.parametrize("loss", [dice_loss, mask_bce])
 def test_ignored_pixels_have_no_effect_and_no_gradient(loss):
     logits, masks = case()
     other = torch.where(masks == 255, logits + 5, logits).requires_grad_()
@@ -78,7 +79,7 @@ def test_ignored_pixels_have_no_effect_and_no_gradient(loss):
     assert torch.equal(other.grad[masks == 255], torch.zeros_like(other.grad[masks == 255]))
 
 
-@pytest.mark.parametrize("loss", [dice_loss, bce_loss])
+@pytest.mark.parametrize("loss", [dice_loss, mask_bce])
 def test_a_batch_is_the_mean_of_its_samples(loss):
     logits, masks = case()
     masks[0, :5] = 255  # samples with different numbers of valid pixels weigh the same
@@ -86,7 +87,7 @@ def test_a_batch_is_the_mean_of_its_samples(loss):
     assert loss(logits, masks).item() == pytest.approx(np.mean(each), rel=1e-6)
 
 
-@pytest.mark.parametrize("loss", [dice_loss, bce_loss])
+@pytest.mark.parametrize("loss", [dice_loss, mask_bce])
 def test_nothing_valid_is_finite(loss):
     masks = torch.full((1, 3, 3), 255, dtype=torch.uint8)
     assert math.isfinite(loss(torch.randn(1, 3, 3), masks).item())

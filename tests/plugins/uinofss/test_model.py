@@ -18,10 +18,10 @@ from fssbench import (
     embed_episodes,
 )
 from fssbench.build import parameters
-from fssbench.nn import together
+from fssbench.nn import mask_bce, together
 from fssbench.nn.flops import flop_counter
 from fssbench.registry import registry
-from fssbench_fsdino.losses import bce_loss, dice_loss
+from fssbench_fsdino.losses import dice_loss
 from fssbench_uinofss import hypercorrelation
 from fssbench_uinofss import model as module
 from fssbench_uinofss.hypercorrelation import HyperCorrelation
@@ -214,7 +214,7 @@ def test_losses_are_equations_12_to_14():
             logits[:, None], (SIZE, SIZE), mode="bilinear", align_corners=True
         )[:, 0]
         torch.testing.assert_close(losses[f"{prefix}dice"], dice_loss(full, truth))
-        torch.testing.assert_close(losses[f"{prefix}bce"], bce_loss(full, truth))
+        torch.testing.assert_close(losses[f"{prefix}bce"], mask_bce(full, truth))
 
 
 @pytest.mark.parametrize("options", [{}, {"dense": "prototype"}, {"hypercorrelation": "cp4d"}])
