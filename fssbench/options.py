@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -85,12 +86,12 @@ def structure(value: Any, hint: Any) -> Any:
     """Convert a value, possibly text, to the type `hint`.
 
     Raises:
-        ValueError, cattrs errors: it cannot be converted.
+        ValueError, cattrs errors: it cannot be converted, or is NaN or infinite.
     """
     if isinstance(value, str):
         return _from_text(value, hint)
-    if hint is float and type(value) is int:
-        return float(value)
+    if hint is float and type(value) in (int, float):
+        return _finite(value)
     if hint in (int, float, bool, str) and type(value) is not hint:
         raise ValueError(value)
     return cattrs.structure(value, hint)
@@ -116,11 +117,20 @@ def _from_text(text: str, hint: Any) -> Any:
         return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
             text.lower()
         ]
-    return cattrs.structure(text, hint)
+    return _finite(text) if hint is float else cattrs.structure(text, hint)
+
+
+def _finite(value: str | float) -> float:
+    number = float(value)
+    if not math.isfinite(number):  # JSON has no such number, and records are JSON
+        raise ValueError(value)
+    return number
 
 
 def spell(hint: Any) -> str:
-    """Return a type as text for people: ``float``, ``tuple[int, ...]``, ``one of a, b``."""
+    """Return a type as text for people: ``finite float``, ``tuple[int, ...]``, ``one of a, b``."""
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if hint is float:
+        return "finite float"
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

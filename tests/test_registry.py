@@ -62,6 +62,8 @@ def test_options_are_read_from_text(options, expected):
         ({"cuont": "7"}, "no option 'cuont'; did you mean 'count'"),
         ({"count": "many"}, "count=many of it: expected int"),
         ({"count": 1.5}, "count=1.5 of it: expected int"),
+        ({"ratio": "inf"}, "ratio=inf of it: expected finite float"),
+        ({"ratio": float("nan")}, "ratio=nan of it: expected finite float"),
         ({"flag": "maybe"}, "expected bool"),
         ({"mode": "slow"}, "expected one of fast, exact"),
         ({"pair": "1"}, "pair=1"),
