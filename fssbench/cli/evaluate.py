@@ -94,7 +94,10 @@ def evaluate(
         print_estimate([evaluation], as_json)
         return
     if dry_run:
-        for manifest in prepare(evaluation).manifests():
+        evaluator = prepare(evaluation)
+        manifests = evaluator.manifests()
+        evaluator.warn_of_overlap(manifests)
+        for manifest in manifests:
             click.echo(
                 f"{manifest.protocol}, fold {manifest.fold}, {manifest.shots}-shot, seed "
                 f"{manifest.seed}: {len(manifest.episodes)} episodes, {manifest.digest}"

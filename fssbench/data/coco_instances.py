@@ -61,11 +61,6 @@ class CocoInstances(Dataset):
         self.prepare(split)
         return self._masks[split].image_ids
 
-    def common_images(self) -> frozenset[str]:
-        """Return all images if both splits have the same annotation file, otherwise none."""
-        same = self.annotations("train") == self.annotations(self.splits[-1])
-        return self.images_of_both_splits() if same else frozenset()
-
     def class_pixels(self, image_id: str) -> Mapping[int, int]:
         """Return the number of pixels of each class's mask."""
         return self._masks[self._split_of(image_id)].class_pixels(image_id)

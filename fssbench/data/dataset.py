@@ -109,18 +109,6 @@ class Dataset(ABC):
         del split
         return ()
 
-    def common_images(self) -> frozenset[str]:
-        """Return the ids of images in the split ``train`` and in the test split, the last one.
-
-        None by default: the official splits of most datasets are disjoint.
-        """
-        return frozenset()
-
-    def images_of_both_splits(self) -> frozenset[str]:
-        """Return the same from the splits' lists, for `common_images` of a subclass."""
-        trained, tested = (self.image_ids(split) for split in ("train", self.splits[-1]))
-        return frozenset(trained) & frozenset(tested)
-
     def check_fold(self, fold: int) -> None:
         """Raise an `FssbenchError` unless the dataset has this fold."""
         if not 0 <= fold < self.folds:

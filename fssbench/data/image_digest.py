@@ -9,8 +9,11 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from fssbench.data.cache import cache_folder
 from fssbench.data.dataset import Dataset
@@ -38,10 +41,21 @@ def images_digest(dataset: Dataset, image_ids: Iterable[str]) -> str:
     Raises:
         FssbenchError: a file is missing or cannot be read.
     """
+    return digest_of(content_hashes(dataset, image_ids))
+
+
+def digest_of(hashes: Mapping[str, str]) -> str:
+    """Return the sha256 (hex) of the hashes of images by id, in their order."""
     total = hashlib.sha256()
-    for image, found in content_hashes(dataset, image_ids).items():
+    for image, found in hashes.items():
         total.update(f"{image}\0{found}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
+
+
+def short_hashes(hashes: Iterable[str]) -> Tensor:
+    """Return 64 bits of each different hash, to compare images: int64 (N,), ascending."""
+    digests = (hashlib.sha256(each.encode()).digest() for each in hashes)
+    return torch.tensor(sorted({int.from_bytes(d[:8], signed=True) for d in digests}))
 
 
 def content_hashes(dataset: Dataset, image_ids: Iterable[str]) -> dict[str, str]:

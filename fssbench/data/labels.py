@@ -160,10 +160,6 @@ class Labels(OwnData, IndexedDataset):
         """Return True if both splits are all images of one folder."""
         return not any(self._lists.values()) and "{split}" not in self._images
 
-    def common_images(self) -> frozenset[str]:
-        """Return the images that are in the folders or lists of both splits."""
-        return self.images_of_both_splits()
-
     def __getstate__(self) -> dict[str, object]:
         return {**super().__getstate__(), "_files": {}}
 

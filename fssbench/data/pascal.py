@@ -164,12 +164,6 @@ class Pascal(ClassLabels):
         self.check_fold(fold)
         return self.novel_classes[fold]
 
-    def common_images(self) -> frozenset[str]:
-        """Return the images that are in the lists of both splits; none without a list of val."""
-        with contextlib.suppress(FssbenchError):
-            return self.images_of_both_splits()
-        return frozenset()
-
     def image_ids(self, split: str) -> Sequence[str]:
         """Return the sorted image ids of the split's list.
 
@@ -205,7 +199,7 @@ class Pascal(ClassLabels):
         with contextlib.suppress(FssbenchError):  # there is no list of the split val
             if split != "train":
                 return ()
-            shared = self.images_of_both_splits()
+            shared = set(self.image_ids("train")) & set(self.image_ids("val"))
             where = f"{self._list('train').name} and {self._list('val').name}"
             return [f"{image_id}: is in {where}; remove it from one" for image_id in sorted(shared)]
         return ()

@@ -104,7 +104,9 @@ def estimate(evaluations: Sequence[Evaluation]) -> list[Estimate]:
     found = []
     for settings in evaluations:
         evaluator = prepare(settings)
-        for manifest in evaluator.manifests():
+        manifests = evaluator.manifests()
+        evaluator.warn_of_overlap(manifests)
+        for manifest in manifests:
             folder = evaluator.folder(manifest)
             model = attrs.evolve(
                 evaluator.settings, checkpoint=None, folds=None, seeds=(0,), shots=(manifest.shots,)

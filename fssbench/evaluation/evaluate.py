@@ -67,6 +67,7 @@ def evaluate(
             for manifest in manifests:
                 evaluator.assist(manifest, group)
             return []
+        evaluator.warn_of_overlap(manifests)
         try:
             return [
                 evaluator.run(manifest, observers or (lambda run: ()), group, settings)

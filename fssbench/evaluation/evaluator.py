@@ -15,7 +15,7 @@ import torch
 from fssbench import registry
 from fssbench.data.class_names import common_names
 from fssbench.data.dataset import Dataset
-from fssbench.data.image_digest import images_digest
+from fssbench.data.image_digest import content_hashes, digest_of, short_hashes
 from fssbench.data.own_data import OwnData
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.manifest import Manifest
@@ -41,7 +41,7 @@ from fssbench.metrics.metric import Metric
 from fssbench.model import trained_classes
 from fssbench.options import options_class
 from fssbench.results.method import short_digest
-from fssbench.results.record import Record, first_few, known_tested_images
+from fssbench.results.record import Record, first_few
 from fssbench.runtime.code import Code, identities
 from fssbench.specs import DatasetSpec, ProtocolSpec
 
@@ -96,10 +96,11 @@ class Evaluator:
     drawn: tuple[str, ...]
     code: Mapping[str, Code]
     workers: int
+    _known_hashes: dict[str, Mapping[str, str]] = attrs.field(factory=dict, init=False)
 
     def manifests(self) -> list[Manifest]:
-        """Build the manifest of each cell; a warning names novel classes of the training."""
-        manifests = [
+        """Build the manifest of each cell."""
+        return [
             build_manifest(
                 self.protocol,
                 self.dataset,
@@ -113,8 +114,6 @@ class Evaluator:
             for shots in self.settings.shots
             for seed in self.settings.seeds
         ]
-        self._warn_of_overlap(manifests)
-        return manifests
 
     def overlap(self, manifest: Manifest) -> tuple[str, ...] | None:
         """Return the names of a manifest's novel classes that the checkpoint was trained on.
@@ -152,7 +151,26 @@ class Evaluator:
 
     def images(self, manifest: Manifest) -> str:
         """Return the digest of the content of a manifest's images."""
-        return images_digest(self.dataset, manifest.image_ids())
+        return digest_of(self._hashes(manifest))
+
+    def tested_images(self, *manifests: Manifest) -> int | None:
+        """Return the number of images of manifests that the checkpoint was trained on.
+
+        Images are compared by the content of their files. None without a checkpoint, or if the
+        images of its training are unknown.
+        """
+        if self.checkpoint is None or self.checkpoint.trained_images is None:
+            return None
+        tested = short_hashes(
+            each for manifest in manifests for each in self._hashes(manifest).values()
+        )
+        return int(torch.isin(tested, self.checkpoint.trained_images).sum())
+
+    def _hashes(self, manifest: Manifest) -> Mapping[str, str]:
+        if manifest.digest not in self._known_hashes:
+            hashes = content_hashes(self.dataset, manifest.image_ids())
+            self._known_hashes[manifest.digest] = hashes
+        return self._known_hashes[manifest.digest]
 
     def run(
         self,
@@ -253,6 +271,7 @@ class Evaluator:
             flops=self.flops(manifest),
             folds_of=self.dataset.folds_of,
             overlap=self.overlap(manifest),
+            tested_images=self.tested_images(manifest),
         )
 
     def flops(self, manifest: Manifest) -> int | None:
@@ -306,12 +325,12 @@ class Evaluator:
             self.cache.open(data)  # later chunks must load again what this one was to load
         return False
 
-    def _warn_of_overlap(self, manifests: Sequence[Manifest]) -> None:
-        """Log the tested images, and classes of each fold, that the checkpoint was trained on."""
+    def warn_of_overlap(self, manifests: Sequence[Manifest]) -> None:
+        """Log the images, and classes of each fold, of manifests that the training had."""
         if self.checkpoint is None:
             return
         who = f"--checkpoint {self.checkpoint.name}"
-        if images := known_tested_images(self.checkpoint.header, self.dataset.name):
+        if images := self.tested_images(*manifests):
             log.warning(
                 "%s: it was trained on %d of the tested images; such a record never ranks",
                 who,

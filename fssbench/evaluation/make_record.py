@@ -53,6 +53,7 @@ def make_record(
     flops: int | None,
     folds_of: str,
     overlap: tuple[str, ...] | None,
+    tested_images: int | None,
 ) -> Record:
     """Return the record: scores of the rows, and a description of the evaluation.
 
@@ -72,6 +73,7 @@ def make_record(
         flops: floating-point operations of an episode; None if unknown.
         folds_of: name of the dataset whose folds divide the classes.
         overlap: names of the novel classes that the checkpoint was trained on; None if unknown.
+        tested_images: number of the manifest's images that it was trained on; None if unknown.
     """
     encoders = pipeline.encoders if isinstance(pipeline, ImagePipeline) else {}
     return Record(
@@ -115,6 +117,7 @@ def make_record(
         },
         uses=pipeline.matcher.uses,
         overlap=overlap,
+        tested_images=tested_images,
     )
 
 

@@ -334,6 +334,9 @@ def _differing_protocol(evaluator: Evaluator, record: Record, manifest: Manifest
     overlap = evaluator.overlap(manifest)
     if record.overlap is not None and record.overlap != overlap:
         yield f"overlap is {list(record.overlap)}, the checkpoint's {list(overlap or ())}"
+    images = evaluator.tested_images(manifest)
+    if record.tested_images != images:
+        yield f"tested_images is {record.tested_images}, the checkpoint's {images}"
 
 
 def _measure_again(

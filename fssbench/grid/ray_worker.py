@@ -73,9 +73,10 @@ def cells(model: Model) -> list[CellInfo] | Failure:
 
     def found() -> list[CellInfo]:
         evaluator = _evaluator(model)
+        manifests = evaluator.manifests()
+        evaluator.warn_of_overlap(manifests)
         return [
-            CellInfo(each, evaluator.folder(each), evaluator.identity(each))
-            for each in evaluator.manifests()
+            CellInfo(each, evaluator.folder(each), evaluator.identity(each)) for each in manifests
         ]
 
     return _result_of(found)

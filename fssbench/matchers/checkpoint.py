@@ -25,6 +25,8 @@ HEADER = "fssbench"
 DIGEST = "fssbench_sha256"
 """Entries of a file's metadata: header, and digest of header and tensors."""
 _HOLDS_BACKBONE = "holds_backbone"
+TRAINED_IMAGES = "fssbench.trained_images"
+"""Name of a tensor of the file that is no weight of the matcher."""
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +40,8 @@ class Checkpoint:
         header: JSON values that describe the weights: at least ``matcher``, ``config``,
             ``backbone``.
         weights: state of the matcher.
+        trained_images: hashes of the images that it was trained on, int64 (N,), see
+            `fssbench.data.image_digest.short_hashes`; None in older and imported files.
     """
 
     path: Path
@@ -45,6 +49,7 @@ class Checkpoint:
     header: Mapping[str, Any]
     weights: Mapping[str, Tensor]
     address: str = ""
+    trained_images: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -147,6 +152,7 @@ def write_checkpoint(
     matcher: nn.Module,
     header: Mapping[str, Any],
     backbone: Mapping[str, Tensor] | None = None,
+    trained_images: Tensor | None = None,
 ) -> None:
     """Write a matcher's weights atomically.
 
@@ -156,8 +162,11 @@ def write_checkpoint(
         header: JSON values that describe the weights: ``matcher`` (registered name), ``config``,
             ``backbone``, ``fold``, ``dataset``, ``base_classes`` (names), ….
         backbone: weights of the backbone, by the names in its own weight files, to include.
+        trained_images: hashes of the images of the training, see `Checkpoint`.
     """
     state = matcher.state_dict()
+    if trained_images is not None:
+        state |= {TRAINED_IMAGES: trained_images}
     if backbone:
         header = {**header, _HOLDS_BACKBONE: True}
         state |= {f"{BACKBONE_PREFIX}{name}": tensor for name, tensor in backbone.items()}
@@ -218,6 +227,7 @@ def read_checkpoint(given: str | Path, option: str = "--checkpoint") -> Checkpoi
             header = json.loads(metadata[HEADER])
             names = [n for n in file.keys() if not n.startswith(BACKBONE_PREFIX)]  # noqa: SIM118
             weights = {name: file.get_tensor(name) for name in names}
+            trained_images = weights.pop(TRAINED_IMAGES, None)
             # Files of versions before digests were introduced have none.
             if DIGEST in metadata:
                 tensors = ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
@@ -230,7 +240,12 @@ def read_checkpoint(given: str | Path, option: str = "--checkpoint") -> Checkpoi
         if not _is_header(header):
             raise ValueError("incomplete header")
         return Checkpoint(
-            path=path, sha256=sha256(path), header=header, weights=weights, address=address
+            path=path,
+            sha256=sha256(path),
+            header=header,
+            weights=weights,
+            address=address,
+            trained_images=trained_images,
         )
     except FileNotFoundError as error:
         raise FssbenchError(f"{option} {given}: there is no such file") from error

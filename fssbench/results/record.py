@@ -41,17 +41,6 @@ def trained_fold(header: Mapping[str, Any], folds_of: str) -> int | None:
     return header.get("fold") if known in (None, folds_of) else None
 
 
-def known_tested_images(header: Mapping[str, Any], dataset: str) -> int:
-    """Return the number of tested images that a checkpoint was trained on, as far as is known.
-
-    Args:
-        header: header of the checkpoint.
-        dataset: name of the tested dataset; images of other datasets are not compared.
-    """
-    number = header.get("tested_images") if header.get("dataset") == dataset else 0
-    return number if isinstance(number, int) else 0
-
-
 def first_few(names: Sequence[str]) -> str:
     """Return the first names, separated by commas, and the number of the others."""
     more = f" and {len(names) - 10} more" if names[10:] else ""
@@ -234,6 +223,9 @@ class Record:
         overlap: names of the novel classes that the checkpoint was trained on; such a record never
             ranks. None without a checkpoint, if its training classes are unknown, and in older
             records.
+        tested_images: number of the manifest's images that the checkpoint was trained on, compared
+            by content; such a record never ranks. None without a checkpoint, if its training
+            images are unknown, and in older records.
     """
 
     schema: int = SCHEMA
@@ -264,6 +256,7 @@ class Record:
     uses: tuple[str, ...] = ()
     ways: int = 1
     overlap: tuple[str, ...] | None = None
+    tested_images: int | None = None
 
     @property
     def trained_on(self) -> str:
@@ -282,9 +275,8 @@ class Record:
         """Reason why the record must not rank on a board, or ""."""
         if self.overlap:
             return f"trained on tested classes: {first_few(self.overlap)}"
-        header = self.checkpoint.header if self.checkpoint else {}
-        if images := known_tested_images(header, self.dataset.name):
-            return f"trained on {images} of the tested images"
+        if self.tested_images:
+            return f"trained on {self.tested_images} of the tested images"
         if self.weights.source == "random":
             return "random weights"
         if self.manifest.limit is not None:

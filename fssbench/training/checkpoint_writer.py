@@ -112,7 +112,6 @@ class CheckpointWriter:
             "folds_of": plan.dataset.folds_of,
             "base_classes": plan.base_classes(),
             "images": plan.images,
-            **({"tested_images": plan.tested_images} if plan.tested_images else {}),
             "recipe": plan.recipe.name,
             "settings": cattrs.unstructure(plan.recipe),
             "shots": plan.recipe.shots,
@@ -137,4 +136,4 @@ class CheckpointWriter:
         saved = plan.stage.trains_backbone or (plan.init is not None and plan.init.holds_backbone)
         state = plan.backbone.state_dict().items()
         trained = {name.removeprefix("model."): tensor for name, tensor in state} if saved else None
-        write_checkpoint(path, plan.matcher, header, trained)
+        write_checkpoint(path, plan.matcher, header, trained, plan.trained_images)

@@ -10,12 +10,13 @@ from typing import Any
 import attrs
 import cattrs
 import torch
+from torch import Tensor
 
 from fssbench import build, registry
 from fssbench.backbones.backbone import Backbone
 from fssbench.data.dataset import Dataset
 from fssbench.data.geometry import Geometry
-from fssbench.data.image_digest import images_digest
+from fssbench.data.image_digest import content_hashes, digest_of, short_hashes
 from fssbench.errors import FssbenchError, near
 from fssbench.inference.feature_cache import feature_bytes
 from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
@@ -23,14 +24,19 @@ from fssbench.matchers.matcher import Matcher, config_of
 from fssbench.model import check_trained_fold, trained_classes
 from fssbench.options import configure
 from fssbench.results.method import short_digest
-from fssbench.results.record import known_tested_images
 from fssbench.runtime.code import Code, code_of, identities
 from fssbench.specs import BackboneSpec, MatcherSpec, SamplerSpec
 from fssbench.training.augment import Augmentation
 from fssbench.training.frozen_features import CACHE_BYTES
 from fssbench.training.loader import BatchLoader
 from fssbench.training.recipe import Recipe, find_recipe, only_stage
-from fssbench.training.samples import Samples, base_classes, held_out_images, make_samples
+from fssbench.training.samples import (
+    Samples,
+    base_classes,
+    count_tested_images,
+    held_out_images,
+    make_samples,
+)
 from fssbench.training.stage import Stage, StageContext
 from fssbench.training.training import Training
 
@@ -109,18 +115,6 @@ class Plan:
         earlier = trained_classes(self.init.header, self.dataset) if self.init else ()
         return None if earlier is None else list(dict.fromkeys([*earlier, *own]))
 
-    @functools.cached_property
-    def tested_images(self) -> int:
-        """The number of training images of the test split that show a novel class of the fold.
-
-        The larger of the numbers of this training and the initial checkpoint's.
-        """
-        earlier = known_tested_images(self.init.header, self.dataset.name) if self.init else 0
-        novel = set(self.dataset.fold_classes(self.settings.fold))
-        common = self.dataset.common_images().intersection(self.samples.images)
-        tested = sum(not novel.isdisjoint(self.dataset.class_pixels(image)) for image in common)
-        return max(tested, earlier)
-
     def identity(self) -> dict[str, Any]:
         """Return all inputs that the weights depend on, except for devices and processes."""
         settings = self.settings
@@ -137,9 +131,20 @@ class Plan:
         }
 
     @functools.cached_property
+    def _hashes(self) -> Mapping[str, str]:
+        return content_hashes(self.dataset, [*self.samples.images, *self.held_out])
+
+    @property
     def images(self) -> str:
-        """Return the digest of the content of the training images and the held-out ones."""
-        return images_digest(self.dataset, [*self.samples.images, *self.held_out])
+        """The digest of the content of the training images and the held-out ones."""
+        return digest_of(self._hashes)
+
+    @property
+    def trained_images(self) -> Tensor:
+        """The hashes of this training's images, and of those known of the initial checkpoint's."""
+        own = short_hashes(self._hashes[image] for image in self.samples.images)
+        earlier = None if self.init is None else self.init.trained_images
+        return own if earlier is None else torch.unique(torch.cat([own, earlier]))
 
     def folder_name(self) -> str:
         """Return ``dataset/matcher--backbone--stage--settings/fold0-seed0``."""
@@ -256,13 +261,13 @@ def make_plan(settings: Training) -> Plan:
             ]
         ),
     )
-    if plan.tested_images:
+    if tested := count_tested_images(dataset, samples.images, settings.fold):
         log.warning(
-            "%d images of this training%s show novel classes of fold %d and are tested too; "
-            "records of its checkpoints never rank; "
+            "%d images of this training are in split %s too and show novel classes of fold %d; "
+            "records of its checkpoints on these images never rank; "
             'train_filter = "base-only" in the recipe leaves them out',
-            plan.tested_images,
-            "" if init is None else " or of --init",
+            tested,
+            dataset.splits[-1],
             settings.fold,
         )
     return plan

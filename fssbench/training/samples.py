@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -126,6 +128,33 @@ def make_samples(dataset: Dataset, recipe: Recipe, feed: Feed, *, fold: int, see
             "recipe's epoch_size"
         )
     return samples
+
+
+def count_tested_images(dataset: Dataset, images: Sequence[str], fold: int) -> int:
+    """Return the number of training images that a test of a fold can show.
+
+    These images show a novel class, and their files are images of the last split. An evaluation
+    compares contents, see `fssbench.evaluation.evaluator.Evaluator.tested_images`; this estimate
+    comes before a training and reads no image.
+
+    Args:
+        dataset: dataset of the images.
+        images: ids of the training images.
+        fold: fold of the novel classes.
+    """
+    novel = set(dataset.fold_classes(fold))
+    shown = [image for image in images if not novel.isdisjoint(dataset.class_pixels(image))]
+    tested: Sequence[str] = ()
+    if shown:
+        with contextlib.suppress(FssbenchError):  # no list or no images of the split here
+            tested = dataset.image_ids(dataset.splits[-1])
+    files = {_file(dataset, image) for image in tested} - {None}
+    return sum(_file(dataset, image) in files for image in shown)
+
+
+def _file(dataset: Dataset, image: str) -> str | None:
+    path = dataset.image_path(image)
+    return None if path is None else os.path.realpath(path)
 
 
 def held_out_images(dataset: Dataset, stage: Stage) -> list[str]:

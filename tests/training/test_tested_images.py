@@ -1,4 +1,4 @@
-"""Training images that are tested too: counted in headers, and their records never rank."""
+"""Training images that are tested too: found by content, and such records never rank."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import shutil
 import attrs
 import pytest
 from PIL import Image, ImageDraw
+from records_for_tests import change_record
 
 from fssbench import Evaluation, dataset, evaluate, train
 from fssbench.evaluation.reproduce import Rerun, verify_record
-from fssbench.matchers.checkpoint import read_checkpoint
-from fssbench.results.record import known_tested_images
+from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
+from fssbench.training.samples import count_tested_images
 
 
 @pytest.fixture
@@ -43,13 +44,12 @@ def mine(job, root, monkeypatch):
     )
 
 
-def evaluated(mine, checkpoint):
-    (done,) = evaluate(
-        Evaluation(
-            protocol="labels/v1", data_root=mine.data_root, data_options=mine.data_options,
-            checkpoint=checkpoint, workers=0, device="cpu", out=mine.out,
-        )
+def evaluated(mine, checkpoint, **changes):
+    settings = Evaluation(
+        protocol="labels/v1", data_root=mine.data_root, data_options=mine.data_options,
+        checkpoint=checkpoint, workers=0, device="cpu", out=mine.out,
     )  # fmt: skip
+    (done,) = evaluate(attrs.evolve(settings, **changes))
     return done
 
 
@@ -67,12 +67,13 @@ def with_filter(tmp_path, job, chosen):
 @pytest.mark.parametrize("chosen", ["keep", "ignore"])
 def test_they_are_counted_and_never_rank(mine, tmp_path, caplog, chosen):
     checkpoint = train(with_filter(tmp_path, mine, chosen)).last
-    assert read_checkpoint(checkpoint).header["tested_images"] == 4
     assert (
-        "4 images of this training show novel classes of fold 0 and are tested too; records of its "
-        'checkpoints never rank; train_filter = "base-only" in the recipe leaves them out'
+        "4 images of this training are in split val too and show novel classes of fold 0; records "
+        "of its checkpoints on these images never rank; "
+        'train_filter = "base-only" in the recipe leaves them out'
     ) in caplog.text
     done = evaluated(mine, checkpoint)
+    assert done.record.tested_images == 4
     assert done.record.rankable == "trained on 4 of the tested images"
     assert (
         "--checkpoint last.safetensors: it was trained on 4 of the tested images; such a record "
@@ -83,57 +84,87 @@ def test_they_are_counted_and_never_rank(mine, tmp_path, caplog, chosen):
         data_options=mine.data_options, device="cpu",
     )  # fmt: skip
     assert verify_record(done.folder, rerun).problems == ()
+    change_record(done.folder, "tested_images", value=0)
+    (problem,) = verify_record(done.folder, rerun).problems
+    assert problem == "tested_images is 0, the checkpoint's 4"
 
 
 def test_without_images_of_novel_classes_it_ranks(mine, tmp_path, caplog):
     checkpoint = train(with_filter(tmp_path, mine, "base-only")).last
-    assert "tested_images" not in read_checkpoint(checkpoint).header
-    assert evaluated(mine, checkpoint).record.rankable == ""
+    assert len(read_checkpoint(checkpoint).trained_images) == 4
+    record = evaluated(mine, checkpoint).record
+    assert (record.tested_images, record.rankable) == (0, "")
     assert "tested" not in caplog.text
 
 
-def test_an_initial_checkpoint_counts(mine, tmp_path, caplog):
+def test_images_of_the_initial_checkpoint_count(mine, tmp_path):
     first = train(with_filter(tmp_path, mine, "keep")).last
-    again = attrs.evolve(with_filter(tmp_path, mine, "base-only"), init=first)
-    caplog.clear()
-    assert read_checkpoint(train(again).last).header["tested_images"] == 4
-    assert "4 images of this training or of --init show" in caplog.text
+    again = train(attrs.evolve(with_filter(tmp_path, mine, "base-only"), init=first)).last
+    assert len(read_checkpoint(again).trained_images) == 8
+    assert evaluated(mine, again).record.tested_images == 4
 
 
-def test_folders_of_splits_have_none_in_common(mine, root):
+def test_copies_under_other_names_are_found(mine, tmp_path, root):
+    """Another folder, other file names, and another name of the dataset."""
+    checkpoint = train(with_filter(tmp_path, mine, "keep")).last
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    for folder in ("images", "labels"):
+        for path in (other / folder).iterdir():
+            path.rename(path.with_name(f"copy-{path.name}"))
+    options = {"name": "theirs", "novel": "left"}
+    done = evaluated(mine, checkpoint, data_root=other, data_options=options)
+    assert (done.record.dataset.name, done.record.tested_images) == ("theirs", 4)
+
+
+def test_only_images_of_the_manifest_count(mine, tmp_path, root):
+    """The list of an evaluation decides, not the list that the training knew."""
+    checkpoint = train(with_filter(tmp_path, mine, "keep")).last
+    (root / "some.txt").write_text("00\n03\n06\n09\n02\n")
+    options = {**mine.data_options, "val": "some.txt"}
+    record = evaluated(mine, checkpoint, data_options=options).record
+    assert record.tested_images == 1
+    (root / "some.txt").write_text("00\n03\n06\n09\n")
+    assert evaluated(mine, checkpoint, data_options=options).record.tested_images == 0
+
+
+def test_checkpoints_without_hashes_are_unknown(mine, tmp_path, monkeypatch):
+    checkpoint = train(with_filter(tmp_path, mine, "keep")).last
+    known = read_checkpoint(checkpoint)
+    assert not [name for name in known.weights if "trained_images" in name]
+    older = Checkpoint(path=checkpoint, sha256="", header=known.header, weights=known.weights)
+    assert older.trained_images is None
+    record = evaluated(mine, checkpoint).record
+    assert attrs.evolve(record, tested_images=None).rankable == ""
+
+
+def test_before_a_training_files_are_compared(mine, root):
+    """Folders of splits have other files, and a list without its images is no error."""
+    made = dataset("labels", root, **mine.data_options)
+    ids = made.image_ids("train")
+    assert count_tested_images(made, ids, 0) == 8
+    (root / "two.txt").write_text("02\n03\n")
+    some = dataset("labels", root, folds=2, val="two.txt")
+    assert count_tested_images(some, ids, 0) == 2
     for name in ("images", "labels"):
         for split in ("train", "val"):
             shutil.copytree(root / name, root / f"{name}-{split}")
-    options = {"images": "images-{split}", "labels": "labels-{split}"}
-    assert dataset("labels", root, **options).common_images() == frozenset()
-    assert len(dataset("labels", root).common_images()) == 12
-
-
-def test_lists_of_splits_are_compared(root):
-    (root / "one.txt").write_text("00\n01\n02\n")
-    (root / "two.txt").write_text("02\n03\n")
-    lists = {"train": "one.txt", "val": "two.txt"}
-    assert dataset("labels", root, **lists).common_images() == {"02"}
-
-
-def test_another_dataset_is_not_compared():
-    header = {"dataset": "mine", "tested_images": 3}
-    assert known_tested_images(header, "mine") == 3
-    assert known_tested_images(header, "other") == 0
-    assert known_tested_images({"dataset": "mine", "tested_images": "many"}, "mine") == 0
-    assert known_tested_images({}, "mine") == 0
+    options = {"images": "images-{split}", "labels": "labels-{split}", "folds": 2}
+    apart = dataset("labels", root, **options)
+    assert count_tested_images(apart, apart.image_ids("train"), 0) == 0
 
 
 def test_coco_and_pascal_share_images_by_the_users_files(shared_data, tmp_path):
     coco = dataset("coco20i", shared_data / "coco_mini")
-    assert len(coco.common_images()) == 300
+    ids = coco.image_ids("train")
+    novel = set(coco.fold_classes(1))
+    assert count_tested_images(coco, ids, 1) == sum(
+        bool(novel & {*coco.class_pixels(i)}) for i in ids
+    )
     voc = shared_data / "voc_mini"
-    assert dataset("pascal5i", voc).common_images() == frozenset()
-    ids = dataset("pascal5i", voc).image_ids("val")[:5]
+    official = dataset("pascal5i", voc)
+    assert count_tested_images(official, official.image_ids("train"), 0) == 0
+    ids = official.image_ids("val")
     (tmp_path / "list.txt").write_text("\n".join(ids))
-    options = {"train_list": str(tmp_path / "list.txt")}
-    assert dataset("pascal5i", voc, **options).common_images() == {*ids}
-    own = tmp_path / "VOC2012"
-    for name in ("JPEGImages", "SegmentationClassAug", "ImageSets/Segmentation"):
-        (own / name).mkdir(parents=True)
-    assert dataset("pascal5i", tmp_path, **options).common_images() == frozenset()  # no val.txt
+    both = dataset("pascal5i", voc, train_list=str(tmp_path / "list.txt"))
+    assert 0 < count_tested_images(both, both.image_ids("train"), 0) < len(ids)

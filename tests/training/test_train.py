@@ -15,7 +15,7 @@ from training_commands import command, command_line
 
 from fssbench import FssbenchError, build, evaluate, registry, train
 from fssbench.inference.pipeline import Pipeline
-from fssbench.matchers.checkpoint import read_checkpoint
+from fssbench.matchers.checkpoint import TRAINED_IMAGES, read_checkpoint
 from fssbench.training.step import set_modes
 
 LOSSES = ["total", "bce", "size"]
@@ -23,7 +23,8 @@ LOSSES = ["total", "bce", "size"]
 
 def weights(path):
     with safetensors.safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = set(file.keys()) - {TRAINED_IMAGES}
+        return {name: file.get_tensor(name) for name in names}
 
 
 def same(first, second):
