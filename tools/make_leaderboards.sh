@@ -5,6 +5,9 @@
 # davis_mini and weights_found. Without it, only the board of shapes is made. Finished runs are
 # not repeated, so run the script again after an interruption. JOBS=N trains N folds at a time; give
 # each its own core with OMP_NUM_THREADS=1.
+#
+# TRIAL=1 runs each command once with two training steps and two episodes, in a new folder, and
+# leaves leaderboards/ as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-runs}
@@ -12,6 +15,14 @@ trainings=${TRAININGS:-trainings}
 features=${FEATURES:-features} # features of DINOv2 on disk, which runs share
 jobs=${JOBS:-1}
 precision=${PRECISION:-bf16} # fp32 on a CPU without AVX-512, which emulates bf16 slowly
+boards=leaderboards
+few_episodes=()
+few_steps=()
+if [ -n "${TRIAL:-}" ]; then
+    trial=$(mktemp -d)
+    runs=$trial/runs trainings=$trial/trainings features=$trial/features boards=$trial/boards
+    few_episodes=(--limit 2) few_steps=(--steps 2)
+fi
 
 # Run a function of a fold for each fold, at most $jobs at a time.
 each_fold() {
@@ -23,12 +34,12 @@ each_fold() {
     for fold in 0 1 2 3; do wait -n || [ $? -eq 127 ]; done # 127: none is left
 }
 
-evaluate() { fssbench evaluate "$@" --out "$runs"; }
+evaluate() { fssbench evaluate "$@" "${few_episodes[@]}" --out "$runs"; }
 
 # Train, or resume a training, and set $checkpoint to its last checkpoint.
 train() {
     local result
-    result=$(fssbench train "$@" --resume --json --out "$trainings")
+    result=$(fssbench train "$@" "${few_steps[@]}" --resume --json --out "$trainings")
     checkpoint=$(python -c 'import json, sys; print(json.load(sys.stdin)["last"])' <<<"$result")
 }
 
@@ -160,5 +171,5 @@ if [ $# -gt 0 ]; then
     dino_prototype --protocol folder/v1 --data-root "$data/davis_mini" --shots 1,5
 fi
 
-fssbench board build "$runs" --out leaderboards
-fssbench board check leaderboards
+fssbench board build "$runs" --out "$boards"
+fssbench board check "$boards"
