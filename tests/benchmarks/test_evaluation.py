@@ -47,7 +47,7 @@ AUTHORS = {
     ("dcama", 1): 1.29, ("dcama", 5): 4.98, ("hdmnet", 1): 2.67, ("hdmnet", 5): 11.87,
 }  # fmt: skip
 """Seconds on the clock of an episode in the authors' code, without loading and scoring, with
-ResNet-50 on two cores of this kind (torch 2.15). The code of the others is not public."""
+ResNet-50 and two threads of another machine (torch 2.15). The code of the others is not public."""
 
 SIDE_BY_SIDE = [*CASES, *((IN_ONE_PIECE, shots) for name, shots in CASES if name == "dcama")]
 LEAST |= {(IN_ONE_PIECE, shots): LEAST["dcama", shots] for shots in (1, 5)}
