@@ -20,6 +20,10 @@ EARLIER = "earlier"
 they were written before the option existed."""
 
 
+class NotFiniteError(ValueError):
+    """A number that is NaN or infinite, which JSON, and so a record, cannot hold."""
+
+
 def options_class(spec: Spec) -> type[Any] | None:
     """Return the attrs class of a spec's options, or None if it has no options."""
     return typing.cast(type[Any], resolve(spec.config, spec.name)) if spec.config else None
@@ -48,6 +52,10 @@ def configure(spec: Spec, options: Mapping[str, Any]) -> Any:
             )
         try:
             values[name] = structure(value, hints[name])
+        except NotFiniteError as error:
+            raise FssbenchError(
+                f"option {key}={value} of {spec.name}: give a finite number"
+            ) from error
         except Exception as error:
             raise FssbenchError(
                 f"option {key}={value} of {spec.name}: expected {spell(hints[name])}"
@@ -86,12 +94,29 @@ def structure(value: Any, hint: Any) -> Any:
     """Convert a value, possibly text, to the type `hint`.
 
     Raises:
-        ValueError, cattrs errors: it cannot be converted, or is NaN or infinite.
+        NotFiniteError: it is NaN or infinite, or has such a number.
+        ValueError, cattrs errors: it cannot be converted.
     """
+    made = _structure(value, hint)
+    _check_finite(made)
+    return made
+
+
+def _check_finite(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NotFiniteError(value)
+    if isinstance(value, Mapping):
+        _check_finite(tuple(value.values()))
+    elif isinstance(value, tuple | list):
+        for each in value:
+            _check_finite(each)
+
+
+def _structure(value: Any, hint: Any) -> Any:
     if isinstance(value, str):
         return _from_text(value, hint)
-    if hint is float and type(value) in (int, float):
-        return _finite(value)
+    if hint is float and type(value) is int:
+        return float(value)
     if hint in (int, float, bool, str) and type(value) is not hint:
         raise ValueError(value)
     return cattrs.structure(value, hint)
@@ -117,20 +142,11 @@ def _from_text(text: str, hint: Any) -> Any:
         return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
             text.lower()
         ]
-    return _finite(text) if hint is float else cattrs.structure(text, hint)
-
-
-def _finite(value: str | float) -> float:
-    number = float(value)
-    if not math.isfinite(number):  # JSON has no such number, and records are JSON
-        raise ValueError(value)
-    return number
+    return cattrs.structure(text, hint)
 
 
 def spell(hint: Any) -> str:
-    """Return a type as text for people: ``finite float``, ``tuple[int, ...]``, ``one of a, b``."""
+    """Return a type as text for people: ``float``, ``tuple[int, ...]``, ``one of a, b``."""
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    if hint is float:
-        return "finite float"
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

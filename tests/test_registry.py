@@ -30,6 +30,8 @@ class Options:
     mode: Literal["fast", "exact"] = "fast"
     level: Literal[1, 2] = 1
     text: str = attrs.field(default="", validator=attrs.validators.max_len(5))
+    weights: tuple[float, ...] = ()
+    share: float | None = None
 
 
 SPEC = MatcherSpec(name="it", summary="", factory="a:B", config=f"{__name__}:Options")
@@ -62,8 +64,11 @@ def test_options_are_read_from_text(options, expected):
         ({"cuont": "7"}, "no option 'cuont'; did you mean 'count'"),
         ({"count": "many"}, "count=many of it: expected int"),
         ({"count": 1.5}, "count=1.5 of it: expected int"),
-        ({"ratio": "inf"}, "ratio=inf of it: expected finite float"),
-        ({"ratio": float("nan")}, "ratio=nan of it: expected finite float"),
+        ({"ratio": "inf"}, "ratio=inf of it: give a finite number"),
+        ({"ratio": float("nan")}, "ratio=nan of it: give a finite number"),
+        ({"weights": "1,inf"}, "weights=1,inf of it: give a finite number"),
+        ({"weights": [1.0, float("nan")]}, "give a finite number"),
+        ({"share": "-inf"}, "share=-inf of it: give a finite number"),
         ({"flag": "maybe"}, "expected bool"),
         ({"mode": "slow"}, "expected one of fast, exact"),
         ({"pair": "1"}, "pair=1"),

@@ -11,7 +11,7 @@ import attrs
 from attrs.validators import and_, ge, gt, le, optional
 
 from fssbench.errors import FssbenchError, near
-from fssbench.options import structure
+from fssbench.options import NotFiniteError, structure
 from fssbench.specs import MatcherSpec, file_beside
 
 _positive: Any = optional(gt(0))
@@ -277,6 +277,8 @@ def _structure(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
             continue
         try:
             made[key] = structure(value, hints[key])
+        except NotFiniteError as error:
+            raise FssbenchError(f"{where}: {key} = {value!r}: give a finite number") from error
         except Exception as error:
             raise FssbenchError(f"{where}: {key} = {value!r} is of the wrong type") from error
     try:

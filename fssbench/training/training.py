@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -95,8 +96,8 @@ class Training:
     out: Path = Path("trainings")
 
     def __attrs_post_init__(self) -> None:
-        if self.lr is not None and not self.lr > 0:
-            raise FssbenchError(f"--lr must be above 0, not {self.lr}")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise FssbenchError(f"--lr must be a finite number above 0, not {self.lr}")
         if self.epochs is not None and self.steps is not None:
             raise FssbenchError("give --epochs or --steps, not both")
 

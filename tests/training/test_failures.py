@@ -95,7 +95,7 @@ def test_unreadable_images_are_one_line(job, monkeypatch, workers):
         ({"data_options": {"size": "3"}}, "shapes has no option 'size'"),
         ({"epochs": 1, "steps": 1}, "give --epochs or --steps, not both"),
         ({"epochs": 0}, "--epochs must be at least 1"),
-        ({"lr": 0.0}, "--lr must be above 0"),
+        ({"lr": 0.0}, "--lr must be a finite number above 0"),
         ({"batch_size": 41}, "an epoch has 40 samples, fewer than a batch of 41"),
         ({"accumulate": 3}, "--batch-size 8: 1 processes with --accumulate 3 .* a multiple of 3"),
         ({"shots": 60}, "an epoch has 0 samples"),
