@@ -16,7 +16,7 @@ from fssbench.backbones.backbone import Backbone
 from fssbench.backbones.encoder import Encoder
 from fssbench.data.dataset import Dataset
 from fssbench.errors import FssbenchError
-from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
+from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint, trained_encoder
 from fssbench.matchers.image_matcher import ImageMatcher
 from fssbench.matchers.matcher import Matcher
 from fssbench.options import configure, from_record
@@ -49,6 +49,17 @@ class ModelSource:
     checkpoint: Checkpoint | None
     encoders: Mapping[str, str] | None = None
     encoder_weights: Mapping[str, str] = attrs.field(factory=dict)
+
+    def trained_encoders(self) -> tuple[Checkpoint, ...]:
+        """Return those weights of encoders that are checkpoints of another training.
+
+        Raises:
+            FssbenchError: a checkpoint is damaged.
+        """
+        own = "" if self.checkpoint is None else str(self.checkpoint.path)
+        files = dict.fromkeys([self.weights, *self.encoder_weights.values()])
+        found = [trained_encoder(file) for file in files if file != own]
+        return tuple(each for each in found if each is not None)
 
     def load_images(self) -> ImageMatcher:
         """Build an image matcher with its encoders, and load the trained weights.

@@ -53,9 +53,9 @@ def digest_of(hashes: Mapping[str, str]) -> str:
 
 
 def short_hashes(hashes: Iterable[str]) -> Tensor:
-    """Return 64 bits of each different hash, to compare images: int64 (N,), ascending."""
+    """Return 64 bits of each of N hashes, to compare images: int64 (N,)."""
     digests = (hashlib.sha256(each.encode()).digest() for each in hashes)
-    return torch.tensor(sorted({int.from_bytes(d[:8], signed=True) for d in digests}))
+    return torch.tensor([int.from_bytes(d[:8], signed=True) for d in digests], dtype=torch.int64)
 
 
 def content_hashes(dataset: Dataset, image_ids: Iterable[str]) -> dict[str, str]:

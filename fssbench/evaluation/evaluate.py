@@ -163,6 +163,7 @@ def prepare(settings: Evaluation) -> Evaluator:
         folds=folds,
         pipeline=pipeline,
         checkpoint=source.checkpoint,
+        encoder_checkpoints=source.trained_encoders(),
         cache=_cache(settings, pipeline, dataset),
         metrics=metrics,
         drawn=drawn,

@@ -35,7 +35,7 @@ from fssbench.inference.feature_cache import FeatureCache
 from fssbench.inference.image_chunks import ImageChunkData, ImageChunks, episode_images
 from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.inference.pipeline import Pipeline
-from fssbench.matchers.checkpoint import Checkpoint
+from fssbench.matchers.checkpoint import Checkpoint, known_images
 from fssbench.matchers.matcher import config_of
 from fssbench.metrics.metric import Metric
 from fssbench.model import trained_classes
@@ -78,6 +78,7 @@ class Evaluator:
         folds: folds to evaluate.
         pipeline: matcher and its encoders.
         checkpoint: trained weights of the matcher, or None.
+        encoder_checkpoints: checkpoints whose encoders are used.
         cache: cache of features, from which chunks are loaded.
         metrics: metrics to measure.
         drawn: values of the matcher from the global random generators, see `drawn_values`.
@@ -91,6 +92,7 @@ class Evaluator:
     folds: Sequence[int]
     pipeline: Pipeline | ImagePipeline
     checkpoint: Checkpoint | None
+    encoder_checkpoints: Sequence[Checkpoint] = ()
     cache: FeatureCache | ImageChunks
     metrics: tuple[Metric, ...]
     drawn: tuple[str, ...]
@@ -116,16 +118,21 @@ class Evaluator:
         ]
 
     def overlap(self, manifest: Manifest) -> tuple[str, ...] | None:
-        """Return the names of a manifest's novel classes that the checkpoint was trained on.
+        """Return the names of a manifest's novel classes that the checkpoints were trained on.
 
-        None without a checkpoint, or if the classes of its training are unknown.
+        None without a checkpoint, or if the classes of a training are unknown.
         """
-        if self.checkpoint is None:
-            return None
-        trained = trained_classes(self.checkpoint.header, self.dataset)
+        trained = [trained_classes(each.header, self.dataset) for each in self.checkpoints]
         novel = set(self.dataset.fold_classes(manifest.fold)) & set(manifest.class_ids)
         tested = [self.dataset.classes[class_id] for class_id in sorted(novel)]
-        return None if trained is None else common_names(tested, trained)
+        found = common_names(tested, [name for names in trained for name in names or ()])
+        return found if found or (trained and None not in trained) else None
+
+    @property
+    def checkpoints(self) -> Sequence[Checkpoint]:
+        """The checkpoints of the matcher and of encoders."""
+        own = () if self.checkpoint is None else (self.checkpoint,)
+        return (*own, *self.encoder_checkpoints)
 
     def folder(self, manifest: Manifest) -> Path:
         """Return a cell's run directory.
@@ -154,17 +161,17 @@ class Evaluator:
         return digest_of(self._hashes(manifest))
 
     def tested_images(self, *manifests: Manifest) -> int | None:
-        """Return the number of images of manifests that the checkpoint was trained on.
+        """Return the number of images of manifests that the checkpoints were trained on.
 
-        Images are compared by the content of their files. None without a checkpoint, or if the
-        images of its training are unknown.
+        Images are compared by the content of their files. None without a checkpoint, and instead of
+        0 if the images of a training are unknown.
         """
-        if self.checkpoint is None or self.checkpoint.trained_images is None:
+        trained, complete = known_images(self.checkpoints)
+        if not len(trained):
             return None
-        tested = short_hashes(
-            each for manifest in manifests for each in self._hashes(manifest).values()
-        )
-        return int(torch.isin(tested, self.checkpoint.trained_images).sum())
+        hashes = {k: v for manifest in manifests for k, v in self._hashes(manifest).items()}
+        common = int(torch.isin(short_hashes(hashes.values()), trained).sum())
+        return common if common or complete else None
 
     def _hashes(self, manifest: Manifest) -> Mapping[str, str]:
         if manifest.digest not in self._known_hashes:
@@ -327,9 +334,10 @@ class Evaluator:
 
     def warn_of_overlap(self, manifests: Sequence[Manifest]) -> None:
         """Log the images, and classes of each fold, of manifests that the training had."""
-        if self.checkpoint is None:
+        if not self.checkpoints:
             return
-        who = f"--checkpoint {self.checkpoint.name}"
+        own = self.checkpoint
+        who = f"--checkpoint {own.name}" if own else f"--weights {self.checkpoints[0].name}"
         if images := self.tested_images(*manifests):
             log.warning(
                 "%s: it was trained on %d of the tested images; such a record never ranks",

@@ -27,6 +27,8 @@ DIGEST = "fssbench_sha256"
 _HOLDS_BACKBONE = "holds_backbone"
 TRAINED_IMAGES = "fssbench.trained_images"
 """Name of a tensor of the file that is no weight of the matcher."""
+UNKNOWN_IMAGES = "unknown_images"
+"""Key of the header, true if a training started from weights whose images are unknown."""
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +42,7 @@ class Checkpoint:
         header: JSON values that describe the weights: at least ``matcher``, ``config``,
             ``backbone``.
         weights: state of the matcher.
-        trained_images: hashes of the images that it was trained on, int64 (N,), see
+        trained_images: hashes of the images of its training, int64 (N,), see
             `fssbench.data.image_digest.short_hashes`; None in older and imported files.
     """
 
@@ -228,6 +230,8 @@ def read_checkpoint(given: str | Path, option: str = "--checkpoint") -> Checkpoi
             names = [n for n in file.keys() if not n.startswith(BACKBONE_PREFIX)]  # noqa: SIM118
             weights = {name: file.get_tensor(name) for name in names}
             trained_images = weights.pop(TRAINED_IMAGES, None)
+            if trained_images is not None:
+                _check_hashes(trained_images)
             # Files of versions before digests were introduced have none.
             if DIGEST in metadata:
                 tensors = ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
@@ -258,6 +262,40 @@ def read_checkpoint(given: str | Path, option: str = "--checkpoint") -> Checkpoi
         ) from error
 
 
+def trained_encoder(weights: str) -> Checkpoint | None:
+    """Return the checkpoint that is given as the weights of an encoder; None for other weights.
+
+    Args:
+        weights: ``pretrained``, ``random`` or a file.
+
+    Raises:
+        FssbenchError: the checkpoint is damaged.
+    """
+    path = Path(weights).expanduser()
+    if path.suffix != SUFFIX or not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            ours = HEADER in (file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        return None  # the reader of weights names the reason
+    return read_checkpoint(path, "--weights") if ours else None
+
+
+def known_images(checkpoints: Iterable[Checkpoint]) -> tuple[Tensor, bool]:
+    """Return hashes of the images that checkpoints were trained on, and True if these are all.
+
+    Returns:
+        int64 (N,), with repeats; False if the images of some training are unknown.
+    """
+    found, complete = [torch.empty(0, dtype=torch.int64)], True
+    for each in checkpoints:
+        known = each.trained_images
+        complete &= known is not None and not each.header.get(UNKNOWN_IMAGES)
+        found += [] if known is None else [known]
+    return torch.cat(found), complete
+
+
 def file_content(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return a safetensors file with its metadata in order: safetensors writes a random one."""
     content = safetensors.torch.save(dict(tensors), dict(metadata))
@@ -266,6 +304,11 @@ def file_content(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the format aligns the tensors
     return len(text).to_bytes(8, "little") + text + content[8 + size :]
+
+
+def _check_hashes(tensor: Tensor) -> None:
+    if tensor.dtype != torch.int64 or tensor.ndim != 1:
+        raise ValueError(f"{TRAINED_IMAGES} is {tensor.dtype} {tuple(tensor.shape)}")
 
 
 def _is_header(header: Any) -> bool:

@@ -220,12 +220,12 @@ class Record:
         provenance: ``imported`` if another program predicted the masks; see
             `fssbench.evaluation.import_masks`. Otherwise "".
         ways: number of classes that each episode asks for, with base classes if it has some.
-        overlap: names of the novel classes that the checkpoint was trained on; such a record never
-            ranks. None without a checkpoint, if its training classes are unknown, and in older
-            records.
-        tested_images: number of the manifest's images that the checkpoint was trained on, compared
-            by content; such a record never ranks. None without a checkpoint, if its training
-            images are unknown, and in older records.
+        overlap: names of the novel classes that matcher or encoder were trained on; such a record
+            never ranks. None without a checkpoint, if the classes of a training are unknown, and in
+            older records.
+        tested_images: number of the manifest's images that matcher or encoder were trained on,
+            compared by content; such a record never ranks. None without a checkpoint, in older
+            records, and instead of 0 if some of the training's images are unknown.
     """
 
     schema: int = SCHEMA
@@ -256,7 +256,9 @@ class Record:
     uses: tuple[str, ...] = ()
     ways: int = 1
     overlap: tuple[str, ...] | None = None
-    tested_images: int | None = None
+    tested_images: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.ge(0))
+    )
 
     @property
     def trained_on(self) -> str:

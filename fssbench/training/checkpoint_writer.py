@@ -14,7 +14,7 @@ import torch
 
 from fssbench.errors import FssbenchError
 from fssbench.files import write_atomically
-from fssbench.matchers.checkpoint import write_checkpoint
+from fssbench.matchers.checkpoint import UNKNOWN_IMAGES, known_images, write_checkpoint
 from fssbench.runtime.environment import environment
 from fssbench.runtime.locked_folder import LockedFolder
 from fssbench.training.plan import Plan
@@ -112,6 +112,7 @@ class CheckpointWriter:
             "folds_of": plan.dataset.folds_of,
             "base_classes": plan.base_classes(),
             "images": plan.images,
+            **({} if known_images(plan.earlier)[1] else {UNKNOWN_IMAGES: True}),
             "recipe": plan.recipe.name,
             "settings": cattrs.unstructure(plan.recipe),
             "shots": plan.recipe.shots,

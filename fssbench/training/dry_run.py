@@ -13,6 +13,7 @@ from fssbench.nn.flops import flop_counter
 from fssbench.training.loader import load_batches, portions_of
 from fssbench.training.loss_monitor import memory_advice
 from fssbench.training.plan import make_plan
+from fssbench.training.samples import warn_of_tested_images
 from fssbench.training.step import set_modes
 from fssbench.training.train import check_batch, make_fabric, make_run, make_validation
 from fssbench.training.trainer import Trainer
@@ -67,6 +68,7 @@ def dry_run(training: Training | None = None, **changes: Any) -> DryRun:
     """
     settings = Training(**changes) if training is None else attrs.evolve(training, **changes)
     plan = make_plan(settings)
+    warn_of_tested_images(plan.dataset, plan.samples.images, settings.fold)
     check_batch(plan, settings.devices)
     fabric = make_fabric(attrs.evolve(plan, settings=attrs.evolve(settings, devices=1)))
     fabric.launch()

@@ -19,7 +19,12 @@ from fssbench.data.geometry import Geometry
 from fssbench.data.image_digest import content_hashes, digest_of, short_hashes
 from fssbench.errors import FssbenchError, near
 from fssbench.inference.feature_cache import feature_bytes
-from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
+from fssbench.matchers.checkpoint import (
+    Checkpoint,
+    known_images,
+    read_checkpoint,
+    trained_encoder,
+)
 from fssbench.matchers.matcher import Matcher, config_of
 from fssbench.model import check_trained_fold, trained_classes
 from fssbench.options import configure
@@ -33,7 +38,6 @@ from fssbench.training.recipe import Recipe, find_recipe, only_stage
 from fssbench.training.samples import (
     Samples,
     base_classes,
-    count_tested_images,
     held_out_images,
     make_samples,
 )
@@ -58,6 +62,7 @@ class Plan:
         loader: loader of the samples.
         size: side of the encoder's input in pixels.
         init: checkpoint with the initial weights, or None.
+        encoder: checkpoint whose encoder is used, if that is not `init`; or None.
         held_out: ids of the images to measure after each epoch.
         parts: further inputs of the stage; see `Stage.prepare`.
         code: code of matcher, backbone, stage, dataset and sampler, by package.
@@ -73,6 +78,7 @@ class Plan:
     loader: BatchLoader
     size: int
     init: Checkpoint | None
+    encoder: Checkpoint | None
     held_out: Sequence[str]
     parts: Mapping[str, Any]
     code: Mapping[str, Code]
@@ -108,12 +114,21 @@ class Plan:
     def base_classes(self) -> list[str] | None:
         """Return the names of all classes that the weights were trained on; None if unknown.
 
-        These are the base classes of the fold, and those of the initial checkpoint's training.
+        These are the base classes of the fold, and those of the earlier trainings.
         """
         classes = self.dataset.classes
-        own = [classes[class_id] for class_id in base_classes(self.dataset, self.settings.fold)]
-        earlier = trained_classes(self.init.header, self.dataset) if self.init else ()
-        return None if earlier is None else list(dict.fromkeys([*earlier, *own]))
+        found = [classes[class_id] for class_id in base_classes(self.dataset, self.settings.fold)]
+        for checkpoint in self.earlier:
+            known = trained_classes(checkpoint.header, self.dataset)
+            if known is None:
+                return None
+            found = [*known, *found]
+        return list(dict.fromkeys(found))
+
+    @property
+    def earlier(self) -> list[Checkpoint]:
+        """The checkpoints that the training starts from: of the matcher, and of the encoder."""
+        return [each for each in (self.encoder, self.init) if each is not None]
 
     def identity(self) -> dict[str, Any]:
         """Return all inputs that the weights depend on, except for devices and processes."""
@@ -141,10 +156,10 @@ class Plan:
 
     @property
     def trained_images(self) -> Tensor:
-        """The hashes of this training's images, and of those known of the initial checkpoint's."""
+        """The hashes of this training's images, and of those known of the earlier trainings."""
         own = short_hashes(self._hashes[image] for image in self.samples.images)
-        earlier = None if self.init is None else self.init.trained_images
-        return own if earlier is None else torch.unique(torch.cat([own, earlier]))
+        found: Tensor = torch.unique(torch.cat([own, known_images(self.earlier)[0]]))
+        return found
 
     def folder_name(self) -> str:
         """Return ``dataset/matcher--backbone--stage--settings/fold0-seed0``."""
@@ -236,7 +251,7 @@ def make_plan(settings: Training) -> Plan:
             recipe=recipe,
         ),
     )
-    plan = Plan(
+    return Plan(
         settings=settings,
         recipe=recipe,
         dataset=dataset,
@@ -247,6 +262,7 @@ def make_plan(settings: Training) -> Plan:
         loader=loader,
         size=size,
         init=init,
+        encoder=None if init is not None and init.holds_backbone else trained_encoder(weights),
         held_out=held_out,
         parts=parts,
         code=code_of(
@@ -261,16 +277,6 @@ def make_plan(settings: Training) -> Plan:
             ]
         ),
     )
-    if tested := count_tested_images(dataset, samples.images, settings.fold):
-        log.warning(
-            "%d images of this training are in split %s too and show novel classes of fold %d; "
-            "records of its checkpoints on these images never rank; "
-            'train_filter = "base-only" in the recipe leaves them out',
-            tested,
-            dataset.splits[-1],
-            settings.fold,
-        )
-    return plan
 
 
 def recipe_of(settings: Training, spec: MatcherSpec) -> Recipe:

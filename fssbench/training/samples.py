@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -130,12 +129,12 @@ def make_samples(dataset: Dataset, recipe: Recipe, feed: Feed, *, fold: int, see
     return samples
 
 
-def count_tested_images(dataset: Dataset, images: Sequence[str], fold: int) -> int:
-    """Return the number of training images that a test of a fold can show.
+def warn_of_tested_images(dataset: Dataset, images: Sequence[str], fold: int) -> None:
+    """Log the number of training images that a test of a fold can show.
 
-    These images show a novel class, and their files are images of the last split. An evaluation
-    compares contents, see `fssbench.evaluation.evaluator.Evaluator.tested_images`; this estimate
-    comes before a training and reads no image.
+    These images show a novel class, and their files are images of the last split. This estimate
+    comes before a training and reads no image; an evaluation compares contents, see
+    `fssbench.evaluation.evaluator.Evaluator.tested_images`.
 
     Args:
         dataset: dataset of the images.
@@ -143,13 +142,25 @@ def count_tested_images(dataset: Dataset, images: Sequence[str], fold: int) -> i
         fold: fold of the novel classes.
     """
     novel = set(dataset.fold_classes(fold))
-    shown = [image for image in images if not novel.isdisjoint(dataset.class_pixels(image))]
-    tested: Sequence[str] = ()
-    if shown:
-        with contextlib.suppress(FssbenchError):  # no list or no images of the split here
-            tested = dataset.image_ids(dataset.splits[-1])
-    files = {_file(dataset, image) for image in tested} - {None}
-    return sum(_file(dataset, image) in files for image in shown)
+    try:
+        shown = [image for image in images if not novel.isdisjoint(dataset.class_pixels(image))]
+        if not shown:
+            return
+        files = {_file(dataset, image) for image in dataset.image_ids(dataset.splits[-1])}
+        files.discard(None)
+        count = sum(_file(dataset, image) in files for image in shown)
+    except Exception as error:  # a training needs no test split
+        log.debug("%s: the test split cannot be listed: %s", dataset.name, error)
+        return
+    if count:
+        log.warning(
+            "%d images of this training are in split %s too and show novel classes of fold %d; "
+            "records that test these images never rank; "
+            'train_filter = "base-only" in the recipe leaves them out',
+            count,
+            dataset.splits[-1],
+            fold,
+        )
 
 
 def _file(dataset: Dataset, image: str) -> str | None:

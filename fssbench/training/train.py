@@ -29,6 +29,7 @@ from fssbench.training.checkpoint_writer import (
 from fssbench.training.connection import connected
 from fssbench.training.metrics import MetricsFile, TensorBoard
 from fssbench.training.plan import Plan, make_plan
+from fssbench.training.samples import warn_of_tested_images
 from fssbench.training.trainer import Trainer
 from fssbench.training.training import Training, TrainingRun
 from fssbench.training.validation import Validation, validation_manifest
@@ -93,6 +94,8 @@ def train(
                 f"{folder}: this folder contains {state['step']} steps of this training; continue "
                 "with --resume, or choose another --out"
             )
+        if directory is not None:
+            warn_of_tested_images(plan.dataset, plan.samples.images, settings.fold)
         if directory is not None and state is None and settings.resume:
             log.warning("%s: no saved state to resume; starting from the first step", folder)
         with connected(fabric):

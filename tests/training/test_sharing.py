@@ -158,7 +158,8 @@ def copy_with(checkpoint, path, **header: object) -> None:
         def state_dict(self):
             return checkpoint.weights
 
-    write_checkpoint(path, Holder(), {**checkpoint.header, **header})
+    described = {**checkpoint.header, **header}
+    write_checkpoint(path, Holder(), described, trained_images=checkpoint.trained_images)
 
 
 def test_pull_writes_a_checked_copy(hub_here, run, fails, trained, tmp_path, monkeypatch):

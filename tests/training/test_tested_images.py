@@ -6,13 +6,14 @@ import shutil
 
 import attrs
 import pytest
+import torch
 from PIL import Image, ImageDraw
 from records_for_tests import change_record
 
-from fssbench import Evaluation, dataset, evaluate, train
+from fssbench import Evaluation, FssbenchError, dataset, evaluate, train
 from fssbench.evaluation.reproduce import Rerun, verify_record
-from fssbench.matchers.checkpoint import Checkpoint, read_checkpoint
-from fssbench.training.samples import count_tested_images
+from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
+from fssbench.training.samples import warn_of_tested_images
 
 
 @pytest.fixture
@@ -49,15 +50,27 @@ def evaluated(mine, checkpoint, **changes):
         protocol="labels/v1", data_root=mine.data_root, data_options=mine.data_options,
         checkpoint=checkpoint, workers=0, device="cpu", out=mine.out,
     )  # fmt: skip
-    (done,) = evaluate(attrs.evolve(settings, **changes))
-    return done
+    done = evaluate(attrs.evolve(settings, **changes))
+    return done[0] if len(done) == 1 else done
 
 
-def with_filter(tmp_path, job, chosen):
+def without_hashes(checkpoint, path, hashes=None):
+    """Write a checkpoint as older versions did, or with other hashes."""
+    known = read_checkpoint(checkpoint)
+
+    class Holder:
+        def state_dict(self):
+            return dict(known.weights)
+
+    write_checkpoint(path, Holder(), known.header, trained_images=hashes)
+    return path
+
+
+def with_filter(tmp_path, job, chosen, backbone="pixels"):
     """Write the recipe of a training with another filter."""
     path = tmp_path / f"{chosen}.toml"
     path.write_text(
-        f'[{job.stage}.own]\npaper = "none"\nbackbone = "pixels"\ntrain_filter = "{chosen}"\n'
+        f'[{job.stage}.own]\npaper = "none"\nbackbone = "{backbone}"\ntrain_filter = "{chosen}"\n'
         "steps = 2\nepoch_size = 8\nbatch = 2\nmin_pixels = 1\n"
         'optimiser = { kind = "adamw", lr = 1e-3 }\n'
     )
@@ -69,7 +82,7 @@ def test_they_are_counted_and_never_rank(mine, tmp_path, caplog, chosen):
     checkpoint = train(with_filter(tmp_path, mine, chosen)).last
     assert (
         "4 images of this training are in split val too and show novel classes of fold 0; records "
-        "of its checkpoints on these images never rank; "
+        "that test these images never rank; "
         'train_filter = "base-only" in the recipe leaves them out'
     ) in caplog.text
     done = evaluated(mine, checkpoint)
@@ -128,43 +141,92 @@ def test_only_images_of_the_manifest_count(mine, tmp_path, root):
     assert evaluated(mine, checkpoint, data_options=options).record.tested_images == 0
 
 
-def test_checkpoints_without_hashes_are_unknown(mine, tmp_path, monkeypatch):
-    checkpoint = train(with_filter(tmp_path, mine, "keep")).last
-    known = read_checkpoint(checkpoint)
-    assert not [name for name in known.weights if "trained_images" in name]
-    older = Checkpoint(path=checkpoint, sha256="", header=known.header, weights=known.weights)
-    assert older.trained_images is None
-    record = evaluated(mine, checkpoint).record
-    assert attrs.evolve(record, tested_images=None).rankable == ""
+def test_checkpoints_without_hashes_are_unknown(mine, tmp_path):
+    last = train(with_filter(tmp_path, mine, "keep")).last
+    record = evaluated(mine, without_hashes(last, tmp_path / "older.safetensors")).record
+    assert (record.tested_images, record.rankable) == (None, "")
 
 
-def test_before_a_training_files_are_compared(mine, root):
+def test_images_of_an_initial_checkpoint_without_hashes_are_unknown(mine, tmp_path):
+    last = train(with_filter(tmp_path, mine, "keep")).last
+    older = without_hashes(last, tmp_path / "older.safetensors")
+    for chosen, counted in (("base-only", None), ("keep", 4)):
+        again = train(attrs.evolve(with_filter(tmp_path, mine, chosen), init=older)).last
+        assert read_checkpoint(again).header["unknown_images"] is True
+        assert evaluated(mine, again).record.tested_images == counted
+
+
+def test_an_initial_checkpoint_of_another_dataset_counts(mine, tmp_path):
+    abroad = attrs.evolve(mine, data_options={**mine.data_options, "name": "theirs"})
+    first = train(with_filter(tmp_path, abroad, "keep")).last
+    again = train(attrs.evolve(with_filter(tmp_path, mine, "base-only"), init=first)).last
+    assert evaluated(mine, again).record.tested_images == 4
+
+
+def test_a_trained_encoder_counts(mine, tmp_path, caplog):
+    """Its checkpoint is given as the weights of an evaluation, and of another training."""
+    tuned = attrs.evolve(mine, stage="tuned")
+    encoder = train(with_filter(tmp_path, tuned, "keep", "tints")).last
+    caplog.clear()
+    given = {"matcher": "prototype", "backbone": "tints", "weights": str(encoder), "folds": (0, 1)}
+    done = evaluated(mine, None, **given)
+    assert [(each.record.tested_images, each.record.overlap) for each in done] == [
+        (4, ()), (8, ("right",))
+    ]  # fmt: skip
+    assert "--weights last.safetensors: it was trained on 8 of the tested images" in caplog.text
+    own = attrs.evolve(with_filter(tmp_path, mine, "base-only", "tints"), weights=str(encoder))
+    last = train(own).last
+    assert evaluated(mine, last, weights=str(encoder)).record.tested_images == 4
+
+
+@pytest.mark.parametrize("hashes", [torch.zeros(3), torch.zeros(2, 2, dtype=torch.int64)])
+def test_malformed_hashes_are_one_clear_line(mine, tmp_path, hashes):
+    last = train(with_filter(tmp_path, mine, "keep")).last
+    path = without_hashes(last, tmp_path / "odd.safetensors", hashes)
+    with pytest.raises(FssbenchError, match="odd.safetensors: this is no checkpoint of fssbench"):
+        read_checkpoint(path)
+
+
+def warnings_of(made, caplog, fold=0):
+    caplog.clear()
+    warn_of_tested_images(made, made.image_ids("train"), fold)
+    return caplog.text
+
+
+def test_before_a_training_files_are_compared(root, caplog):
     """Folders of splits have other files, and a list without its images is no error."""
-    made = dataset("labels", root, **mine.data_options)
-    ids = made.image_ids("train")
-    assert count_tested_images(made, ids, 0) == 8
+    made = dataset("labels", root, folds=2)
+    assert "8 images of this training are in split val too" in warnings_of(made, caplog)
     (root / "two.txt").write_text("02\n03\n")
     some = dataset("labels", root, folds=2, val="two.txt")
-    assert count_tested_images(some, ids, 0) == 2
+    assert "2 images of this training" in warnings_of(some, caplog)
     for name in ("images", "labels"):
         for split in ("train", "val"):
             shutil.copytree(root / name, root / f"{name}-{split}")
     options = {"images": "images-{split}", "labels": "labels-{split}", "folds": 2}
-    apart = dataset("labels", root, **options)
-    assert count_tested_images(apart, apart.image_ids("train"), 0) == 0
+    assert warnings_of(dataset("labels", root, **options), caplog) == ""
 
 
-def test_coco_and_pascal_share_images_by_the_users_files(shared_data, tmp_path):
+def test_a_training_needs_no_test_split(root, monkeypatch, caplog):
+    made = dataset("labels", root, folds=2)
+    ids = made.image_ids("train")
+
+    def fail(split):
+        raise FileNotFoundError(split)
+
+    monkeypatch.setattr(made, "image_ids", fail)
+    warn_of_tested_images(made, ids, 0)
+    assert "images of this training" not in caplog.text
+
+
+def test_coco_and_pascal_share_images_by_the_users_files(shared_data, tmp_path, caplog):
     coco = dataset("coco20i", shared_data / "coco_mini")
-    ids = coco.image_ids("train")
     novel = set(coco.fold_classes(1))
-    assert count_tested_images(coco, ids, 1) == sum(
-        bool(novel & {*coco.class_pixels(i)}) for i in ids
-    )
+    count = sum(not novel.isdisjoint(coco.class_pixels(i)) for i in coco.image_ids("train"))
+    assert f"{count} images of this training" in warnings_of(coco, caplog, fold=1)
     voc = shared_data / "voc_mini"
     official = dataset("pascal5i", voc)
-    assert count_tested_images(official, official.image_ids("train"), 0) == 0
-    ids = official.image_ids("val")
-    (tmp_path / "list.txt").write_text("\n".join(ids))
+    assert warnings_of(official, caplog) == ""
+    (tmp_path / "list.txt").write_text("\n".join(official.image_ids("val")))
     both = dataset("pascal5i", voc, train_list=str(tmp_path / "list.txt"))
-    assert 0 < count_tested_images(both, both.image_ids("train"), 0) < len(ids)
+    assert "show novel classes of fold 0" in warnings_of(both, caplog)
