@@ -6,8 +6,9 @@
 # not repeated, so run the script again after an interruption. JOBS=N trains N folds at a time; give
 # each its own core with OMP_NUM_THREADS=1.
 #
-# TRIAL=1 runs each command once with two training steps and two episodes, in a new folder, and
-# leaves leaderboards/ as it is.
+# TRIAL=1 runs each command once with two training steps and two episodes, in a new temporary folder
+# that is removed at the end, and leaves leaderboards/ as it is. RUNS, TRAININGS and FEATURES have no
+# effect then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-runs}
@@ -20,6 +21,7 @@ few_episodes=()
 few_steps=()
 if [ -n "${TRIAL:-}" ]; then
     trial=$(mktemp -d)
+    trap 'rm -rf "$trial"' EXIT
     runs=$trial/runs trainings=$trial/trainings features=$trial/features boards=$trial/boards
     few_episodes=(--limit 2) few_steps=(--steps 2)
 fi
