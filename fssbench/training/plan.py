@@ -35,12 +35,7 @@ from fssbench.training.augment import Augmentation
 from fssbench.training.frozen_features import CACHE_BYTES
 from fssbench.training.loader import BatchLoader
 from fssbench.training.recipe import Recipe, find_recipe, only_stage
-from fssbench.training.samples import (
-    Samples,
-    base_classes,
-    held_out_images,
-    make_samples,
-)
+from fssbench.training.samples import Samples, base_classes, held_out_images, make_samples
 from fssbench.training.stage import Stage, StageContext
 from fssbench.training.training import Training
 
@@ -149,12 +144,12 @@ class Plan:
     def _hashes(self) -> Mapping[str, str]:
         return content_hashes(self.dataset, [*self.samples.images, *self.held_out])
 
-    @property
+    @functools.cached_property
     def images(self) -> str:
         """The digest of the content of the training images and the held-out ones."""
         return digest_of(self._hashes)
 
-    @property
+    @functools.cached_property
     def trained_images(self) -> Tensor:
         """The hashes of this training's images, and of those known of the earlier trainings."""
         own = short_hashes(self._hashes[image] for image in self.samples.images)

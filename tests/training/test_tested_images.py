@@ -194,7 +194,7 @@ def warnings_of(made, caplog, fold=0):
 
 
 def test_before_a_training_files_are_compared(root, caplog):
-    """Folders of splits have other files, and a list without its images is no error."""
+    """Folders of splits have other files, lists of splits may have some in common."""
     made = dataset("labels", root, folds=2)
     assert "8 images of this training are in split val too" in warnings_of(made, caplog)
     (root / "two.txt").write_text("02\n03\n")
