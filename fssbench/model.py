@@ -50,16 +50,19 @@ class ModelSource:
     encoders: Mapping[str, str] | None = None
     encoder_weights: Mapping[str, str] = attrs.field(factory=dict)
 
-    def trained_encoders(self) -> tuple[Checkpoint, ...]:
-        """Return those weights of encoders that are checkpoints of another training.
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Return the checkpoints of matcher and encoders by the option that names each.
 
         Raises:
             FssbenchError: a checkpoint is damaged.
         """
-        own = "" if self.checkpoint is None else str(self.checkpoint.path)
-        files = dict.fromkeys([self.weights, *self.encoder_weights.values()])
-        found = [trained_encoder(file) for file in files if file != own]
-        return tuple(each for each in found if each is not None)
+        own = self.checkpoint
+        found = {} if own is None else {f"--checkpoint {own.name}": own}
+        roles = {f"{role}=": file for role, file in self.encoder_weights.items()}
+        for role, file in {"": self.weights, **roles}.items():
+            if encoder := trained_encoder(file, own):
+                found[f"--weights {role}{encoder.name}"] = encoder
+        return found
 
     def load_images(self) -> ImageMatcher:
         """Build an image matcher with its encoders, and load the trained weights.

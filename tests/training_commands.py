@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import methods_for_tests
+import program
 import trainable_for_tests
 
 
@@ -19,8 +20,10 @@ def command(job) -> list[str]:
     ]  # fmt: skip
 
 
-def command_line(*arguments: str, start=("-m", "fssbench")) -> subprocess.CompletedProcess[str]:
+def command_line(*arguments: str, start=()) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    if not start:
+        return program.run(*arguments, env=environment)
     return subprocess.run(
         [sys.executable, *start, *arguments],
         capture_output=True, text=True, env=environment, check=False,

@@ -96,7 +96,7 @@ def evaluate(
     if dry_run:
         evaluator = prepare(evaluation)
         manifests = evaluator.manifests()
-        evaluator.warn_of_overlap(manifests)
+        evaluator.training.warn(manifests)
         for manifest in manifests:
             click.echo(
                 f"{manifest.protocol}, fold {manifest.fold}, {manifest.shots}-shot, seed "

@@ -105,7 +105,7 @@ def estimate(evaluations: Sequence[Evaluation]) -> list[Estimate]:
     for settings in evaluations:
         evaluator = prepare(settings)
         manifests = evaluator.manifests()
-        evaluator.warn_of_overlap(manifests)
+        evaluator.training.warn(manifests)
         for manifest in manifests:
             folder = evaluator.folder(manifest)
             model = attrs.evolve(

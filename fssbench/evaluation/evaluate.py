@@ -15,6 +15,7 @@ from fssbench.errors import FssbenchError
 from fssbench.evaluation.evaluation import Evaluation
 from fssbench.evaluation.evaluator import CellOutcome, Evaluator, Observers
 from fssbench.evaluation.process_group import ProcessGroup
+from fssbench.evaluation.training_overlap import TrainingOverlap
 from fssbench.inference.feature_cache import FeatureCache
 from fssbench.inference.feature_files import FeatureFiles, identity_of
 from fssbench.inference.image_chunks import ImageChunks, check_score_size
@@ -67,7 +68,7 @@ def evaluate(
             for manifest in manifests:
                 evaluator.assist(manifest, group)
             return []
-        evaluator.warn_of_overlap(manifests)
+        evaluator.training.warn(manifests)
         try:
             return [
                 evaluator.run(manifest, observers or (lambda run: ()), group, settings)
@@ -163,7 +164,7 @@ def prepare(settings: Evaluation) -> Evaluator:
         folds=folds,
         pipeline=pipeline,
         checkpoint=source.checkpoint,
-        encoder_checkpoints=source.trained_encoders(),
+        training=TrainingOverlap(dataset=dataset, checkpoints=source.checkpoints()),
         cache=_cache(settings, pipeline, dataset),
         metrics=metrics,
         drawn=drawn,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +12,7 @@ import pandas
 import torch
 
 from fssbench import registry
-from fssbench.data.class_names import common_names
 from fssbench.data.dataset import Dataset
-from fssbench.data.image_digest import content_hashes, digest_of, short_hashes
-from fssbench.data.own_data import OwnData
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.manifest import Manifest
 from fssbench.episodes.protocol import build_manifest
@@ -28,6 +24,7 @@ from fssbench.evaluation.measure import measure_chunks
 from fssbench.evaluation.process_group import Chunks, ProcessGroup
 from fssbench.evaluation.run import Run
 from fssbench.evaluation.run_directory import RunDirectory
+from fssbench.evaluation.training_overlap import TrainingOverlap
 from fssbench.inference import cost
 from fssbench.inference.chunk_loader import ChunkData
 from fssbench.inference.episode_maps import EpisodeMaps
@@ -35,17 +32,13 @@ from fssbench.inference.feature_cache import FeatureCache
 from fssbench.inference.image_chunks import ImageChunkData, ImageChunks, episode_images
 from fssbench.inference.image_pipeline import ImagePipeline
 from fssbench.inference.pipeline import Pipeline
-from fssbench.matchers.checkpoint import Checkpoint, known_images
+from fssbench.matchers.checkpoint import Checkpoint
 from fssbench.matchers.matcher import config_of
 from fssbench.metrics.metric import Metric
-from fssbench.model import trained_classes
-from fssbench.options import options_class
 from fssbench.results.method import short_digest
-from fssbench.results.record import Record, first_few
+from fssbench.results.record import Record
 from fssbench.runtime.code import Code, identities
-from fssbench.specs import DatasetSpec, ProtocolSpec
-
-log = logging.getLogger(__name__)
+from fssbench.specs import ProtocolSpec
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +71,7 @@ class Evaluator:
         folds: folds to evaluate.
         pipeline: matcher and its encoders.
         checkpoint: trained weights of the matcher, or None.
-        encoder_checkpoints: checkpoints whose encoders are used.
+        training: comparison with the training of the checkpoint and of trained encoders.
         cache: cache of features, from which chunks are loaded.
         metrics: metrics to measure.
         drawn: values of the matcher from the global random generators, see `drawn_values`.
@@ -92,13 +85,12 @@ class Evaluator:
     folds: Sequence[int]
     pipeline: Pipeline | ImagePipeline
     checkpoint: Checkpoint | None
-    encoder_checkpoints: Sequence[Checkpoint] = ()
+    training: TrainingOverlap
     cache: FeatureCache | ImageChunks
     metrics: tuple[Metric, ...]
     drawn: tuple[str, ...]
     code: Mapping[str, Code]
     workers: int
-    _known_hashes: dict[str, Mapping[str, str]] = attrs.field(factory=dict, init=False)
 
     def manifests(self) -> list[Manifest]:
         """Build the manifest of each cell."""
@@ -116,23 +108,6 @@ class Evaluator:
             for shots in self.settings.shots
             for seed in self.settings.seeds
         ]
-
-    def overlap(self, manifest: Manifest) -> tuple[str, ...] | None:
-        """Return the names of a manifest's novel classes that the checkpoints were trained on.
-
-        None without a checkpoint, or if the classes of a training are unknown.
-        """
-        trained = [trained_classes(each.header, self.dataset) for each in self.checkpoints]
-        novel = set(self.dataset.fold_classes(manifest.fold)) & set(manifest.class_ids)
-        tested = [self.dataset.classes[class_id] for class_id in sorted(novel)]
-        found = common_names(tested, [name for names in trained for name in names or ()])
-        return found if found or (trained and None not in trained) else None
-
-    @property
-    def checkpoints(self) -> Sequence[Checkpoint]:
-        """The checkpoints of the matcher and of encoders."""
-        own = () if self.checkpoint is None else (self.checkpoint,)
-        return (*own, *self.encoder_checkpoints)
 
     def folder(self, manifest: Manifest) -> Path:
         """Return a cell's run directory.
@@ -152,32 +127,9 @@ class Evaluator:
             **self._facts(),
             "manifest": manifest.digest,
             "fingerprint": manifest.fingerprint,
-            "images": self.images(manifest),
+            "images": self.training.digest(manifest),
             "code": identities(self.code),
         }
-
-    def images(self, manifest: Manifest) -> str:
-        """Return the digest of the content of a manifest's images."""
-        return digest_of(self._hashes(manifest))
-
-    def tested_images(self, *manifests: Manifest) -> int | None:
-        """Return the number of images of manifests that the checkpoints were trained on.
-
-        Images are compared by the content of their files. None without a checkpoint, and instead of
-        0 if the images of a training are unknown.
-        """
-        trained, complete = known_images(self.checkpoints)
-        if not len(trained):
-            return None
-        hashes = {k: v for manifest in manifests for k, v in self._hashes(manifest).items()}
-        common = int(torch.isin(short_hashes(hashes.values()), trained).sum())
-        return common if common or complete else None
-
-    def _hashes(self, manifest: Manifest) -> Mapping[str, str]:
-        if manifest.digest not in self._known_hashes:
-            hashes = content_hashes(self.dataset, manifest.image_ids())
-            self._known_hashes[manifest.digest] = hashes
-        return self._known_hashes[manifest.digest]
 
     def run(
         self,
@@ -277,8 +229,8 @@ class Evaluator:
             code=self.code,
             flops=self.flops(manifest),
             folds_of=self.dataset.folds_of,
-            overlap=self.overlap(manifest),
-            tested_images=self.tested_images(manifest),
+            overlap=self.training.classes(manifest),
+            tested_images=self.training.images(manifest),
         )
 
     def flops(self, manifest: Manifest) -> int | None:
@@ -331,51 +283,6 @@ class Evaluator:
         if isinstance(self.cache, FeatureCache) and isinstance(data, ChunkData):
             self.cache.open(data)  # later chunks must load again what this one was to load
         return False
-
-    def warn_of_overlap(self, manifests: Sequence[Manifest]) -> None:
-        """Log the images, and classes of each fold, of manifests that the training had."""
-        if not self.checkpoints:
-            return
-        own = self.checkpoint
-        who = f"--checkpoint {own.name}" if own else f"--weights {self.checkpoints[0].name}"
-        if images := self.tested_images(*manifests):
-            log.warning(
-                "%s: it was trained on %d of the tested images; such a record never ranks",
-                who,
-                images,
-            )
-        for fold, manifest in {manifest.fold: manifest for manifest in manifests}.items():
-            found = self.overlap(manifest)
-            if found is None:
-                log.warning(
-                    "%s: the classes that it was trained on are unknown, and maybe tested; import "
-                    "it with --dataset and --fold, or train it with this version",
-                    who,
-                )
-                return
-            if found:
-                log.warning(
-                    "%s: it was trained on classes of fold %d of %s: %s; such a record never "
-                    "ranks%s",
-                    who,
-                    fold,
-                    self.dataset.name,
-                    first_few(found),
-                    self._without(found, fold),
-                )
-
-    def _without(self, found: Sequence[str], fold: int) -> str:
-        """Return advice to test a fold without some classes; "" if no option can leave them out."""
-        if isinstance(self.dataset, OwnData):
-            novel = [self.dataset.classes[c] for c in self.dataset.fold_classes(fold)]
-            others = [name for name in novel if not common_names([name], found)]
-            can = others and self.dataset.folds == 1 and not any("," in name for name in others)
-            return f"; test the others with -d novel={','.join(others)}" if can else ""
-        options = options_class(registry.registry().get(DatasetSpec, self.protocol.dataset))
-        if options is None or "leave_out" not in attrs.fields_dict(options):
-            return ""
-        names = ",".join(sorted({*found, *getattr(self.dataset, "leave_out", ())}))
-        return f"; leave them out with -d leave_out={names}"
 
     def _facts(self) -> dict[str, Any]:
         """Return everything but the manifest that the rows depend on."""

@@ -304,7 +304,7 @@ def _check_model_and_data(evaluator: Evaluator, record: Record, manifest: Manife
             "not those of the record; install the version that the record names"
         )
     manifest.check_annotations(evaluator.dataset)
-    if record.dataset.images and record.dataset.images != evaluator.images(manifest):
+    if record.dataset.images and record.dataset.images != evaluator.training.digest(manifest):
         raise FssbenchError(
             f"{record.dataset.name}: images have another content than those of the record, under "
             "the same names; give the record's images with --data-root"
@@ -331,10 +331,10 @@ def _differing_protocol(evaluator: Evaluator, record: Record, manifest: Manifest
         )
     if record.score_size != evaluator.protocol.score_size:
         yield f"score_size is {record.score_size}, the protocol's {evaluator.protocol.score_size}"
-    overlap = evaluator.overlap(manifest)
+    overlap = evaluator.training.classes(manifest)
     if record.overlap is not None and record.overlap != overlap:
         yield f"overlap is {list(record.overlap)}, the checkpoint's {list(overlap or ())}"
-    images = evaluator.tested_images(manifest)
+    images = evaluator.training.images(manifest)
     if record.tested_images != images:
         yield f"tested_images is {record.tested_images}, the checkpoint's {images}"
 

@@ -74,7 +74,7 @@ def cells(model: Model) -> list[CellInfo] | Failure:
     def found() -> list[CellInfo]:
         evaluator = _evaluator(model)
         manifests = evaluator.manifests()
-        evaluator.warn_of_overlap(manifests)
+        evaluator.training.warn(manifests)
         return [
             CellInfo(each, evaluator.folder(each), evaluator.identity(each)) for each in manifests
         ]

@@ -262,16 +262,21 @@ def read_checkpoint(given: str | Path, option: str = "--checkpoint") -> Checkpoi
         ) from error
 
 
-def trained_encoder(weights: str) -> Checkpoint | None:
-    """Return the checkpoint that is given as the weights of an encoder; None for other weights.
+def trained_encoder(weights: str, matcher: Checkpoint | None) -> Checkpoint | None:
+    """Return the checkpoint of another training that is given as the weights of an encoder.
+
+    None for other weights, and if they are those that the matcher's own checkpoint holds.
 
     Args:
         weights: ``pretrained``, ``random`` or a file.
+        matcher: checkpoint of the matcher, or None.
 
     Raises:
         FssbenchError: the checkpoint is damaged.
     """
     path = Path(weights).expanduser()
+    if matcher is not None and path == matcher.path:
+        return None
     if path.suffix != SUFFIX or not path.is_file():
         return None
     try:

@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -67,7 +68,7 @@ def code_of(things: Iterable[object]) -> dict[str, Code]:
             continue
         if top not in found:
             found[top] = _describe(top, path)
-            waiting += _imports(path) if path is not None and own else ()
+            waiting += _imports(path, found[top].sha256) if path is not None and own else ()
         if own:
             waiting += _references(sys.modules.get(name))
     return dict(sorted(found.items()))
@@ -106,8 +107,15 @@ def _references(module: ModuleType | None) -> Iterator[str]:
             yield name
 
 
-def _imports(path: Path) -> tuple[str, ...]:
-    """Return the modules that a file, or the files of a package, import by absolute names."""
+@functools.lru_cache(maxsize=512)
+def _imports(path: Path, sha256: str) -> tuple[str, ...]:
+    """Return the modules that a file, or the files of a package, import by absolute names.
+
+    Args:
+        path: file or folder.
+        sha256: hash of its content, so that an edited one is read again.
+    """
+    del sha256
     names: set[str] = set()
     for file in _files(path):
         if file.suffix != ".py":
@@ -134,13 +142,17 @@ def _describe(top: str, path: Path | None) -> Code:
 @functools.cache
 def _distribution(top: str) -> tuple[str, str]:
     """Return name and version of the distribution of a package, ("", "") without one."""
-    # The bundled plugins are in fssbench's own distribution. A map of all packages takes a second
-    # to read, so a distribution of the package's own name is tried first.
+    # The bundled plugins are in fssbench's own distribution.
     for name in (top, "fssbench" if top.startswith("fssbench_") else ""):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
             return name, importlib.metadata.version(name)
-    for name in importlib.metadata.packages_distributions().get(top, ()):
-        return name, importlib.metadata.version(name)
+    # `importlib.metadata.packages_distributions` makes a path of every installed file, which takes
+    # a second; the lists of files are searched as text here.
+    listed = re.compile(rf"^{re.escape(top)}(?:/|\.[^/,]+,)", re.MULTILINE)
+    for each in importlib.metadata.distributions():
+        names = (each.read_text("top_level.txt") or "").split()
+        if top in names or (not names and listed.search(each.read_text("RECORD") or "")):
+            return each.name, each.version
     return "", ""
 
 

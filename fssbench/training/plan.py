@@ -211,7 +211,8 @@ def make_plan(settings: Training) -> Plan:
         raise FssbenchError(
             f'recipe {recipe.name}: train_filter = "ignore" has no effect, because stage '
             f"{stage.name} of {spec.name} counts ignored pixels as background; write "
-            '"base-only" or "keep"'
+            '"base-only" or "keep", or choose an option of the matcher, if there is one, that '
+            f"leaves these pixels out (fssbench show matcher {spec.name})"
         )
     if stage.feeds == "labelled" and len(classes) > 254:
         raise FssbenchError(f"{dataset.name}: {len(classes)} base classes; labels hold 254")
@@ -257,7 +258,7 @@ def make_plan(settings: Training) -> Plan:
         loader=loader,
         size=size,
         init=init,
-        encoder=None if init is not None and init.holds_backbone else trained_encoder(weights),
+        encoder=trained_encoder(weights, init),
         held_out=held_out,
         parts=parts,
         code=code_of(

@@ -134,7 +134,7 @@ def warn_of_tested_images(dataset: Dataset, images: Sequence[str], fold: int) ->
 
     These images show a novel class, and their files are images of the last split. This estimate
     comes before a training and reads no image; an evaluation compares contents, see
-    `fssbench.evaluation.evaluator.Evaluator.tested_images`.
+    `fssbench.evaluation.training_overlap.TrainingOverlap.images`.
 
     Args:
         dataset: dataset of the images.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import methods_for_tests
 import numpy as np
+import program
 import pytest
 from PIL import Image
 
@@ -298,10 +298,9 @@ def test_damaged_data_is_one_line_and_finished_rows_are_preserved(
 
 def test_spoilt_data_met_by_a_loader_process(photographs, tmp_path):
     spoil(photographs, "truncated image")
-    done = subprocess.run(
-        [sys.executable, "-m", "fssbench", "evaluate", *SMALL[:-1], "2", "--protocol", "folder/v1",
-         "--data-root", str(photographs), "--out", str(tmp_path / "runs")],
-        capture_output=True, text=True, check=False, env=os.environ,
+    done = program.run(
+        "evaluate", *SMALL[:-1], "2", "--protocol", "folder/v1", "--data-root", photographs,
+        "--out", tmp_path / "runs",
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("fssbench: error: ")

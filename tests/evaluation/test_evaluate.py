@@ -15,6 +15,7 @@ import attrs
 import methods_for_tests
 import numpy as np
 import pandas
+import program
 import pytest
 import torch
 
@@ -39,10 +40,7 @@ COLUMNS = [
 
 
 def cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fssbench", *arguments],
-        capture_output=True, text=True, env={**os.environ, **environment}, check=False,
-    )  # fmt: skip
+    return program.run(*arguments, env=environment)
 
 
 def small(out: Path, *more: str, matcher: str = "mixer") -> list[str]:
@@ -241,9 +239,7 @@ def test_a_matcher_that_fails_its_contract_is_named_with_the_episode(job, how, m
 
 def test_two_runs_in_one_directory(tmp_path):
     slow = small(tmp_path, "-o", "how=slow", matcher="badly")
-    first = subprocess.Popen(
-        [sys.executable, "-m", "fssbench", *slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    first = program.start(*slow)
     try:
         while not list(tmp_path.rglob("journal.jsonl")):
             assert first.poll() is None

@@ -5,13 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
-import subprocess
-import sys
 
 import attrs
 import methods_for_tests
 import numpy as np
+import program
 import pytest
 import rings_for_tests
 import torch
@@ -155,11 +153,11 @@ def test_killed_with_signal_9_and_continued(job, tmp_path):
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     command = [
-        sys.executable, "-m", "fssbench", "evaluate", "greyest", "--backbone", "pixels",
+        "evaluate", "greyest", "--backbone", "pixels",
         "--protocol", "rings/v1", "--workers", "0", "--device", "cpu", "--save-predictions",
         "--out", str(job.out), *(part for name in (*PLUGINS, str(plugin)) for part in ("-p", name)),
     ]  # fmt: skip
-    killed = subprocess.run(command, capture_output=True, check=False, env={**os.environ})
+    killed = program.run(*command)
     assert killed.returncode == -9, killed.stderr
     (journal,) = job.out.rglob("journal.jsonl")
     assert b'"predictions":[{"index":' in journal.read_bytes()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 
 import methods_for_tests
+import program
 import pytest
 import trainable_for_tests
 from safetensors.torch import load_file
@@ -78,13 +77,7 @@ def environ(monkeypatch, variables):
 
 def run_tasks(tasks, *arguments):
     """Start the command with the variables of each task, and return the finished processes."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "fssbench", *arguments], text=True, env={**os.environ, **task},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
-        for task in tasks
-    ]  # fmt: skip
+    started = [program.start(*arguments, env=task) for task in tasks]
     found = [(process.communicate(timeout=500), process.returncode) for process in started]
     for (_, err), code in found:
         assert code == 0, err

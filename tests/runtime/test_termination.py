@@ -9,6 +9,7 @@ import sys
 import time
 
 import methods_for_tests
+import program
 import pytest
 import torch
 import trainable_for_tests
@@ -42,10 +43,7 @@ def preempting(tmp_path):
 
 
 def command(*arguments, env=None):
-    return subprocess.run(
-        [sys.executable, "-m", "fssbench", *map(str, arguments)], capture_output=True, text=True,
-        check=False, env={**os.environ, **(env or {})},
-    )  # fmt: skip
+    return program.run(*arguments, env=env)
 
 
 def only(root, name):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import methods_for_tests
+import program
 import pytest
 import trainable_for_tests
 
@@ -31,10 +30,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM"
 
 
 def start(folder, *arguments, **variables):
-    return subprocess.Popen(
-        [sys.executable, "-m", "fssbench", *TRAIN, *arguments], text=True, cwd=folder,
-        env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    return program.start(*TRAIN, *arguments, cwd=folder, env=variables)
 
 
 def task(rank, port):
