@@ -61,6 +61,7 @@ class _Forked:
 
     def __init__(self, arguments: list[str], env: dict[str, str], cwd: str) -> None:
         self.args = arguments
+        self._encoding = _encoding(env)
         self.returncode: int | None = None
         self._streams: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
         status, theirs = os.pipe()
@@ -89,7 +90,7 @@ class _Forked:
         texts = []
         for stream in self._streams:
             stream.seek(0)
-            texts.append(stream.read().decode())
+            texts.append(stream.read().decode(self._encoding, "replace"))
             stream.close()
         return texts[0], texts[1]
 
@@ -99,6 +100,10 @@ class _Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def _encoding(env: Mapping[str, str]) -> str:
+    return env.get("PYTHONIOENCODING", "utf-8")
 
 
 @functools.cache
@@ -147,7 +152,7 @@ def _run(request: Mapping[str, Any], out: int, err: int) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
+    encoding = _encoding(os.environ)
     sys.stdout = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
     path = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]

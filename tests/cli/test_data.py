@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 
 import archives_for_tests as made
 import attrs
 import numpy as np
+import program
 import pytest
 from PIL import Image
 
@@ -201,13 +199,10 @@ def test_class_names_on_streams_of_other_encodings(tmp_path, encoding):
             Image.fromarray(mask).save(tmp_path / "data" / name / f"{number}.png")
 
     def output(*command):
-        done = subprocess.run(
-            [sys.executable, "-c", "from fssbench.cli import main; main()", *command],
-            env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "100"},
-            capture_output=True, cwd=tmp_path, check=False,
-        )  # fmt: skip
+        environment = {"PYTHONIOENCODING": encoding, "COLUMNS": "100"}
+        done = program.run(*command, env=environment, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        return done.stdout.decode("utf-8" if encoding == "utf-8" else "latin-1")
+        return done.stdout
 
     assert "[cup]" in output("data", "check", "folder", "--data-root", "data", "--split", "test")
     built = ("episodes", "build", "--protocol", "folder/v1", "--data-root", "data")

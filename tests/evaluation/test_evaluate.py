@@ -410,7 +410,7 @@ def test_rows_of_strange_query_names_survive(tmp_path):
 
 
 def test_bf16_is_recorded_and_close(job, tmp_path):
-    job = attrs.evolve(job, matcher="prototype", backbone="tiny-resnet", limit=20)
+    job = attrs.evolve(job, matcher="prototype", backbone="tiny-resnet", limit=8)
     (exact,) = evaluate(job)
     (half,) = evaluate(attrs.evolve(job, precision="bf16"))
     assert half.record.environment["precision"] == "bf16"
