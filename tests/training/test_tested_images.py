@@ -176,7 +176,10 @@ def test_a_trained_encoder_counts(mine, tmp_path, caplog):
     assert "--weights last.safetensors: it was trained on 8 of the tested images" in caplog.text
     own = attrs.evolve(with_filter(tmp_path, mine, "base-only", "tints"), weights=str(encoder))
     last = train(own).last
+    caplog.clear()
     assert evaluated(mine, last, weights=str(encoder)).record.tested_images == 4
+    for option in ("--checkpoint", "--weights"):  # the matcher's hashes hold its encoder's
+        assert f"{option} last.safetensors: it was trained on 4 of the tested" in caplog.text
 
 
 @pytest.mark.parametrize("hashes", [torch.zeros(3), torch.zeros(2, 2, dtype=torch.int64)])
