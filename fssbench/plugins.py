@@ -85,10 +85,9 @@ class Plugins:
         for module in BUILT_IN:
             self._register(importlib.import_module(module), module, "built-in")
         entry_points = importlib.metadata.entry_points(group="fssbench")
-        found = [
-            (f"{e.dist.name} {e.dist.version}" if e.dist else "entry point", e)
-            for e in entry_points
-        ]
+        distributions = {e.dist for e in entry_points if e.dist is not None}
+        sources = {each: f"{each.name} {each.version}" for each in distributions}
+        found = [(sources[e.dist] if e.dist else "entry point", e) for e in entry_points]
         # The bundled plugins come first, so that no other distribution takes their names.
         found.sort(key=lambda pair: (not pair[0].startswith("fssbench "), pair[1].name, pair[0]))
         for source, entry in found:

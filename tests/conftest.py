@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported, here or in a process that a test starts: several test processes with
 # several threads each wait for each other more than they compute.
@@ -29,6 +31,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder that tests share: an index that many of them need is built once."""
     return tmp_path_factory.mktemp("shared-cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shapes_painted_once() -> Iterator[None]:
+    """Keep painted images of `shapes`: hundreds of tests evaluate the same ones."""
+    from fssbench.data.shapes.shapes import Shapes, ShapesConfig
+
+    paint = Shapes.image
+
+    @functools.lru_cache(maxsize=1500)  # of 75 KiB
+    def painted(config: ShapesConfig, image_id: str) -> Any:
+        return paint(Shapes(config), image_id)
+
+    @functools.wraps(paint)
+    def image(self: Shapes, image_id: str) -> Any:
+        return painted(self.config, image_id).clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shapes, "image", image)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -67,7 +67,7 @@ def code_of(things: Iterable[object]) -> dict[str, Code]:
         if top not in sys.modules and not own:
             continue
         if top not in found:
-            found[top] = _describe(top, path)
+            found[top] = _describe(top, path) if own else _loaded(top, path)
             waiting += _imports(path, found[top].sha256) if path is not None and own else ()
         if own:
             waiting += _references(sys.modules.get(name))
@@ -137,6 +137,15 @@ def _describe(top: str, path: Path | None) -> Code:
     return Code(
         distribution=distribution, version=version, commit=commit, dirty=dirty, sha256=_hash(path)
     )
+
+
+@functools.cache
+def _loaded(top: str, path: Path | None) -> Code:
+    """Return the code of fssbench or of an installed package, as at the first call.
+
+    It was imported before, so a change on the disk while the process runs is not what computes.
+    """
+    return _describe(top, path)
 
 
 @functools.cache
@@ -218,16 +227,21 @@ def _named_files(code: Path) -> Iterator[Path]:
     A text is a path (``tables/weights.npy``) or the suffix of a file of the module's name.
     """
     with contextlib.suppress(OSError, SyntaxError, ValueError):
-        nodes = ast.walk(ast.parse(code.read_bytes()))
-        texts = {node.value for node in nodes if isinstance(node, ast.Constant)}
-        for text in texts:
-            if not isinstance(text, str) or not text or ".." in Path(text).parts:
+        for text in _texts(code.read_bytes()):
+            if ".." in Path(text).parts:
                 continue
             path = code.parent / (code.stem + text if text[0] == "." else text)
             with contextlib.suppress(OSError, ValueError):  # a text that is no path
                 inside = path != code and path.is_relative_to(code.parent)
                 if inside and _computes(path.name) and path.is_file():
                     yield path
+
+
+@functools.lru_cache(maxsize=64)
+def _texts(source: bytes) -> frozenset[str]:
+    nodes = ast.walk(ast.parse(source))
+    texts = (node.value for node in nodes if isinstance(node, ast.Constant))
+    return frozenset(text for text in texts if isinstance(text, str) and text)
 
 
 def _commit(path: Path) -> tuple[str, bool | None]:
