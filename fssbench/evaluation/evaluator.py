@@ -91,6 +91,7 @@ class Evaluator:
     drawn: tuple[str, ...]
     code: Mapping[str, Code]
     workers: int
+    _flops: dict[tuple[int, int], int] = attrs.field(factory=dict, init=False)
 
     def manifests(self) -> list[Manifest]:
         """Build the manifest of each cell."""
@@ -241,7 +242,10 @@ class Evaluator:
         """
         first = [way for way in manifest.episodes[0].ways() if way.support]
         if isinstance(self.pipeline, Pipeline):
-            return cost.flops_per_episode(self.pipeline, manifest.shots, len(first))
+            kind = manifest.shots, len(first)
+            if kind not in self._flops:
+                self._flops[kind] = cost.flops_per_episode(self.pipeline, *kind)
+            return self._flops[kind]
         images = [episode_images(self.pipeline, self.dataset, way) for way in first]
         return cost.flops_of(self.pipeline, *images)
 

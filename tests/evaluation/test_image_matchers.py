@@ -86,7 +86,7 @@ def test_the_record_names_encoders_and_uses(job):
 
 @pytest.mark.parametrize("name", [SIMILAR, ADAPTED])
 def test_rows_do_not_depend_on_batches_processes_or_caches(job, name, tmp_path):
-    job = attrs.evolve(job, matcher=name)
+    job = attrs.evolve(job, matcher=name, limit=40)
     evaluate(job)
     for number, change in enumerate(
         ({"devices": 2}, {"cache_memory": 0}, {"cache_dir": tmp_path / "c"},

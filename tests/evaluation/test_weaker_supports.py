@@ -28,7 +28,7 @@ def rows_of(settings: Evaluation, **changes) -> bytes:
 
 def test_a_box_is_no_better_than_the_mask(tmp_path):
     few = {"images_per_split": "120"}
-    job = Evaluation(data_options=few, limit=60, folds=(0, 1), workers=0, out=tmp_path)
+    job = Evaluation(data_options=few, limit=40, folds=(0, 1), workers=0, out=tmp_path)
     kinds = (*KINDS, "no-mask")
     miou = {
         kind: [
