@@ -59,7 +59,8 @@ class ModelSource:
         own = self.checkpoint
         found = {} if own is None else {f"--checkpoint {own.name}": own}
         roles = {f"{role}=": file for role, file in self.encoder_weights.items()}
-        for role, file in {"": self.weights, **roles}.items():
+        files = {file: role for role, file in {**roles, "": self.weights}.items()}
+        for file, role in files.items():
             if encoder := trained_encoder(file, own):
                 found[f"--weights {role}{encoder.name}"] = encoder
         return found

@@ -3,10 +3,15 @@
 A new interpreter needs seconds for torch, timm and pandas. On Linux, each process of tests starts
 one interpreter that imports them and computes nothing, and commands are forked from it, with the
 arguments, environment and working folder that the test gives. Elsewhere they are new interpreters.
+
+Forked commands have the string hashes of their interpreter, and variables that a library reads when
+it is imported have the values of the first command. What other processes write after the end of a
+command is not in its output.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
@@ -23,6 +28,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy
+
+# Every evaluation and training imports these.
 _LIBRARIES = ("torch", "timm", "pandas", "scipy.special", "rich.progress", "safetensors.torch")
 _LARGEST = 1 << 20  # bytes of a request
 
@@ -45,7 +53,12 @@ def run(
 def start(
     *arguments: object, env: Mapping[str, str] | None = None, cwd: Path | str | None = None
 ) -> Any:
-    """Start ``fssbench ARGUMENTS``; return it with the methods of `subprocess.Popen`."""
+    """Start ``fssbench ARGUMENTS``.
+
+    Returns:
+        Object with `pid`, `returncode`, `poll`, `wait`, `communicate`, `send_signal` and `kill`, as
+        those of `subprocess.Popen`.
+    """
     words = [str(each) for each in arguments]
     environment = {**os.environ, **(env or {})}
     if sys.platform == "linux":
@@ -68,9 +81,9 @@ class _Forked:
         self._status = os.fdopen(status)
         request = json.dumps({"arguments": arguments, "env": env, "cwd": cwd}).encode()
         fds = [*(stream.fileno() for stream in self._streams), theirs]
-        socket.send_fds(_server(), [request], fds)
+        socket.send_fds(_server()[0], [request], fds)
         os.close(theirs)
-        self.pid = int(self._status.readline())
+        self.pid = self._number()
 
     def poll(self) -> int | None:
         if self.returncode is None and select.select([self._status], [], [], 0)[0]:
@@ -81,7 +94,7 @@ class _Forked:
         if self.returncode is None:
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
-            self.returncode = int(self._status.readline())
+            self.returncode = self._number()
             self._status.close()
         return self.returncode
 
@@ -96,10 +109,17 @@ class _Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+    def _number(self) -> int:
+        line = self._status.readline()
+        if not line:
+            raise RuntimeError("the interpreter that forks commands has ended")
+        return int(line)
 
 
 def _encoding(env: Mapping[str, str]) -> str:
@@ -107,19 +127,21 @@ def _encoding(env: Mapping[str, str]) -> str:
 
 
 @functools.cache
-def _server() -> socket.socket:
+def _server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, __file__, str(theirs.fileno())]
-        subprocess.Popen(command, pass_fds=[theirs.fileno()])  # ends when this process ends
-    return ours
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    return ours, process  # it ends when this process closes the socket
 
 
 def _serve(connection: socket.socket) -> None:
+    """Fork a process for each request until the socket is closed."""
     for name in _LIBRARIES:
         importlib.import_module(name)
     gc.freeze()  # collections would copy the memory that the commands share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
     while True:
         message, fds, _, _ = socket.recv_fds(connection, _LARGEST, 3)
         if not message:
@@ -146,6 +168,9 @@ def _watch(request: Mapping[str, Any], out: int, err: int, status: int) -> None:
 
 
 def _run(request: Mapping[str, Any], out: int, err: int) -> None:
+    """Run a command with the streams, environment and folder of its request."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    numpy.random.seed()  # as in a new interpreter
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out, 1)
     os.dup2(err, 2)

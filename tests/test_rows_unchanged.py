@@ -84,8 +84,8 @@ def rows_of(cell, folder, episodes=40):
 
 
 SLOW = ("fsdino-5shot", "hdmnet-5shot", "uinofss-1shot", "uinofss-5shot")
+# Number of the 40 episodes that a test measures, instead of 20.
 TESTED = {"uinofss-5shot": 8}
-"""Number of the 40 episodes that a test measures, instead of 20."""
 # Pixels by which counts may differ since UINO-FSS multiplies no block-diagonal zeros.
 ROUNDED = {"uinofss-5shot": 2}
 

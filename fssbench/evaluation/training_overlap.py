@@ -10,6 +10,7 @@ import torch
 
 from fssbench.data.class_names import common_names
 from fssbench.data.dataset import Dataset
+from fssbench.data.folder import ClassFolders
 from fssbench.data.image_digest import content_hashes, digest_of, short_hashes
 from fssbench.data.own_data import OwnData
 from fssbench.episodes.manifest import Manifest
@@ -79,7 +80,7 @@ class TrainingOverlap:
                         fold,
                         self.dataset.name,
                         first_few(found),
-                        self._without(found, fold),
+                        self._without(self.classes(manifest) or found, fold),
                     )
 
     def _classes(self, manifest: Manifest, *checkpoints: Checkpoint) -> tuple[str, ...] | None:
@@ -109,7 +110,7 @@ class TrainingOverlap:
             others = [name for name in novel if not common_names([name], found)]
             can = others and self.dataset.folds == 1 and not any("," in name for name in others)
             return f"; test the others with -d novel={','.join(others)}" if can else ""
-        left_out = getattr(self.dataset, "leave_out", None)
-        if left_out is None:
+        if not isinstance(self.dataset, ClassFolders):
             return ""
-        return f"; leave them out with -d leave_out={','.join(sorted({*found, *left_out}))}"
+        names = ",".join(sorted({*found, *self.dataset.leave_out}))
+        return f"; leave them out with -d leave_out={names}"

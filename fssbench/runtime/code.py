@@ -143,7 +143,8 @@ def _describe(top: str, path: Path | None) -> Code:
 def _loaded(top: str, path: Path | None) -> Code:
     """Return the code of fssbench or of an installed package, as at the first call.
 
-    It was imported before, so a change on the disk while the process runs is not what computes.
+    The process has imported it already, so a later change of its files does not affect the rows,
+    unless the module is reloaded.
     """
     return _describe(top, path)
 

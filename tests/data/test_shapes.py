@@ -160,4 +160,5 @@ def test_the_fingerprint_depends_on_split_seed_and_length() -> None:
 
 def test_pickles_for_loader_processes(shapes: Shapes) -> None:
     copy = pickle.loads(pickle.dumps(shapes))
-    assert (copy.image("val-000001") == shapes.image("val-000001")).all()
+    painted = Shapes.image.__wrapped__(copy, "val-000001")  # not the image that tests keep
+    assert (painted == shapes.image("val-000001")).all()

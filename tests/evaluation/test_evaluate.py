@@ -134,7 +134,7 @@ def test_each_image_is_encoded_once(job, monkeypatch):
     for result in results:
         for episode in Manifest.read(result.folder / "manifest.jsonl.gz").episodes:
             images |= {episode.query, *episode.support}
-    counting_operations = len(results) * 1  # one image for each record's FLOPs
+    counting_operations = 2  # one image for each number of shots
     assert made[0].seen == len(images) + counting_operations
 
 
@@ -303,8 +303,10 @@ def test_file_size_limit_stops_with_one_line(tmp_path):
     )
     assert done.returncode == 2, done.stderr
     assert "journal.jsonl: cannot write: " in done.stderr.splitlines()[-1]
-    resumed, straight = cli(*small(tmp_path)), cli(*small(tmp_path / "straight"))
-    assert (resumed.returncode, straight.returncode) == (0, 0)
+    assert cli(*small(tmp_path)).returncode == 0
+    # In a new interpreter, so that the hashes of strings differ too.
+    straight = [sys.executable, "-m", "fssbench", *small(tmp_path / "straight")]
+    subprocess.run(straight, capture_output=True, check=True)
     cells = sorted(tmp_path.rglob("rows.csv.gz"))
     assert len(cells) == 2
     assert cells[0].read_bytes() == cells[1].read_bytes()

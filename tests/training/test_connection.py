@@ -48,6 +48,18 @@ def free_port():
         return each.getsockname()[1]
 
 
+def is_written(path):
+    return path.exists() and path.read_text()
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def wait_until(condition):
     for _ in range(2400):
         if condition():
@@ -76,9 +88,11 @@ def test_sigterm_while_a_task_waits_for_another(tmp_path):
 def test_started_processes_end_with_the_first_one(tmp_path, number):
     (tmp_path / "delay.py").write_text(DELAY)
     process = start(tmp_path, "--devices", "2", "-p", "delay.py")
-    wait_until(lambda: (tmp_path / "started").exists() or process.poll() is not None)
+    wait_until(lambda: is_written(tmp_path / "started") or process.poll() is not None)
     process.send_signal(number)
-    process.communicate(timeout=120)  # the other one has the same pipes
+    process.communicate(timeout=120)
+    other = int((tmp_path / "started").read_text())
+    wait_until(lambda: not is_running(other))
     assert process.returncode == (143 if number == signal.SIGTERM else -9)
 
 
