@@ -154,7 +154,9 @@ def test_data_check_and_index(run, photographs):
 def test_list_and_show_everything(run, kind):
     code, out, _ = run("list", f"{kind}s", "--json")
     assert code == 0
-    for entry in json.loads(out):
+    found = json.loads(out)
+    # Each backbone is made for its page; tests/backbones makes all of them.
+    for entry in found[:: 4 if kind == "backbone" else 1]:
         code, text, err = run("show", kind, entry["name"])
         assert code == 0, err
         assert f"name: {entry['name']}" in text
