@@ -16,7 +16,9 @@ from fssbench.data.coco import Coco
 from fssbench.data.folder import Folder
 from fssbench.data.pascal import CLASSES
 from fssbench.data.shapes.silhouettes import SILHOUETTES
+from fssbench.evaluation.evaluate import prepare
 from fssbench.evaluation.reproduce import Rerun, verify_record
+from fssbench.evaluation.training_overlap import TrainingOverlap
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.model import trained_classes
 from fssbench.results.method import method_id
@@ -109,6 +111,22 @@ def test_other_data_has_other_advice(short, abroad, caplog):
     )
     evaluate(abroad, checkpoint=foreign, data_options={"leave_out": "spoon"})
     assert "-d leave_out=Hour_Glass,spoon" in caplog.text
+
+
+def test_advice_leaves_out_the_classes_of_all_checkpoints(short, abroad, caplog):
+    own = read_checkpoint(train(short).last)
+    checkpoints = {
+        f"--{option} last.safetensors": attrs.evolve(
+            own, header={**own.header, "base_classes": [name]}
+        )
+        for option, name in {"checkpoint": "Hour_Glass", "weights": "spoon"}.items()
+    }
+    evaluator = prepare(abroad)
+    TrainingOverlap(dataset=evaluator.dataset, checkpoints=checkpoints).warn(evaluator.manifests())
+    for option, name in {"checkpoint": "Hour_Glass", "weights": "spoon"}.items():
+        assert f"--{option} last.safetensors: it was trained on classes of fold 0 of" in caplog.text
+        assert f": {name}; such a record never ranks; leave them out" in caplog.text
+    assert caplog.text.count("-d leave_out=Hour_Glass,spoon\n") == 2
 
 
 def test_own_data_names_the_other_classes(short, abroad, tmp_path, caplog):
