@@ -264,8 +264,7 @@ def trainings(disk, monkeypatch) -> Trainings:
         raise Planned(plan_)
 
     monkeypatch.chdir(disk)
-    for name in ("_describe", "_imports"):
-        monkeypatch.setattr(code, name, functools.cache(getattr(code, name)))
+    monkeypatch.setattr(code, "_describe", functools.cache(code._describe))
     monkeypatch.setattr(feature_files, "_encoder_identity", lambda name, _: {"backbone": name})
     monkeypatch.setattr(weight_files, "resolve", resolve)
     monkeypatch.setattr(weight_files, "build", build)
