@@ -69,6 +69,17 @@ def start(
     )  # fmt: skip
 
 
+def is_running(pid: int) -> bool:
+    """Return True if a process runs; a zombie does not."""
+    try:
+        os.kill(pid, 0)
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except ProcessLookupError:
+        return False
+    except OSError:  # a system without /proc
+        return sys.platform != "linux"
+
+
 class _Forked:
     """A command forked from the interpreter with the libraries."""
 

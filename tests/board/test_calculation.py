@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy
+import program
 import pytest
 
 import fssbench.board.calculation as calculation
@@ -206,19 +206,12 @@ def test_processes_end_with_a_killed_parent(tmp_path):
         made.kill()
     assert len(children) == 2
     end = time.monotonic() + 20
-    while any(map(_runs, children)) and time.monotonic() < end:
+    while any(map(program.is_running, children)) and time.monotonic() < end:
         time.sleep(0.1)
-    still = [child for child in children if _runs(child)]
+    still = [child for child in children if program.is_running(child)]
     for child in still:
         os.kill(child, signal.SIGKILL)
     assert not still
-
-
-def _runs(process):
-    try:
-        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return False
 
 
 def test_a_new_last_row_is_compared_without_the_rows_between(cache, calls, runs, tmp_path):

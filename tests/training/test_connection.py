@@ -52,14 +52,6 @@ def is_written(path):
     return path.exists() and path.read_text()
 
 
-def is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def wait_until(condition):
     for _ in range(2400):
         if condition():
@@ -92,7 +84,7 @@ def test_started_processes_end_with_the_first_one(tmp_path, number):
     process.send_signal(number)
     process.communicate(timeout=120)
     other = int((tmp_path / "started").read_text())
-    wait_until(lambda: not is_running(other))
+    wait_until(lambda: not program.is_running(other))
     assert process.returncode == (143 if number == signal.SIGTERM else -9)
 
 
