@@ -84,7 +84,7 @@ def test_the_record_names_encoders_and_uses(job):
     assert found.record.rankable == "only the first 60 episodes"
 
 
-@pytest.mark.parametrize("name", [SIMILAR, ADAPTED])
+@pytest.mark.parametrize("name", [SIMILAR, pytest.param(ADAPTED, marks=pytest.mark.slow)])
 def test_rows_do_not_depend_on_batches_processes_or_caches(job, name, tmp_path):
     job = attrs.evolve(job, matcher=name, limit=40)
     evaluate(job)

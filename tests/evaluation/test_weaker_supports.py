@@ -26,6 +26,7 @@ def rows_of(settings: Evaluation, **changes) -> bytes:
     return (result.folder / ROWS_FILE).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_box_is_no_better_than_the_mask(tmp_path):
     few = {"images_per_split": "120"}
     job = Evaluation(data_options=few, limit=40, folds=(0, 1), workers=0, out=tmp_path)
@@ -43,7 +44,7 @@ def test_a_box_is_no_better_than_the_mask(tmp_path):
         assert max(5, mean["no-mask"]) < mean[kind] <= mean["mask"], mean
 
 
-@pytest.mark.parametrize("matcher", ["mixer", "masked"])
+@pytest.mark.parametrize("matcher", ["masked", pytest.param("mixer", marks=pytest.mark.slow)])
 def test_rows_are_equal_however_they_are_measured(job, tmp_path, matcher):
     job = attrs.evolve(job, protocol="shapes/v1-1k-scribble", matcher=matcher)
     rows = rows_of(job)

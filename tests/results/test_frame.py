@@ -76,7 +76,7 @@ def test_html_of_a_record_is_escaped(paths):
 
 
 def test_html_of_boards(paths):
-    boards = fssbench.load_boards(BOARDS / "results" / "shapes")
+    boards = fssbench.load_boards(BOARDS / "results" / "coco20i")
     (board,) = boards
     html = boards._repr_html_()
     assert html.count("<table") == len(board.tables)

@@ -59,6 +59,7 @@ def test_copies_that_do_not_block():
         assert torch.zeros(3).to(CUDA, non_blocking=True).device.type == "cuda"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
 def test_a_forked_process_can_still_use_autograd():
     code = """

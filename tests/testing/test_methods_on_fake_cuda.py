@@ -26,8 +26,7 @@ OPTIONS = {
     ],
     "hdmnet": [
         {"ensemble": True},
-        *({"matching": name} for name in ("cosine", "cosine-softmax", "cross-attention")),
-        {"matching": "cosine-inverse-softmax"},
+        *({"matching": name} for name in ("cosine-softmax", "cross-attention")),
     ],
     "hsnet": [{}, {"support_mask": False}, {"pyramid": (16, 32)}],
     # Its gradient steps need a driver; the objective is computed for the proportions' start.

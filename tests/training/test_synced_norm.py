@@ -48,6 +48,7 @@ def train_half(rank: int, port: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_process_with_twice_the_batch(tmp_path):
     with socket.socket() as found:
         found.bind(("localhost", 0))
