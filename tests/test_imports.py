@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from torch.utils._python_dispatch import TorchDispatchMode
+
 import fssbench
 
 _CHECK = """
 import sys
 def loaded():
-    name = sys.argv[1]
-    return sorted(m for m in sys.modules if m == name or m.startswith(name + "."))
+    names = sys.argv[1].split(",")
+    return sorted(m for m in sys.modules if any((m + ".").startswith(n + ".") for n in names))
 """
 _COMMAND = """
 from fssbench.cli import main
@@ -33,17 +35,19 @@ sys.exit(loaded() or 0)
 """
 
 
-def check_not_loaded(module, code, *arguments):
-    command = [sys.executable, "-c", _CHECK + code, module, *map(str, arguments)]
+def check_not_loaded(modules, code, *arguments):
+    command = [sys.executable, "-c", _CHECK + code, modules, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_evaluation_loads_no_training(tmp_path):
+def test_evaluation_loads_no_training_and_no_slow_library(tmp_path):
+    """A short evaluation takes less time than the import of timm, or of torch's compiler."""
+    compiler = ",torch._dynamo" if hasattr(TorchDispatchMode, "_should_skip_dynamo") else ""
     check_not_loaded(
-        "fssbench.training", _COMMAND,
-        "evaluate", "prototype", "--backbone", "filterbank", "--fold", 0, "--limit", 2,
-        "--workers", 0, "--device", "cpu", "-d", "images_per_split=60", "--out", tmp_path,
+        f"fssbench.training,timm,torchvision{compiler}", _COMMAND,
+        "evaluate", "prototype", "--fold", 0, "--limit", 2, "--workers", 0, "--device", "cpu",
+        "-d", "images_per_split=60", "--out", tmp_path,
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
-from fssbench.backbones.tiny import tiny_resnet, tiny_vit
+from fssbench.backbones.tiny import TinyResNet, tiny_vit
 from fssbench.data.shapes.bits import Bits
 from fssbench.data.shapes.scenes import fragments, lay_out, paint
 from fssbench.data.shapes.shapes import Shapes
@@ -318,7 +318,7 @@ def _objects(labels: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def build(name: str) -> nn.Module:
     """Return the architecture with random weights."""
-    return {"tiny-resnet": tiny_resnet, "tiny-vit": tiny_vit}[name]()
+    return {"tiny-resnet": TinyResNet, "tiny-vit": tiny_vit}[name]()
 
 
 def load(name: str, path: Path) -> nn.Module:
@@ -339,7 +339,7 @@ def layer_outputs(model: Any, images: Tensor, layers: Sequence[str]) -> dict[str
         for layer in layers
     ]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        model.forward_features(x)
+        model(x)
     for hook in hooks:
         hook.remove()
     return {layer: _as_map(kept[layer], model, x) for layer in layers}

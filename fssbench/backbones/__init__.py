@@ -105,9 +105,9 @@ _BACKBONES = (
      "MobileNetV2 1.0, ImageNet-1k"),
     ("filterbank", "", "filterbank:filterbank", _NONE, "MIT",
      "colour and oriented filters at three scales; has no weights"),
-    ("tiny-resnet", "", "timm_models:tiny_resnet", _NONE, "MIT",
+    ("tiny-resnet", "", "tiny:shipped_resnet", _NONE, "MIT",
      "small ResNet for tests and demos; weights come with fssbench"),
-    ("tiny-vit", "", "timm_models:tiny_vit", _NONE, "MIT",
+    ("tiny-vit", "", "tiny:shipped_vit", _NONE, "MIT",
      "small vision transformer for tests and demos; weights come with fssbench"),
 )  # fmt: skip
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fssbench.backbones import weights as weight_files
 from fssbench.backbones.backbone import Backbone
-from fssbench.backbones.timm_models import Step, SteppedBackbone, assemble, headless
+from fssbench.backbones.stepped import Step, SteppedBackbone, assemble
+from fssbench.backbones.timm_models import headless
 from fssbench.errors import FssbenchError
 
 TAG = "mobilenetv2_100.ra_in1k"

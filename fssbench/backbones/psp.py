@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fssbench.backbones import weights as weight_files
 from fssbench.backbones.backbone import Backbone
-from fssbench.backbones.timm_models import Step, SteppedBackbone, assemble
+from fssbench.backbones.stepped import Step, SteppedBackbone, assemble
 
 STAGES = ("layer0", "layer1", "layer2", "layer3", "layer4")
 IMAGE_SIZE = 473

@@ -27,7 +27,8 @@ from torch.nn import functional
 
 from fssbench.backbones import weights as weight_files
 from fssbench.backbones.backbone import Backbone
-from fssbench.backbones.timm_models import Step, SteppedBackbone, assemble, headless
+from fssbench.backbones.stepped import Step, SteppedBackbone, assemble
+from fssbench.backbones.timm_models import headless
 from fssbench.errors import FssbenchError, near
 
 _PREFIX = "image_encoder."

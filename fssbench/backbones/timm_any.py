@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from fssbench.backbones import weights as weight_files
 from fssbench.backbones.backbone import Backbone, LayerInfo
-from fssbench.backbones.timm_models import FeatureBackbone, assemble
+from fssbench.backbones.stepped import assemble
+from fssbench.backbones.timm_models import FeatureBackbone
 from fssbench.errors import FssbenchError, near
 from fssbench.specs import BackboneSpec
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import timm
 import torch
-from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fssbench import hub
 from fssbench.backbones.backbone import WeightsInfo
@@ -191,6 +190,9 @@ def hub_entry(tag: str) -> Any:
     Raises:
         FssbenchError: timm has no weights of that tag.
     """
+    import timm
+    from timm.models import get_pretrained_cfg
+
     try:
         return get_pretrained_cfg(tag, allow_unregistered=False)
     except RuntimeError as error:
@@ -222,7 +224,7 @@ def build(
     if source.info.source == RANDOM:
         _log.warning("backbone %s has random weights", backbone)
         return _drawn(make)
-    with torch.device("meta"):
+    with torch.device("meta"), _NoDraws():
         module = make()
     if source.state is None:
         return module
@@ -246,6 +248,20 @@ def build(
         module = _drawn(make)
     module.load_state_dict(fitting)
     return module
+
+
+class _NoDraws(TorchFunctionMode):
+    """Skip random draws for tensors without values.
+
+    Torch computes nothing for them but imports its compiler, which takes two seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.uniform_, Tensor.normal_) and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _drawn(make: Callable[[], nn.Module]) -> nn.Module:

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch.utils import flop_counter as flops
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class FlopCounter(flops.FlopCounterMode):
-    """torch's counter, with the operations that `count_operations` reports."""
+class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
+    """Count of the operations in torch's table of formulas, and of those reported to it.
 
-    reported = 0
+    It counts what `torch.utils.flop_counter.FlopCounterMode` counts, in total instead of by module.
+    That class would import torch's compiler, which takes two seconds.
+
+    Args:
+        formulas: functions that return the count of further operations.
+    """
+
+    def __init__(self, formulas: Mapping[Any, Callable[..., int]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self.reported = self._counted = 0
+        wrapped: Any = flops.shape_wrapper  # formulas get shapes instead of tensors
+        own = {key: wrapped(formula) for key, formula in formulas.items()}
+        self._formulas = {**flops.flop_registry, **own}
 
     def get_total_flops(self) -> int:
         """Return the number of counted operations."""
-        return int(super().get_total_flops()) + self.reported
+        return self._counted + self.reported
 
-    def __enter__(self) -> Self:
-        _active.append(self)
-        super().__enter__()  # type: ignore[no-untyped-call, unused-ignore]
-        return self
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        formula = self._formulas.get(func._overloadpacket)
+        if formula is None:
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        if formula is not None:
+            self._counted += int(formula(*args, **kwargs, out_val=result))
+        return result
 
-    def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)  # type: ignore[no-untyped-call, unused-ignore]
-        _active.remove(self)
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: torch would import its compiler to exclude this class from it."""
+        return False
 
 
 _active: list[FlopCounter] = []
@@ -36,21 +62,27 @@ def count_operations(number: int) -> None:
         counter.reported += number
 
 
-def flop_counter() -> FlopCounter:
-    """Return a context manager that counts operations, two per multiply-add.
+@contextlib.contextmanager
+def flop_counter() -> Iterator[FlopCounter]:
+    """Count operations, two per multiply-add, in a context.
 
     Matrix products, convolutions, attention and selective scans are counted; element-wise
     operations are not. torch's own table lacks the CPU's fused attention, so that a count would
     depend on the device and on the release of torch.
     """
     aten = torch.ops.aten
-    return FlopCounter(
-        display=False,
-        custom_mapping={
+    counter = FlopCounter(
+        {
             aten._scaled_dot_product_flash_attention_for_cpu: _attention,
             aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-        },
+        }
     )
+    _active.append(counter)
+    try:
+        with counter:
+            yield counter
+    finally:
+        _active.remove(counter)
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

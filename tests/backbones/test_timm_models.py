@@ -14,12 +14,11 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from fssbench.backbones.backbone import WeightsInfo
+from fssbench.backbones.stepped import ModuleBackbone, ResNetBackbone
 from fssbench.backbones.timm_any import encoder
 from fssbench.backbones.timm_models import (
     FeatureBackbone,
-    ResNetBackbone,
     SwinBackbone,
-    TimmBackbone,
     resnet,
     swin,
     vgg,
@@ -36,7 +35,7 @@ SWIN_B = {
 }
 
 
-def wrap(family: type[TimmBackbone], model: nn.Module, multiple: int) -> TimmBackbone:
+def wrap(family: type[ModuleBackbone], model: nn.Module, multiple: int) -> ModuleBackbone:
     return family(
         model,
         name="stand-in",

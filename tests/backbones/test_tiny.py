@@ -12,20 +12,20 @@ from safetensors.torch import load_file
 from torch import nn
 
 import fssbench.backbones.tiny
-from fssbench.backbones.tiny import tiny_resnet, tiny_vit
+from fssbench.backbones.tiny import TinyResNet, tiny_vit
 
 SHIPPED = Path(fssbench.backbones.tiny.__file__).parent / "weights_shipped"
-BUILDERS = {"tiny-resnet": tiny_resnet, "tiny-vit": tiny_vit}
+BUILDERS = {"tiny-resnet": TinyResNet, "tiny-vit": tiny_vit}
 
 
-@pytest.mark.parametrize(("build", "limit"), [(tiny_resnet, 1_500_000), (tiny_vit, 2_500_000)])
+@pytest.mark.parametrize(("build", "limit"), [(TinyResNet, 1_500_000), (tiny_vit, 2_500_000)])
 def test_stays_small(build: Callable[[], nn.Module], limit: int) -> None:
     assert sum(parameter.numel() for parameter in build().parameters()) <= limit
 
 
 @pytest.mark.parametrize("size", [(160, 160), (96, 224)])
 def test_resnet_stages_have_strides_4_to_32(size: tuple[int, int]) -> None:
-    model = tiny_resnet().eval()
+    model = TinyResNet().eval()
     x = torch.zeros(1, 3, *size)
     x = model.maxpool(model.act1(model.bn1(model.conv1(x))))
     for name, channels, stride in (
@@ -70,6 +70,6 @@ def test_shipped_weights_see_more_than_random_ones(name: str) -> None:
     model.load_state_dict(load_file(SHIPPED / f"{name}.safetensors"))
     image = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
-        features = model.eval().forward_features(image)
+        features = model.eval()(image)
     assert features.isfinite().all()
     assert features.std() > 0.01

@@ -19,16 +19,16 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
 from fssbench import hub
-from fssbench.backbones import fssbench_backbones, timm_any, timm_models, weights
+from fssbench.backbones import fssbench_backbones, timm_any, timm_models, tiny, weights
 from fssbench.backbones.backbone import Backbone, WeightsInfo
-from fssbench.backbones.tiny import tiny_resnet
+from fssbench.backbones.tiny import TinyResNet
 from fssbench.errors import FssbenchError
 
 IMAGES = torch.rand(1, 3, 32, 64)
 
 
 def load_tiny(given: str | Path) -> Backbone:
-    return timm_models.tiny_resnet(weights=str(given))
+    return tiny.shipped_resnet(weights=str(given))
 
 
 def features(backbone: Backbone) -> Tensor:
@@ -38,7 +38,7 @@ def features(backbone: Backbone) -> Tensor:
 @pytest.fixture
 def state() -> dict[str, Tensor]:
     torch.manual_seed(3)
-    return dict(tiny_resnet().state_dict())
+    return dict(TinyResNet().state_dict())
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_shipped_weights(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(timm_models, "SHIPPED", tmp_path)
+    monkeypatch.setattr(tiny, "SHIPPED", tmp_path)
     assert "tiny-resnet.safetensors: there is no such file" in refusal("pretrained")
     path = tmp_path / "tiny-resnet.safetensors"
     safetensors.torch.save_file(state, path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from fssbench.nn import selective_scan
 from fssbench.nn.flops import flop_counter
@@ -36,3 +38,30 @@ def test_selective_scan():
     assert counted.get_total_flops() == 2 * 4 * 9 * (9 * 3 + 1)
     selective_scan(u, delta, a, chosen, chosen)  # not in the context
     assert counted.get_total_flops() == 2 * 4 * 9 * (9 * 3 + 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Linear(7, 5), (3, 4, 7)),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)), (2, 3, 9, 9)),
+        (nn.ConvTranspose2d(3, 4, 2, 2), (1, 3, 5, 5)),
+        (nn.MultiheadAttention(8, 2, batch_first=True), (2, 5, 8)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("backward", [False, True])
+def test_counts_are_those_of_torch(module, shape, backward):
+    given = [torch.rand(shape)] * (3 if isinstance(module, nn.MultiheadAttention) else 1)
+
+    def compute():
+        output = module(*given)
+        output = output[0] if isinstance(output, tuple) else output
+        if backward:
+            output.sum().backward()
+
+    with FlopCounterMode(display=False) as expected:
+        compute()
+    with flop_counter() as counted:
+        compute()
+    assert counted.get_total_flops() == expected.get_total_flops() > 0
