@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -28,20 +29,26 @@ _BUSY_SECONDS = 30.0  # that a process waits for another one that writes
 _Stamp = tuple[str, int, int, int]
 
 
-def images_digest(dataset: Dataset, image_ids: Iterable[str]) -> str:
-    """Return the sha256 (hex) of the content of images, in the order of their ids.
+@attrs.frozen
+class ImageHashes:
+    """Hashes of the content of a dataset's images, each computed once; see `content_hashes`.
 
-    The hash of a file is remembered with its path, size and times, so that an unchanged file is
-    read once. Images without a file are hashed by their pixels.
-
-    Args:
+    Attributes:
         dataset: dataset of the images.
-        image_ids: ids of the images, in any order.
-
-    Raises:
-        FssbenchError: a file is missing or cannot be read.
     """
-    return digest_of(content_hashes(dataset, image_ids))
+
+    dataset: Dataset
+    _known: dict[str, str] = attrs.field(factory=dict, init=False)
+
+    def of(self, image_ids: Iterable[str]) -> dict[str, str]:
+        """Return the sha256 (hex) of the content of each image, sorted by id."""
+        ids = sorted(set(image_ids))
+        self._known.update(content_hashes(self.dataset, set(ids) - self._known.keys()))
+        return {image: self._known[image] for image in ids}
+
+    def digest(self, image_ids: Iterable[str]) -> str:
+        """Return the sha256 (hex) of the content of images, in the order of their ids."""
+        return digest_of(self.of(image_ids))
 
 
 def digest_of(hashes: Mapping[str, str]) -> str:
@@ -59,7 +66,18 @@ def short_hashes(hashes: Iterable[str]) -> Tensor:
 
 
 def content_hashes(dataset: Dataset, image_ids: Iterable[str]) -> dict[str, str]:
-    """Return the sha256 (hex) of the content of each image, sorted by id; see `images_digest`."""
+    """Return the sha256 (hex) of the content of each image, sorted by id.
+
+    The hash of a file is remembered with its path, size and times, so that an unchanged file is
+    read once. Images without a file are hashed by their pixels.
+
+    Args:
+        dataset: dataset of the images.
+        image_ids: ids of the images, in any order.
+
+    Raises:
+        FssbenchError: a file is missing or cannot be read.
+    """
     ids = sorted(set(image_ids))
     files = {image: path for image in ids if (path := dataset.image_path(image)) is not None}
     pixels = [image for image in ids if image not in files]

@@ -9,6 +9,7 @@ import attrs
 
 from fssbench import build, registry
 from fssbench.data.dataset import Dataset
+from fssbench.data.image_digest import ImageHashes
 from fssbench.data.own_data import OwnData
 from fssbench.episodes.protocol import check_lists
 from fssbench.errors import FssbenchError
@@ -156,6 +157,7 @@ def prepare(settings: Evaluation) -> Evaluator:
     sampler = registry.load(registry.registry().get(SamplerSpec, protocol.sampler))
     named = registry.registry().plugins.named_by_user()
     models = [module for each in (pipeline.matcher, *pipeline.frozen) for module in each.modules()]
+    hashes = ImageHashes(dataset)
     code = code_of([*models, dataset, *metrics, sampler, *named])
     return Evaluator(
         settings=settings,
@@ -164,7 +166,8 @@ def prepare(settings: Evaluation) -> Evaluator:
         folds=folds,
         pipeline=pipeline,
         checkpoint=source.checkpoint,
-        training=TrainingOverlap(dataset=dataset, checkpoints=source.checkpoints()),
+        hashes=hashes,
+        training=TrainingOverlap(dataset=dataset, checkpoints=source.checkpoints(), hashes=hashes),
         cache=_cache(settings, pipeline, dataset),
         metrics=metrics,
         drawn=drawn,

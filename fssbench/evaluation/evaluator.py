@@ -13,6 +13,7 @@ import torch
 
 from fssbench import registry
 from fssbench.data.dataset import Dataset
+from fssbench.data.image_digest import ImageHashes
 from fssbench.episodes.chunks import chunks_of
 from fssbench.episodes.manifest import Manifest
 from fssbench.episodes.protocol import build_manifest
@@ -71,6 +72,7 @@ class Evaluator:
         folds: folds to evaluate.
         pipeline: matcher and its encoders.
         checkpoint: trained weights of the matcher, or None.
+        hashes: hashes of the dataset's images.
         training: comparison with the training of the checkpoint and of trained encoders.
         cache: cache of features, from which chunks are loaded.
         metrics: metrics to measure.
@@ -85,6 +87,7 @@ class Evaluator:
     folds: Sequence[int]
     pipeline: Pipeline | ImagePipeline
     checkpoint: Checkpoint | None
+    hashes: ImageHashes
     training: TrainingOverlap
     cache: FeatureCache | ImageChunks
     metrics: tuple[Metric, ...]
@@ -128,7 +131,7 @@ class Evaluator:
             **self._facts(),
             "manifest": manifest.digest,
             "fingerprint": manifest.fingerprint,
-            "images": self.training.digest(manifest),
+            "images": self.hashes.digest(manifest.image_ids()),
             "code": identities(self.code),
         }
 

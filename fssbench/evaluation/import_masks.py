@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fssbench import build, registry
 from fssbench.data.dataset import Dataset
-from fssbench.data.image_digest import images_digest
+from fssbench.data.image_digest import ImageHashes
 from fssbench.episodes.manifest import Manifest
 from fssbench.errors import FssbenchError, one_line
 from fssbench.evaluation.make_record import result_fields
@@ -130,7 +130,7 @@ def import_masks(
             measured,
             score_size=protocol.score_size,
             rows=rows,
-            images=images_digest(dataset, manifest.image_ids()),
+            images=ImageHashes(dataset).digest(manifest.image_ids()),
             folds_of=dataset.folds_of,
         ),
         matcher=method.matcher,

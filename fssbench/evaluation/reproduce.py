@@ -304,7 +304,8 @@ def _check_model_and_data(evaluator: Evaluator, record: Record, manifest: Manife
             "not those of the record; install the version that the record names"
         )
     manifest.check_annotations(evaluator.dataset)
-    if record.dataset.images and record.dataset.images != evaluator.training.digest(manifest):
+    images = evaluator.hashes.digest(manifest.image_ids())
+    if record.dataset.images and record.dataset.images != images:
         raise FssbenchError(
             f"{record.dataset.name}: images have another content than those of the record, under "
             "the same names; give the record's images with --data-root"

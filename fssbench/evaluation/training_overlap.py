@@ -11,7 +11,7 @@ import torch
 from fssbench.data.class_names import common_names
 from fssbench.data.dataset import Dataset
 from fssbench.data.folder import ClassFolders
-from fssbench.data.image_digest import content_hashes, digest_of, short_hashes
+from fssbench.data.image_digest import ImageHashes, short_hashes
 from fssbench.data.own_data import OwnData
 from fssbench.episodes.manifest import Manifest
 from fssbench.matchers.checkpoint import Checkpoint, known_images
@@ -29,11 +29,12 @@ class TrainingOverlap:
         dataset: tested dataset.
         checkpoints: checkpoints of the matcher and of encoders, by the option of the command line
             that names them, e.g. ``--checkpoint last.safetensors``.
+        hashes: hashes of the dataset's images.
     """
 
     dataset: Dataset
     checkpoints: Mapping[str, Checkpoint]
-    _hashes: dict[str, Mapping[str, str]] = attrs.field(factory=dict, init=False)
+    hashes: ImageHashes
 
     def classes(self, manifest: Manifest) -> tuple[str, ...] | None:
         """Return the names of a manifest's novel classes that the checkpoints were trained on.
@@ -49,10 +50,6 @@ class TrainingOverlap:
         0 if the images of a training are unknown.
         """
         return self._images(manifests, *self.checkpoints.values())
-
-    def digest(self, manifest: Manifest) -> str:
-        """Return the digest of the content of a manifest's images."""
-        return digest_of(self._hashes_of(manifest))
 
     def warn(self, manifests: Sequence[Manifest]) -> None:
         """Log the images, and classes of each fold, of manifests that the training had."""
@@ -94,14 +91,9 @@ class TrainingOverlap:
         trained, complete = known_images(checkpoints)
         if not len(trained):
             return None
-        hashes = {k: v for manifest in manifests for k, v in self._hashes_of(manifest).items()}
+        hashes = self.hashes.of(image for each in manifests for image in each.image_ids())
         common = int(torch.isin(short_hashes(hashes.values()), trained).sum())
         return common if common or complete else None
-
-    def _hashes_of(self, manifest: Manifest) -> Mapping[str, str]:
-        if manifest.digest not in self._hashes:
-            self._hashes[manifest.digest] = content_hashes(self.dataset, manifest.image_ids())
-        return self._hashes[manifest.digest]
 
     def _without(self, found: Sequence[str], fold: int) -> str:
         """Return advice to test a fold without some classes; "" if no option can leave them out."""

@@ -11,17 +11,15 @@ import importlib.util
 import inspect
 import os
 import re
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import attrs
 
-_GIT_TIMEOUT = 10.0  # seconds; a repository on a slow disk must not stop an evaluation
+from fssbench.runtime.git import git
 
 
 @attrs.frozen(kw_only=True)
@@ -247,18 +245,7 @@ def _texts(source: bytes) -> frozenset[str]:
 
 def _commit(path: Path) -> tuple[str, bool | None]:
     folder = path.parent if path.is_file() else path
-    head = _git(folder, "rev-parse", "HEAD")
+    head = git(folder, "rev-parse", "HEAD")
     if head is None:
         return "", None
-    return head, bool(_git(folder, "status", "--porcelain", "--", str(path)))
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        found: Any = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True, text=True, timeout=_GIT_TIMEOUT, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return str(found.stdout).strip()
+    return head, bool(git(folder, "status", "--porcelain", "--", str(path)))

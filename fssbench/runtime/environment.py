@@ -7,13 +7,13 @@ import functools
 import importlib.metadata
 import platform
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fssbench._version import __version__
+from fssbench.runtime.git import git
 
 PACKAGES = ("torchvision", "timm", "numpy", "pandas", "pillow", "pycocotools", "pluggy")
 
@@ -38,21 +38,10 @@ def environment(device: torch.device) -> dict[str, Any]:
 def source_state() -> dict[str, Any]:
     """Return the Git commit of the fssbench source and its dirty flag; empty outside a checkout."""
     folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists() or (commit := _git(folder, "rev-parse", "HEAD")) is None:
+    if not (folder / ".git").exists() or (commit := git(folder, "rev-parse", "HEAD")) is None:
         return {}
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    changed = git(folder, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": bool(changed)}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fssbench import Evaluation, FssbenchError, registry
 from fssbench.data import image_digest
-from fssbench.data.image_digest import images_digest
+from fssbench.data.image_digest import ImageHashes
 from fssbench.evaluation.evaluate import evaluate
 from fssbench.evaluation.reproduce import Rerun, verify_record
 from fssbench.runtime.code import code_of
@@ -195,17 +195,16 @@ def test_an_unchanged_file_is_hashed_once(folders, monkeypatch):
     time.sleep(0.05)
     dataset = build.dataset("folder", clear)
     ids = dataset.image_ids("test")
-    digest = images_digest(dataset, ids)
+    digest = ImageHashes(dataset).digest(ids)
     assert len(read) == len(ids) == 12
-    assert images_digest(build.dataset("folder", clear), reversed(ids)) == digest
+    assert ImageHashes(build.dataset("folder", clear)).digest(reversed(ids)) == digest
     assert len(read) == 12
     time.sleep(0.05)
     shutil.copyfile(noise / "mug" / "0.jpg", clear / "mug" / "0.jpg")
-    assert images_digest(build.dataset("folder", clear), ids) != digest
+    assert ImageHashes(build.dataset("folder", clear)).digest(ids) != digest
     assert len(read) == 13
-    assert images_digest(build.dataset("shapes"), ["val-000001"]) != images_digest(
-        build.dataset("shapes"), ["val-000002"]
-    )
+    painted = ImageHashes(build.dataset("shapes"))
+    assert painted.digest(["val-000001"]) != painted.digest(["val-000002"])
     assert len(read) == 13
 
 

@@ -18,7 +18,6 @@ from fssbench.data.pascal import CLASSES
 from fssbench.data.shapes.silhouettes import SILHOUETTES
 from fssbench.evaluation.evaluate import prepare
 from fssbench.evaluation.reproduce import Rerun, verify_record
-from fssbench.evaluation.training_overlap import TrainingOverlap
 from fssbench.matchers.checkpoint import read_checkpoint, write_checkpoint
 from fssbench.model import trained_classes
 from fssbench.results.method import method_id
@@ -122,7 +121,7 @@ def test_advice_leaves_out_the_classes_of_all_checkpoints(short, abroad, caplog)
         for option, name in {"checkpoint": "Hour_Glass", "weights": "spoon"}.items()
     }
     evaluator = prepare(abroad)
-    TrainingOverlap(dataset=evaluator.dataset, checkpoints=checkpoints).warn(evaluator.manifests())
+    attrs.evolve(evaluator.training, checkpoints=checkpoints).warn(evaluator.manifests())
     for option, name in {"checkpoint": "Hour_Glass", "weights": "spoon"}.items():
         assert f"--{option} last.safetensors: it was trained on classes of fold 0 of" in caplog.text
         assert f": {name}; such a record never ranks; leave them out" in caplog.text
