@@ -164,19 +164,21 @@ if [ $# -gt 0 ]; then
     }
     each_fold dino_fold
 
-    # FS-DINO on the photographs of COCO, tested there and on sets that it was not trained on.
+    # The same on the photographs of COCO, tested there and on sets that they were not trained on.
     coco_fold() {
-        local fold=$1 checkpoint
+        local fold=$1 method checkpoint
         local trained=(--weights "$dino" --cache-dir "$features" --shots 1,5)
-        train fsdino --stage meta --dataset coco20i --data-root "$data/coco_mini" \
-            --recipe coco20i-mini-compact --fold $fold --weights "$dino" --validation-episodes 0 \
-            --cache-dir "$features"
-        evaluate --checkpoint "$checkpoint" "${trained[@]}" --fold $fold \
-            --protocol coco20i/v1-mini --data-root "$data/coco_mini"
-        evaluate --checkpoint "$checkpoint" "${trained[@]}" \
-            --protocol fss1000/v1-mini --data-root "$data/fss_mini"
-        evaluate --checkpoint "$checkpoint" "${trained[@]}" \
-            --protocol folder/v1 --data-root "$data/davis_mini"
+        for method in fsdino uinofss-comp; do
+            train $method --stage meta --dataset coco20i --data-root "$data/coco_mini" \
+                --recipe coco20i-mini-compact --fold $fold --weights "$dino" \
+                --validation-episodes 0 --cache-dir "$features"
+            evaluate --checkpoint "$checkpoint" "${trained[@]}" --fold $fold \
+                --protocol coco20i/v1-mini --data-root "$data/coco_mini"
+            evaluate --checkpoint "$checkpoint" "${trained[@]}" \
+                --protocol fss1000/v1-mini --data-root "$data/fss_mini"
+            evaluate --checkpoint "$checkpoint" "${trained[@]}" \
+                --protocol folder/v1 --data-root "$data/davis_mini"
+        done
     }
     each_fold coco_fold
 

@@ -8,7 +8,9 @@ import io
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -130,6 +132,21 @@ def _run(arguments: list[str]) -> int:
         # The pipe was closed (`fssbench list | head`); avoid an error at interpreter exit as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (ImportError, RuntimeError) as error:
+        if not _from_torchvision(error):
+            raise
+        return _fail(
+            f"torchvision cannot be imported ({one_line(error)}); it must be built for the "
+            "installed torch: see fssbench doctor"
+        )
+
+
+def _from_torchvision(error: Exception) -> bool:
+    """Return True for an error of the import of torchvision, such as beside another torch."""
+    return any(
+        frame.name == "<module>" and "torchvision" in Path(frame.filename).parts
+        for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 def _command_path(arguments: Sequence[str]) -> str:

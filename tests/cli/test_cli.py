@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,23 @@ def test_doctor(run, monkeypatch, tmp_path):
     code, out, _ = run("doctor")
     assert code == 1
     assert "torchvision must be built for the installed torch" in out
+
+
+def test_torchvision_of_another_torch(tmp_path):
+    """The default needs none of it; what does ends with one line."""
+    broken = tmp_path / "torchvision" / "__init__.py"
+    broken.parent.mkdir()
+    broken.write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    shared = ["evaluate", "--fold", "0", "--limit", "2", "-d", "images_per_split=60", "--dry-run"]
+    for backbone, expected in (("tiny-resnet", 0), ("tiny-vit", 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "fssbench", *shared, "--backbone", backbone],
+            env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == expected, done.stderr
+    assert "error: torchvision cannot be imported (RuntimeError: operator" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_plugin_brings_a_verb(run, tmp_path):
