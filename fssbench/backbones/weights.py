@@ -239,15 +239,24 @@ def build(
             )
     # Computed tensors have no values on the meta device. timm's modules compute them again; a model
     # with others is made on the CPU.
-    parts = list(module.modules())
-    if all(hasattr(part, _RESTORE) for part in parts if _has_computed_tensors(part)):
+    computed = [part for part in module.modules() if _has_computed_tensors(part)]
+    if not computed:  # `to_empty` below would import sympy, which takes a second
+        copies = {name: _copy(fitting[name], own) for name, own in expected.items()}
+        module.load_state_dict(copies, assign=True)
+        return module
+    if all(hasattr(part, _RESTORE) for part in computed):
         module = module.to_empty(device="cpu")
-        for part in parts:
+        for part in module.modules():
             getattr(part, _RESTORE, lambda: None)()
     else:
         module = _drawn(make)
     module.load_state_dict(fitting)
     return module
+
+
+def _copy(tensor: Tensor, like: Tensor) -> Tensor:
+    """Copy a tensor on the CPU, with the dtype of another one."""
+    return tensor.to(like.dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 class _NoDraws(TorchFunctionMode):
