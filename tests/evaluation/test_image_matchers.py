@@ -109,6 +109,7 @@ def test_rows_do_not_depend_on_the_order(job, name):
         assert there.equals(back)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_resumed(job, tmp_path):
     adapted = attrs.evolve(job, matcher=ADAPTED)
     evaluate(attrs.evolve(adapted, out=tmp_path / "straight"))

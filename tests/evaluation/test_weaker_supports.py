@@ -67,6 +67,7 @@ def test_two_processes_give_the_rows_of_one(tmp_path):
     assert rows_of(job) == rows_of(job, devices=2, out=tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_caches_hold_the_kinds_apart(job, tmp_path):
     """A method that hides the background encodes other images for each kind."""
     job = attrs.evolve(job, matcher="masked")

@@ -86,7 +86,7 @@ def ends_well(job, undisturbed):
 # --- processes that die ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_kill_9_at_random_moments(job, undisturbed, tmp_path, kills):
     """A run is killed and started again until it ends; then the next one, until all are spent."""
     generator = random.Random(kills)
