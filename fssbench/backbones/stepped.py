@@ -1,4 +1,7 @@
-"""Frozen encoders that run step by step, and those of a ResNet; nothing here imports timm."""
+"""Frozen encoders that run step by step, and the ResNet among them.
+
+This module does not import timm, which takes seconds.
+"""
 
 from __future__ import annotations
 

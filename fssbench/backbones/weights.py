@@ -243,7 +243,8 @@ def build(
     if not computed:  # `to_empty` below would import sympy, which takes a second
         copies = {name: _copy(fitting[name], own) for name, own in expected.items()}
         module.load_state_dict(copies, assign=True)
-        return module
+        if not any(each.is_meta for each in (*module.parameters(), *module.buffers())):
+            return module  # a module that overrides the loading may keep its own tensors
     if all(hasattr(part, _RESTORE) for part in computed):
         module = module.to_empty(device="cpu")
         for part in module.modules():
@@ -255,12 +256,12 @@ def build(
 
 
 def _copy(tensor: Tensor, like: Tensor) -> Tensor:
-    """Copy a tensor on the CPU, with the dtype of another one."""
-    return tensor.to(like.dtype, copy=True, memory_format=torch.contiguous_format)
+    """Copy a tensor to the CPU, with the dtype and strides of another one."""
+    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).copy_(tensor.detach())
 
 
 class _NoDraws(TorchFunctionMode):
-    """Skip random draws for tensors without values.
+    """Skip initialisations and random draws of tensors without values.
 
     Torch computes nothing for them but imports its compiler, which takes two seconds.
     """
@@ -268,9 +269,15 @@ class _NoDraws(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func in (Tensor.uniform_, Tensor.normal_) and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if (
+            func in (Tensor.uniform_, Tensor.normal_)
+            or getattr(func, "__module__", "") == "torch.nn.init"
+        ):
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 def _drawn(make: Callable[[], nn.Module]) -> nn.Module:

@@ -10,7 +10,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -132,7 +131,7 @@ def _run(arguments: list[str]) -> int:
         # The pipe was closed (`fssbench list | head`); avoid an error at interpreter exit as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ImportError, RuntimeError) as error:
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
         if not _from_torchvision(error):
             raise
         return _fail(
@@ -143,10 +142,11 @@ def _run(arguments: list[str]) -> int:
 
 def _from_torchvision(error: Exception) -> bool:
     """Return True for an error of the import of torchvision, such as beside another torch."""
-    return any(
-        frame.name == "<module>" and "torchvision" in Path(frame.filename).parts
-        for frame in traceback.extract_tb(error.__traceback__)
-    )
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [f.f_globals.get("__name__") for f in frames if f.f_code.co_name == "<module>"]
+    if isinstance(error, ModuleNotFoundError):
+        modules.append(error.name)
+    return any(str(name).partition(".")[0] == "torchvision" for name in modules)
 
 
 def _command_path(arguments: Sequence[str]) -> str:

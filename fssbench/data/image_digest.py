@@ -33,6 +33,8 @@ _Stamp = tuple[str, int, int, int]
 class ImageHashes:
     """Hashes of the content of a dataset's images, each computed once; see `content_hashes`.
 
+    The methods raise an FssbenchError if a file is missing or cannot be read.
+
     Attributes:
         dataset: dataset of the images.
     """

@@ -94,7 +94,7 @@ class Evaluator:
     drawn: tuple[str, ...]
     code: Mapping[str, Code]
     workers: int
-    _flops: dict[tuple[int, int], int] = attrs.field(factory=dict, init=False)
+    _flops: dict[tuple[int, int], int | None] = attrs.field(factory=dict, init=False)
 
     def manifests(self) -> list[Manifest]:
         """Build the manifest of each cell."""

@@ -30,45 +30,54 @@ def backbone_parameters(pipeline: Pipeline | ImagePipeline) -> int:
     return sum(p.numel() for module in pipeline.frozen for p in module.parameters())
 
 
-def flops_per_episode(pipeline: Pipeline, shots: int, ways: int = 1) -> int:
+def flops_per_episode(pipeline: Pipeline, shots: int, ways: int = 1) -> int | None:
     """Return the floating-point operations of one K-shot episode with nothing cached.
 
     A multiply-add counts as two. Matrix products, convolutions, attention and selective scans are
-    counted; element-wise operations are not.
+    counted; element-wise operations are not. None if the counter fails, as it does on control flow
+    of torch and on some operations of other libraries.
     """
     size = pipeline.request.size
     image = torch.full((1, 3, size, size), 128, dtype=torch.uint8)
     mask = torch.zeros(size, size, dtype=torch.uint8)
     mask[size // 4 : size // 2, size // 4 : size // 2] = 1
     keep = [mask] if pipeline.request.mask_support else None
+    try:
+        with flop_counter() as encoding:
+            features = pipeline.encode(image, keep)[0]
+        with _without_gradients(pipeline.matcher), flop_counter() as matching:
+            masks = mask.expand(shots, -1, -1)
+            supports = [pipeline.support_of([features] * shots, masks) for _ in range(ways)]
+            pipeline.logits_of([features], *supports)
+    except (RuntimeError, NotImplementedError) as error:
+        _warn(error)
+        return None
     # An evaluation pads its batches, so the cost of an image is its share of a full batch.
-    with flop_counter() as encoding:
-        features = pipeline.encode(image, keep)[0]
-    with _without_gradients(pipeline.matcher), flop_counter() as matching:
-        masks = mask.expand(shots, -1, -1)
-        supports = [pipeline.support_of([features] * shots, masks) for _ in range(ways)]
-        pipeline.logits_of([features], *supports)
     each = encoding.get_total_flops() // pipeline.encode_batch
-    return int((ways * shots + 1) * each + matching.get_total_flops())
+    return (ways * shots + 1) * each + matching.get_total_flops()
 
 
 def flops_of(pipeline: ImagePipeline, *ways: EpisodeImages) -> int | None:
     """Return the floating-point operations of an episode with nothing cached.
 
-    None if the counter fails, as it does on some operations of other libraries.
+    None if the counter fails; see `flops_per_episode`.
     """
     caches = {role: encoder.cache for role, encoder in pipeline.encoders.items()}
     pipeline.use(no_cache)
     try:
         with flop_counter() as counter:
             pipeline.predict(ways) if len(ways) == 1 else pipeline.predict_ways(ways)
-        return int(counter.get_total_flops())
+        return counter.get_total_flops()
     except (RuntimeError, NotImplementedError) as error:
-        log.warning("the operations of an episode cannot be counted: %s", one_line(error))
+        _warn(error)
         return None
     finally:
         for role, encoder in pipeline.encoders.items():
             encoder.cache = caches[role]
+
+
+def _warn(error: Exception) -> None:
+    log.warning("the operations of an episode cannot be counted: %s", one_line(error))
 
 
 @contextlib.contextmanager

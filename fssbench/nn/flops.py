@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     """Count of the operations in torch's table of formulas, and of those reported to it.
 
-    It counts what `torch.utils.flop_counter.FlopCounterMode` counts, in total instead of by module.
-    That class would import torch's compiler, which takes two seconds.
+    It counts what `torch.utils.flop_counter.FlopCounterMode` counts, in total instead of by module,
+    except in control flow such as `torch.cond`, which is an error (NotImplementedError). That class
+    would import torch's compiler, which takes two seconds.
 
     Args:
         formulas: functions that return the count of further operations.
@@ -36,8 +37,10 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func.name().partition(".")[0] in _QUERIES:
+            return NotImplemented
         formula = self._formulas.get(func._overloadpacket)
-        if formula is None:
+        if formula is None and func is not torch.ops.prim.device.default:
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
@@ -49,9 +52,22 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Return False: torch would import its compiler to exclude this class from it."""
+        """Return False, since torch would import its compiler to exclude this class from it."""
         return False
 
+
+# Questions of nested and other special tensors about their own shape, as in torch's counter.
+_QUERIES = {
+    "prim::layout",
+    *(
+        f"aten::{name}"
+        for name in (
+            "sym_is_contiguous", "is_contiguous", "is_strides_like_format",
+            "is_non_overlapping_and_dense", "size", "sym_size", "stride", "sym_stride",
+            "storage_offset", "sym_storage_offset", "numel", "sym_numel", "dim",
+        )
+    ),
+}  # fmt: skip
 
 _active: list[FlopCounter] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -16,7 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 from timm.models.swin_transformer import SwinTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from fssbench import hub
 from fssbench.backbones import fssbench_backbones, timm_any, timm_models, tiny, weights
@@ -98,6 +99,45 @@ def test_half_precision_files_give_float_encoders(
     backbone = load_tiny(path)
     assert all(parameter.dtype == torch.float32 for parameter in backbone.parameters())
     torch.testing.assert_close(features(backbone), expected, rtol=0.05, atol=0.05)
+
+
+class _OwnLoader(nn.Linear):
+    def _load_from_state_dict(self, state: Any, prefix: str, *_: Any) -> None:
+        self.weight.data.copy_(state[prefix + "weight"])
+        self.bias.data.copy_(state[prefix + "bias"])
+
+
+class _Positions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("positions", torch.zeros(3, 4))
+        self.line = nn.Conv2d(3, 5, 2).to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("make", [lambda: _OwnLoader(3, 4), _Positions, lambda: nn.BatchNorm2d(6)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.float32])
+def test_modules_have_the_values_of_the_file_and_their_own_dtypes_and_strides(
+    make: Callable[[], nn.Module], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    own = make()
+    state = {
+        name: nn.Parameter(torch.rand(*value.shape[::-1], dtype=dtype).T)
+        if value.ndim == 2
+        else torch.rand(value.shape).to(dtype if value.is_floating_point() else value.dtype)
+        for name, value in own.state_dict().items()
+    }
+    torch.save(state, tmp_path / "file.pth")
+    source = weights.resolve(str(tmp_path / "file.pth"), backbone="own")
+    loaded = weights.build(make, source, backbone="own")
+    for name, value in own.state_dict().items():
+        found = loaded.state_dict()[name]
+        assert (found.dtype, found.device.type, found.stride()) == (
+            value.dtype, "cpu", value.stride(),
+        )  # fmt: skip
+        assert torch.equal(found, state[name].to(value.dtype))
+    assert not any(buffer.requires_grad for buffer in loaded.buffers())
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    copy.deepcopy(loaded)
 
 
 def test_the_authors_swin_file(tmp_path: Path) -> None:

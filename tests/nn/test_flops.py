@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fake_cuda_for_tests import needs_fake_cuda
 from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from fssbench.nn import selective_scan
 from fssbench.nn.flops import flop_counter
+from fssbench.testing.fake_cuda import FakeCuda
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -28,6 +30,16 @@ def test_gradients_of_attention():
         functional.scaled_dot_product_attention(tokens, tokens, tokens).sum().backward()
     products = counted.get_total_flops() / (2 * 4 * 300**2 * 16)
     assert products in (6, 7)  # 2 forward, 4 backward; fused kernels compute the scores once more
+
+
+@needs_fake_cuda
+def test_counts_on_a_simulated_gpu():
+    fake = FakeCuda()
+    module = fake.module(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2), nn.Linear(49, 5)))
+    images = fake.tensors(torch.rand(2, 3, 9, 9), torch.device("cuda"))
+    with fake.computing(), flop_counter() as counted:
+        module(images)
+    assert counted.get_total_flops() == 2 * 2 * 4 * 49 * (3 * 9 + 5)
 
 
 def test_selective_scan():
