@@ -196,18 +196,17 @@ def test_doctor(run, monkeypatch, tmp_path):
 
 
 def test_torchvision_of_another_torch(tmp_path):
-    """The default needs none of it; what does ends with one line."""
+    """A command that needs it ends with one line."""
     broken = tmp_path / "torchvision" / "__init__.py"
     broken.parent.mkdir()
     broken.write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     shared = ["evaluate", "--fold", "0", "--limit", "2", "-d", "images_per_split=60", "--dry-run"]
-    for backbone, expected in (("tiny-resnet", 0), ("tiny-vit", 2)):
-        done = subprocess.run(
-            [sys.executable, "-m", "fssbench", *shared, "--backbone", backbone],
-            env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == expected, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "fssbench", *shared, "--backbone", "tiny-vit"],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
     assert "error: torchvision cannot be imported (RuntimeError: operator" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -274,6 +274,7 @@ def trainings(disk, monkeypatch) -> Trainings:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_every_command_resolves(path, trainings, capsys):
     seen = set()

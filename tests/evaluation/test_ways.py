@@ -368,7 +368,7 @@ def test_a_manifest_with_base_classes(tmp_path):
 
 def test_base_classes_are_scored(job, tmp_path):
     settings = attrs.evolve(
-        job, protocol=GENERALISED, matcher="first-base", limit=8, save_predictions=True
+        job, protocol=GENERALISED, matcher="first-base", limit=24, save_predictions=True
     )
     (outcome,) = evaluate(settings)
     record, rows = outcome.record, read_rows(outcome.folder / "rows.csv.gz")
@@ -376,7 +376,7 @@ def test_base_classes_are_scored(job, tmp_path):
     data = fssbench.dataset("shapes", images_per_split=120)
     assert problems(outcome.folder) == []
     assert list(rows["novel"]) == [1] * 5 + [0] * 15 + list(rows["novel"][20:])
-    assert (record.ways, len(rows)) == (20, 160)
+    assert (record.ways, len(rows)) == (20, 480)
     inter = union = 0
     for episode in manifest.episodes:
         target = target_of(episode, data, None, "original", "ignore") == 6  # way 6 is class 5
