@@ -292,6 +292,7 @@ def test_full_disk_is_one_line_and_loses_nothing(job, monkeypatch, tmp_path):
     assert rows_file(resumed.folder).read_bytes() == rows_file(straight.folder).read_bytes()
 
 
+@pytest.mark.slow
 def test_file_size_limit_stops_with_one_line(tmp_path):
     """The same with a real error of the system: files may not grow beyond 3 kB."""
     code = (

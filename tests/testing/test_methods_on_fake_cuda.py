@@ -19,10 +19,10 @@ OPTIONS = {
     "prototype": [{}],
     "dcama": [
         {},
-        *({"shots": name} for name in ("voting", "averaging", "hsnet", "scl")),
-        {"pixels": 20},
-        {"output": "1/8"},
-        {"background": False},
+        {"shots": "voting", "pixels": 20},
+        {"shots": "averaging", "output": "1/8"},
+        {"shots": "hsnet", "background": False},
+        {"shots": "scl"},
     ],
     "hdmnet": [
         {"ensemble": True},
@@ -38,8 +38,7 @@ OPTIONS = {
     ],
     "uinofss": [
         {},
-        {"pool": "all", "prior": "probability"},
-        {"hypercorrelation": "cp4d"},
+        {"pool": "all", "prior": "probability", "hypercorrelation": "cp4d"},
         {"hypercorrelation": "none"},
     ],
     "uinofss-comp": [{}],
