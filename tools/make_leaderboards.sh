@@ -28,12 +28,13 @@ fi
 
 # Run a function of a fold for each fold, at most $jobs at a time.
 each_fold() {
-    local fold
+    local fold children=()
     for fold in 0 1 2 3; do
-        while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do wait -n; done
+        while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do sleep 1; done
         "$1" "$fold" &
+        children+=($!)
     done
-    for fold in 0 1 2 3; do wait -n || [ $? -eq 127 ]; done # 127: none is left
+    for fold in 0 1 2 3; do wait "${children[$fold]}"; done
 }
 
 evaluate() { fssbench evaluate "$@" "${few_episodes[@]}" --out "$runs"; }
