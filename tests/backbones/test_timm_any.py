@@ -71,7 +71,10 @@ def normalised(images, config):
     ("name", "source"),
     [
         *((name, "file") for name in ARCHITECTURES),
-        *((name, "random") for name in ARCHITECTURES[::4]),
+        *(
+            pytest.param(name, "random", marks=[pytest.mark.slow] if index % 4 else [])
+            for index, name in enumerate(ARCHITECTURES)
+        ),
     ],
 )
 def test_features_are_timms_own(name, source, tmp_path):

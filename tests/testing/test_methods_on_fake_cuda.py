@@ -48,7 +48,13 @@ OPTIONS = {
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [(name, options) for name, every in OPTIONS.items() for options in every],
+    [
+        *((name, options) for name, every in OPTIONS.items() for options in every),
+        *(
+            pytest.param("hdmnet", {"matching": name}, marks=pytest.mark.slow)
+            for name in ("cosine", "cosine-inverse-softmax")
+        ),
+    ],
     ids=str,
 )
 def test_inference(method, options):

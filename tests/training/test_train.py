@@ -128,7 +128,9 @@ def test_each_image_and_its_mirror_image_is_encoded_once(job, monkeypatch, tmp_p
         assert torch.allclose(tensor, weights(uncached.last)[name], atol=1e-5), name
 
 
-@pytest.mark.parametrize("stop", [1, 5, 10])
+@pytest.mark.parametrize(
+    "stop", [1, *(pytest.param(each, marks=pytest.mark.slow) for each in (4, 8)), 5, 10]
+)
 def test_interrupted_and_resumed_equals_straight(job, stop, tmp_path):
     """Bit for bit, with dropout, momentum, warm-up and augmentation."""
     job = attrs.evolve(job, options={"dropout": "0.3"}, save_every=2)
@@ -136,7 +138,7 @@ def test_interrupted_and_resumed_equals_straight(job, stop, tmp_path):
         train(job, observers=lambda run: [Recorder(stop)])
     recorder = Recorder()
     resumed = train(job, resume=True, observers=lambda run: [recorder])
-    assert recorder.calls[0] == ("started", {1: 0, 5: 4, 10: 8}[stop])
+    assert recorder.calls[0] == ("started", {1: 0, 4: 2, 5: 4, 8: 6, 10: 8}[stop])
     straight = train(job, out=tmp_path / "straight")
     assert same(resumed.last, straight.last)
     assert same(resumed.best, straight.best)

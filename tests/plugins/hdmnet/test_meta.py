@@ -256,6 +256,21 @@ def test_meta_takes_base_learner_and_backbone_from_the_base_stage(base, tmp_path
         {"distillation_temperature": 2.0, "temperature": 0.2},
         {"support_mask": False},
         {"shots": 3},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in (
+                {"matching": "cross-attention"},
+                {"matching": "cosine"},
+                {"matching": "cosine-softmax"},
+                {"stages": "S1"},
+                {"stages": "S2"},
+                {"stages": "S4"},
+                {"distillation": "none"},
+                {"distillation": "ce"},
+                {"distillation": "ce-kd"},
+                {"ensemble": False},
+            )
+        ),
     ],
     ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items()) or "default",
 )
